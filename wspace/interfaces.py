@@ -1,0 +1,279 @@
+"""The contracts of every kind of component. One abstract class per kind; implementations are final.
+
+A component's constructor is its schema: positional parameters are set by the recipe (annotated with the closed list of
+`wspace.signature`), keyword-only parameters are given by the run (`wspace.registry.GIVEN`). Randomness comes only through
+the generator passed in as `rng`.
+
+Letters in shapes, everywhere:
+    B  networks or tasks of a batch      P  weights of one network, flattened
+    N  tokens of one network             D  values of one token
+    K  classes of a task                 M  images
+    F  width of image features           T  width of text features
+    L  condition tokens                  C  width of a condition token
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wspace.weights import WeightSpec
+
+# ---------------------------------------------------------------- data and frozen encoders
+
+TRAIN, VAL, TEST = 0, 1, 2
+"""Values of `Images.split`. VAL is part of the training images: every choice is made on it, never on TEST."""
+
+
+class Images(ABC):
+    """Named images, read on demand."""
+
+    classes: tuple[str, ...]
+    labels: np.ndarray  # (M,) int64, index into classes
+    split: np.ndarray  # (M,) int8: TRAIN, VAL or TEST
+    fingerprint: str  # changes whenever a pixel, a label or a split does
+    warnings: tuple[str, ...] = ()  # what a user should know, one sentence each
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Pixels (len(indices), S, S, 3), uint8 RGB."""
+
+
+class Dataset(ABC):
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def load(self, cache: Path) -> Images:
+        """Find or make the images; `cache` is a folder for what is expensive to make.
+
+        Raises DataError when there is nothing to train on.
+        """
+
+    @abstractmethod
+    def open_picture(self, path: Path) -> np.ndarray:
+        """One picture from outside (S, S, 3), prepared as the data set's own. Raises DataError."""
+
+
+class Backbone(ABC):
+    """A frozen image encoder."""
+
+    version: ClassVar[int] = 1
+    dim: int  # F
+    fingerprint: str  # of weights and preprocessing: part of every feature cache's key
+
+    @abstractmethod
+    def encode(self, pixels: np.ndarray) -> Tensor:
+        """(M, S, S, 3) uint8 -> (M, F) float32, the same for every batch size up to rounding."""
+
+
+class Text(ABC):
+    """A frozen text encoder."""
+
+    version: ClassVar[int] = 1
+    dim: int  # T
+    fingerprint: str
+
+    @abstractmethod
+    def encode(self, sentences: Sequence[str]) -> Tensor:
+        """(len(sentences), T) float32, rows of unit length."""
+
+
+# ---------------------------------------------------------------- what is generated
+
+
+class Target(ABC):
+    """The architecture whose weights are generated: a classifier over frozen features, evaluated for many nets at once."""
+
+    version: ClassVar[int] = 1
+    spec: WeightSpec
+
+    @abstractmethod
+    def init(self, count: int, rng: torch.Generator) -> Tensor:
+        """Fresh weights (count, P), as the architecture's author would initialise them."""
+
+    @abstractmethod
+    def logits(self, weights: Tensor, features: Tensor, texts: Tensor) -> Tensor:
+        """Scores of every class, differentiable in `weights`.
+
+        (B, P), (B, M, F), (B, K, T) -> (B, M, K): net b sees only features[b] and texts[b].
+        """
+
+
+class Symmetry(ABC):
+    """A group acting on a target's weights without changing the function: f(g·w) = f(w)."""
+
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def sample(self, count: int, rng: torch.Generator) -> Tensor:
+        """`count` group elements, one a row, in the representation `act` takes."""
+
+    @abstractmethod
+    def act(self, elements: Tensor, weights: Tensor) -> Tensor:
+        """g·w for each pair of rows: (B, ...), (B, P) -> (B, P)."""
+
+
+# ---------------------------------------------------------------- weights <-> tokens
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """Shape of a network's token sequence. Values outside `mask` are padding: zero, and ignored by every loss."""
+
+    mask: Tensor  # (N, D) bool: True where a token value is a weight
+
+    @property
+    def count(self) -> int:  # N
+        return self.mask.shape[0]
+
+    @property
+    def width(self) -> int:  # D
+        return self.mask.shape[1]
+
+
+class Tokenizer(nn.Module, ABC):
+    """Weights <-> a sequence of tokens. The round trip is exact up to float32 rounding."""
+
+    version: ClassVar[int] = 1
+    layout: TokenLayout
+
+    @abstractmethod
+    def fit(self, weights: Tensor) -> None:
+        """Take scales from the training zoo (n, P). They are buffers, so they are saved with the generator."""
+
+    @abstractmethod
+    def tokenize(self, weights: Tensor) -> Tensor:
+        """(B, P) -> (B, N, D)."""
+
+    @abstractmethod
+    def detokenize(self, tokens: Tensor) -> Tensor:
+        """(B, N, D) -> (B, P)."""
+
+
+# ---------------------------------------------------------------- conditions
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What is said about a batch of tasks: the text vectors of their classes, padded to the longest."""
+
+    texts: Tensor  # (B, K, T), rows of unit length, zero where padded
+    mask: Tensor  # (B, K) bool
+
+    def to(self, device: torch.device) -> Prompts:
+        return Prompts(self.texts.to(device), self.mask.to(device))
+
+    def __getitem__(self, index: Tensor | slice) -> Prompts:
+        return Prompts(self.texts[index], self.mask[index])
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A task as the generator sees it."""
+
+    tokens: Tensor  # (B, L, C)
+    mask: Tensor  # (B, L) bool: False where padded
+    pooled: Tensor  # (B, C'), one parameter-free vector a task: what ridge, retrieval and linear paths read
+
+    def where(self, keep: Tensor, other: Condition) -> Condition:
+        """This condition for the tasks with keep (B,) bool, `other` for the rest."""
+        return Condition(
+            torch.where(keep[:, None, None], self.tokens, other.tokens),
+            torch.where(keep[:, None], self.mask, other.mask),
+            torch.where(keep[:, None], self.pooled, other.pooled),
+        )
+
+
+class Conditioner(nn.Module, ABC):
+    version: ClassVar[int] = 1
+    width: int  # C
+    pooled_width: int  # C'
+
+    @abstractmethod
+    def fit(self, prompts: Prompts) -> None:
+        """Take statistics from the training tasks' prompts. They are buffers, saved with the generator."""
+
+    @abstractmethod
+    def forward(self, prompts: Prompts) -> Condition: ...
+
+    @abstractmethod
+    def null(self, like: Condition) -> Condition:
+        """The condition that says nothing, shaped as `like`: for condition dropout and guidance."""
+
+
+# ---------------------------------------------------------------- generators
+
+
+class Denoiser(nn.Module, ABC):
+    """Noisy tokens, noise level, condition -> the generator's prediction target, shaped as the tokens."""
+
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def forward(self, x: Tensor, level: Tensor, condition: Condition) -> Tensor:
+        """(B, N, D), (B,) in [0, 1] (0: clean, 1: pure noise), Condition -> (B, N, D)."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """A batch of training pairs: networks as tokens, their tasks as conditions."""
+
+    tokens: Tensor  # (B, N, D)
+    condition: Condition
+    null: Condition
+
+
+class Generator(nn.Module, ABC):
+    """How weights are drawn given a condition."""
+
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def fit(self, tokens: Tensor, condition: Condition, held_out: tuple[Tensor, Condition]) -> None:
+        """Whatever has a closed form, before the first gradient step: (n, N, D) and their conditions.
+
+        `held_out` are pairs of other training tasks, for choosing strengths. May do nothing.
+        """
+
+    @abstractmethod
+    def loss(self, pairs: Pairs, rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """A scalar to descend, and named scalars for the log."""
+
+    @abstractmethod
+    def sample(
+        self, condition: Condition, null: Condition, *, steps: int, guidance: float, temperature: float, rng: torch.Generator
+    ) -> Tensor:
+        """Tokens (B, N, D). `temperature` scales every random draw: 0 gives the most typical network."""
+
+
+# ---------------------------------------------------------------- evaluation
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one method did on the tasks of one split."""
+
+    weights: Tensor  # (B, P)
+    oracle: Tensor  # (B, P), weights trained for the same tasks
+    predictions: Sequence[Tensor]  # per task (M_b,) predicted class
+    labels: Sequence[Tensor]  # per task (M_b,) true class
+
+
+class Metric(ABC):
+    version: ClassVar[int] = 1
+    name: ClassVar[str]  # as in the report
+    higher_is_better: ClassVar[bool]
+
+    @abstractmethod
+    def measure(self, outcome: Outcome) -> Tensor:
+        """One value per task: (B,)."""
