@@ -1,0 +1,41 @@
+"""The built-in components, registered as any plugin registers its own. Built-in X of kind K lives in wspace/Ks/X.py."""
+
+from __future__ import annotations
+
+from wspace import hookimpl
+from wspace.hookspecs import Register
+
+
+@hookimpl
+def wspace_register(register: Register) -> None:
+    register("dataset", "icons", "wspace.datasets.icons:Icons", example={"concepts": 4, "renderings": 1})
+    register("dataset", "folder", "wspace.datasets.folder:Folder", example={"path": "pictures"})
+
+    register("backbone", "timm", "wspace.backbones.timm:TimmBackbone", example={"pretrained": False})
+    register(
+        "backbone", "open_clip", "wspace.backbones.open_clip:OpenClipBackbone", example={"pretrained": None}
+    )
+    register("backbone", "pixels", "wspace.backbones.pixels:Pixels", example={"side": 4})
+
+    register("text", "minilm", "wspace.texts.minilm:MiniLM")
+    register("text", "open_clip", "wspace.texts.open_clip:OpenClipText", example={"pretrained": None})
+
+    register("target", "clip-adapter", "wspace.targets.clip_adapter:ClipAdapter", example={"rank": 4})
+
+    register("symmetry", "permutation", "wspace.symmetries.permutation:Permutation")
+
+    register("tokenizer", "chunk", "wspace.tokenizers.chunk:Chunk", example={"size": 16})
+    register("tokenizer", "neuron", "wspace.tokenizers.neuron:Neuron")
+
+    register("conditioner", "text-set", "wspace.conditioners.text_set:TextSet")
+
+    register(
+        "generator",
+        "diffusion",
+        "wspace.generators.diffusion:Diffusion",
+        example={"denoiser": {"use": "mlp", "width": 16, "depth": 1}},
+    )
+    register("denoiser", "mlp", "wspace.denoisers.mlp:MLP", example={"width": 16, "depth": 1})
+
+    register("metric", "accuracy", "wspace.metrics.accuracy:Accuracy")
+    register("metric", "weight_mse", "wspace.metrics.weight_mse:WeightMSE")

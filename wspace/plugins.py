@@ -1,0 +1,104 @@
+"""Finds plugins and lets them register. A plugin that fails becomes a fact to show, never a crash."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pluggy
+
+from wspace import builtin, hookspecs
+from wspace.errors import FileError, NameClash, UserError
+from wspace.registry import Component, Registry
+
+BUILTIN = "wspace"
+
+
+@dataclass(frozen=True)
+class PluginFact:
+    """What became of one plugin."""
+
+    name: str
+    source: str  # distribution and version, or the file
+    components: int = 0
+    error: str | None = None
+    skipped: bool = False  # not in WSPACE_PLUGINS
+
+
+@dataclass
+class Plugins:
+    registry: Registry = field(default_factory=Registry)
+    facts: list[PluginFact] = field(default_factory=list)
+
+    @property
+    def broken(self) -> list[PluginFact]:
+        return [fact for fact in self.facts if fact.error]
+
+
+def load_plugins(files: Iterable[Path] = (), allowed: str | None = None) -> Plugins:
+    """Built-ins, then installed plugins that `allowed` (default: $WSPACE_PLUGINS) admits, then one-file plugins.
+
+    Raises NameClash if two plugins offer one component, and FileError or UserError for a broken one-file plugin: the
+    user named that file in this very command.
+    """
+    allow_list = os.environ.get("WSPACE_PLUGINS") if allowed is None else allowed
+    plugins = Plugins()
+    _admit(plugins, BUILTIN, "built in", builtin)
+    for entry in sorted(entry_points(group="wspace"), key=lambda entry: entry.name):
+        source = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
+        if allow_list is not None and entry.name not in [name.strip() for name in allow_list.split(",")]:
+            plugins.facts.append(PluginFact(entry.name, source, skipped=True))
+            continue
+        try:
+            _admit(plugins, entry.name, source, entry.load())
+        except NameClash:
+            raise
+        except Exception as error:  # any fault of somebody's module: told by `wspace plugins`, stops nobody
+            plugins.facts.append(PluginFact(entry.name, source, error=f"{type(error).__name__}: {error}"))
+    for file in files:
+        module = _module_from(file)
+        try:
+            _admit(plugins, module.__name__, str(file), module)
+        except pluggy.PluginValidationError as error:
+            raise UserError(f"{file}: {error}") from error
+    return plugins
+
+
+def _admit(plugins: Plugins, name: str, source: str, module: ModuleType) -> None:
+    manager = pluggy.PluginManager("wspace")
+    manager.add_hookspecs(hookspecs)
+    manager.register(module, name)
+    manager.check_pending()  # a misspelt hook is an error, not silence
+    offered: list[Component] = []
+
+    def register(kind: str, name_: str, target: str, *, example: Mapping[str, Any] | None = None) -> None:
+        offered.append(Component(kind, name_, target, name, example or {}))
+
+    manager.hook.wspace_register(register=register)
+    if not offered:
+        raise pluggy.PluginValidationError(module, f"plugin {name!r} registers nothing: has it a @hookimpl wspace_register?")
+    for component in offered:
+        plugins.registry.add(component)
+    plugins.facts.append(PluginFact(name, source, len(offered)))
+
+
+def _module_from(file: Path) -> ModuleType:
+    if not file.is_file():
+        raise FileError(f"{file}: no such plugin file")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None or spec.loader is None:
+        raise FileError(f"{file}: a one-file plugin is a Python file, ending in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[file.stem] = module  # so that its own import strings find it
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(f"{file}: cannot be imported: {type(error).__name__}: {error}") from error
+    return module

@@ -1,0 +1,92 @@
+"""Kinds of components, and who offers which: (kind, name) -> an import string."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from wspace.errors import NameClash, UnknownComponent, did_you_mean
+
+KINDS: dict[str, str] = {
+    "dataset": "Dataset",
+    "backbone": "Backbone",
+    "text": "Text",
+    "target": "Target",
+    "symmetry": "Symmetry",
+    "tokenizer": "Tokenizer",
+    "conditioner": "Conditioner",
+    "denoiser": "Denoiser",
+    "generator": "Generator",
+    "metric": "Metric",
+}
+"""Kind -> its interface, a class of `wspace.interfaces`. The order is the order of the data flow."""
+
+GIVEN: dict[str, str] = {
+    "device": "the torch.device of the run",
+    "feature_dim": "width of the image features, F (int)",
+    "text_dim": "width of the text features, T (int)",
+    "spec": "names, shapes and axes of the target's weights (WeightSpec)",
+    "layout": "shape and mask of the token sequence (TokenLayout)",
+    "condition_width": "width of a condition token, C (int)",
+    "pooled_width": "width of the pooled condition vector, C' (int)",
+}
+"""Keyword-only constructor parameters: known only at run time, given by name, never set by a recipe."""
+
+
+@dataclass(frozen=True)
+class Component:
+    kind: str
+    name: str
+    target: str  # "package.module:Class"
+    plugin: str
+    example: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def module(self) -> str:
+        return self.target.partition(":")[0]
+
+    @property
+    def class_name(self) -> str:
+        return self.target.partition(":")[2]
+
+    def load(self) -> type:
+        """Import the class. This is the only place that does."""
+        return getattr(importlib.import_module(self.module), self.class_name)
+
+
+class Registry:
+    def __init__(self) -> None:
+        self._components: dict[tuple[str, str], Component] = {}
+
+    def add(self, component: Component) -> None:
+        if component.kind not in KINDS:
+            raise UnknownComponent(
+                f"plugin {component.plugin!r} registers {component.name!r} of unknown kind {component.kind!r}."
+                + did_you_mean(component.kind, list(KINDS))
+            )
+        key = (component.kind, component.name)
+        if key in self._components:
+            other = self._components[key].plugin
+            raise NameClash(
+                f"plugins {other!r} and {component.plugin!r} both register the {component.kind} {component.name!r}: "
+                f"uninstall one, or list the plugins you want in WSPACE_PLUGINS"
+            )
+        self._components[key] = component
+
+    def get(self, kind: str, name: str) -> Component:
+        """Raises UnknownComponent, with the nearest known name."""
+        if kind not in KINDS:
+            raise UnknownComponent(f"no kind {kind!r}.{did_you_mean(kind, list(KINDS))}")
+        if (kind, name) not in self._components:
+            raise UnknownComponent(f"no {kind} named {name!r}.{did_you_mean(name, self.names(kind))}")
+        return self._components[kind, name]
+
+    def names(self, kind: str) -> list[str]:
+        return sorted(name for k, name in self._components if k == kind)
+
+    def all(self, kind: str | None = None) -> list[Component]:
+        """Components in the order of KINDS, then by name."""
+        kinds = list(KINDS) if kind is None else [kind]
+        return [self._components[k, name] for k in kinds for name in self.names(k)]

@@ -1,0 +1,166 @@
+"""A component's constructor, read from its source: importing it would import torch, and `wspace check` must not.
+
+The constructor is the schema. Positional parameters are what a recipe may set; their annotations come from a closed list
+(below), their defaults are literals. Keyword-only parameters are given by the run (`wspace.registry.GIVEN`).
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import annotated_types
+
+from wspace.registry import KINDS, Component
+
+MISSING: Any = object()
+
+
+class Slot:
+    """Base of the stand-ins for interfaces in annotations: `denoiser: Denoiser` takes a `{use: NAME, ...}` block."""
+
+    kind: ClassVar[str]
+
+
+class Section:
+    """Base of the stand-ins for settings in annotations: `train: Train` takes a plain mapping."""
+
+    settings: ClassVar[str]
+
+
+SLOTS = {interface: type(interface, (Slot,), {"kind": kind}) for kind, interface in KINDS.items()}
+
+VOCABULARY: dict[str, Any] = {
+    **{t.__name__: t for t in (int, float, bool, str, list, tuple)},
+    **{name: getattr(annotated_types, name) for name in ("Ge", "Gt", "Le", "Lt", "MinLen", "MaxLen")},
+    **{"Annotated": Annotated, "Literal": Literal, "Path": Path, "None": None},
+    **SLOTS,
+}
+"""Every name an annotation may use."""
+
+
+class UnreadableSignature(Exception):
+    """A component's own fault: the conformance checks report it."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    name: str
+    annotation: Any
+    text: str  # the annotation as written
+    default: Any = MISSING
+    given: bool = False
+
+    @property
+    def required(self) -> bool:
+        return self.default is MISSING
+
+
+@dataclass(frozen=True)
+class Signature:
+    name: str  # the class
+    parameters: tuple[Parameter, ...]
+    doc: str
+    version: int
+    file: Path
+    line: int
+
+    @property
+    def settable(self) -> dict[str, Parameter]:
+        return {p.name: p for p in self.parameters if not p.given}
+
+    @property
+    def given(self) -> list[str]:
+        return [p.name for p in self.parameters if p.given]
+
+
+def signature_of(component: Component) -> Signature:
+    """Raises UnreadableSignature if the source is not there or steps outside the rules above."""
+    return read_class(source_file(component.module), component.class_name)
+
+
+def source_file(module: str) -> Path:
+    """The file of a module, which is not imported (its packages are)."""
+    if module in sys.modules and getattr(sys.modules[module], "__file__", None):
+        return Path(str(sys.modules[module].__file__))
+    try:
+        spec = importlib.util.find_spec(module)
+    except ImportError as error:
+        raise UnreadableSignature(f"no module {module!r}: {error}") from error
+    if spec is None or spec.origin is None:
+        raise UnreadableSignature(f"no module {module!r}")
+    return Path(spec.origin)
+
+
+@cache
+def read_class(file: Path, name: str) -> Signature:
+    """The signature of class `name` in `file`: of its own `__init__`, or of its fields if it is a dataclass."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    node = next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name), None)
+    if node is None:
+        raise UnreadableSignature(f"{file}: no class {name!r}")
+    sections = {n.name: type(n.name, (Section,), {"settings": n.name}) for n in tree.body if _is_dataclass(n)}
+    names = VOCABULARY | sections
+    if _is_dataclass(node):
+        parameters = [_from_field(n, names, file) for n in node.body if _is_field(n)]
+    else:
+        init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+        parameters = [] if init is None else _from_arguments(init.args, names, file)
+    return Signature(name, tuple(parameters), ast.get_docstring(node) or "", _version(node), file, node.lineno)
+
+
+def _is_dataclass(node: ast.stmt) -> bool:
+    return isinstance(node, ast.ClassDef) and any("dataclass" in ast.unparse(d) for d in node.decorator_list)
+
+
+def _is_field(node: ast.stmt) -> bool:
+    return isinstance(node, ast.AnnAssign) and not ast.unparse(node.annotation).startswith("ClassVar")
+
+
+def _from_field(node: ast.stmt, names: dict[str, Any], file: Path) -> Parameter:
+    assert isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    return _parameter(node.target.id, node.annotation, node.value, names, file)
+
+
+def _from_arguments(arguments: ast.arguments, names: dict[str, Any], file: Path) -> list[Parameter]:
+    if arguments.vararg or arguments.kwarg:
+        raise UnreadableSignature(f"{file}: a component's constructor takes no *args or **kwargs")
+    positional = [*arguments.posonlyargs, *arguments.args][1:]
+    padding = [None] * (len(positional) - len(arguments.defaults))
+    return [
+        _parameter(argument.arg, argument.annotation, default, names, file)
+        for argument, default in zip(positional, [*padding, *arguments.defaults], strict=True)
+    ] + [
+        Parameter(argument.arg, None, ast.unparse(argument.annotation) if argument.annotation else "", given=True)
+        for argument in arguments.kwonlyargs
+    ]
+
+
+def _parameter(
+    name: str, annotation: ast.expr | None, default: ast.expr | None, names: dict[str, Any], file: Path
+) -> Parameter:
+    if annotation is None:
+        raise UnreadableSignature(f"{file}: parameter {name!r} has no annotation")
+    text = ast.unparse(annotation)
+    unknown = {n.id for n in ast.walk(annotation) if isinstance(n, ast.Name)} - set(names)
+    if unknown:
+        raise UnreadableSignature(f"{file}: {name}: {text}: {', '.join(sorted(unknown))} is not among {', '.join(names)}")
+    evaluated = eval(compile(ast.Expression(annotation), str(file), "eval"), {"__builtins__": {}}, names)
+    try:
+        value = MISSING if default is None else ast.literal_eval(default)
+    except ValueError as error:
+        raise UnreadableSignature(f"{file}: the default of {name!r} is not a literal: {ast.unparse(default)}") from error
+    return Parameter(name, evaluated, text, value)
+
+
+def _version(node: ast.ClassDef) -> int:
+    for n in node.body:
+        target = n.target if isinstance(n, ast.AnnAssign) else n.targets[0] if isinstance(n, ast.Assign) else None
+        if isinstance(target, ast.Name) and target.id == "version" and isinstance(n.value, ast.Constant):
+            return int(n.value.value)
+    return 1
