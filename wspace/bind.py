@@ -1,0 +1,244 @@
+"""A recipe's mapping against constructor signatures: a tree of Bound components, or every problem at once.
+
+One rule: the constructor's signature is the schema. A parameter annotated with an interface takes `{use: NAME, ...}` (or
+just NAME) from that interface's registry. Nothing is imported or built here.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import TypeAdapter, ValidationError
+
+from wspace import settings
+from wspace.errors import Problem, RecipeError, UnknownComponent, did_you_mean
+from wspace.recipe import Source
+from wspace.registry import Component, Registry
+from wspace.signature import Section, Signature, Slot, UnreadableSignature, read_class, signature_of
+
+SETTINGS_FILE = Path(settings.__file__)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A component and its arguments, checked; nested components are Bound themselves."""
+
+    component: Component
+    signature: Signature
+    arguments: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.component.name
+
+    def filled(self) -> dict[str, Any]:
+        """As a recipe would write it, every default included."""
+        return {"use": self.name} | {key: _as_written(value) for key, value in self.arguments.items()}
+
+    def build(self, given: Mapping[str, Any]) -> Any:
+        """Import the class and construct it, with those of the `given` values it asks for.
+
+        Nested components are built first, from the same `given`.
+        """
+        built = {key: _built(value, given) for key, value in self.arguments.items()}
+        return self.component.load()(**built, **{name: given[name] for name in self.signature.given})
+
+
+@dataclass(frozen=True)
+class BoundRecipe:
+    """A checked recipe."""
+
+    file: str
+    dataset: Bound
+    backbone: Bound
+    text: Bound
+    target: Bound
+    tokenizer: Bound
+    conditioner: Bound
+    generator: Bound
+    metrics: tuple[Bound, ...]
+    symmetry: Bound | None
+    tasks: settings.Tasks
+    zoo: settings.Zoo
+    opponents: settings.Opponents
+    train: settings.Train
+    generate: settings.Generate
+    evaluate: settings.Evaluate
+    seed: int
+    device: str
+    filled: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return Path(self.file).stem
+
+    def components(self) -> list[Bound]:
+        """Every Bound of the tree, outer ones first."""
+        found: list[Bound] = []
+
+        def walk(value: Any) -> None:
+            if isinstance(value, Bound):
+                found.append(value)
+                walk(list(value.arguments.values()))
+            elif isinstance(value, list | tuple):
+                for inner in value:
+                    walk(inner)
+
+        walk([getattr(self, name) for name in self.__dataclass_fields__])
+        return found
+
+
+def _as_written(value: Any) -> Any:
+    if isinstance(value, Bound):
+        return value.filled()
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [_as_written(inner) for inner in value]
+    return value
+
+
+def _built(value: Any, given: Mapping[str, Any]) -> Any:
+    if isinstance(value, Bound):
+        return value.build(given)
+    if isinstance(value, list | tuple):
+        return type(value)(_built(inner, given) for inner in value)
+    return value
+
+
+def bind(source: Source, registry: Registry) -> BoundRecipe:
+    """Check a whole recipe. Raises RecipeError with every problem, each with its line."""
+    binder = _Binder(source, registry)
+    signature = read_class(SETTINGS_FILE, "Recipe")
+    arguments = binder.arguments(signature, source.values, (), "a recipe")
+    if binder.problems:
+        raise RecipeError(source.file, binder.problems)
+    filled = {
+        key: {k: _as_written(v) for k, v in vars(value).items()} if hasattr(settings, type(value).__name__) else _as_written(value)
+        for key, value in arguments.items()
+    }
+    return BoundRecipe(source.file, **arguments, filled=filled)
+
+
+class _Binder:
+    def __init__(self, source: Source, registry: Registry):
+        self.source, self.registry = source, registry
+        self.problems: list[Problem] = []
+
+    def problem(self, path: tuple[str | int, ...], message: str) -> None:
+        where = ".".join(str(key) for key in path)
+        self.problems.append(Problem(self.source.line(path), where, message))
+
+    def arguments(
+        self, signature: Signature, values: Mapping[str, Any], path: tuple[str | int, ...], owner: str
+    ) -> dict[str, Any]:
+        known = signature.settable
+        for key in values:
+            if key in signature.given:
+                self.problem((*path, key), "is set by the run; remove it from the recipe")
+            elif key not in known:
+                self.problem((*path, key), f"{owner} takes no {key!r}.{did_you_mean(key, list(known))}")
+        bound = {}
+        for name, parameter in known.items():
+            if name in values:
+                bound[name] = self.value(parameter.annotation, values[name], (*path, name))
+            elif not parameter.required:
+                bound[name] = parameter.default
+            elif isinstance(parameter.annotation, type) and issubclass(parameter.annotation, Section):
+                bound[name] = self.section(parameter.annotation, {}, (*path, name))
+            else:
+                self.problem((*path, name), f"missing; {owner} needs {name}: {parameter.text}")
+        return bound
+
+    def value(self, annotation: Any, value: Any, path: tuple[str | int, ...]) -> Any:
+        if isinstance(annotation, type) and issubclass(annotation, Slot):
+            return self.component(annotation.kind, value, path)
+        if isinstance(annotation, type) and issubclass(annotation, Section):
+            return self.section(annotation, value, path)
+        if _mentions_slot(annotation):
+            return self.composite(annotation, value, path)
+        return self.leaf(annotation, value, path)
+
+    def component(self, kind: str, value: Any, path: tuple[str | int, ...]) -> Bound | None:
+        block = {"use": value} if isinstance(value, str) else value
+        if not isinstance(block, Mapping) or not isinstance(block.get("use"), str):
+            self.problem(path, f"expected a {kind}: a name, or {{use: NAME, ...}}, got {value!r}")
+            return None
+        try:
+            component = self.registry.get(kind, block["use"])
+            signature = signature_of(component)
+        except UnknownComponent as error:
+            self.problem((*path, "use"), str(error))
+            return None
+        except (UnreadableSignature, OSError, SyntaxError) as error:
+            self.problem((*path, "use"), f"{kind} {block['use']!r} is broken: {error}")
+            return None
+        arguments = {key: inner for key, inner in block.items() if key != "use"}
+        return Bound(component, signature, self.arguments(signature, arguments, path, f"{kind} {component.name!r}"))
+
+    def section(self, annotation: type[Section], value: Any, path: tuple[str | int, ...]) -> Any:
+        if not isinstance(value, Mapping):
+            self.problem(path, f"expected a mapping, got {value!r}")
+            return None
+        before = len(self.problems)
+        arguments = self.arguments(read_class(SETTINGS_FILE, annotation.settings), value, path, f"{path[-1]!r}")
+        return getattr(settings, annotation.settings)(**arguments) if len(self.problems) == before else None
+
+    def composite(self, annotation: Any, value: Any, path: tuple[str | int, ...]) -> Any:
+        """`X | None`, `list[X]`, `tuple[X, ...]` of interfaces, and Annotated[...] of these."""
+        origin, arguments = get_origin(annotation), get_args(annotation)
+        if origin is Annotated:
+            inner = self.composite(arguments[0], value, path)
+            if isinstance(inner, tuple | list) and not inner:
+                self.problem(path, "name at least one")
+            return inner
+        if origin in (Union, types.UnionType):
+            chosen = next(a for a in arguments if a is not type(None))
+            return None if value is None else self.value(chosen, value, path)
+        if not isinstance(value, list):
+            self.problem(path, f"expected a list, got {value!r}")
+            return None
+        return tuple(self.value(arguments[0], inner, (*path, index)) for index, inner in enumerate(value))
+
+    def leaf(self, annotation: Any, value: Any, path: tuple[str | int, ...]) -> Any:
+        try:
+            checked = TypeAdapter(annotation).validate_json(json.dumps(value, allow_nan=False), strict=True)
+        except ValidationError as error:
+            for message in dict.fromkeys(_explain(detail) for detail in _relevant(error)):
+                self.problem(path, message)
+            return None
+        except (TypeError, ValueError):
+            self.problem(path, f"expected a plain finite value, got {value!r}")
+            return None
+        return checked.expanduser().absolute() if isinstance(checked, Path) else checked
+
+
+def _mentions_slot(annotation: Any) -> bool:
+    if isinstance(annotation, type):
+        return issubclass(annotation, Slot)
+    return any(_mentions_slot(inner) for inner in get_args(annotation) if inner is not annotation)
+
+
+def _relevant(error: ValidationError) -> list[Any]:
+    """Of a union's failures, those of the alternatives that are not None."""
+    details = error.errors()
+    return [d for d in details if d["type"] != "none_required"] or details
+
+
+_EXPECTED = {"int": "int", "float": "float", "bool": "bool", "string": "str", "path": "a path", "tuple": "a list", "list": "a list"}
+
+
+def _explain(detail: Any) -> str:
+    got = detail["input"]
+    if detail["type"] == "literal_error":
+        return f"expected one of {detail['ctx']['expected'].replace(' or ', ', ')}, got {got!r}"
+    kind = detail["type"].removesuffix("_type").removesuffix("_parsing").removesuffix("_from")
+    if kind in _EXPECTED:
+        return f"expected {_EXPECTED[kind]}, got {got!r}"
+    message = detail["msg"].replace("Input should", "must")
+    return f"{message[0].lower()}{message[1:]}, got {got!r}"

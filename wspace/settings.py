@@ -1,0 +1,114 @@
+"""What a recipe may say, apart from components: the recipe's own slots and the settings of each stage.
+
+The classes are read by `wspace.signature` like any constructor: names, types, bounds and defaults are the schema.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+
+if TYPE_CHECKING:
+    from wspace.interfaces import (
+        Backbone,
+        Conditioner,
+        Dataset,
+        Generator,
+        Metric,
+        Symmetry,
+        Target,
+        Text,
+        Tokenizer,
+    )
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """Which tasks: random sets of classes, described by a template. Seen and unseen ones never coincide."""
+
+    seen: Annotated[int, Ge(2)] = 4800
+    unseen: Annotated[int, Ge(1)] = 1200
+    classes: tuple[Annotated[int, Ge(2)], Annotated[int, Ge(2)]] = (8, 32)  # fewest and most classes of a task
+    template: str = "a photo of {}"
+    evaluate: Annotated[int, Ge(2)] = 200  # tasks of each split that are scored
+
+
+@dataclass(frozen=True)
+class Zoo:
+    """How the training weights are made: a shared base, then one specialisation for each task (T2W, algorithm 2)."""
+
+    base_steps: Annotated[int, Ge(0)] = 300
+    base_batch: Annotated[int, Ge(1)] = 256
+    base_lr: Annotated[float, Gt(0)] = 1e-3
+    steps: Annotated[int, Ge(1)] = 120
+    batch: Annotated[int, Ge(1)] = 32
+    lr: Annotated[float, Gt(0)] = 1e-3
+    average: Annotated[float, Ge(0), Le(1)] = 0.5  # the last part of the steps, whose iterates are averaged
+    together: Annotated[int, Ge(1)] = 64  # networks trained at once; memory, not results
+
+
+@dataclass(frozen=True)
+class Opponents:
+    """How hard the methods trained on images try: `universal` and `oracle` stop, and choose a rate, on validation images."""
+
+    steps: Annotated[int, Ge(1)] = 400  # of the oracle, at most
+    universal_steps: Annotated[int, Ge(1)] = 3000  # at most
+    check_every: Annotated[int, Ge(1)] = 20
+    patience: Annotated[int, Ge(1)] = 5  # checks without improvement before stopping
+    rates: Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1)] = (3e-4, 1e-3, 3e-3)
+
+
+@dataclass(frozen=True)
+class Train:
+    """How the generator is trained."""
+
+    steps: Annotated[int, Ge(0)] = 1000
+    batch: Annotated[int, Ge(1)] = 64
+    lr: Annotated[float, Gt(0)] = 4e-4
+    warmup: Annotated[float, Ge(0), Lt(1)] = 0.05  # share of the steps
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+    clip: Annotated[float, Gt(0)] = 1.0  # norm of the gradient
+    ema: Annotated[float, Ge(0), Lt(1)] = 0.995  # decay of the averaged parameters, which are what samples
+    augment: Annotated[float, Ge(0), Le(1)] = 0.0  # share of networks moved by a random element of the symmetry
+    held_out: Annotated[float, Gt(0), Lt(1)] = 0.1  # share of the seen tasks kept for choosing strengths
+    save_every: Annotated[int, Ge(1)] = 200  # steps between checkpoints, from which a killed run goes on
+
+
+@dataclass(frozen=True)
+class Generate:
+    """How weights are drawn for the report. The command line may say otherwise."""
+
+    steps: Annotated[int, Ge(1)] = 20
+    guidance: Annotated[float, Ge(0)] = 1.0  # 1: the condition as it is; above: more of it
+    temperature: Annotated[float, Ge(0)] = 0.0  # scale of every random draw; 0: the most typical network
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    bootstrap: Annotated[int, Ge(100)] = 2000  # resamples of the tasks behind each confidence interval
+    confidence: Annotated[float, Gt(0), Lt(1)] = 0.95
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a run depends on. `wspace check RECIPE --fill` prints a recipe with every default written out."""
+
+    dataset: Dataset
+    backbone: Backbone
+    text: Text
+    target: Target
+    tokenizer: Tokenizer
+    conditioner: Conditioner
+    generator: Generator
+    metrics: Annotated[tuple[Metric, ...], MinLen(1)]
+    symmetry: Symmetry | None = None
+    tasks: Tasks = Tasks()
+    zoo: Zoo = Zoo()
+    opponents: Opponents = Opponents()
+    train: Train = Train()
+    generate: Generate = Generate()
+    evaluate: Evaluate = Evaluate()
+    seed: Annotated[int, Ge(0)] = 42
+    device: Literal["auto", "cpu", "cuda"] = "auto"
