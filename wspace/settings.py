@@ -93,7 +93,7 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything a run depends on. `wspace check RECIPE --fill` prints a recipe with every default written out."""
+    """Everything a run depends on: the schema of a recipe (bound, it is a `wspace.bind.BoundRecipe`). `wspace check RECIPE --fill` prints a recipe with every default written out."""
 
     dataset: Dataset
     backbone: Backbone
@@ -103,12 +103,12 @@ class Recipe:
     conditioner: Conditioner
     generator: Generator
     metrics: Annotated[tuple[Metric, ...], MinLen(1)]
+    tasks: Tasks
+    zoo: Zoo
+    opponents: Opponents
+    train: Train
+    generate: Generate
+    evaluate: Evaluate
     symmetry: Symmetry | None = None
-    tasks: Tasks = Tasks()
-    zoo: Zoo = Zoo()
-    opponents: Opponents = Opponents()
-    train: Train = Train()
-    generate: Generate = Generate()
-    evaluate: Evaluate = Evaluate()
     seed: Annotated[int, Ge(0)] = 42
     device: Literal["auto", "cpu", "cuda"] = "auto"
