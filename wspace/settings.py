@@ -46,7 +46,7 @@ class Zoo:
     batch: Annotated[int, Ge(1)] = 32
     lr: Annotated[float, Gt(0)] = 1e-3
     average: Annotated[float, Ge(0), Le(1)] = 0.5  # the last part of the steps, whose iterates are averaged
-    together: Annotated[int, Ge(1)] = 64  # networks trained at once; memory, not results
+    together: Annotated[int, Ge(1)] = 64  # networks trained at once
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,17 @@
+"""T2W (Tian et al., 2025), "Text2Weight": what it adds to wspace's built-in components."""
+
+from __future__ import annotations
+
+from wspace import hookimpl
+from wspace.hookspecs import Register
+
+
+@hookimpl
+def wspace_register(register: Register) -> None:
+    register("conditioner", "prior-fusion", "wspace_t2w.prior_fusion:PriorFusion")
+    register(
+        "denoiser",
+        "prior-attention",
+        "wspace_t2w.prior_attention:PriorAttention",
+        example={"width": 16, "depth": 1, "heads": 2},
+    )

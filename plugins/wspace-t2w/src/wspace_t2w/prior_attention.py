@@ -1,0 +1,70 @@
+"""A mask-free transformer over [condition tokens, time token, weight tokens]."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge, Lt
+from torch import Tensor, nn
+
+from wspace.denoisers.mlp import sinusoids
+from wspace.interfaces import Condition, Denoiser, TokenLayout
+
+
+class PriorAttention(Denoiser):
+    """T2W's prediction network (section 3.1 and 4.1, after Peebles et al., 2022).
+
+    "Mask-free": every token sees every other; only padding among condition tokens is hidden.
+    projections: `own` gives each weight token its own linear maps in and out (eq. 5), `shared` one pair to all.
+    skip: adds the input times a learned gate of the noise level to the output, so that noise, which is most of what
+    comes in, need not pass through a width far narrower than a token. The paper has none.
+    """
+
+    def __init__(
+        self,
+        width: Annotated[int, Ge(2)] = 192,
+        depth: Annotated[int, Ge(1)] = 4,
+        heads: Annotated[int, Ge(1)] = 4,
+        dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
+        projections: Literal["own", "shared"] = "shared",
+        skip: bool = True,
+        *,
+        layout: TokenLayout,
+        condition_width: int,
+    ):
+        super().__init__()
+        self.width, self.skip = width, skip
+        count = layout.count
+        copies = count if projections == "own" else 1
+        self.enter = nn.Parameter(torch.randn(copies, layout.width, width) * layout.width**-0.5)
+        self.leave = nn.Parameter(torch.zeros(copies, width, layout.width))
+        self.leave_bias = nn.Parameter(torch.zeros(count, layout.width))
+        self.position = nn.Parameter(torch.randn(count, width) * 0.02)
+        self.of_condition = nn.Linear(condition_width, width)
+        self.of_level = nn.Sequential(nn.Linear(2 * (width // 2), width), nn.SiLU(), nn.Linear(width, width))
+        block = nn.TransformerEncoderLayer(
+            width, heads, 4 * width, dropout, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.blocks = nn.TransformerEncoder(block, depth, norm=nn.LayerNorm(width), enable_nested_tensor=False)
+        self.gate = nn.Linear(2 * (width // 2), count)
+        nn.init.zeros_(self.gate.weight)
+        nn.init.zeros_(self.gate.bias)
+
+    def forward(self, x: Tensor, level: Tensor, condition: Condition) -> Tensor:
+        count, waves = x.shape[1], sinusoids(level, self.width)  # waves (B, width)
+        weights = torch.einsum("bnd,ndw->bnw", x, self.enter.expand(count, -1, -1)) + self.position
+        time = self.of_level(waves)[:, None]  # (B, 1, width)
+        sequence = torch.cat([self.of_condition(condition.tokens), time, weights], dim=1)  # (B, L+1+N, width)
+        hidden = self.blocks(sequence, src_key_padding_mask=self._padding(condition, count))[:, -count:]
+        out = torch.einsum("bnw,nwd->bnd", hidden, self.leave.expand(count, -1, -1)) + self.leave_bias
+        if self.skip:
+            out = out + self.gate(waves)[..., None] * x
+        return out  # (B, N, D)
+
+    @staticmethod
+    def _padding(condition: Condition, count: int) -> Tensor | None:
+        """(B, L+1+N), True where attention must not look; None if there is nothing to hide."""
+        if condition.mask.all():
+            return None
+        return nn.functional.pad(~condition.mask, (0, 1 + count), value=False)

@@ -1,0 +1,249 @@
+"""The command line. Bodies import what they need: `wspace --help` must not wait for torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two torch processes on few cores would starve each other
+
+app = typer.Typer(
+    help="Neural-network weights from a description.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Recipe = Annotated[str, typer.Argument(help="A recipe file, or the name of a packaged recipe.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a value of the recipe.")]
+PluginFiles = Annotated[list[Path] | None, typer.Option("--plugin", metavar="FILE.py", help="A one-file plugin.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def main() -> None:
+    """Run the command line; errors a user can mend are one message and an exit status, never a traceback."""
+    from wspace.errors import WspaceError
+
+    try:
+        app(standalone_mode=False)
+    except WspaceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if type(error).__module__.split(".")[0] not in ("click", "typer") or not hasattr(error, "exit_code"):
+            raise
+        print(f"error: {error.format_message()}", file=sys.stderr)  # type: ignore[attr-defined]
+        sys.exit(2)
+
+
+def _bind(recipe: str, settings: list[str] | None, plugins: list[Path] | None) -> Any:
+    from wspace.bind import bind
+    from wspace.plugins import load_plugins
+    from wspace.recipe import find_recipe, read_recipe
+
+    loaded = load_plugins(plugins or ())
+    source = read_recipe(find_recipe(recipe), settings or ())
+    try:
+        return bind(source, loaded.registry)
+    finally:
+        for fact in loaded.broken:
+            print(f"warning: plugin {fact.name!r} cannot be used: {fact.error}", file=sys.stderr)
+
+
+@app.command()
+def run(
+    recipe: Recipe,
+    settings: Settings = None,
+    runs: Annotated[Path, typer.Option(help="Folder of run folders.")] = Path("runs"),
+    dry: Annotated[bool, typer.Option("--dry", help="Say what would run, and why.")] = False,
+    only: Annotated[str | None, typer.Option(metavar="STAGE", help="Run this stage alone.")] = None,
+    force: Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Run this stage and those after it again.")] = None,
+    plugin: PluginFiles = None,
+) -> None:
+    """Do what a recipe says: zoo, train, generate, evaluate, report."""
+    from wspace import pipeline, progress
+    from wspace.store import Store
+
+    bound = _bind(recipe, settings, plugin)
+    if dry:
+        for step in pipeline.steps(bound, Store(runs / bound.name), force or ()):
+            print(f"{step.stage.name:9} {'cached' if step.action == 'cached' else 'will run':9} {step.why}")
+        return
+    folder, plan = pipeline.run(bound, runs, progress.for_terminal(), force=force or (), only=only)
+    if all(step.action == "cached" for step in plan):
+        print("nothing has changed: no stage had to run")
+    if (folder / pipeline.RUN).is_file() and only is None:
+        _print_report(folder)
+    print(folder)
+
+
+@app.command()
+def check(
+    recipe: Recipe,
+    settings: Settings = None,
+    fill: Annotated[bool, typer.Option("--fill", help="Print the recipe with every default written out.")] = False,
+    plugin: PluginFiles = None,
+) -> None:
+    """Every problem of a recipe at once, with file, line and the nearest known name."""
+    from wspace.recipe import dump
+
+    bound = _bind(recipe, settings, plugin)
+    print(dump(bound.filled) if fill else f"{bound.file}: no problems", end="" if fill else "\n")
+
+
+@app.command("list")
+def list_components(
+    kind: Annotated[str | None, typer.Argument(help="A kind; all of them if none.")] = None, plugin: PluginFiles = None
+) -> None:
+    """The components there are."""
+    from wspace.errors import UnknownComponent, did_you_mean
+    from wspace.plugins import load_plugins
+    from wspace.registry import KINDS
+    from wspace.signature import signature_of
+
+    if kind is not None and kind not in KINDS:
+        raise UnknownComponent(f"no kind {kind!r}.{did_you_mean(kind, list(KINDS))}")
+    for component in load_plugins(plugin or ()).registry.all(kind):
+        summary = signature_of(component).doc.partition("\n")[0]
+        print(f"{component.kind:12} {component.name:16} {component.plugin:8} {summary}")
+
+
+@app.command()
+def show(kind: str, name: str, plugin: PluginFiles = None) -> None:
+    """A component: its parameters, defaults, source and an example."""
+    from wspace.plugins import load_plugins
+    from wspace.recipe import dump
+    from wspace.registry import GIVEN
+    from wspace.signature import signature_of
+
+    component = load_plugins(plugin or ()).registry.get(kind, name)
+    signature = signature_of(component)
+    print(f"{kind} {name}   ({signature.name}, plugin {component.plugin}, version {signature.version})")
+    print(f"{signature.file}:{signature.line}\n\n{signature.doc}\n")
+    for parameter in signature.settable.values():
+        print(f"  {parameter.name}: {parameter.text}" + ("" if parameter.required else f" = {parameter.default!r}"))
+    for given in signature.given:
+        print(f"  {given}: given by the run: {GIVEN.get(given, '?')}")
+    print("\n" + dump({kind: {"use": name, **component.example}}), end="")
+
+
+@app.command()
+def plugins(plugin: PluginFiles = None) -> None:
+    """The plugins that were found, and what became of them."""
+    from wspace.plugins import load_plugins
+
+    for fact in load_plugins(plugin or ()).facts:
+        state = "not in WSPACE_PLUGINS" if fact.skipped else fact.error or f"{fact.components} components"
+        print(f"{fact.name:12} {fact.source:20} {state}")
+
+
+@app.command("ls")
+def list_recipes() -> None:
+    """The recipes that come with wspace."""
+    from wspace.recipe import packaged_recipes
+
+    for name, file in packaged_recipes().items():
+        print(f"{name:20} {file.read_text(encoding='utf-8').splitlines()[0].removeprefix('# ')}")
+
+
+@app.command()
+def cp(name: str, dest: Path) -> None:
+    """Copy a packaged recipe, to change it."""
+    from wspace.errors import UserError
+    from wspace.recipe import find_recipe
+
+    source = find_recipe(name)
+    file = dest / source.name if dest.is_dir() else dest
+    if file.exists():
+        raise UserError(f"{file}: is there already")
+    file.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    print(file)
+
+
+@app.command()
+def report(run: RunFolder, as_json: Json = False) -> None:
+    """The table of a finished run."""
+    from wspace.run import report_of
+
+    if as_json:
+        print(json.dumps(report_of(run)))
+    else:
+        _print_report(run)
+
+
+@app.command()
+def generate(
+    run: RunFolder,
+    classes: Annotated[str, typer.Option(help='Class names, separated by commas: "otter, lamp, crab".')],
+    out: Annotated[Path, typer.Option(help="File to write; with --count, numbered.")] = Path("head.safetensors"),
+    count: Annotated[int, typer.Option(min=1, help="How many to draw.")] = 1,
+    steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps.")] = None,
+    guidance: Annotated[float | None, typer.Option(min=0, help="Strength of the condition; 1 is as trained.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, help="Scale of the random draws; 0: the typical one.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    plugin: PluginFiles = None,
+) -> None:
+    """Weights for a list of class names, which need not be in any data set."""
+    from wspace.network import check_classes
+    from wspace.progress import for_terminal
+    from wspace.run import Run
+
+    names = check_classes(classes.split(","))
+    opened = Run.open(run, plugin or (), for_terminal())
+    networks = opened.generate_many(
+        names, count, seed=seed, steps=steps, guidance=guidance, temperature=temperature
+    )
+    for number, network in enumerate(networks, start=1):
+        file = out if count == 1 else out.with_stem(f"{out.stem}-{number}")
+        network.save(file)
+        print(file)
+
+
+@app.command()
+def score(run: RunFolder, head: Path, as_json: Json = False, plugin: PluginFiles = None) -> None:
+    """Accuracy of weights on the test images of their classes."""
+    from wspace.progress import for_terminal
+    from wspace.run import Run
+
+    opened = Run.open(run, plugin or (), for_terminal())
+    result = opened.score(opened.load_network(head))
+    if as_json:
+        print(json.dumps(result))
+    else:
+        print(f"{result['accuracy']:.1%} of {result['images']} images of {len(result['classes'])} classes named right")
+
+
+@app.command()
+def predict(run: RunFolder, head: Path, images: list[Path], as_json: Json = False, plugin: PluginFiles = None) -> None:
+    """The class that weights see in pictures."""
+    from wspace.progress import for_terminal
+    from wspace.run import Run
+
+    opened = Run.open(run, plugin or (), for_terminal())
+    predictions = opened.predict(opened.load_network(head), images)
+    if as_json:
+        rows = [{"picture": str(p.picture), "class": p.best, **dict(zip(["probabilities"], [dict(zip(p.classes, p.probabilities, strict=True))], strict=True))} for p in predictions]
+        print(json.dumps({"predictions": rows}))
+    else:
+        for p in predictions:
+            print(f"{p.picture}: {p.best} ({max(p.probabilities):.0%})")
+
+
+def _print_report(run: Path) -> None:
+    from wspace.run import report_of
+    from wspace.table import print_table
+
+    print_table(report_of(run))

@@ -1,0 +1,67 @@
+"""Frozen features of a data set's images, extracted once per (images, backbone) and cached."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from wspace.fingerprint import of_json
+from wspace.interfaces import Backbone, Images
+from wspace.progress import Progress
+from wspace.store import save_tensors
+
+BLOCK = 512  # images encoded between two steps of the progress display
+
+
+def extract(images: Images, backbone: Backbone, cache: Path, progress: Progress) -> Tensor:
+    """(M, F) float32, in the order of `images.labels`."""
+    key = of_json({"images": images.fingerprint, "backbone": backbone.fingerprint})
+    file = cache / "features" / f"{key[:32]}.safetensors"
+    if file.is_file():
+        try:
+            cached = load_file(file)["features"]
+            if cached.shape == (len(images), backbone.dim):
+                return cached
+        except (SafetensorError, KeyError):
+            file.unlink()  # truncated by a kill or a full disk: made anew
+    features = torch.empty(len(images), backbone.dim)
+    with progress.bar("features", len(images)) as bar:
+        for start in range(0, len(images), BLOCK):
+            indices = range(start, min(start + BLOCK, len(images)))
+            features[indices.start : indices.stop] = backbone.encode(images.read(indices))
+            bar.advance(len(indices))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_tensors(file, {"features": features})
+    return features
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Labelled features to draw from: those of one split."""
+
+    features: Tensor  # (M, F)
+    labels: Tensor  # (M,)
+    table: Tensor  # (n, most images of a class), rows of `features` by class, repeated to fill
+    counts: Tensor  # (n,), images of each class
+
+    @classmethod
+    def of(cls, features: Tensor, labels: Tensor, classes: int) -> Pool:
+        rows = [torch.nonzero(labels == c).flatten() for c in range(classes)]
+        counts = torch.tensor([len(r) for r in rows])
+        table = torch.zeros(classes, int(counts.max()), dtype=torch.long)
+        for c, r in enumerate(rows):
+            if len(r):
+                table[c] = r[torch.arange(table.shape[1]) % len(r)]
+        return cls(features, labels, table, counts)
+
+    def of_task(self, task: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Every image of a task's classes: features (m, F), and labels (m,) counted within the task."""
+        rows = [self.table[c, : self.counts[c]] for c in task]
+        labels = torch.repeat_interleave(torch.arange(len(task)), torch.tensor([len(r) for r in rows]))
+        return self.features[torch.cat(rows)], labels

@@ -1,0 +1,126 @@
+"""Networks trained on images, many at once: one batched matmul and one fused Adam step for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import cos, pi
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from wspace.errors import Diverged
+from wspace.features import Pool
+from wspace.interfaces import Target
+from wspace.tasks import Task, pad
+
+
+@dataclass(frozen=True)
+class Schedule:
+    steps: int
+    batch: int  # images a step, of each network
+    lr: float
+    average: float = 0.0  # the last part of the steps, whose iterates are averaged
+    decay: bool = True  # cosine to a tenth
+
+
+def fit(
+    target: Target,
+    start: Tensor,
+    tasks: Sequence[Task],
+    pool: Pool,
+    class_texts: Tensor,
+    schedule: Schedule,
+    rng: torch.Generator,
+    *,
+    on_step: Callable[[int, Tensor], bool] | None = None,
+) -> Tensor:
+    """Train network b from start[b] on tasks[b], by Adam on cross-entropy; returns weights (B, P).
+
+    Each network's numbers depend on its own images alone. `on_step(step, weights)` may look, and stops the training by
+    returning True. Raises Diverged when a weight is no longer finite.
+    """
+    index, mask = pad(tasks)  # (B, K)
+    texts = class_texts[index]  # (B, K, T)
+    hidden = ~mask[:, None]  # (B, 1, K): classes a task does not have
+    sizes = mask.sum(1, keepdim=True)  # (B, 1)
+    weights = start.clone().requires_grad_()
+    optimizer = torch.optim.Adam([weights], lr=schedule.lr, fused=True)
+    averaged, terms = torch.zeros_like(start), 0
+    first_averaged = schedule.steps - round(schedule.average * schedule.steps)
+    for step in range(schedule.steps):
+        optimizer.param_groups[0]["lr"] = schedule.lr * _decayed(step, schedule)
+        label = (torch.rand(len(tasks), schedule.batch, generator=rng) * sizes).long()  # (B, m) within the task
+        name = index.gather(1, label)
+        row = pool.table[name, (torch.rand(name.shape, generator=rng) * pool.counts[name]).long()]
+        logits = target.logits(weights, pool.features[row], texts).masked_fill(hidden, -torch.inf)  # (B, m, K)
+        loss = functional.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="sum") / schedule.batch
+        (weights.grad,) = torch.autograd.grad(loss, [weights])
+        optimizer.step()
+        if schedule.average and step >= first_averaged:
+            terms += 1
+            averaged.lerp_(weights.detach(), 1 / terms)
+        if on_step is not None and on_step(step + 1, weights.detach()):
+            break
+    result = averaged if terms else weights.detach()
+    if not torch.isfinite(result).all():
+        raise Diverged(f"training networks at rate {schedule.lr} gave weights that are not finite numbers; lower zoo.lr")
+    return result
+
+
+def _decayed(step: int, schedule: Schedule) -> float:
+    return 0.55 + 0.45 * cos(pi * step / schedule.steps) if schedule.decay else 1.0
+
+
+@torch.no_grad()
+def accuracies(target: Target, weights: Tensor, tasks: Sequence[Task], pool: Pool, class_texts: Tensor) -> Tensor:
+    """Accuracy (B,) of network b on all of the pool's images of tasks[b]."""
+    hits = [p == y for p, y in (predict(target, w[None], t, pool, class_texts) for w, t in zip(weights, tasks, strict=True))]
+    return torch.stack([hit.float().mean() for hit in hits])
+
+
+@torch.no_grad()
+def predict(target: Target, weights: Tensor, task: Task, pool: Pool, class_texts: Tensor) -> tuple[Tensor, Tensor]:
+    """Several networks (B, P) on one task's images: predictions (B, m) and labels (m,), within the task."""
+    features, labels = pool.of_task(task)
+    shared = features.expand(len(weights), -1, -1)  # (B, m, F), no copy
+    texts = class_texts[list(task)].expand(len(weights), -1, -1)
+    return target.logits(weights, shared, texts).argmax(2), labels
+
+
+def fit_until_validated(
+    target: Target,
+    start: Tensor,
+    tasks: Sequence[Task],
+    train: Pool,
+    val: Pool,
+    class_texts: Tensor,
+    schedule: Schedule,
+    rng: torch.Generator,
+    *,
+    check_every: int,
+    patience: int,
+) -> tuple[Tensor, Tensor]:
+    """Train, and keep of each network the weights that were best on validation images.
+
+    Stops when the mean over networks has not improved for `patience` checks. Returns weights (B, P) and their
+    validation accuracies (B,). The start itself is the first candidate.
+    """
+    best = start.clone()
+    best_accuracy = accuracies(target, start, tasks, val, class_texts)
+    peak, since = float(best_accuracy.mean()), 0
+
+    def check(step: int, weights: Tensor) -> bool:
+        nonlocal peak, since
+        if step % check_every:
+            return False
+        now = accuracies(target, weights, tasks, val, class_texts)
+        better = now > best_accuracy
+        best[better], best_accuracy[better] = weights[better], now[better]
+        mean = float(now.mean())
+        peak, since = (mean, 0) if mean > peak else (peak, since + 1)
+        return since >= patience
+
+    fit(target, start, tasks, train, class_texts, schedule, rng, on_step=check)
+    return best, best_accuracy

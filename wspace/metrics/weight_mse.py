@@ -1,0 +1,17 @@
+"""Mean squared distance to the weights trained for the task."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from wspace.interfaces import Metric, Outcome
+
+
+class WeightMSE(Metric):
+    """Per weight: T2W's "weight similarity (loss)" (section 4.2) divided by the number of weights."""
+
+    name = "weight_mse"
+    higher_is_better = False
+
+    def measure(self, outcome: Outcome) -> Tensor:
+        return (outcome.weights - outcome.oracle).square().mean(1)

@@ -1,0 +1,62 @@
+"""Weights of one network with the classes they tell apart: what `generate` gives, as a file and as an object."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from wspace.errors import FileError, UserError
+from wspace.store import disk_errors, save_tensors
+from wspace.weights import WeightSpec
+
+
+@dataclass(frozen=True)
+class Network:
+    classes: tuple[str, ...]
+    tensors: dict[str, Tensor]  # by the names of the target's WeightSpec
+    origin: str = ""  # the run it comes from, and how it was drawn
+
+    def save(self, file: Path) -> None:
+        """As safetensors, the classes in its metadata. Raises DiskError."""
+        with disk_errors(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            metadata = {"format": "wspace-network-1", "classes": json.dumps(self.classes), "origin": self.origin}
+            save_tensors(file, self.tensors, metadata)
+
+    @classmethod
+    def load(cls, file: Path, spec: WeightSpec) -> Network:
+        """Raises FileError unless the file holds whole, finite weights of this target."""
+        if not file.is_file():
+            raise FileError(f"{file}: no such file")
+        try:
+            with safe_open(file, "pt") as opened:
+                metadata = opened.metadata() or {}
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
+        except SafetensorError as error:
+            raise FileError(f"{file}: truncated, or not a safetensors file") from error
+        try:
+            classes = tuple(json.loads(metadata["classes"]))
+        except (KeyError, json.JSONDecodeError) as error:
+            raise FileError(f"{file}: does not say its classes; `wspace generate` writes files that do") from error
+        spec.validate(tensors, str(file))
+        return cls(check_classes(classes), tensors, metadata.get("origin", ""))
+
+
+def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
+    """Names of a task's classes, trimmed. Raises UserError unless there are two different ones at least."""
+    names = tuple(" ".join(name.split()) for name in classes)
+    if not any(names):
+        raise UserError("no classes: name two or more, as in --classes \"otter, lamp, crab\"")
+    if not all(names):
+        raise UserError("one of the class names is empty")
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"the class {name!r} is named twice")
+    if len(names) < 2:
+        raise UserError(f"one class ({names[0]!r}) leaves nothing to tell apart: name two or more")
+    return names

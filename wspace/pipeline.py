@@ -1,0 +1,257 @@
+"""The stages in order, the key of each, and what has to run: torch-free until a stage does."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from wspace import fingerprint
+from wspace.bind import Bound, BoundRecipe
+from wspace.errors import UserError
+from wspace.progress import Progress
+from wspace.recipe import dump
+from wspace.registry import KINDS
+from wspace.signature import source_file
+from wspace.store import ELAPSED, MANIFEST, Store, read_json, write_json
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    function: str  # import string of a function of a `wspace.stages.Job`
+    reads: tuple[str, ...]  # slots of the recipe
+    takes: tuple[str, ...]  # stages before
+    version: int = 1  # raised when the stage computes something else
+
+    def run(self) -> Any:
+        module, _, name = self.function.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+
+STAGES = (
+    Stage("zoo", "wspace.stages.zoo:run", ("seed", "dataset", "backbone", "text", "target", "tasks", "zoo", "opponents"), ()),
+    Stage("train", "wspace.stages.train:run", ("symmetry", "tokenizer", "conditioner", "generator", "train"), ("zoo",)),
+    Stage("generate", "wspace.stages.generate:run", ("generate",), ("zoo", "train")),
+    Stage("evaluate", "wspace.stages.evaluate:run", ("metrics", "evaluate"), ("zoo", "train", "generate")),
+    Stage("report", "wspace.stages.report:run", (), ("zoo", "train", "generate", "evaluate")),
+)
+
+IGNORED = ("train.save_every",)
+"""What a recipe may say that cannot change a result."""
+
+RECORDED = ("wspace", "torch", "timm", "open_clip_torch", "diffusers", "numpy", "safetensors")
+
+RUN = "run.json"
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is to be done about one stage, and why."""
+
+    stage: Stage
+    key: str
+    action: Literal["cached", "run"]
+    why: str
+    stale: tuple[str, ...] = ()  # sources that have changed since; the key does not know
+
+
+def slots_of(recipe: BoundRecipe, stage: Stage) -> dict[str, Any]:
+    """The part of the filled recipe a stage depends on, flat: 'generator.denoiser.depth': 6."""
+    flat: dict[str, Any] = {}
+    for slot in stage.reads:
+        _flatten(recipe.filled[slot], slot, flat)
+    if stage.name == "zoo":
+        flat["train.held_out"] = recipe.train.held_out  # which seen tasks are never trained on
+    return {name: value for name, value in flat.items() if name not in IGNORED}
+
+
+def _flatten(value: Any, path: str, into: dict[str, Any]) -> None:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _flatten(inner, f"{path}.{key}", into)
+    else:
+        into[path] = value
+
+
+def _bound(recipe: BoundRecipe, stage: Stage) -> list[Bound]:
+    """The components a stage depends on."""
+    kinds = {kind for kind in KINDS if kind in stage.reads}
+    kinds |= {"denoiser"} if "generator" in stage.reads else set()
+    kinds |= {"metric"} if "metrics" in stage.reads else set()
+    return [bound for bound in recipe.components() if bound.component.kind in kinds]
+
+
+def keys(recipe: BoundRecipe) -> dict[str, str]:
+    """Stage -> key: of its slots, its components' versions, the files they name, and the keys of what it takes."""
+    found: dict[str, str] = {}
+    for stage in STAGES:
+        bound = _bound(recipe, stage)
+        parts = {
+            "stage": [stage.name, stage.version],
+            "slots": slots_of(recipe, stage),
+            "versions": [[b.component.kind, b.name, b.signature.version] for b in bound],
+            "files": [_file_identity(path) for b in bound for path in _paths(b)],
+            "takes": [found[name] for name in stage.takes],
+        }
+        found[stage.name] = fingerprint.of_json(parts)
+    return found
+
+
+def _paths(bound: Bound) -> list[Path]:
+    return [value for value in bound.arguments.values() if isinstance(value, Path)]
+
+
+def _file_identity(path: Path) -> str:
+    if path.is_dir():
+        return fingerprint.of_folder(path)
+    return fingerprint.of_file(path) if path.is_file() else "missing"
+
+
+def _sources(recipe: BoundRecipe, stage: Stage) -> dict[str, str]:
+    """Source files behind a stage's results -> their hash."""
+    modules = {stage.function.partition(":")[0], *(b.component.module for b in _bound(recipe, stage))}
+    return {name: hashlib.sha256(source_file(name).read_bytes()).hexdigest() for name in sorted(modules)}
+
+
+def steps(recipe: BoundRecipe, store: Store, force: Sequence[str] = ()) -> list[Step]:
+    """What a run would do. A forced stage takes those after it along."""
+    names = [stage.name for stage in STAGES]
+    for name in force:
+        if name not in names:
+            raise UserError(f"no stage {name!r}: the stages are {', '.join(names)}")
+    last = _last_run(store)
+    found, plan, forced = keys(recipe), [], set(force)
+    for stage in STAGES:
+        key = found[stage.name]
+        manifest = store.manifest(stage.name, key)
+        if forced & {stage.name, *stage.takes}:
+            why = "forced" if stage.name in force else f"{', '.join(n for n in stage.takes if n in forced)} is redone"
+            forced.add(stage.name)
+            plan.append(Step(stage, key, "run", why))
+        elif manifest is None:
+            plan.append(Step(stage, key, "run", _why(recipe, stage, last)))
+        else:
+            now = _sources(recipe, stage)
+            stale = tuple(name for name, digest in manifest["sources"].items() if now.get(name) != digest)
+            plan.append(Step(stage, key, "cached", f"made {manifest['made']}", stale))
+    return plan
+
+
+def _last_run(store: Store) -> dict[str, Any]:
+    """Stage -> manifest of the artifacts of the last finished run in this folder."""
+    file = store.root / RUN
+    if not file.is_file():
+        return {}
+    manifests = {}
+    for name, folder in read_json(file)["stages"].items():
+        manifest = store.root / folder / MANIFEST
+        if manifest.is_file():
+            manifests[name] = read_json(manifest)
+    return manifests
+
+
+def _why(recipe: BoundRecipe, stage: Stage, last: Mapping[str, Any]) -> str:
+    if stage.name not in last:
+        return "not done yet"
+    before, now = last[stage.name]["slots"], slots_of(recipe, stage)
+    changed = [
+        f"{name} {before.get(name, '(absent)')} -> {now.get(name, '(absent)')}"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]
+    if changed:
+        return ", ".join(changed)
+    return f"follows {', '.join(stage.takes)}" if stage.takes else "the files it reads, or a component's version, changed"
+
+
+def run(
+    recipe: BoundRecipe, runs: Path, progress: Progress, *, force: Sequence[str] = (), only: str | None = None
+) -> tuple[Path, list[Step]]:
+    """Do what is left to do. Returns the run's folder and the steps; interrupted, the next call goes on."""
+    store = Store(runs / recipe.name)
+    plan = steps(recipe, store, force)
+    for step in plan:
+        if step.stale:
+            progress.say(
+                f"{step.stage.name}: cached, but {', '.join(step.stale)} changed since; --force {step.stage.name} to redo"
+            )
+    if only is not None:
+        plan = [_only(plan, only)]
+    if any(step.action == "run" for step in plan):
+        from wspace.workbench import Workbench
+
+        bench = Workbench(recipe, progress)
+        folders = {stage.name: store.folder(stage.name, key) for stage, key in zip(STAGES, keys(recipe).values(), strict=True)}
+        for step in plan:
+            if step.action == "run":
+                _run(step, recipe, bench, store, folders, progress, forced=bool(force))
+    if all(store.manifest(name, key) for name, key in keys(recipe).items()):
+        _finish(recipe, store)
+    return store.root, plan
+
+
+def _only(plan: Sequence[Step], name: str) -> Step:
+    by_name = {step.stage.name: step for step in plan}
+    if name not in by_name:
+        raise UserError(f"no stage {name!r}: the stages are {', '.join(by_name)}")
+    missing = [take for take in by_name[name].stage.takes if by_name[take].action == "run"]
+    if missing:
+        raise UserError(f"--only {name}: it needs {', '.join(missing)}, not done yet for this recipe")
+    return by_name[name]
+
+
+def _run(
+    step: Step, recipe: BoundRecipe, bench: Any, store: Store, folders: Mapping[str, Path], progress: Progress, forced: bool
+) -> None:
+    from wspace.stages import Job
+
+    stage = step.stage
+    if forced:
+        store.discard(stage.name, step.key)
+    progress.say(f"{stage.name}: {step.why}")
+    function = stage.run()
+    with store.making(stage.name, step.key) as folder:
+        before = read_json(folder / ELAPSED) if (folder / ELAPSED).is_file() else 0.0
+        started = time.monotonic()
+        try:
+            function(Job(recipe, bench, folder, {name: folders[name] for name in stage.takes}, progress))
+        finally:
+            seconds = before + time.monotonic() - started
+            write_json(folder / ELAPSED, seconds)
+        write_json(folder / MANIFEST, _manifest(step, recipe, seconds))
+
+
+def _manifest(step: Step, recipe: BoundRecipe, seconds: float) -> dict[str, Any]:
+    return {
+        "stage": step.stage.name,
+        "key": step.key,
+        "slots": slots_of(recipe, step.stage),
+        "seed": recipe.seed,
+        "seconds": seconds,
+        "made": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "sources": _sources(recipe, step.stage),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in RECORDED}},
+        "machine": {"system": platform.platform(), "cores": os.cpu_count()},
+    }
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _finish(recipe: BoundRecipe, store: Store) -> None:
+    """Say which artifacts are this run's, beside the recipe that made them."""
+    (store.root / "recipe.yaml").write_text(dump(recipe.filled), encoding="utf-8")
+    stages = {name: store.folder(name, key).name for name, key in keys(recipe).items()}
+    write_json(store.root / RUN, {"recipe": recipe.name, "seed": recipe.seed, "stages": stages})

@@ -1,0 +1,161 @@
+"""A finished run: weights for any classes, their score, and what they see in a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wspace.bind import BoundRecipe, bind
+from wspace.errors import NotARun, UserError, did_you_mean
+from wspace.fitting import predict
+from wspace.interfaces import Target
+from wspace.network import Network, check_classes
+from wspace.pipeline import RUN
+from wspace.plugins import load_plugins
+from wspace.progress import Progress
+from wspace.recipe import read_recipe
+from wspace.seeding import stream
+from wspace.store import read_json
+from wspace.system import System
+from wspace.tasks import prompts_of
+from wspace.workbench import Workbench, encode_classes
+from wspace.zoo import Zoo
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network sees in one picture."""
+
+    picture: Path
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+    @property
+    def best(self) -> str:
+        return self.classes[max(range(len(self.classes)), key=self.probabilities.__getitem__)]
+
+
+class Run:
+    def __init__(self, folder: Path, recipe: BoundRecipe, artifacts: dict[str, Path], progress: Progress):
+        self.folder, self.recipe, self.artifacts = folder, recipe, artifacts
+        self.bench = Workbench(recipe, progress)
+
+    @classmethod
+    def open(cls, folder: str | Path, plugins: Sequence[Path] = (), progress: Progress | None = None) -> Run:
+        """Raises NotARun unless the folder is that of a finished run."""
+        folder = Path(folder)
+        stages = stages_of(folder)
+        recipe = bind(read_recipe(folder / "recipe.yaml"), load_plugins(plugins).registry)
+        return cls(folder, recipe, {name: folder / artifact for name, artifact in stages.items()}, progress or Progress())
+
+    @cached_property
+    def zoo(self) -> Zoo:
+        return Zoo(self.artifacts["zoo"])
+
+    @cached_property
+    def target(self) -> Target:
+        return self.recipe.target.build(self.zoo.dims)
+
+    @cached_property
+    def system(self) -> System:
+        system = System.build(self.recipe, self.target.spec, self.zoo.dims["text_dim"])
+        return system.load(self.artifacts["train"] / "generator.safetensors").to(self.bench.device)
+
+    def generate(
+        self,
+        classes: Sequence[str],
+        *,
+        seed: int | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        temperature: float | None = None,
+    ) -> Network:
+        """Weights for these classes, which need not be in the data set. What is not given is as in the recipe.
+
+        Raises UserError for fewer than two classes, or one named twice.
+        """
+        return self.generate_many(
+            classes, 1, seed=seed, steps=steps, guidance=guidance, temperature=temperature
+        )[0]
+
+    def generate_many(
+        self,
+        classes: Sequence[str],
+        count: int,
+        *,
+        seed: int | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        temperature: float | None = None,
+    ) -> list[Network]:
+        """`count` draws for one task. At temperature 0 there is only one, so more are drawn at 1 if none is given."""
+        names, settings = check_classes(classes), self.recipe.generate
+        seed = self.recipe.seed if seed is None else seed
+        if temperature is None:
+            temperature = 1.0 if count > 1 and settings.temperature == 0 else settings.temperature
+        prompts = prompts_of([tuple(range(len(names)))] * count, self._texts(names))
+        weights = self.system.sample(
+            prompts.to(self.bench.device),
+            stream(seed, "generate"),
+            steps=settings.steps if steps is None else steps,
+            guidance=settings.guidance if guidance is None else guidance,
+            temperature=temperature,
+        ).cpu()
+        origin = f"{self.recipe.name}, seed {seed}, temperature {temperature}"
+        return [
+            Network(names, self.target.spec.unflatten(row), f"{origin}, draw {number + 1} of {count}")
+            for number, row in enumerate(weights)
+        ]
+
+    def load_network(self, file: str | Path) -> Network:
+        """Raises FileError unless the file holds weights of this run's target."""
+        return Network.load(Path(file), self.target.spec)
+
+    def score(self, network: Network) -> dict[str, Any]:
+        """Accuracy on the test images of the network's classes. Raises UserError if the data set has not all of them."""
+        known = self.bench.images.classes
+        missing = [name for name in network.classes if name not in known]
+        if missing:
+            hint = did_you_mean(missing[0], known).partition(" Known:")[0]
+            raise UserError(f"the data set has no images of {', '.join(map(repr, missing))} to score on.{hint}")
+        task = tuple(known.index(name) for name in network.classes)
+        predicted, labels = predict(self.target, self._flat(network), task, self.bench.test, self.bench.class_texts)
+        accuracy = float((predicted[0] == labels).float().mean())
+        return {"accuracy": accuracy, "images": len(labels), "classes": list(network.classes), "chance": 1 / len(task)}
+
+    def predict(self, network: Network, pictures: Sequence[str | Path]) -> list[Prediction]:
+        """Raises DataError for a picture that cannot be read."""
+        paths = [Path(picture) for picture in pictures]
+        pixels = [self.bench.dataset.open_picture(path) for path in paths]
+        features = torch.cat([self.bench.backbone.encode(picture[None]) for picture in pixels])  # (M, F)
+        texts = self._texts(network.classes)
+        logits = self.target.logits(self._flat(network), self.zoo.scale(features)[None], texts[None])[0]  # (M, K)
+        return [
+            Prediction(path, network.classes, tuple(row.tolist()))
+            for path, row in zip(paths, logits.softmax(1), strict=True)
+        ]
+
+    def _texts(self, names: tuple[str, ...]) -> Tensor:
+        return encode_classes(self.bench.text, names, self.recipe.tasks.template)
+
+    def _flat(self, network: Network) -> Tensor:
+        return self.target.spec.flatten(network.tensors)[None]  # (1, P)
+
+
+def stages_of(folder: Path) -> dict[str, str]:
+    """Stage -> artifact folder. Raises NotARun."""
+    if not (folder / RUN).is_file() or not (folder / "recipe.yaml").is_file():
+        raise NotARun(f"{folder}: not the folder of a finished run; `wspace run RECIPE` makes one and prints it last")
+    return read_json(folder / RUN)["stages"]
+
+
+def report_of(folder: Path) -> dict[str, Any]:
+    """The report of a run, as `wspace report --json` prints it. Raises NotARun."""
+    report = read_json(folder / stages_of(folder)["report"] / "report.json")
+    return {"recipe": report["recipe"], "run": str(folder)} | report

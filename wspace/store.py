@@ -1,0 +1,103 @@
+"""Artifact folders: what a stage left, under a key of all it depends on. Finished folders are never changed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wspace.errors import DiskError, FileError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MANIFEST = "artifact.json"
+ELAPSED = "elapsed.json"
+
+
+@dataclass(frozen=True)
+class Store:
+    """A run's folder: `<stage>-<key>` for each artifact, `.partial` while it is being made."""
+
+    root: Path
+
+    def folder(self, stage: str, key: str) -> Path:
+        return self.root / f"{stage}-{key[:12]}"
+
+    def manifest(self, stage: str, key: str) -> dict[str, Any] | None:
+        """What is known of a finished artifact; None if there is none."""
+        file = self.folder(stage, key) / MANIFEST
+        return read_json(file) if file.is_file() else None
+
+    def discard(self, stage: str, key: str) -> None:
+        for folder in (self.folder(stage, key), self._partial(stage, key)):
+            if folder.exists():
+                shutil.rmtree(folder)
+
+    @contextmanager
+    def making(self, stage: str, key: str) -> Iterator[Path]:
+        """A folder to fill, that of an interrupted attempt if there was one. It must hold a manifest in the end."""
+        partial = self._partial(stage, key)
+        with disk_errors(partial):
+            partial.mkdir(parents=True, exist_ok=True)
+            yield partial
+            os.replace(partial, self.folder(stage, key))
+
+    def _partial(self, stage: str, key: str) -> Path:
+        return self.folder(stage, key).with_suffix(".partial")
+
+
+@contextmanager
+def disk_errors(where: Path) -> Iterator[None]:
+    """A full or read-only disk, as one sentence. What is finished, and what can be gone on with, stays."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise DiskError(f"{where}: cannot be written: {error.strerror}; the same command goes on from here") from error
+        raise
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Whole or not at all."""
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    with _replacing(file) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(file: Path) -> Any:
+    """Raises FileError if it is not JSON."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise FileError(f"{file}: not JSON: {error}") from error
+
+
+def save_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """A safetensors file, whole or not at all."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    with _replacing(file) as temporary:
+        try:
+            save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, dict(metadata or {}))
+        except SafetensorError as error:  # it wraps the operating system's errors
+            if "No space left" in str(error):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            raise
+
+
+@contextmanager
+def _replacing(file: Path) -> Iterator[Path]:
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        yield temporary
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,41 @@
+"""Permutations of hidden units: axes of the weights, moved together."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from wspace.errors import UserError
+from wspace.interfaces import Symmetry
+from wspace.weights import WeightSpec
+
+
+class Permutation(Symmetry):
+    """S_n for each named axis of the target's weights (Ainsworth et al., 2022, section 2).
+
+    An element is the permutations of all axes side by side: (sum of axis lengths,) of indices, and moves unit
+    g[i] to place i.
+    """
+
+    def __init__(self, axes: tuple[str, ...] = ("hidden",), *, spec: WeightSpec):
+        named = {axis for entry in spec.entries for axis in entry.axes}
+        for axis in axes:
+            if axis not in named:
+                raise UserError(f"symmetry 'permutation': this target has no axis {axis!r}; it has {', '.join(sorted(named))}")
+        self.spec, self.axes = spec, axes
+        self.lengths = [spec.axis_size(axis) for axis in axes]
+
+    def sample(self, count: int, rng: torch.Generator) -> Tensor:
+        return torch.cat([torch.rand(count, n, generator=rng).argsort(dim=1) for n in self.lengths], dim=1)
+
+    def act(self, elements: Tensor, weights: Tensor) -> Tensor:
+        permutations = dict(zip(self.axes, elements.split(self.lengths, dim=1), strict=True))  # axis: (B, n)
+        moved = {}
+        for entry in self.spec.entries:
+            tensor = weights[:, self.spec.slices[entry.name]].unflatten(1, entry.shape)  # (B, *shape)
+            for dim, axis in enumerate(entry.axes, start=1):
+                if axis in permutations:
+                    index = permutations[axis].view(-1, *(-1 if d == dim else 1 for d in range(1, tensor.ndim)))
+                    tensor = tensor.gather(dim, index.expand_as(tensor))
+            moved[entry.name] = tensor
+        return self.spec.flatten(moved)

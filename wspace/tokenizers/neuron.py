@@ -1,0 +1,68 @@
+"""One token for each hidden unit: its incoming weights, bias and outgoing weights."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from wspace.errors import UserError
+from wspace.interfaces import TokenLayout, Tokenizer
+from wspace.scaling import fit_scale
+from wspace.weights import WeightSpec
+
+
+class Neuron(Tokenizer):
+    """Tokens along a named axis of the target, so that permuting hidden units permutes tokens.
+
+    Tensors without that axis (an output bias) follow in tokens of their own. Scales are those of
+    `wspace.scaling.fit_scale`, tensor by tensor.
+    """
+
+    def __init__(
+        self, axis: str = "hidden", scale: Literal["zscore", "centered"] = "centered", *, spec: WeightSpec
+    ):
+        super().__init__()
+        if all(axis not in entry.axes for entry in spec.entries):
+            names = sorted({a for entry in spec.entries for a in entry.axes})
+            raise UserError(f"tokenizer 'neuron': this target has no axis {axis!r}; it has {', '.join(names)}")
+        self.scale = scale
+        units = spec.axis_size(axis)
+        of_units, others, groups = [], [], torch.empty(spec.size, dtype=torch.long)
+        for number, entry in enumerate(spec.entries):
+            groups[spec.slices[entry.name]] = number
+            where = torch.arange(spec.size)[spec.slices[entry.name]].view(entry.shape)
+            if axis in entry.axes:
+                of_units.append(where.movedim(entry.axes.index(axis), 0).reshape(units, -1))
+            else:
+                others.append(where.flatten())
+        rows = torch.cat(of_units, dim=1)  # (units, D): the weight each token value is
+        width, rest = rows.shape[1], torch.cat(others) if others else torch.empty(0, dtype=torch.long)
+        extra = -(-len(rest) // width)
+        mask = torch.ones(units + extra, width, dtype=torch.bool)
+        mask.view(-1)[units * width + len(rest) :] = False
+        self.layout = TokenLayout(mask)
+        self.weight_of: Tensor
+        self.groups: Tensor
+        self.shift: Tensor
+        self.spread: Tensor
+        self.register_buffer("weight_of", torch.cat([rows.flatten(), rest]), persistent=False)  # (P,), in token order
+        self.register_buffer("groups", groups, persistent=False)
+        self.register_buffer("shift", torch.zeros(spec.size))
+        self.register_buffer("spread", torch.ones(spec.size))
+
+    def fit(self, weights: Tensor) -> None:
+        shift, spread = fit_scale(weights, self.groups, self.scale)
+        self.shift.copy_(shift)
+        self.spread.copy_(spread)
+
+    def tokenize(self, weights: Tensor) -> Tensor:
+        scaled = ((weights - self.shift) / self.spread)[:, self.weight_of]  # (B, P) in token order
+        padding = self.layout.mask.numel() - scaled.shape[1]
+        return torch.nn.functional.pad(scaled, (0, padding)).unflatten(1, self.layout.mask.shape)
+
+    def detokenize(self, tokens: Tensor) -> Tensor:
+        scaled = torch.empty_like(self.shift).expand(len(tokens), -1).clone()
+        scaled[:, self.weight_of] = tokens.flatten(1)[:, : len(self.weight_of)]
+        return scaled * self.spread + self.shift

@@ -1,0 +1,122 @@
+"""A recipe's components and data, each built when first asked for."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from wspace.bind import BoundRecipe
+from wspace.errors import DataError, UserError
+from wspace.features import Pool, extract
+from wspace.interfaces import TEST, TRAIN, VAL, Backbone, Dataset, Images, Target, Text
+from wspace.progress import Progress
+
+
+def cache_folder() -> Path:
+    """For what many runs share: rendered images, features. $WSPACE_CACHE, or the user's own cache."""
+    if "WSPACE_CACHE" in os.environ:
+        return Path(os.environ["WSPACE_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "wspace"
+
+
+def device_of(recipe: BoundRecipe) -> torch.device:
+    """Raises UserError if the recipe asks for a GPU that is not there."""
+    if recipe.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device: cuda: torch sees no GPU here; set 'device: auto'")
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(automatic if recipe.device == "auto" else recipe.device)
+
+
+@dataclass(frozen=True)
+class FeatureScale:
+    """Per-feature standardisation over the training images, so that one learning rate suits every backbone."""
+
+    mean: Tensor  # (F,)
+    std: Tensor  # (F,)
+
+    @classmethod
+    def of(cls, features: Tensor) -> FeatureScale:
+        std = features.std(0)
+        return cls(features.mean(0), torch.where(std > 1e-6, std, torch.ones_like(std)))
+
+    def __call__(self, features: Tensor) -> Tensor:
+        return (features - self.mean) / self.std
+
+
+class Workbench:
+    def __init__(self, recipe: BoundRecipe, progress: Progress, cache: Path | None = None):
+        self.recipe, self.progress = recipe, progress
+        self.cache = cache or cache_folder()
+        self.device = device_of(recipe)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        return self.recipe.dataset.build({})
+
+    @cached_property
+    def images(self) -> Images:
+        images = self.dataset.load(self.cache)
+        for warning in images.warnings:
+            self.progress.say(f"warning: {warning}")
+        return images
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        return self.recipe.backbone.build({"device": self.device})
+
+    @cached_property
+    def text(self) -> Text:
+        return self.recipe.text.build({"device": self.device})
+
+    @cached_property
+    def target(self) -> Target:
+        return self.recipe.target.build({"feature_dim": self.backbone.dim, "text_dim": self.text.dim})
+
+    @cached_property
+    def _raw_features(self) -> Tensor:
+        return extract(self.images, self.backbone, self.cache, self.progress)
+
+    @cached_property
+    def _split(self) -> Tensor:
+        return torch.as_tensor(self.images.split)
+
+    @cached_property
+    def scale(self) -> FeatureScale:
+        return FeatureScale.of(self._raw_features[self._split == TRAIN])
+
+    @cached_property
+    def train(self) -> Pool:
+        return self._pool(TRAIN)
+
+    @cached_property
+    def val(self) -> Pool:
+        """Training images kept apart: every choice is made on these."""
+        return self._pool(VAL)
+
+    @cached_property
+    def test(self) -> Pool:
+        return self._pool(TEST)
+
+    def _pool(self, split: int) -> Pool:
+        rows = torch.nonzero(self._split == split).flatten()
+        if not len(rows):
+            raise DataError(f"the data set has no {('training', 'validation', 'test')[split]} images")
+        labels = torch.as_tensor(self.images.labels)[rows]
+        return Pool.of(self.scale(self._raw_features[rows]), labels, len(self.images.classes))
+
+    @cached_property
+    def class_texts(self) -> Tensor:
+        """(n, T), of every class of the data set."""
+        return encode_classes(self.text, self.images.classes, self.recipe.tasks.template)
+
+
+def encode_classes(text: Text, classes: tuple[str, ...], template: str) -> Tensor:
+    """(len(classes), T). Raises UserError for a template that has no place for the class."""
+    if "{}" not in template:
+        raise UserError(f"tasks.template: {template!r} has no {{}} where the class name goes")
+    return text.encode([template.replace("{}", name) for name in classes])

@@ -1,0 +1,68 @@
+"""A zoo on disk: many trained sets of weights of one target, each with its task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from wspace.store import read_json
+from wspace.tasks import TaskSet
+from wspace.workbench import FeatureScale
+
+SHARD = "heads-{:04d}.safetensors"
+
+
+@dataclass(frozen=True)
+class Zoo:
+    """The zoo stage's folder, read."""
+
+    folder: Path
+
+    @cached_property
+    def tasks(self) -> TaskSet:
+        return TaskSet.load(self.folder / "tasks.json")
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(read_json(self.folder / "world.json")["classes"])
+
+    @cached_property
+    def dims(self) -> dict[str, int]:
+        """feature_dim and text_dim: the shapes of the target follow from them."""
+        world = read_json(self.folder / "world.json")
+        return {"feature_dim": world["feature_dim"], "text_dim": world["text_dim"]}
+
+    @cached_property
+    def class_texts(self) -> Tensor:  # (n, T)
+        return self._world["class_texts"]
+
+    @cached_property
+    def scale(self) -> FeatureScale:
+        return FeatureScale(self._world["feature_mean"], self._world["feature_std"])
+
+    @cached_property
+    def _world(self) -> dict[str, Tensor]:
+        return load_file(self.folder / "world.safetensors")
+
+    @cached_property
+    def base(self) -> Tensor:  # (P,)
+        return load_file(self.folder / "base.safetensors")["weights"][0]
+
+    @cached_property
+    def universal(self) -> Tensor:  # (P,)
+        return load_file(self.folder / "universal.safetensors")["weights"][0]
+
+    def oracle(self, split: str) -> Tensor:
+        """(B, P), of the scored tasks of a split."""
+        return load_file(self.folder / f"oracle-{split}.safetensors")["weights"]
+
+    @cached_property
+    def weights(self) -> Tensor:
+        """(n, P), of all seen tasks, the held-out ones last."""
+        shards = sorted(self.folder.glob(SHARD.replace("{:04d}", "*")))
+        return torch.cat([load_file(shard)["weights"] for shard in shards])
