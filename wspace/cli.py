@@ -112,12 +112,15 @@ def list_components(
     from wspace.errors import UnknownComponent, did_you_mean
     from wspace.plugins import load_plugins
     from wspace.registry import KINDS
-    from wspace.signature import signature_of
+    from wspace.signature import UnreadableSignature, signature_of
 
     if kind is not None and kind not in KINDS:
         raise UnknownComponent(f"no kind {kind!r}.{did_you_mean(kind, list(KINDS))}")
     for component in load_plugins(plugin or ()).registry.all(kind):
-        summary = signature_of(component).doc.partition("\n")[0]
+        try:
+            summary = signature_of(component).doc.partition("\n")[0]
+        except UnreadableSignature as error:
+            summary = f"broken: {error}"
         print(f"{component.kind:12} {component.name:16} {component.plugin:8} {summary}")
 
 
@@ -235,8 +238,7 @@ def predict(run: RunFolder, head: Path, images: list[Path], as_json: Json = Fals
     opened = Run.open(run, plugin or (), for_terminal())
     predictions = opened.predict(opened.load_network(head), images)
     if as_json:
-        rows = [{"picture": str(p.picture), "class": p.best, **dict(zip(["probabilities"], [dict(zip(p.classes, p.probabilities, strict=True))], strict=True))} for p in predictions]
-        print(json.dumps({"predictions": rows}))
+        print(json.dumps({"predictions": [p.as_json() for p in predictions]}))
     else:
         for p in predictions:
             print(f"{p.picture}: {p.best} ({max(p.probabilities):.0%})")

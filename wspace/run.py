@@ -40,6 +40,10 @@ class Prediction:
     def best(self) -> str:
         return self.classes[max(range(len(self.classes)), key=self.probabilities.__getitem__)]
 
+    def as_json(self) -> dict[str, Any]:
+        probabilities = dict(zip(self.classes, self.probabilities, strict=True))
+        return {"picture": str(self.picture), "class": self.best, "probabilities": probabilities}
+
 
 class Run:
     def __init__(self, folder: Path, recipe: BoundRecipe, artifacts: dict[str, Path], progress: Progress):

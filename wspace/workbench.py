@@ -34,18 +34,20 @@ def device_of(recipe: BoundRecipe) -> torch.device:
 
 @dataclass(frozen=True)
 class FeatureScale:
-    """Per-feature standardisation over the training images, so that one learning rate suits every backbone."""
+    """Features over their root mean square on training images, so that one learning rate suits every backbone.
 
-    mean: Tensor  # (F,)
-    std: Tensor  # (F,)
+    One number for all of them: scaling each feature by itself lifts the rarely active ones, and cost 2 to 3 points of
+    accuracy on held-out styles.
+    """
+
+    rms: Tensor  # ()
 
     @classmethod
     def of(cls, features: Tensor) -> FeatureScale:
-        std = features.std(0)
-        return cls(features.mean(0), torch.where(std > 1e-6, std, torch.ones_like(std)))
+        return cls(features.square().mean().sqrt().clamp_min(1e-12))
 
     def __call__(self, features: Tensor) -> Tensor:
-        return (features - self.mean) / self.std
+        return features / self.rms
 
 
 class Workbench:

@@ -43,7 +43,7 @@ class Zoo:
 
     @cached_property
     def scale(self) -> FeatureScale:
-        return FeatureScale(self._world["feature_mean"], self._world["feature_std"])
+        return FeatureScale(self._world["feature_rms"])
 
     @cached_property
     def _world(self) -> dict[str, Tensor]:

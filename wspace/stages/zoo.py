@@ -30,7 +30,7 @@ def run(job: Job) -> None:
     tasks.save(job.folder / "tasks.json")
     world = {"classes": list(classes), "feature_dim": bench.backbone.dim, "text_dim": bench.text.dim}
     write_json(job.folder / "world.json", world)
-    tensors = {"class_texts": bench.class_texts, "feature_mean": bench.scale.mean, "feature_std": bench.scale.std}
+    tensors = {"class_texts": bench.class_texts, "feature_rms": bench.scale.rms}
     save_tensors(job.folder / "world.safetensors", tensors)
 
     base = _once(job.folder / "base.safetensors", lambda: _base(job))
