@@ -1,4 +1,4 @@
-"""What something is, as a sha256 in hex: files, folders and plain values. Equal fingerprints mean equal contents."""
+"""What files, folders and plain values hold, as a sha256 in hex: to see whether something changed."""
 
 from __future__ import annotations
 

@@ -36,12 +36,14 @@ class Network:
         try:
             with safe_open(file, "pt") as opened:
                 metadata = opened.metadata() or {}
-                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
+                tensors = {name: opened.get_tensor(name).float() for name in opened.keys()}  # noqa: SIM118 (not a dict)
         except SafetensorError as error:
             raise FileError(f"{file}: truncated, or not a safetensors file") from error
         try:
-            classes = tuple(json.loads(metadata["classes"]))
-        except (KeyError, json.JSONDecodeError) as error:
+            classes = json.loads(metadata["classes"])
+            if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+                raise ValueError("not a list of names")
+        except (KeyError, ValueError) as error:
             raise FileError(f"{file}: does not say its classes; `wspace generate` writes files that do") from error
         spec.validate(tensors, str(file))
         return cls(check_classes(classes), tensors, metadata.get("origin", ""))

@@ -74,7 +74,7 @@ class StoredImages(Images):
 def stored_pixels(file: Path, count: int, size: int, picture: Callable[[int], np.ndarray]) -> np.ndarray:
     """(count, size, size, 3) uint8, memory-mapped from a .npy file that is made with `picture(i)` if need be.
 
-    A file that is truncated, of another shape, or whose first, middle or last picture is another is made anew.
+    It is made anew if it is truncated, of another shape, or if its first, middle or last picture is another.
     Raises DiskError.
     """
     shape = (count, size, size, 3)
@@ -105,7 +105,7 @@ def _write(file: Path, shape: tuple[int, ...], picture: Callable[[int], np.ndarr
     temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     try:
-        # Written, not memory-mapped: on a full disk a write raises, while a store to a mapped page kills the process.
+        # Written, not mapped: on a full disk a write raises, a store to a mapped page kills the process.
         with temporary.open("wb") as stream:
             np.lib.format.write_array_header_1_0(stream, header)
             for i in range(shape[0]):

@@ -72,10 +72,13 @@ def draw_tasks(settings: Tasks, held_out: float, classes: int, rng: torch.Genera
         low = min(low, max(2, classes // 4))
         notes.append(f"{classes} classes: tasks have {low} to {high} classes, not {settings.classes[0]} to {settings.classes[1]}")
     available = sum(comb(classes, k) for k in range(low, high + 1))
+    if available < 4:
+        raise DataError(f"{classes} classes make {available} different tasks of {low} to {high} classes; 4 are the least")
     unseen = settings.unseen
-    if wanted > available // 2:
+    if wanted > available // 2 and wanted > 4:
         wanted = max(available // 2, 4)
-        unseen = max(1, round(wanted * settings.unseen / (settings.seen + settings.unseen)))
+        unseen = round(wanted * settings.unseen / (settings.seen + settings.unseen))
+        unseen = min(max(unseen, min(2, settings.unseen)), wanted - 2)
         notes.append(f"{classes} classes: {wanted} tasks, not {settings.seen + settings.unseen}; more would repeat")
     drawn: dict[Task, None] = {}
     while len(drawn) < wanted:
@@ -83,7 +86,8 @@ def draw_tasks(settings: Tasks, held_out: float, classes: int, rng: torch.Genera
         drawn[tuple(sorted(torch.randperm(classes, generator=rng)[:k].tolist()))] = None
     tasks = tuple(drawn)
     seen = tasks[: wanted - unseen]
-    return TaskSet(seen, tasks[len(seen) :], max(1, round(held_out * len(seen))), settings.evaluate, tuple(notes))
+    chosen_on = min(max(1, round(held_out * len(seen))), len(seen) - 1)  # at least one task is left to train on
+    return TaskSet(seen, tasks[len(seen) :], chosen_on, settings.evaluate, tuple(notes))
 
 
 def pad(tasks: Sequence[Task]) -> tuple[Tensor, Tensor]:

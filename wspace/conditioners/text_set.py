@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from wspace.interfaces import Condition, Conditioner, Prompts
+from wspace.scaling import spread_of
 
 
 class TextSet(Conditioner):
@@ -25,7 +26,7 @@ class TextSet(Conditioner):
         self.center.copy_(prompts.texts[prompts.mask].mean(0))
         pooled = self._pool(prompts)
         self.pooled_mean.copy_(pooled.mean(0))
-        self.pooled_std.copy_(pooled.std(0).clamp_min(1e-6))
+        self.pooled_std.copy_(spread_of(pooled))
 
     def _pool(self, prompts: Prompts) -> Tensor:
         count = prompts.mask.sum(1, keepdim=True)  # (B, 1)

@@ -1,4 +1,4 @@
-"""Icons: concepts as up to 15 icon fonts draw them, from the fonts inside the packages qtawesome and iconipy."""
+"""Icons: concepts as up to 15 icon fonts draw them, from the fonts in the packages qtawesome and iconipy."""
 
 from __future__ import annotations
 
@@ -77,13 +77,15 @@ INSTALL = 'pip install "wspace[embedded]"'
 
 
 def _packaged(package: str, pattern: str) -> Path:
-    """A file of an installed package, which is not imported: qtawesome would want Qt. Raises MissingPackage."""
+    """A file of an installed package. It is not imported: qtawesome would want Qt. Raises MissingPackage."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise MissingPackage(f"dataset 'icons' needs the packages qtawesome and iconipy: {INSTALL}")
     files = sorted(Path(spec.origin).parent.glob(pattern))
     if not files:
-        raise MissingPackage(f"dataset 'icons' needs another version of {package}, one with {pattern}: {INSTALL}")
+        raise MissingPackage(
+            f"dataset 'icons' needs another version of {package}, one with {pattern}: {INSTALL}"
+        )
     return files[-1]
 
 
@@ -108,8 +110,9 @@ MATERIAL_FILLED = _material("material_icons_regular", "MaterialIcons", "ttf")
 MATERIAL_OUTLINED = _material("material_icons_outlined_regular", "MaterialIconsOutlined", "otf")
 TYPICONS = Font("iconipy", "assets/typicons/typicons.ttf", "assets/typicons/typicons.css", _from_css)
 
-# The validation styles have a sibling by the same designer among the training styles, as three of the four test styles
-# have. At 7 styles or more they leave 251 concepts 3 to 10 styles to train on; 214 of them have validation pictures.
+# The validation styles have a sibling by the same designer among the training styles, as three of the four
+# test styles have. At 7 styles or more there are 251 concepts; each keeps 3 to 10 styles to train on, and 214
+# of them have validation pictures.
 STYLES = (
     Style("font awesome", FONT_AWESOME, r"(.+)"),
     Style("material design", MATERIAL_DESIGN, r"(.+)(?<!-outline)"),
@@ -149,7 +152,7 @@ def words_of(glyph: str, pattern: str) -> Words | None:
 
 @cache
 def concepts_drawn_in(styles: int) -> tuple[Concept, ...]:
-    """The concepts drawn in at least that many styles, some to train on and some to test on, ordered by name."""
+    """The concepts drawn in at least that many styles, some to train on, some to test on. Ordered by name."""
     spellings = _spellings()
     found = []
     for by_style in spellings.values():
@@ -215,13 +218,13 @@ def _notdef(style: int, size: int) -> Image.Image | None:
 
 @lru_cache(maxsize=16)
 def glyph(style: int, code: int, size: int) -> Image.Image | None:
-    """Ink coverage of a glyph cut to its ink, its em `size` pixels high; None if the font does not have it."""
+    """Coverage of a glyph, cut to its ink, in a font of `size` pixels; None if the font does not have it."""
     image = _draw(style, code, size)
     return None if image is None or image == _notdef(style, size) else image
 
 
 def render(image: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray:
-    """One picture (size, size, 3) of a glyph: colours, scale, rotation, place, brightness and noise are drawn."""
+    """A picture (size, size, 3) of a glyph: colours, scale, rotation, place, brightness, noise are drawn."""
     ink, paper = _colours(rng)
     coverage = _placed(image, size, rng)[:, :, None]
     pixels = paper + coverage * (ink - paper)
@@ -246,7 +249,7 @@ BORDER = 2
 
 
 def _placed(image: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Coverage in [0, 1], (size, size): the glyph's longer side is .55-.95 of the picture's, before it is rotated."""
+    """Coverage in [0, 1], (size, size). The glyph's longer side, unrotated, is .55-.95 of the picture's."""
     scale = rng.uniform(0.55, 0.95)
     angle = np.deg2rad(rng.uniform(-20, 20))
     x, y = size / 2 + rng.uniform(-0.5, 0.5, 2) * (1 - scale) * size
@@ -308,17 +311,17 @@ class Icons(Dataset):
         found = concepts_drawn_in(self.styles)
         if len(found) < 2:
             raise DataError(
-                f"dataset 'icons' has {len(found)} concepts drawn in at least {self.styles} of its {len(STYLES)} "
-                f"styles, and at least 2 are needed: lower 'styles'"
+                f"dataset 'icons' has {len(found)} concepts drawn in at least {self.styles} "
+                f"of its {len(STYLES)} styles, and at least 2 are needed: lower 'styles'"
             )
         often = sorted(found, key=lambda concept: (-len(concept.glyphs), concept.name))
         kept = sorted(often[: self.concepts], key=lambda concept: concept.name)
         if self.concepts is None or len(kept) == self.concepts:
             return kept, []
-        return kept, [
-            f"dataset 'icons' has only {len(kept)} concepts drawn in at least {self.styles} styles, "
-            f"not the {self.concepts} asked for"
-        ]
+        short = (
+            f"dataset 'icons' has {len(kept)} concepts in {self.styles} styles or more, not {self.concepts}"
+        )
+        return kept, [short]
 
     def _render(self, concept: Concept, style: int, rendering: int) -> np.ndarray:
         image = glyph(style, concept.glyphs[style], self.size)

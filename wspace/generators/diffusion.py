@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import torch
@@ -20,6 +21,7 @@ class Diffusion(Generator):
     leaves over. `none` is the paper's: all of the weights are diffused.
     prediction: what the denoiser returns; epsilon (eq. 9), x0, or v (Salimans and Ho, 2022). With unit-variance x,
     a denoiser that returns zero under v is already the best one that ignores everything (a preconditioned skip).
+    schedule: linear is Ho et al.'s betas for 1000 levels, scaled to end in pure noise for any other number of them.
     sampler: ddpm and ddim are both eq. 12 of Song et al. (2021), with eta 1 and 0; dpm-solver++ is Lu et al. (2022),
     second order. A draw's temperature scales its starting noise and, for ddpm, each step's.
     """
@@ -41,7 +43,7 @@ class Diffusion(Generator):
         super().__init__()
         self.denoiser, self.path, self.prediction, self.sampler = denoiser, path, prediction, sampler
         self.levels, self.dropout, self.clip = levels, dropout, clip
-        self.betas = "squaredcos_cap_v2" if schedule == "cosine" else "linear"
+        self.schedule = schedule
         self.mask: Tensor
         self.alphas: Tensor
         self.path_weight: Tensor
@@ -66,7 +68,8 @@ class Diffusion(Generator):
         weight = ridge.weight(best)
         self.path_weight.copy_(weight)
         self.path_bias.copy_(ridge.mean_y - ridge.mean_x @ weight)
-        self.spread.fill_((errors[best] * self.mask.numel() / float(self.mask.sum())) ** 0.5)
+        left = (errors[best] * self.mask.numel() / float(self.mask.sum())) ** 0.5
+        self.spread.fill_(max(left, 1e-6))  # networks all alike leave nothing
 
     def along_path(self, condition: Condition) -> Tensor:
         """What the condition alone says of the tokens, (B, N, D)."""
@@ -109,15 +112,37 @@ class Diffusion(Generator):
             return temperature * torch.randn(path.shape, generator=rng, device=rng.device).to(path.device) * self.mask
 
         x = noise()
-        for step in scheduler.timesteps:
-            level = torch.full((len(x),), int(step) / self.levels, device=x.device)
+        for step, following in pairwise([*scheduler.timesteps.tolist(), -1]):
+            level = torch.full((len(x),), step / self.levels, device=x.device)
             predicted = self._guided(x, level, condition, null, guidance)
-            extra: dict[str, Any] = {"eta": 1.0, "variance_noise": noise()} if self.sampler == "ddpm" else {}
-            x = scheduler.step(predicted, step, x, **extra).prev_sample
+            if self.sampler == "dpm-solver++":
+                x = scheduler.step(predicted, step, x).prev_sample
+            else:
+                x = self._less_noisy(x, predicted, step, following, noise() if self.sampler == "ddpm" else None)
         x = x * self.mask
         if self.clip is not None:
             x = x.clamp(-self.clip, self.clip)
         return path + self.spread * x
+
+    def _less_noisy(self, x: Tensor, predicted: Tensor, step: int, following: int, noise: Tensor | None) -> Tensor:
+        """Eq. 12 of Song et al. (2021) from one level to any lower one, -1 being clean; without `noise`, eta is 0.
+
+        Written out because diffusers' DDIM and DDPM go down by levels // steps, and so miss the next level where steps
+        do not divide levels (with 7 of 1000, the last one leaves noise in).
+        """
+        alpha = self.alphas[step]
+        after = self.alphas[following] if following >= 0 else torch.ones_like(alpha)
+        signal, sigma = alpha.sqrt(), (1 - alpha).sqrt()
+        if self.prediction == "v":
+            clean, epsilon = signal * x - sigma * predicted, sigma * x + signal * predicted
+        elif self.prediction == "x0":
+            clean, epsilon = predicted, (x - signal * predicted) / sigma
+        else:
+            clean, epsilon = (x - sigma * predicted) / signal, predicted
+        if noise is None:
+            return after.sqrt() * clean + (1 - after).sqrt() * epsilon
+        variance = (1 - after) / (1 - alpha) * (1 - alpha / after)  # posterior variance of eq. 7 of Ho et al.
+        return after.sqrt() * clean + (1 - after - variance).clamp_min(0).sqrt() * epsilon + variance.sqrt() * noise
 
     def _guided(self, x: Tensor, level: Tensor, condition: Condition, null: Condition, guidance: float) -> Tensor:
         """Classifier-free guidance (Ho and Salimans, 2022, eq. 6), 1 meaning none."""
@@ -128,16 +153,17 @@ class Diffusion(Generator):
         return unconditional + guidance * (predicted - unconditional)
 
     def _scheduler(self) -> Any:
-        shared = {
-            "num_train_timesteps": self.levels,
-            "beta_schedule": self.betas,
-            "prediction_type": {"epsilon": "epsilon", "x0": "sample", "v": "v_prediction"}[self.prediction],
-            "timestep_spacing": "trailing",  # the first step is pure noise, whatever the number of steps
-        }
-        if self.sampler == "dpm-solver++":
-            from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+        """The betas and the levels to visit; for dpm-solver++, the steps too."""
+        from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 
-            return DPMSolverMultistepScheduler(**shared, algorithm_type="dpmsolver++", final_sigmas_type="zero")
-        from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-
-        return DDIMScheduler(**shared, clip_sample=False, set_alpha_to_one=True)
+        scale = 1000 / self.levels
+        return DPMSolverMultistepScheduler(
+            self.levels,
+            beta_schedule="squaredcos_cap_v2" if self.schedule == "cosine" else "linear",
+            beta_start=min(1e-4 * scale, 0.999),
+            beta_end=min(0.02 * scale, 0.999),
+            prediction_type={"epsilon": "epsilon", "x0": "sample", "v": "v_prediction"}[self.prediction],
+            timestep_spacing="trailing",  # the first step is pure noise, whatever the number of steps
+            algorithm_type="dpmsolver++",
+            final_sigmas_type="zero",
+        )

@@ -96,7 +96,9 @@ class _Loop:
         """One step. Raises Diverged at a loss that is not a number."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * self._rate()
-        loss, shown = self.system.loss(weights, prompts, rng)
+        with torch.random.fork_rng([weights.device] if weights.is_cuda else []):
+            torch.manual_seed(rng.initial_seed())  # for dropout layers, which take no generator
+            loss, shown = self.system.loss(weights, prompts, rng)
         if not torch.isfinite(loss):
             raise Diverged(f"the loss is {float(loss)} at step {self.step}; lower train.lr, or train.clip")
         self.optimizer.zero_grad()

@@ -30,12 +30,13 @@ class Permutation(Symmetry):
 
     def act(self, elements: Tensor, weights: Tensor) -> Tensor:
         permutations = dict(zip(self.axes, elements.split(self.lengths, dim=1), strict=True))  # axis: (B, n)
-        moved = {}
+        moved = self.spec.unflatten(weights)  # name: (B, *shape)
         for entry in self.spec.entries:
-            tensor = weights[:, self.spec.slices[entry.name]].unflatten(1, entry.shape)  # (B, *shape)
+            tensor = moved[entry.name]
             for dim, axis in enumerate(entry.axes, start=1):
                 if axis in permutations:
-                    index = permutations[axis].view(-1, *(-1 if d == dim else 1 for d in range(1, tensor.ndim)))
+                    index = permutations[axis]  # (B, n)
+                    index = index.view(len(index), *(-1 if d == dim else 1 for d in range(1, tensor.ndim)))
                     tensor = tensor.gather(dim, index.expand_as(tensor))
             moved[entry.name] = tensor
         return self.spec.flatten(moved)

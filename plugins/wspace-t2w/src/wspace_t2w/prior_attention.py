@@ -9,6 +9,7 @@ from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
 from wspace.denoisers.mlp import sinusoids
+from wspace.errors import UserError
 from wspace.interfaces import Condition, Denoiser, TokenLayout
 
 
@@ -34,6 +35,8 @@ class PriorAttention(Denoiser):
         condition_width: int,
     ):
         super().__init__()
+        if width % heads:
+            raise UserError(f"denoiser 'prior-attention': width {width} is not a multiple of heads {heads}")
         self.width, self.skip = width, skip
         count = layout.count
         copies = count if projections == "own" else 1

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wspace.interfaces import Condition, Conditioner, Prompts
+from wspace.scaling import spread_of
 
 
 class PriorFusion(Conditioner):
@@ -27,7 +28,7 @@ class PriorFusion(Conditioner):
     def fit(self, prompts: Prompts) -> None:
         fused = fuse(prompts)
         self.center.copy_(fused.mean(0))
-        self.spread.copy_(fused.std(0).clamp_min(1e-6))
+        self.spread.copy_(spread_of(fused))
 
     def forward(self, prompts: Prompts) -> Condition:
         vector = (fuse(prompts) - self.center) / self.spread  # (B, T)

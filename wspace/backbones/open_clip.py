@@ -1,0 +1,153 @@
+"""The image tower of open_clip's models, and how its models are built."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import open_clip
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from wspace.backbones.timm import ImageEncoder, first_misfit, freeze, precision_for
+from wspace.downloads import (
+    UNREADABLE,
+    Hub,
+    Url,
+    find_or_download,
+    fingerprint_of,
+    nearest,
+    seeded,
+    unreadable,
+)
+from wspace.errors import FileError, MissingPackage, MissingWeights, UnknownComponent, UserError
+from wspace.interfaces import Backbone
+
+
+def build(
+    kind: str, model: str, pretrained: str | None, file: Path | None, seed: int
+) -> tuple[nn.Module, dict[str, Any]]:
+    """An open_clip model on the CPU, and what is known of its weights: mean, std, quick_gelu.
+
+    `pretrained` says which weights, `file` where they are; without both they come from `seed`.
+    """
+    who = f"{kind} 'open_clip'"
+    if model not in open_clip.list_models():
+        raise UnknownComponent(
+            f"{who}: open_clip has no model {model!r}{nearest(model, open_clip.list_models())}"
+        )
+    tag: dict[str, Any] = {}
+    if pretrained is not None:
+        tag = open_clip.pretrained.get_pretrained_cfg(model, pretrained)
+        tags = open_clip.list_pretrained_tags_by_model(model)
+        if not tag:
+            raise UnknownComponent(
+                f"{who} {model}: no weights {pretrained!r}; there are: {', '.join(tags) or 'none'}"
+            )
+    path = file
+    if pretrained is not None and file is None:
+        path = _downloaded(f"{who} {model}", tag)
+    text: dict[str, Any] = (open_clip.get_model_config(model) or {}).get("text_cfg", {})
+    if "hf_model_name" in text:
+        need_transformers(who, model)
+    try:
+        with _quiet(), seeded(seed):
+            network = open_clip.create_model(
+                model,
+                load_weights=False,
+                pretrained_text=False,
+                force_quick_gelu=tag.get(
+                    "quick_gelu", False
+                ),  # open_clip itself only warns that the two differ
+            )
+    except OSError as error:  # a text tower of transformers, whose shape is described on the hub
+        raise MissingWeights(f"{who} {model}: {text.get('hf_model_name')} is not here: {error}") from error
+    if path is not None:
+        _load(network, path, model)
+    return network, tag
+
+
+def need_transformers(who: str, model: str) -> None:
+    if importlib.util.find_spec("transformers") is None:
+        raise MissingPackage(f"{who} {model} needs the package transformers: pip install transformers")
+
+
+def _downloaded(who: str, tag: dict[str, Any]) -> Path:
+    if tag.get("hf_hub"):
+        repository, _, name = tag["hf_hub"].rpartition("/")
+        safe = Path(name).with_suffix(".safetensors").as_posix() if name else "open_clip_model.safetensors"
+        source: Hub | Url = Hub(repository, (safe, name or "open_clip_pytorch_model.bin"))
+    else:
+        source = Url(tag["url"], Path("~/.cache/clip").expanduser())
+    return find_or_download(source, who, "give 'file: PATH', or set 'pretrained: null'")
+
+
+def _load(network: nn.Module, file: Path, model: str) -> None:
+    if not file.is_file():
+        raise FileError(f"{file}: there is no such file")
+    try:
+        open_clip.load_checkpoint(network, str(file), strict=True, weights_only=True)
+    except (*UNREADABLE, KeyError, AttributeError, StopIteration, TypeError) as error:
+        if "loading state_dict" in str(error):
+            raise FileError(f"{file}: its tensors do not fit {model}{first_misfit(error)}") from error
+        raise unreadable(file) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # open_clip logs through the root logger, which without a handler gives itself one that prints, for good.
+    handler = logging.NullHandler()
+    logging.root.addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.root.removeHandler(handler)
+
+
+class OpenClipBackbone(Backbone):
+    """The image tower of an open_clip model, frozen; features are not normalised.
+
+    `pretrained` names the weights (their published tag) and with them the preprocessing; `file` is a
+    local copy of them. With `pretrained: null` and no file they are random, from `seed`.
+    """
+
+    def __init__(
+        self,
+        model: str = "ViT-B-32",
+        pretrained: str | None = "openai",
+        file: Path | None = None,
+        batch: Annotated[int, Ge(1)] = 64,
+        precision: Literal["auto", "float32", "bfloat16"] = "auto",
+        seed: int = 0,
+        *,
+        device: torch.device,
+    ):
+        network, tag = build("backbone", model, pretrained, file, seed)
+        visual = freeze(network.visual, device)
+
+        def features(x: Tensor) -> Tensor:
+            y = visual(x)
+            return y[0] if isinstance(y, tuple) else y  # CoCa gives its tokens as well
+
+        size = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
+        mean = tuple(tag.get("mean", open_clip.OPENAI_DATASET_MEAN))
+        std = tuple(tag.get("std", open_clip.OPENAI_DATASET_STD))
+        used = precision_for(precision, device)
+        self._encode = ImageEncoder(features, mean, std, size, batch, used, device)
+        try:
+            self.dim = self._encode.dim(size)
+        except UserError as error:
+            raise UserError(f"backbone 'open_clip' {model}: {error}") from error
+        quick = tag.get("quick_gelu", False)
+        self.fingerprint = fingerprint_of(
+            visual.state_dict(), "open_clip", model, quick, mean, std, size, used
+        )
+
+    def encode(self, pixels: np.ndarray) -> Tensor:
+        return self._encode(pixels)

