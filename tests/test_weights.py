@@ -36,7 +36,7 @@ def test_flatten_undoes_unflatten_and_the_other_way_round(shapes: list[tuple[int
     named = spec.unflatten(flat)
     assert [tuple(t.shape) for t in named.values()] == [batch + s for s in shapes]
     assert torch.equal(spec.flatten(named), flat)
-    tensors = {f"t{i}": torch.randn(*batch, *s) for i, s in enumerate(shapes)}
+    tensors = {f"t{i}": torch.randn((*batch, *s)) for i, s in enumerate(shapes)}
     back = spec.unflatten(spec.flatten(tensors))
     assert all(torch.equal(back[name], tensors[name]) for name in tensors)
 

@@ -67,6 +67,7 @@ class BoundRecipe:
     zoo: settings.Zoo
     opponents: settings.Opponents
     train: settings.Train
+    task_loss: settings.TaskLoss
     generate: settings.Generate
     evaluate: settings.Evaluate
     seed: int

@@ -25,6 +25,29 @@ class Schedule:
     decay: bool = True  # cosine to a tenth
 
 
+class TaskBatches:
+    """Labelled images of several tasks at once, each from its own classes."""
+
+    def __init__(self, tasks: Sequence[Task], pool: Pool, class_texts: Tensor):
+        self.pool = pool
+        self.index, mask = pad(tasks)  # (B, K)
+        self.texts = class_texts[self.index]  # (B, K, T)
+        self.hidden = ~mask[:, None]  # (B, 1, K): classes a task does not have
+        self.sizes = mask.sum(1, keepdim=True)  # (B, 1)
+
+    def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """`count` images a task, classes uniform: features (B, m, F) and labels (B, m) within the task."""
+        label = (torch.rand(len(self.index), count, generator=rng) * self.sizes).long()
+        name = self.index.gather(1, label)
+        row = self.pool.table[name, (torch.rand(name.shape, generator=rng) * self.pool.counts[name]).long()]
+        return self.pool.features[row], label
+
+    def losses(self, target: Target, weights: Tensor, features: Tensor, label: Tensor) -> Tensor:
+        """Mean cross-entropy of each network on its own images: (B, P), (B, m, F), (B, m) -> (B,)."""
+        logits = target.logits(weights, features, self.texts).masked_fill(self.hidden, -torch.inf)  # (B, m, K)
+        return functional.cross_entropy(logits.mT, label, reduction="none").mean(1)
+
+
 def fit(
     target: Target,
     start: Tensor,
@@ -41,21 +64,15 @@ def fit(
     Each network's numbers depend on its own images alone. `on_step(step, weights)` may look, and stops the training by
     returning True. Raises Diverged when a weight is no longer finite.
     """
-    index, mask = pad(tasks)  # (B, K)
-    texts = class_texts[index]  # (B, K, T)
-    hidden = ~mask[:, None]  # (B, 1, K): classes a task does not have
-    sizes = mask.sum(1, keepdim=True)  # (B, 1)
+    batches = TaskBatches(tasks, pool, class_texts)
     weights = start.clone().requires_grad_()
     optimizer = torch.optim.Adam([weights], lr=schedule.lr, fused=True)
     averaged, terms = torch.zeros_like(start), 0
     first_averaged = schedule.steps - round(schedule.average * schedule.steps)
     for step in range(schedule.steps):
         optimizer.param_groups[0]["lr"] = schedule.lr * _decayed(step, schedule)
-        label = (torch.rand(len(tasks), schedule.batch, generator=rng) * sizes).long()  # (B, m) within the task
-        name = index.gather(1, label)
-        row = pool.table[name, (torch.rand(name.shape, generator=rng) * pool.counts[name]).long()]
-        logits = target.logits(weights, pool.features[row], texts).masked_fill(hidden, -torch.inf)  # (B, m, K)
-        loss = functional.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="sum") / schedule.batch
+        features, label = batches.draw(schedule.batch, rng)
+        loss = batches.losses(target, weights, features, label).sum()
         (weights.grad,) = torch.autograd.grad(loss, [weights])
         optimizer.step()
         if schedule.average and step >= first_averaged:
@@ -75,9 +92,12 @@ def _decayed(step: int, schedule: Schedule) -> float:
 
 @torch.no_grad()
 def accuracies(target: Target, weights: Tensor, tasks: Sequence[Task], pool: Pool, class_texts: Tensor) -> Tensor:
-    """Accuracy (B,) of network b on all of the pool's images of tasks[b]."""
-    hits = [p == y for p, y in (predict(target, w[None], t, pool, class_texts) for w, t in zip(weights, tasks, strict=True))]
-    return torch.stack([hit.float().mean() for hit in hits])
+    """Accuracy (B,) of network b on all of the pool's images of tasks[b]; 0 where there are none, so no choice hangs on it."""
+    values = []
+    for row, task in zip(weights, tasks, strict=True):
+        predicted, labels = predict(target, row[None], task, pool, class_texts)
+        values.append((predicted == labels).float().sum() / max(1, len(labels)))
+    return torch.stack(values)
 
 
 @torch.no_grad()

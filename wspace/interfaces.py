@@ -249,6 +249,14 @@ class Generator(nn.Module, ABC):
     def loss(self, pairs: Pairs, rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """A scalar to descend, and named scalars for the log."""
 
+    def task_parameters(self) -> list[nn.Parameter]:
+        """What a task loss trains, and `loss` then leaves alone; none if this generator learns from weights only."""
+        return []
+
+    def typical(self, condition: Condition) -> Tensor:
+        """Tokens (B, N, D) of one network a task, differentiable in `task_parameters`: where the task loss is taken."""
+        raise NotImplementedError(f"{type(self).__name__} has no task parameters")
+
     @abstractmethod
     def sample(
         self, condition: Condition, null: Condition, *, steps: int, guidance: float, temperature: float, rng: torch.Generator

@@ -38,14 +38,11 @@ class Stage:
 
 STAGES = (
     Stage("zoo", "wspace.stages.zoo:run", ("seed", "dataset", "backbone", "text", "target", "tasks", "zoo", "opponents"), ()),
-    Stage("train", "wspace.stages.train:run", ("symmetry", "tokenizer", "conditioner", "generator", "train"), ("zoo",)),
+    Stage("train", "wspace.stages.train:run", ("symmetry", "tokenizer", "conditioner", "generator", "train", "task_loss"), ("zoo",)),
     Stage("generate", "wspace.stages.generate:run", ("generate",), ("zoo", "train")),
     Stage("evaluate", "wspace.stages.evaluate:run", ("metrics", "evaluate"), ("zoo", "train", "generate")),
     Stage("report", "wspace.stages.report:run", (), ("zoo", "train", "generate", "evaluate")),
 )
-
-IGNORED = ("train.save_every",)
-"""What a recipe may say that cannot change a result."""
 
 RECORDED = ("wspace", "torch", "timm", "open_clip_torch", "diffusers", "numpy", "safetensors")
 
@@ -70,7 +67,7 @@ def slots_of(recipe: BoundRecipe, stage: Stage) -> dict[str, Any]:
         _flatten(recipe.filled[slot], slot, flat)
     if stage.name == "zoo":
         flat["train.held_out"] = recipe.train.held_out  # which seen tasks are never trained on
-    return {name: value for name, value in flat.items() if name not in IGNORED}
+    return flat
 
 
 def _flatten(value: Any, path: str, into: dict[str, Any]) -> None:

@@ -73,7 +73,26 @@ class Train:
     ema: Annotated[float, Ge(0), Lt(1)] = 0.995  # decay of the averaged parameters, which are what samples
     augment: Annotated[float, Ge(0), Le(1)] = 0.0  # share of networks moved by a random element of the symmetry
     held_out: Annotated[float, Gt(0), Lt(1)] = 0.1  # share of the seen tasks kept for choosing strengths
-    save_every: Annotated[int, Ge(1)] = 200  # steps between checkpoints, from which a killed run goes on
+    check_every: Annotated[int, Ge(1)] = 100  # steps between looks at held-out tasks, each a point to go on from
+
+
+@dataclass(frozen=True)
+class TaskLoss:
+    """How a generator's task parameters are trained, before the rest: by the loss of its networks on training images.
+
+    Steps stop counting when held-out tasks no longer gain on validation images.
+    """
+
+    steps: Annotated[int, Ge(0)] = 0  # 0: not at all
+    batch: Annotated[int, Ge(1)] = 64  # tasks a step
+    images: Annotated[int, Ge(1)] = 32  # of each task
+    lr: Annotated[float, Gt(0)] = 4e-3
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.3  # of image features: against learning the training images by heart
+    warmup: Annotated[float, Ge(0), Lt(1)] = 0.05
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+    clip: Annotated[float, Gt(0)] = 1e9
+    ema: Annotated[float, Ge(0), Lt(1)] = 0.98
+    check_every: Annotated[int, Ge(1)] = 100
 
 
 @dataclass(frozen=True)
@@ -107,6 +126,7 @@ class Recipe:
     zoo: Zoo
     opponents: Opponents
     train: Train
+    task_loss: TaskLoss
     generate: Generate
     evaluate: Evaluate
     symmetry: Symmetry | None = None

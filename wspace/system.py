@@ -56,6 +56,10 @@ class System(nn.Module):
             Pairs(self.tokenizer.tokenize(weights), condition, self.conditioner.null(condition)), rng
         )
 
+    def typical(self, prompts: Prompts) -> Tensor:
+        """Weights (B, P) on which a task loss is taken: differentiable in the generator's task parameters."""
+        return self.tokenizer.detokenize(self.generator.typical(self.conditioner(prompts)))
+
     @torch.no_grad()
     def sample(
         self, prompts: Prompts, rng: torch.Generator, *, steps: int, guidance: float, temperature: float

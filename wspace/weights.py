@@ -54,13 +54,13 @@ class WeightSpec:
 
     def unflatten(self, flat: Tensor) -> dict[str, Tensor]:
         """(..., P) -> name: (..., *shape), views of `flat`."""
-        return {e.name: flat[..., self.slices[e.name]].view(*flat.shape[:-1], *e.shape) for e in self.entries}
+        return {e.name: flat[..., self.slices[e.name]].view((*flat.shape[:-1], *e.shape)) for e in self.entries}
 
     def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """name: (..., *shape) -> (..., P)."""
         first = self.entries[0]
         batch = tensors[first.name].shape[: tensors[first.name].ndim - len(first.shape)]
-        return torch.cat([tensors[e.name].reshape(*batch, e.size) for e in self.entries], dim=-1)
+        return torch.cat([tensors[e.name].reshape((*batch, e.size)) for e in self.entries], dim=-1)
 
     def validate(self, tensors: Mapping[str, Tensor], source: str) -> None:
         """Raise FileError, naming `source`, unless these are finite weights of this very shape."""

@@ -26,7 +26,7 @@ from wspace.downloads import (
     seeded,
     unreadable,
 )
-from wspace.errors import FileError, MissingPackage, MissingWeights, UnknownComponent, UserError
+from wspace.errors import FileError, MissingPackage, MissingWeights, UnknownComponent, UserError, did_you_mean
 from wspace.interfaces import Backbone
 
 
@@ -48,8 +48,10 @@ def build(
         tags = open_clip.list_pretrained_tags_by_model(model)
         if not tag:
             raise UnknownComponent(
-                f"{who} {model}: no weights {pretrained!r}; there are: {', '.join(tags) or 'none'}"
+                f"{who} {model}: no weights {pretrained!r}.{did_you_mean(pretrained, tags)}"
             )
+    if file is not None and not file.is_file():
+        raise FileError(f"{file}: there is no such file")
     path = file
     if pretrained is not None and file is None:
         path = _downloaded(f"{who} {model}", tag)
@@ -57,7 +59,7 @@ def build(
     if "hf_model_name" in text:
         need_transformers(who, model)
     try:
-        with _quiet(), seeded(seed):
+        with quiet(), seeded(seed):
             network = open_clip.create_model(
                 model,
                 load_weights=False,
@@ -89,10 +91,9 @@ def _downloaded(who: str, tag: dict[str, Any]) -> Path:
 
 
 def _load(network: nn.Module, file: Path, model: str) -> None:
-    if not file.is_file():
-        raise FileError(f"{file}: there is no such file")
     try:
-        open_clip.load_checkpoint(network, str(file), strict=True, weights_only=True)
+        with quiet():
+            open_clip.load_checkpoint(network, str(file), strict=True, weights_only=True)
     except (*UNREADABLE, KeyError, AttributeError, StopIteration, TypeError) as error:
         if "loading state_dict" in str(error):
             raise FileError(f"{file}: its tensors do not fit {model}{first_misfit(error)}") from error
@@ -100,14 +101,20 @@ def _load(network: nn.Module, file: Path, model: str) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    # open_clip logs through the root logger, which without a handler gives itself one that prints, for good.
+def quiet() -> Iterator[None]:
+    """Without open_clip's notes: it logs through the root logger, which then keeps a handler of its own."""
     handler = logging.NullHandler()
     logging.root.addHandler(handler)
+    logging.root.addFilter(_is_error)
     try:
         yield
     finally:
+        logging.root.removeFilter(_is_error)
         logging.root.removeHandler(handler)
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
 
 
 class OpenClipBackbone(Backbone):

@@ -7,18 +7,20 @@ from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Gt, Le
-from torch import Tensor
+from torch import Tensor, nn
 
 from wspace.interfaces import Condition, Denoiser, Generator, Pairs, TokenLayout
 from wspace.ridge import PENALTIES, Ridge
 
+CLEAN = -1  # below the lowest level
 
 class Diffusion(Generator):
-    """DDPM (Ho et al., 2020; T2W, eq. 6-9) on x = (tokens - path(condition)) / spread.
+    """DDPM (Ho et al., 2020; T2W, eq. 6-9) on x = (tokens - line(condition)) / spread; draws are path(condition) + spread * x.
 
-    path: `ridge` is the short path of the condition to the weights: a ridge regression on the pooled condition, fitted
-    in closed form before the first gradient step, its penalty chosen on held-out tasks; diffusion models what it
-    leaves over. `none` is the paper's: all of the weights are diffused.
+    path: with `linear`, `line` is a ridge regression on the pooled condition, fitted in closed form before the first
+    gradient step, its penalty chosen on held-out tasks; diffusion models what it leaves over. `path` is a linear map
+    too, and starts as `line`; a task loss trains it on (what is best for a task is not the mean of what was found for
+    it), so the zoo says how weights spread and the task where. `none` is the paper's: all of the weights are diffused.
     prediction: what the denoiser returns; epsilon (eq. 9), x0, or v (Salimans and Ho, 2022). With unit-variance x,
     a denoiser that returns zero under v is already the best one that ignores everything (a preconditioned skip).
     schedule: linear is Ho et al.'s betas for 1000 levels, scaled to end in pure noise for any other number of them.
@@ -29,7 +31,7 @@ class Diffusion(Generator):
     def __init__(
         self,
         denoiser: Denoiser,
-        path: Literal["ridge", "none"] = "ridge",
+        path: Literal["linear", "none"] = "linear",
         prediction: Literal["epsilon", "x0", "v"] = "v",
         schedule: Literal["linear", "cosine"] = "cosine",
         levels: Annotated[int, Ge(2)] = 1000,
@@ -46,13 +48,16 @@ class Diffusion(Generator):
         self.schedule = schedule
         self.mask: Tensor
         self.alphas: Tensor
-        self.path_weight: Tensor
-        self.path_bias: Tensor
+        self.line_weight: Tensor
+        self.line_bias: Tensor
         self.spread: Tensor
         self.register_buffer("mask", layout.mask, persistent=False)  # (N, D)
         self.register_buffer("alphas", self._scheduler().alphas_cumprod.float(), persistent=False)  # (levels,)
-        self.register_buffer("path_weight", torch.zeros(pooled_width if path == "ridge" else 0, layout.mask.numel()))
-        self.register_buffer("path_bias", torch.zeros(layout.mask.numel()))
+        inputs, values = (pooled_width if path == "linear" else 0), layout.mask.numel()
+        self.register_buffer("line_weight", torch.zeros(inputs, values))
+        self.register_buffer("line_bias", torch.zeros(values))
+        self.path_weight = nn.Parameter(torch.zeros(inputs, values))
+        self.path_bias = nn.Parameter(torch.zeros(values if inputs else 0))
         self.register_buffer("spread", torch.ones(()))
 
     def fit(self, tokens: Tensor, condition: Condition, held_out: tuple[Tensor, Condition]) -> None:
@@ -66,22 +71,30 @@ class Diffusion(Generator):
         }
         best = min(errors, key=errors.__getitem__)
         weight = ridge.weight(best)
-        self.path_weight.copy_(weight)
-        self.path_bias.copy_(ridge.mean_y - ridge.mean_x @ weight)
+        for copy, value in ((self.line_weight, weight), (self.line_bias, ridge.mean_y - ridge.mean_x @ weight)):
+            copy.copy_(value)
+        self.path_weight.copy_(self.line_weight)
+        self.path_bias.copy_(self.line_bias)
         left = (errors[best] * self.mask.numel() / float(self.mask.sum())) ** 0.5
         self.spread.fill_(max(left, 1e-6))  # networks all alike leave nothing
 
-    def along_path(self, condition: Condition) -> Tensor:
-        """What the condition alone says of the tokens, (B, N, D)."""
-        flat = self.path_bias.expand(len(condition.pooled), -1)
-        if self.path == "ridge":
-            flat = flat + condition.pooled @ self.path_weight
-        return flat.unflatten(1, self.mask.shape)
+    def task_parameters(self) -> list[nn.Parameter]:
+        return [self.path_weight, self.path_bias] if self.path == "linear" else []
+
+    def typical(self, condition: Condition) -> Tensor:
+        """path(condition), (B, N, D)."""
+        return self._linear(condition, self.path_weight, self.path_bias)
+
+    def _linear(self, condition: Condition, weight: Tensor, bias: Tensor) -> Tensor:
+        if self.path == "none":
+            return self.mask.new_zeros(len(condition.pooled), *self.mask.shape, dtype=torch.float32)
+        return (bias + condition.pooled @ weight).unflatten(1, self.mask.shape)
 
     # ------------------------------------------------------------ training
 
     def loss(self, pairs: Pairs, rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        clean = (pairs.tokens - self.along_path(pairs.condition)) / self.spread  # (B, N, D)
+        line = self._linear(pairs.condition, self.line_weight, self.line_bias)
+        clean = (pairs.tokens - line) / self.spread  # (B, N, D)
         count = len(clean)
         step = torch.randint(self.levels, (count,), generator=rng, device=rng.device).to(clean.device)
         noise = torch.randn(clean.shape, generator=rng, device=rng.device).to(clean.device) * self.mask
@@ -104,19 +117,21 @@ class Diffusion(Generator):
     def sample(
         self, condition: Condition, null: Condition, *, steps: int, guidance: float, temperature: float, rng: torch.Generator
     ) -> Tensor:
-        path = self.along_path(condition)  # (B, N, D)
-        scheduler = self._scheduler()
-        scheduler.set_timesteps(min(steps, self.levels))
+        path = self.typical(condition)  # (B, N, D)
+        visited = self._visited(min(steps, self.levels))
+        solver = self._scheduler()
+        if self.sampler == "dpm-solver++":
+            solver.set_timesteps(timesteps=visited)
 
         def noise() -> Tensor:
             return temperature * torch.randn(path.shape, generator=rng, device=rng.device).to(path.device) * self.mask
 
         x = noise()
-        for step, following in pairwise([*scheduler.timesteps.tolist(), -1]):
+        for step, following in pairwise([*visited, CLEAN]):
             level = torch.full((len(x),), step / self.levels, device=x.device)
             predicted = self._guided(x, level, condition, null, guidance)
             if self.sampler == "dpm-solver++":
-                x = scheduler.step(predicted, step, x).prev_sample
+                x = solver.step(predicted, step, x).prev_sample
             else:
                 x = self._less_noisy(x, predicted, step, following, noise() if self.sampler == "ddpm" else None)
         x = x * self.mask
@@ -124,14 +139,21 @@ class Diffusion(Generator):
             x = x.clamp(-self.clip, self.clip)
         return path + self.spread * x
 
+    def _visited(self, steps: int) -> list[int]:
+        """Levels evenly down from pure noise: "trailing" in table 2 of Lin et al. (2024).
+
+        Not diffusers' own, which by rounding has one step too many, on the level -1, for some numbers of steps.
+        """
+        return [round(self.levels * (steps - done) / steps) - 1 for done in range(steps)]
+
     def _less_noisy(self, x: Tensor, predicted: Tensor, step: int, following: int, noise: Tensor | None) -> Tensor:
-        """Eq. 12 of Song et al. (2021) from one level to any lower one, -1 being clean; without `noise`, eta is 0.
+        """Eq. 12 of Song et al. (2021) from one level to any lower one; without `noise`, eta is 0.
 
         Written out because diffusers' DDIM and DDPM go down by levels // steps, and so miss the next level where steps
         do not divide levels (with 7 of 1000, the last one leaves noise in).
         """
         alpha = self.alphas[step]
-        after = self.alphas[following] if following >= 0 else torch.ones_like(alpha)
+        after = self.alphas[following] if following != CLEAN else torch.ones_like(alpha)
         signal, sigma = alpha.sqrt(), (1 - alpha).sqrt()
         if self.prediction == "v":
             clean, epsilon = signal * x - sigma * predicted, sigma * x + signal * predicted
@@ -153,17 +175,15 @@ class Diffusion(Generator):
         return unconditional + guidance * (predicted - unconditional)
 
     def _scheduler(self) -> Any:
-        """The betas and the levels to visit; for dpm-solver++, the steps too."""
+        """The betas and, for dpm-solver++, the steps."""
         from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 
-        scale = 1000 / self.levels
         return DPMSolverMultistepScheduler(
             self.levels,
             beta_schedule="squaredcos_cap_v2" if self.schedule == "cosine" else "linear",
-            beta_start=min(1e-4 * scale, 0.999),
-            beta_end=min(0.02 * scale, 0.999),
+            beta_start=min(0.1 / self.levels, 0.999),
+            beta_end=min(20 / self.levels, 0.999),
             prediction_type={"epsilon": "epsilon", "x0": "sample", "v": "v_prediction"}[self.prediction],
-            timestep_spacing="trailing",  # the first step is pure noise, whatever the number of steps
             algorithm_type="dpmsolver++",
             final_sigmas_type="zero",
         )

@@ -11,7 +11,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from wspace.backbones.open_clip import build, need_transformers
+from wspace.backbones.open_clip import build, need_transformers, quiet
 from wspace.backbones.timm import freeze
 from wspace.downloads import fingerprint_of
 from wspace.errors import MissingWeights
@@ -61,7 +61,8 @@ def _tokenizer(model: str) -> Any:
     if "hf_tokenizer_name" in text:
         need_transformers("text 'open_clip'", model)
     try:
-        return open_clip.get_tokenizer(model)
+        with quiet():
+            return open_clip.get_tokenizer(model)
     except OSError as error:
         name = text.get("hf_tokenizer_name", "its tokenizer")
         reason = str(error).strip().splitlines()[0]

@@ -1,0 +1,217 @@
+"""T2W's components against the paper: algorithm 1 written out, and a transformer that sees what it should."""
+
+from __future__ import annotations
+
+from math import exp
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from wspace_t2w.prior_attention import PriorAttention
+from wspace_t2w.prior_fusion import PriorFusion, fuse
+
+from wspace.errors import UserError
+from wspace.interfaces import Condition, Prompts, TokenLayout
+from wspace.tasks import prompts_of
+
+TEXT = 6
+TASKS = [(0, 3, 4), (1, 2), (5, 6, 7, 8, 9), (2, 9)]
+LAYOUT = TokenLayout(torch.tensor([[True] * 5, [True] * 5, [True] * 3 + [False] * 2]))  # (N, D)
+
+
+def class_texts() -> Tensor:
+    return functional.normalize(torch.randn(10, TEXT, generator=torch.Generator().manual_seed(0)), dim=1)
+
+
+def padded_to(prompts: Prompts, length: int) -> Prompts:
+    extra = length - prompts.mask.shape[1]
+    return Prompts(functional.pad(prompts.texts, (0, 0, 0, extra)), functional.pad(prompts.mask, (0, extra)))
+
+
+def fitted() -> tuple[PriorFusion, Prompts]:
+    conditioner, prompts = PriorFusion(text_dim=TEXT), prompts_of(TASKS, class_texts())
+    conditioner.fit(prompts)
+    return conditioner, prompts
+
+
+# ---------------------------------------------------------------- prior fusion
+
+
+def algorithm_1(embeddings: list[list[float]]) -> list[float]:
+    """Step 3 of the paper's algorithm 1, line by line."""
+    k, width = len(embeddings), len(embeddings[0])
+    mean = [sum(e[d] for e in embeddings) / k for d in range(width)]  # (1)
+
+    def normalised(vector: list[float]) -> list[float]:
+        return [v / sum(u * u for u in vector) ** 0.5 for v in vector]
+
+    unit_mean = normalised(mean)  # (2)
+    cosines = [sum(a * b for a, b in zip(normalised(e), unit_mean, strict=True)) for e in embeddings]
+    weights = [exp(c) / sum(exp(other) for other in cosines) for c in cosines]  # (3)
+    return [sum(w * e[d] for w, e in zip(weights, embeddings, strict=True)) for d in range(width)]  # (4)
+
+
+def test_fused_texts_are_those_of_algorithm_1() -> None:
+    expected = [algorithm_1(class_texts()[list(task)].tolist()) for task in TASKS]
+    fused = fuse(prompts_of(TASKS, class_texts()))
+    torch.testing.assert_close(fused, torch.tensor(expected), rtol=1e-5, atol=1e-6)
+    means = torch.stack([class_texts()[list(task)].mean(0) for task in TASKS])
+    assert (fused - means).abs().max() > 1e-3  # not the plain mean
+
+
+def test_the_condition_is_the_fused_vector_at_unit_variance_over_the_training_tasks() -> None:
+    conditioner, prompts = fitted()
+    condition, fused = conditioner(prompts), fuse(prompts)
+    assert condition.tokens.shape == (4, 1, TEXT) and condition.mask.all() and condition.mask.shape == (4, 1)
+    assert torch.equal(condition.tokens[:, 0], condition.pooled)
+    torch.testing.assert_close(condition.pooled, (fused - fused.mean(0)) / fused.std(0, correction=0))
+
+
+def test_neither_padding_nor_the_order_of_classes_matters() -> None:
+    conditioner, prompts = fitted()
+    expected = conditioner(prompts).pooled
+    torch.testing.assert_close(conditioner(padded_to(prompts, 9)).pooled, expected)
+    turned = prompts_of([task[::-1] for task in TASKS], class_texts())
+    torch.testing.assert_close(conditioner(turned).pooled, expected, rtol=1e-4, atol=1e-5)
+    again = PriorFusion(text_dim=TEXT)
+    again.fit(padded_to(prompts, 9))
+    torch.testing.assert_close(again.center, conditioner.center)
+    torch.testing.assert_close(again.spread, conditioner.spread)
+
+
+def test_a_single_training_task_leaves_finite_conditions() -> None:
+    conditioner, prompts = fitted()
+    conditioner.fit(prompts[:1])
+    assert conditioner(prompts).pooled.abs().max() < 10
+
+
+def test_the_null_is_the_average_task_and_no_prompt() -> None:
+    conditioner, prompts = fitted()
+    condition = conditioner(prompts)
+    null = conditioner.null(condition)
+    assert not null.pooled.any() and not null.tokens.any() and null.mask.all()
+    torch.testing.assert_close(condition.pooled.mean(0), null.pooled[0], rtol=0, atol=1e-5)
+    assert all(not torch.equal(null.pooled[b], condition.pooled[b]) for b in range(4))
+
+
+# ---------------------------------------------------------------- prior attention
+
+
+def denoiser(seed: int = 0, live: bool = True, **arguments: Any) -> PriorAttention:
+    torch.manual_seed(seed)
+    made = PriorAttention(
+        **{"width": 8, "depth": 2, "heads": 2} | arguments, layout=LAYOUT, condition_width=TEXT
+    )
+    if live:  # the output layer starts at zero, behind which nothing can be seen
+        for parameter in (made.leave, made.leave_bias, made.gate.weight, made.gate.bias):
+            nn.init.normal_(parameter, std=0.5)
+    return made
+
+
+def inputs(count: int = 4) -> tuple[Tensor, Tensor, Condition]:
+    rng = torch.Generator().manual_seed(1)
+    x, level = torch.randn(count, 3, 5, generator=rng) * LAYOUT.mask, torch.rand(count, generator=rng)
+    tokens, mask = torch.randn(count, 3, TEXT, generator=rng), torch.ones(count, 3, dtype=torch.bool)
+    mask[1, 2] = mask[2, 1:] = False
+    return x, level, Condition(tokens * mask[..., None], mask, torch.zeros(count, TEXT))
+
+
+PROJECTIONS = pytest.mark.parametrize("projections", ["own", "shared"])
+SKIPS = pytest.mark.parametrize("skip", [True, False])
+
+
+@PROJECTIONS
+@SKIPS
+def test_the_output_is_shaped_as_the_tokens_and_starts_at_zero(projections: Literal["own", "shared"], skip: bool) -> None:
+    x, level, condition = inputs()
+    assert denoiser(projections=projections, skip=skip)(x, level, condition).shape == x.shape
+    assert not denoiser(live=False, projections=projections, skip=skip)(x, level, condition).any()
+
+
+@PROJECTIONS
+def test_gradients_reach_every_parameter(projections: Literal["own", "shared"]) -> None:
+    made, (x, level, condition) = denoiser(projections=projections), inputs()
+    made(x, level, condition).square().sum().backward()
+    for name, parameter in made.named_parameters():
+        assert parameter.grad is not None and parameter.grad.any(), name
+    fresh = denoiser(live=False, projections=projections)
+    (fresh(x, level, condition) - x).square().sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in (fresh.leave, fresh.leave_bias, fresh.gate.weight))
+
+
+@PROJECTIONS
+def test_padding_among_condition_tokens_changes_nothing(projections: Literal["own", "shared"]) -> None:
+    made, (x, level, condition) = denoiser(projections=projections), inputs()
+    expected = made(x, level, condition)
+    hidden = ~condition.mask[..., None]
+    filled = Condition(condition.tokens.masked_fill(hidden, 50.0), condition.mask, condition.pooled)
+    longer = Condition(
+        functional.pad(condition.tokens, (0, 0, 0, 4), value=9.0), functional.pad(condition.mask, (0, 4)), condition.pooled
+    )
+    for other in (filled, longer):
+        torch.testing.assert_close(made(x, level, other), expected, rtol=1e-4, atol=1e-5)
+    for b in range(4):  # each task without any padding, on the path that has no mask
+        kept = condition.mask[b]
+        alone = Condition(condition.tokens[b : b + 1, kept], kept[kept][None], condition.pooled[b : b + 1])
+        torch.testing.assert_close(made(x[b : b + 1], level[b : b + 1], alone)[0], expected[b], rtol=1e-4, atol=1e-5)
+
+
+@SKIPS
+def test_the_output_depends_on_level_condition_and_every_token(skip: bool) -> None:
+    made, (x, level, condition) = denoiser(skip=skip), inputs()
+    before = made(x, level, condition)
+
+    def moved(after: Tensor) -> list[bool]:
+        return [bool((after[b] - before[b]).abs().max() > 1e-4) for b in range(4)]
+
+    assert moved(made(x, level + torch.tensor([0.1, 0, 0, 0]), condition)) == [True, False, False, False]
+    tokens = condition.tokens.clone()
+    tokens[1, 0] += 1
+    assert moved(made(x, level, Condition(tokens, condition.mask, condition.pooled))) == [False, True, False, False]
+    shifted = x.clone()
+    shifted[2, 0] += torch.arange(5.0)
+    after = made(shifted, level, condition)
+    assert moved(after) == [False, False, True, False]
+    assert ((after - before)[2].abs().amax(1) > 1e-5).all()  # attention has no mask: all tokens of that network
+
+
+def test_own_projections_tell_tokens_apart_and_shared_ones_are_the_same_for_all() -> None:
+    own, shared = denoiser(projections="own"), denoiser(projections="shared")
+    assert (own.enter.shape, own.leave.shape) == ((3, 5, 8), (3, 8, 5))  # eq. 5: a projection for each block
+    assert (shared.enter.shape, shared.leave.shape) == ((1, 5, 8), (1, 8, 5))
+    x, level, condition = inputs()
+    for made in (own, shared):  # without positions, biases and gates, only projections tell tokens apart
+        nn.init.zeros_(made.position)
+        nn.init.zeros_(made.leave_bias)
+        nn.init.constant_(made.gate.weight, 0.1)
+        nn.init.zeros_(made.gate.bias)
+        turned = made(x.flip(1), level, condition).flip(1)
+        equal = torch.allclose(turned, made(x, level, condition), atol=1e-5)
+        assert equal == (made is shared)
+
+
+def test_the_skip_is_a_gate_of_the_level_times_the_input() -> None:
+    made, (x, level, condition) = denoiser(), inputs()
+    for parameter in (made.leave, made.leave_bias):
+        nn.init.zeros_(parameter)
+    level = torch.tensor([0.2, 0.2, 0.2, 0.7])
+    out = made(x, level, condition)
+    gates = (out / x.where(LAYOUT.mask, torch.ones(()))).masked_fill(~LAYOUT.mask, 0)  # (B, N, D)
+    for n in range(3):
+        width = int(LAYOUT.mask[n].sum())
+        torch.testing.assert_close(gates[:3, n, :width], gates[0, n, 0].expand(3, width), rtol=1e-3, atol=1e-4)
+        assert abs(float(gates[3, n, 0] - gates[0, n, 0])) > 1e-3
+    made.skip = False
+    assert not made(x, level, condition).any()
+
+
+def test_a_width_that_heads_do_not_divide_is_an_error_of_the_user() -> None:
+    with pytest.raises(UserError) as caught:
+        denoiser(width=10, heads=4)
+    assert str(caught.value) == "denoiser 'prior-attention': width 10 is not a multiple of heads 4"
+
+
+def test_an_odd_width_works() -> None:
+    assert denoiser(width=9, heads=3)(*inputs()).shape == (4, 3, 5)

@@ -1,0 +1,272 @@
+"""The training loop stopped and gone on with, trained systems on disk, and networks on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wspace.conditioners.text_set import TextSet
+from wspace.denoisers.mlp import MLP
+from wspace.errors import Diverged, FileError, UserError
+from wspace.generators.diffusion import Diffusion
+from wspace.interfaces import Prompts
+from wspace.network import Network, check_classes
+from wspace.seeding import stream
+from wspace.settings import Train
+from wspace.stages.train import CHECKPOINT, _Loop
+from wspace.store import save_tensors
+from wspace.system import System
+from wspace.targets.clip_adapter import ClipAdapter
+from wspace.tasks import prompts_of
+from wspace.tokenizers.neuron import Neuron
+
+SPEC = ClipAdapter(2, feature_dim=3, text_dim=4).spec
+WEIGHTS = torch.randn(10, SPEC.size, generator=torch.Generator().manual_seed(0))
+CLASS_TEXTS = functional.normalize(torch.randn(6, 4, generator=torch.Generator().manual_seed(1)), dim=1)
+PROMPTS = prompts_of([(0, 1), (1, 2, 3), (3, 4), (0, 5), (2, 4, 5), (0, 3), (1, 4), (2, 5), (0, 2, 4), (1, 5)], CLASS_TEXTS)
+SETTINGS = Train(steps=6, batch=4, lr=1e-2, ema=0.9)
+
+
+def system_of(seed: int = 0, path: str = "ridge", width: int = 8, dropout: float = 0.0) -> System:
+    torch.manual_seed(seed)
+    tokenizer, conditioner = Neuron(spec=SPEC), TextSet(text_dim=4)
+    given = {"layout": tokenizer.layout, "pooled_width": conditioner.pooled_width}
+    denoiser = MLP(width, 1, **given)
+    if dropout:
+        denoiser.layers[0].append(nn.Dropout(dropout))  # type: ignore[operator]
+    system = System(tokenizer, conditioner, Diffusion(denoiser, path, **given))  # type: ignore[arg-type]
+    system.fit(WEIGHTS[:8], PROMPTS[:8], (WEIGHTS[8:], PROMPTS[8:]))
+    return system
+
+
+def steps(loop: _Loop, until: int) -> None:
+    while loop.step < until:
+        rng = stream(0, "train", loop.step)
+        rows = torch.randint(8, (4,), generator=rng)
+        loop.advance(WEIGHTS[rows], PROMPTS[rows], rng)
+
+
+def drawn(system: System, prompts: Prompts = PROMPTS) -> Tensor:
+    return system.eval().sample(prompts, stream(0, "draw"), steps=3, guidance=2.0, temperature=1.0)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_a_loop_stopped_and_resumed_leaves_the_bytes_of_one_that_was_not(tmp_path: Path, stop: int, dropout: float) -> None:
+    whole, first, second = (tmp_path / name for name in ("whole", "first", "second"))
+    for folder in (whole, first, second):
+        folder.mkdir()
+    torch.manual_seed(0)
+    uninterrupted = _Loop(system_of(dropout=dropout), SETTINGS, whole)
+    for until in (stop, 6):
+        steps(uninterrupted, until)
+        uninterrupted.keep_if_best(1.0 / until)
+
+    stopped = _Loop(system_of(dropout=dropout), SETTINGS, first)
+    steps(stopped, stop)
+    stopped.keep_if_best(1.0 / stop)
+    stopped.save()
+    resumed = _Loop(system_of(seed=1, dropout=dropout), SETTINGS, first)  # its own start must not matter
+    resumed.resume()
+    assert resumed.step == stop
+    torch.manual_seed(9)
+    steps(resumed, 6)
+    resumed.keep_if_best(1.0 / 6)
+
+    for loop in (uninterrupted, resumed):
+        loop.save()
+    assert (first / CHECKPOINT).read_bytes() == (whole / CHECKPOINT).read_bytes()
+    for loop in (uninterrupted, resumed):
+        loop.finish()
+    for name in ("generator.safetensors", "log.jsonl", "summary.json"):
+        assert (first / name).read_bytes() == (whole / name).read_bytes()
+    assert not (first / CHECKPOINT).exists()
+    assert [json.loads(line)["step"] for line in (first / "log.jsonl").read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.99])
+def test_a_truncated_checkpoint_is_ignored(tmp_path: Path, share: float) -> None:
+    loop = _Loop(system_of(), SETTINGS, tmp_path)
+    steps(loop, 2)
+    loop.save()
+    whole = (tmp_path / CHECKPOINT).read_bytes()
+    (tmp_path / CHECKPOINT).write_bytes(whole[: int(share * len(whole))])
+    fresh, untouched = _Loop(system_of(), SETTINGS, tmp_path), system_of().state_dict()
+    fresh.resume()
+    assert fresh.step == 0 and not fresh.log
+    assert all(torch.equal(value, untouched[name]) for name, value in fresh.system.state_dict().items())
+    fresh.save()  # and replaced
+    assert load_file(tmp_path / CHECKPOINT)
+
+
+def test_the_average_is_the_exponential_one_with_a_short_start(tmp_path: Path) -> None:
+    loop = _Loop(system_of(), Train(steps=20, lr=1e-2, ema=0.4), tmp_path)
+    expected = {name: p.detach().double().clone() for name, p in loop.parameters.items()}
+    decays = []
+    for n in range(1, 13):
+        steps(loop, n)
+        decays.append(min(0.4, n / (n + 10)))
+        for name, p in loop.parameters.items():
+            expected[name] = decays[-1] * expected[name] + (1 - decays[-1]) * p.detach().double()
+    assert 0.4 in decays and min(decays) < 0.1  # both sides of the minimum
+    for name, value in expected.items():
+        torch.testing.assert_close(loop.averaged[name].double(), value, rtol=1e-5, atol=1e-6)
+    own = {name: p.detach().clone() for name, p in loop.parameters.items()}
+    with loop.averaged_parameters():
+        assert not loop.system.training
+        assert all(torch.equal(p, loop.averaged[name]) for name, p in loop.parameters.items())
+    assert loop.system.training and all(torch.equal(p, own[name]) for name, p in loop.parameters.items())
+
+
+def test_the_best_average_is_the_one_kept(tmp_path: Path) -> None:
+    loop = _Loop(system_of(), SETTINGS, tmp_path)
+    kept = {}
+    for until, error in ((1, 0.9), (2, 0.3), (3, float("nan")), (4, 0.5)):
+        steps(loop, until)
+        loop.keep_if_best(error)
+        kept[until] = {name: value.clone() for name, value in loop.averaged.items()}
+    loop.finish()
+    left = load_file(tmp_path / "generator.safetensors")
+    assert loop.best_error == 0.3
+    assert all(torch.equal(left[name], value) for name, value in kept[2].items())
+
+
+def test_the_rate_warms_up_and_then_falls_to_zero(tmp_path: Path) -> None:
+    loop, rates = _Loop(system_of(), Train(steps=40, lr=1.0, warmup=0.1), tmp_path), []
+    for loop.step in range(40):
+        rates.append(loop._rate())
+    assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert rates[4:] == sorted(rates[4:], reverse=True) and 0 < rates[-1] < 0.01
+
+
+def test_a_loss_that_is_not_a_number_stops_the_training(tmp_path: Path) -> None:
+    loop = _Loop(system_of(), SETTINGS, tmp_path)
+    steps(loop, 1)
+    before = {name: p.detach().clone() for name, p in loop.parameters.items()}
+    with pytest.raises(Diverged) as caught:
+        loop.advance(WEIGHTS[:4] * float("nan"), PROMPTS[:4], stream(0))
+    assert str(caught.value) == "the loss is nan at step 1; lower train.lr, or train.clip"
+    assert all(torch.equal(p, before[name]) for name, p in loop.parameters.items())
+
+
+def test_training_leaves_the_global_random_state_alone(tmp_path: Path) -> None:
+    loop = _Loop(system_of(dropout=0.5), SETTINGS, tmp_path)
+    state = torch.random.get_rng_state()
+    steps(loop, 2)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+# ---------------------------------------------------------------- a trained system
+
+
+@pytest.mark.parametrize("path", ["ridge", "none"])
+def test_a_system_saved_and_loaded_draws_the_same_bytes(tmp_path: Path, path: str) -> None:
+    system, other, file = system_of(0, path), System.__new__(System), tmp_path / "generator.safetensors"
+    nn.init.normal_(system.generator.denoiser.leave.weight)  # type: ignore[union-attr, arg-type]
+    save_tensors(file, system.state_dict())
+    torch.manual_seed(5)
+    other = system_of(5, path)
+    for buffer in other.buffers():  # what a fresh system has not fitted
+        if buffer.is_floating_point() and buffer.shape != other.generator.alphas.shape:
+            buffer.zero_()
+    assert not torch.equal(drawn(other), drawn(system))
+    assert torch.equal(drawn(other.load(file)), drawn(system))
+
+
+def test_a_file_that_is_not_the_systems_is_an_error_of_the_user(tmp_path: Path) -> None:
+    file = tmp_path / "generator.safetensors"
+    with pytest.raises(FileError, match=f"{file}: not the trained generator of this recipe"):
+        system_of().load(file)
+    save_tensors(file, system_of(width=6).state_dict())
+    with pytest.raises(FileError, match="not the trained generator of this recipe"):
+        system_of().load(file)
+    file.write_bytes(file.read_bytes()[:-7])
+    with pytest.raises(FileError, match="not the trained generator of this recipe"):
+        system_of(width=6).load(file)
+
+
+def test_weights_that_are_not_finite_are_never_given_out() -> None:
+    system = system_of()
+    nn.init.constant_(system.generator.denoiser.leave.bias, float("inf"))  # type: ignore[union-attr, arg-type]
+    with pytest.raises(Diverged) as caught:
+        drawn(system)
+    assert str(caught.value) == (
+        "the generator made weights that are not finite numbers; train it longer or at a lower rate"
+    )
+
+
+# ---------------------------------------------------------------- one network
+
+
+def network() -> Network:
+    return Network(("otter", "café lamp"), {n: t[0] for n, t in SPEC.unflatten(WEIGHTS).items()}, "runs/nano")
+
+
+def message(file: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        Network.load(file, SPEC)
+    assert str(caught.value).startswith(f"{file}: ")
+    return str(caught.value)[len(f"{file}: ") :]
+
+
+def test_a_network_saved_and_loaded_is_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "head.safetensors"
+    network().save(file)
+    loaded = Network.load(file, SPEC)
+    assert (loaded.classes, loaded.origin) == (("otter", "café lamp"), "runs/nano")
+    assert torch.equal(SPEC.flatten(loaded.tensors), WEIGHTS[0])
+    assert [f.name for f in file.parent.iterdir()] == ["head.safetensors"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_network_of_another_precision_is_loaded_in_single(tmp_path: Path, dtype: torch.dtype) -> None:
+    head = network()
+    Network(head.classes, {n: t.to(dtype) for n, t in head.tensors.items()}).save(tmp_path / "head")
+    loaded = Network.load(tmp_path / "head", SPEC)
+    assert all(tensor.dtype == torch.float32 for tensor in loaded.tensors.values())
+    torch.testing.assert_close(SPEC.flatten(loaded.tensors), WEIGHTS[0], rtol=0.01, atol=0.01)
+
+
+def test_each_fault_of_a_network_file_has_its_message(tmp_path: Path) -> None:
+    file, head = tmp_path / "head.safetensors", network()
+    assert message(file) == "no such file"
+    assert message(tmp_path) == "no such file"
+    head.save(file)
+    whole = file.read_bytes()
+    for content in (b"", b"not tensors", whole[:20], whole[:-3], whole[: len(whole) // 2]):
+        file.write_bytes(content)
+        assert message(file) == "truncated, or not a safetensors file"
+    Network(head.classes, head.tensors | {"w1": torch.zeros(2, 3)}).save(file)
+    assert message(file) == "w1 has shape (2, 3); this target needs (3, 2)"
+    Network(head.classes, {"w1": torch.zeros(3, 2)}).save(file)
+    assert message(file) == "holds tensors w1; this target has w1, b1, w2, b2"
+    Network(head.classes, head.tensors | {"b2": torch.tensor([0, 0, float("nan"), 0])}).save(file)
+    assert message(file) == "b2 holds values that are not finite numbers"
+    Network(head.classes, head.tensors | {"b2": torch.full((4,), 1e300, dtype=torch.float64)}).save(file)
+    assert message(file) == "b2 holds values that are not finite numbers"
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, *({"classes": c} for c in ("{", "10", '"ab"', "null", "[1, 2]"))])
+def test_a_file_without_a_list_of_classes_says_so(tmp_path: Path, metadata: dict[str, str] | None) -> None:
+    save_file(network().tensors, tmp_path / "head", metadata)
+    assert message(tmp_path / "head") == "does not say its classes; `wspace generate` writes files that do"
+
+
+def test_class_names_are_trimmed_and_must_be_two_different_ones() -> None:
+    assert check_classes([" otter ", "table   lamp"]) == ("otter", "table lamp")
+    for classes, said in {
+        (): 'no classes: name two or more, as in --classes "otter, lamp, crab"',
+        ("", " "): 'no classes: name two or more, as in --classes "otter, lamp, crab"',
+        ("otter", ""): "one of the class names is empty",
+        ("otter", "lamp", " otter"): "the class 'otter' is named twice",
+        ("otter",): "one class ('otter') leaves nothing to tell apart: name two or more",
+    }.items():
+        with pytest.raises(UserError) as caught:
+            check_classes(classes)
+        assert str(caught.value) == said
