@@ -353,7 +353,7 @@ def correlated(count: int, seed: int, noise: float) -> tuple[Tensor, Condition]:
 
 
 @pytest.mark.parametrize("noise", [0.01, 3.0])
-def test_the_ridge_path_is_least_squares_with_the_penalty_best_on_held_out_tasks(noise: float) -> None:
+def test_the_linear_path_starts_as_least_squares_with_the_penalty_best_on_held_out_tasks(noise: float) -> None:
     (tokens, condition), (others, asked) = correlated(12, 2, noise), correlated(6, 3, noise)
     generator = diffusion(path="linear")
     generator.fit(tokens, condition, (others, asked))
@@ -366,28 +366,44 @@ def test_the_ridge_path_is_least_squares_with_the_penalty_best_on_held_out_tasks
     best = min(errors, key=errors.__getitem__)
     weight, bias = naive_ridge(x, y, best)
     expected = (asked.pooled.double().numpy() @ weight + bias).reshape(6, *MASK.shape)
-    np.testing.assert_allclose(generator.along_path(asked).numpy(), expected, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(generator.typical(asked).detach().numpy(), expected, rtol=1e-3, atol=1e-3)
+    assert torch.equal(generator.line_weight, generator.path_weight) and torch.equal(generator.line_bias, generator.path_bias)
     assert float(generator.spread) == pytest.approx(errors[best] ** 0.5, rel=1e-3)
     assert min(errors.values()) < 0.9 * max(errors.values())  # the choice matters
 
 
-def test_diffusion_works_on_what_the_path_leaves_over_its_spread() -> None:
+def test_diffusion_works_on_what_the_line_leaves_over_its_spread_about_the_path() -> None:
     (tokens, condition), held_out = correlated(12, 2, 0.5), correlated(6, 3, 0.5)
-    denoiser = Given(torch.zeros(MASK.shape))
-    generator = diffusion(denoiser, path="linear", prediction="x0", dropout=1.0)
+    generator = diffusion(Given(torch.zeros(MASK.shape)), path="linear", prediction="x0", dropout=1.0)
     generator.fit(tokens, condition, held_out)
+    line = generator.typical(condition).detach()
+    nn.init.normal_(generator.path_weight)  # a task loss moves the path; what is diffused stays about the line
     loss, _ = generator.loss(Pairs(tokens, condition, null_of(condition)), seeded(0))
-    left = (tokens - generator.along_path(condition)) / generator.spread
+    left = (tokens - line) / generator.spread
     assert float(loss.detach()) == pytest.approx(float(left[:, MASK].square().mean()), rel=1e-4)
+    path = generator.typical(condition).detach()
+    assert (path - line).abs().max() > 0.5
     drawn = generator.sample(condition, null_of(condition), steps=3, guidance=1.0, temperature=1.0, rng=seeded(0))
-    torch.testing.assert_close(drawn, generator.along_path(condition))
+    torch.testing.assert_close(drawn, path)
+
+
+def test_the_task_loss_trains_the_path_and_the_weight_loss_leaves_it_alone() -> None:
+    (tokens, condition), held_out = correlated(12, 2, 0.5), correlated(6, 3, 0.5)
+    generator = diffusion(MLP(8, 1, layout=TokenLayout(MASK), pooled_width=WIDTH), path="linear")
+    generator.fit(tokens, condition, held_out)
+    own = generator.task_parameters()
+    generator.loss(Pairs(tokens, condition, null_of(condition)), seeded(0))[0].backward()
+    assert all(p.grad is None for p in own)
+    generator.typical(condition).square().sum().backward()
+    assert len(own) == 2 and all(p.grad is not None and p.grad.any() for p in own)
+    assert diffusion(path="none").task_parameters() == []
 
 
 def test_without_a_path_nothing_is_fitted() -> None:
     (tokens, condition), held_out = correlated(12, 2, 0.5), correlated(6, 3, 0.5)
     generator = diffusion(path="none")
     generator.fit(tokens, condition, held_out)
-    assert not generator.along_path(condition).any() and generator.along_path(condition).shape == tokens.shape
+    assert not generator.typical(condition).any() and generator.typical(condition).shape == tokens.shape
     assert float(generator.spread) == 1
 
 

@@ -294,15 +294,15 @@ def test_without_a_network_pretrained_weights_are_refused_at_once(hub_cache: Pat
         TimmBackbone(device=CPU)
     assert str(caught.value) == (
         "backbone 'timm' resnet18: its pretrained weights (timm/resnet18.a1_in1k) are not in the cache "
-        f"{hub_cache} and there is no network: connect once, point HF_HOME to a cache that has them, give 'file: PATH', "
-        "or set 'pretrained: false'"
+        f"{hub_cache} and there is no network: connect once, point HF_HOME to a cache that has them, "
+        "give 'file: PATH', or set 'pretrained: false'"
     )
     for kind, cls in (("backbone", OpenClipBackbone), ("text", OpenClipText)):
         with pytest.raises(MissingWeights) as caught:
             cls(device=CPU)
         assert str(caught.value) == (
-            f"{kind} 'open_clip' ViT-B-32: its pretrained weights (timm/vit_base_patch32_clip_224.openai) are "
-            f"not in the cache {hub_cache} and there is no network: connect once, "
+            f"{kind} 'open_clip' ViT-B-32: its pretrained weights (timm/vit_base_patch32_clip_224.openai) "
+            f"are not in the cache {hub_cache} and there is no network: connect once, "
             "point HF_HOME to a cache that has them, give 'file: PATH', or set 'pretrained: null'"
         )
     assert time.monotonic() - started < 3

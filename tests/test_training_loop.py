@@ -18,8 +18,8 @@ from wspace.generators.diffusion import Diffusion
 from wspace.interfaces import Prompts
 from wspace.network import Network, check_classes
 from wspace.seeding import stream
-from wspace.settings import Train
-from wspace.stages.train import CHECKPOINT, _Loop
+from wspace.settings import TaskLoss, Train
+from wspace.stages.train import _Loop
 from wspace.store import save_tensors
 from wspace.system import System
 from wspace.targets.clip_adapter import ClipAdapter
@@ -33,7 +33,7 @@ PROMPTS = prompts_of([(0, 1), (1, 2, 3), (3, 4), (0, 5), (2, 4, 5), (0, 3), (1, 
 SETTINGS = Train(steps=6, batch=4, lr=1e-2, ema=0.9)
 
 
-def system_of(seed: int = 0, path: str = "ridge", width: int = 8, dropout: float = 0.0) -> System:
+def system_of(seed: int = 0, path: str = "linear", width: int = 8, dropout: float = 0.0, fitted: bool = True) -> System:
     torch.manual_seed(seed)
     tokenizer, conditioner = Neuron(spec=SPEC), TextSet(text_dim=4)
     given = {"layout": tokenizer.layout, "pooled_width": conditioner.pooled_width}
@@ -41,15 +41,26 @@ def system_of(seed: int = 0, path: str = "ridge", width: int = 8, dropout: float
     if dropout:
         denoiser.layers[0].append(nn.Dropout(dropout))  # type: ignore[operator]
     system = System(tokenizer, conditioner, Diffusion(denoiser, path, **given))  # type: ignore[arg-type]
-    system.fit(WEIGHTS[:8], PROMPTS[:8], (WEIGHTS[8:], PROMPTS[8:]))
+    if fitted:
+        system.fit(WEIGHTS[:8], PROMPTS[:8], (WEIGHTS[8:], PROMPTS[8:]))
     return system
+
+
+def loop_of(folder: Path, settings: Train | TaskLoss = SETTINGS, seed: int = 0, dropout: float = 0.0) -> _Loop:
+    """All parameters but those of a task loss, as in the last phase of training."""
+    system = system_of(seed, dropout=dropout).eval()  # as the phase before leaves it
+    own = system.generator.task_parameters()
+    others = [p for p in system.parameters() if all(p is not t for t in own)]
+    return _Loop(system, settings, folder / "train.checkpoint.safetensors", others)
 
 
 def steps(loop: _Loop, until: int) -> None:
     while loop.step < until:
         rng = stream(0, "train", loop.step)
         rows = torch.randint(8, (4,), generator=rng)
-        loop.advance(WEIGHTS[rows], PROMPTS[rows], rng)
+        with torch.random.fork_rng([]):
+            torch.manual_seed(rng.initial_seed())
+            loop.advance(*loop.system.loss(WEIGHTS[rows], PROMPTS[rows], rng))
 
 
 def drawn(system: System, prompts: Prompts = PROMPTS) -> Tensor:
@@ -59,54 +70,54 @@ def drawn(system: System, prompts: Prompts = PROMPTS) -> Tensor:
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 @pytest.mark.parametrize("stop", [1, 3, 5])
 def test_a_loop_stopped_and_resumed_leaves_the_bytes_of_one_that_was_not(tmp_path: Path, stop: int, dropout: float) -> None:
-    whole, first, second = (tmp_path / name for name in ("whole", "first", "second"))
-    for folder in (whole, first, second):
-        folder.mkdir()
-    torch.manual_seed(0)
-    uninterrupted = _Loop(system_of(dropout=dropout), SETTINGS, whole)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    uninterrupted = loop_of(whole, dropout=dropout)
     for until in (stop, 6):
         steps(uninterrupted, until)
-        uninterrupted.keep_if_best(1.0 / until)
+        with uninterrupted.averaged_parameters():
+            drawn(uninterrupted.system)
+        uninterrupted.keep_if_best(0.1 * until)
 
-    stopped = _Loop(system_of(dropout=dropout), SETTINGS, first)
+    stopped = loop_of(parts, dropout=dropout)
     steps(stopped, stop)
-    stopped.keep_if_best(1.0 / stop)
+    stopped.keep_if_best(0.1 * stop)
     stopped.save()
-    resumed = _Loop(system_of(seed=1, dropout=dropout), SETTINGS, first)  # its own start must not matter
+    resumed = loop_of(parts, seed=1, dropout=dropout)  # its own start must not matter
     resumed.resume()
-    assert resumed.step == stop
-    torch.manual_seed(9)
+    assert resumed.step == stop and resumed.best_accuracy == 0.1 * stop
     steps(resumed, 6)
-    resumed.keep_if_best(1.0 / 6)
+    resumed.keep_if_best(0.1 * 6)
 
     for loop in (uninterrupted, resumed):
         loop.save()
-    assert (first / CHECKPOINT).read_bytes() == (whole / CHECKPOINT).read_bytes()
-    for loop in (uninterrupted, resumed):
-        loop.finish()
-    for name in ("generator.safetensors", "log.jsonl", "summary.json"):
-        assert (first / name).read_bytes() == (whole / name).read_bytes()
-    assert not (first / CHECKPOINT).exists()
-    assert [json.loads(line)["step"] for line in (first / "log.jsonl").read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
+    assert resumed.checkpoint.read_bytes() == uninterrupted.checkpoint.read_bytes()
+    assert resumed.finish() == uninterrupted.finish()
+    assert [entry["step"] for entry in resumed.log] == [1, 2, 3, 4, 5, 6]
+    for loop, folder in ((uninterrupted, whole), (resumed, parts)):
+        assert not loop.system.training
+        save_tensors(folder / "generator.safetensors", loop.system.state_dict())
+    assert (parts / "generator.safetensors").read_bytes() == (whole / "generator.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.99])
 def test_a_truncated_checkpoint_is_ignored(tmp_path: Path, share: float) -> None:
-    loop = _Loop(system_of(), SETTINGS, tmp_path)
+    loop = loop_of(tmp_path)
     steps(loop, 2)
     loop.save()
-    whole = (tmp_path / CHECKPOINT).read_bytes()
-    (tmp_path / CHECKPOINT).write_bytes(whole[: int(share * len(whole))])
-    fresh, untouched = _Loop(system_of(), SETTINGS, tmp_path), system_of().state_dict()
+    whole = loop.checkpoint.read_bytes()
+    loop.checkpoint.write_bytes(whole[: int(share * len(whole))])
+    fresh, untouched = loop_of(tmp_path), system_of().state_dict()
     fresh.resume()
     assert fresh.step == 0 and not fresh.log
     assert all(torch.equal(value, untouched[name]) for name, value in fresh.system.state_dict().items())
     fresh.save()  # and replaced
-    assert load_file(tmp_path / CHECKPOINT)
+    assert load_file(fresh.checkpoint)
 
 
 def test_the_average_is_the_exponential_one_with_a_short_start(tmp_path: Path) -> None:
-    loop = _Loop(system_of(), Train(steps=20, lr=1e-2, ema=0.4), tmp_path)
+    loop = loop_of(tmp_path, Train(steps=20, lr=1e-2, ema=0.4))
     expected = {name: p.detach().double().clone() for name, p in loop.parameters.items()}
     decays = []
     for n in range(1, 13):
@@ -125,58 +136,56 @@ def test_the_average_is_the_exponential_one_with_a_short_start(tmp_path: Path) -
 
 
 def test_the_best_average_is_the_one_kept(tmp_path: Path) -> None:
-    loop = _Loop(system_of(), SETTINGS, tmp_path)
-    kept = {}
-    for until, error in ((1, 0.9), (2, 0.3), (3, float("nan")), (4, 0.5)):
+    loop, kept = loop_of(tmp_path), {}
+    for until, accuracy in ((1, 0.2), (2, 0.7), (3, float("nan")), (4, 0.5)):
         steps(loop, until)
-        loop.keep_if_best(error)
+        loop.keep_if_best(accuracy)
         kept[until] = {name: value.clone() for name, value in loop.averaged.items()}
-    loop.finish()
-    left = load_file(tmp_path / "generator.safetensors")
-    assert loop.best_error == 0.3
-    assert all(torch.equal(left[name], value) for name, value in kept[2].items())
+    log = loop.finish()
+    assert loop.best_accuracy == 0.7 and log[1]["validation_accuracy"] == 0.7
+    assert all(torch.equal(p, kept[2][name]) for name, p in loop.parameters.items())
+    assert not torch.equal(kept[2]["generator.denoiser.leave.weight"], kept[4]["generator.denoiser.leave.weight"])
+
+
+def test_a_loop_moves_its_own_parameters_alone(tmp_path: Path) -> None:
+    loop = loop_of(tmp_path)
+    before = {name: p.detach().clone() for name, p in loop.system.named_parameters()}
+    steps(loop, 3)
+    for name, p in loop.system.named_parameters():
+        assert torch.equal(p, before[name]) == (name not in loop.parameters), name
+    assert set(before) - set(loop.parameters) == {"generator.path_weight", "generator.path_bias"}
 
 
 def test_the_rate_warms_up_and_then_falls_to_zero(tmp_path: Path) -> None:
-    loop, rates = _Loop(system_of(), Train(steps=40, lr=1.0, warmup=0.1), tmp_path), []
+    loop, rates = loop_of(tmp_path, Train(steps=40, lr=1.0, warmup=0.1)), []
     for loop.step in range(40):
         rates.append(loop._rate())
     assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert rates[4:] == sorted(rates[4:], reverse=True) and 0 < rates[-1] < 0.01
 
 
-def test_a_loss_that_is_not_a_number_stops_the_training(tmp_path: Path) -> None:
-    loop = _Loop(system_of(), SETTINGS, tmp_path)
+@pytest.mark.parametrize(("settings", "section"), [(SETTINGS, "train"), (TaskLoss(steps=6), "task_loss")])
+def test_a_loss_that_is_not_a_number_stops_the_training(tmp_path: Path, settings: Train | TaskLoss, section: str) -> None:
+    loop = loop_of(tmp_path, settings)
     steps(loop, 1)
     before = {name: p.detach().clone() for name, p in loop.parameters.items()}
     with pytest.raises(Diverged) as caught:
-        loop.advance(WEIGHTS[:4] * float("nan"), PROMPTS[:4], stream(0))
-    assert str(caught.value) == "the loss is nan at step 1; lower train.lr, or train.clip"
+        loop.advance(*loop.system.loss(WEIGHTS[:4] * float("nan"), PROMPTS[:4], stream(0)))
+    assert str(caught.value) == f"the loss is nan at step 1; lower {section}.lr, or {section}.clip"
     assert all(torch.equal(p, before[name]) for name, p in loop.parameters.items())
-
-
-def test_training_leaves_the_global_random_state_alone(tmp_path: Path) -> None:
-    loop = _Loop(system_of(dropout=0.5), SETTINGS, tmp_path)
-    state = torch.random.get_rng_state()
-    steps(loop, 2)
-    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 # ---------------------------------------------------------------- a trained system
 
 
-@pytest.mark.parametrize("path", ["ridge", "none"])
+@pytest.mark.parametrize("path", ["linear", "none"])
 def test_a_system_saved_and_loaded_draws_the_same_bytes(tmp_path: Path, path: str) -> None:
-    system, other, file = system_of(0, path), System.__new__(System), tmp_path / "generator.safetensors"
+    system, fresh, file = system_of(0, path), system_of(5, path, fitted=False), tmp_path / "generator.safetensors"
     nn.init.normal_(system.generator.denoiser.leave.weight)  # type: ignore[union-attr, arg-type]
     save_tensors(file, system.state_dict())
-    torch.manual_seed(5)
-    other = system_of(5, path)
-    for buffer in other.buffers():  # what a fresh system has not fitted
-        if buffer.is_floating_point() and buffer.shape != other.generator.alphas.shape:
-            buffer.zero_()
-    assert not torch.equal(drawn(other), drawn(system))
-    assert torch.equal(drawn(other.load(file)), drawn(system))
+    assert not torch.equal(drawn(fresh), drawn(system))
+    assert torch.equal(drawn(fresh.load(file)), drawn(system))
+    assert not fresh.training
 
 
 def test_a_file_that_is_not_the_systems_is_an_error_of_the_user(tmp_path: Path) -> None:

@@ -104,6 +104,23 @@ def check(
     print(dump(bound.filled) if fill else f"{bound.file}: no problems", end="" if fill else "\n")
 
 
+@app.command()
+def plan(recipe: Recipe, settings: Settings = None, as_json: Json = False, plugin: PluginFiles = None) -> None:
+    """Tokens, parameters, memory, disk and time of each stage, before anything runs."""
+    bound = _bind(recipe, settings, plugin)
+    from wspace.plan import plan as make_plan
+
+    made = make_plan(bound)
+    if as_json:
+        print(json.dumps(made))
+        return
+    print(f"{made['weights']:,} weights as {made['tokens']} tokens of {made['token_width']} values")
+    print(f"{made['parameters']:,} parameters to train; the backbone takes {made['images_per_second']:.0f} images a second")
+    for stage in made["stages"]:
+        memory, disk = stage["memory"] / 2**30, stage["disk"] / 2**30
+        print(f"{stage['stage']:9} {memory:5.1f} GiB of memory, {disk:5.2f} GiB of disk, {stage['seconds'] / 60:6.1f} min")
+
+
 @app.command("list")
 def list_components(
     kind: Annotated[str | None, typer.Argument(help="A kind; all of them if none.")] = None, plugin: PluginFiles = None
@@ -242,6 +259,32 @@ def predict(run: RunFolder, head: Path, images: list[Path], as_json: Json = Fals
     else:
         for p in predictions:
             print(f"{p.picture}: {p.best} ({max(p.probabilities):.0%})")
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="zoo: networks trained together against a loop over networks.")],
+    recipe: Annotated[str, typer.Option(help="Whose data and target.")] = "t2w",
+    settings: Settings = None,
+    heads: Annotated[int, typer.Option(min=1)] = 64,
+    steps: Annotated[int, typer.Option(min=1)] = 60,
+    as_json: Json = False,
+    plugin: PluginFiles = None,
+) -> None:
+    """Measure a ratio that the documentation claims."""
+    from wspace.errors import UserError
+
+    if name != "zoo":
+        raise UserError(f"no benchmark {name!r}. Known: zoo")
+    bound = _bind(recipe, settings, plugin)
+    from wspace.benchmarks import zoo
+    from wspace.progress import for_terminal
+
+    result = zoo(bound, for_terminal(), heads, steps)
+    if as_json:
+        print(json.dumps(result))
+    else:
+        print(f"{result['heads']} heads, {result['steps']} steps: {result['speedup']:.1f} x as fast as a loop over heads")
 
 
 def _print_report(run: Path) -> None:

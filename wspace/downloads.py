@@ -225,7 +225,7 @@ def fingerprint_of(state: Mapping[str, Tensor], *facts: object) -> str:
     digest = hashlib.sha256(repr(facts).encode())
     for name, tensor in state.items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import open_clip
 import torch
 from annotated_types import Ge
-from torch import Tensor, nn
+from torch import Tensor
 
 from wspace.backbones.timm import ImageEncoder, first_misfit, freeze, precision_for
 from wspace.downloads import (
@@ -32,7 +32,7 @@ from wspace.interfaces import Backbone
 
 def build(
     kind: str, model: str, pretrained: str | None, file: Path | None, seed: int
-) -> tuple[nn.Module, dict[str, Any]]:
+) -> tuple[Any, dict[str, Any]]:
     """An open_clip model on the CPU, and what is known of its weights: mean, std, quick_gelu.
 
     `pretrained` says which weights, `file` where they are; without both they come from `seed`.
@@ -90,7 +90,7 @@ def _downloaded(who: str, tag: dict[str, Any]) -> Path:
     return find_or_download(source, who, "give 'file: PATH', or set 'pretrained: null'")
 
 
-def _load(network: nn.Module, file: Path, model: str) -> None:
+def _load(network: Any, file: Path, model: str) -> None:
     try:
         with quiet():
             open_clip.load_checkpoint(network, str(file), strict=True, weights_only=True)
@@ -136,7 +136,7 @@ class OpenClipBackbone(Backbone):
         device: torch.device,
     ):
         network, tag = build("backbone", model, pretrained, file, seed)
-        visual = freeze(network.visual, device)
+        visual: Any = freeze(network.visual, device)
 
         def features(x: Tensor) -> Tensor:
             y = visual(x)

@@ -13,6 +13,8 @@ import numpy as np
 import timm
 import torch
 from annotated_types import Ge
+from timm.data import resolve_model_data_config
+from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
 from wspace.backbones.pixels import prepare
@@ -81,10 +83,15 @@ def precision_for(
 
 
 def freeze(model: nn.Module, device: torch.device) -> nn.Module:
-    return model.eval().requires_grad_(False).to(device=device, memory_format=torch.channels_last)
+    return model.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
 
 
 # ---------------------------------------------------------------- timm
+
+
+def config_of(model: str) -> PretrainedCfg:
+    """timm's description of a model's weights and input; its defaults where there is none."""
+    return timm.get_pretrained_cfg(model) or PretrainedCfg()
 
 
 def build(
@@ -110,7 +117,7 @@ def build(
     tagged = timm.list_pretrained(f"{name}.*")
     if tag and model not in tagged:
         raise UnknownComponent(f"backbone 'timm': timm has no weights {model!r}{nearest(model, tagged)}")
-    config = timm.get_pretrained_cfg(model)
+    config = config_of(model)
     options: dict[str, Any] = {"img_size": size} if size is not None and config.fixed_input_size else {}
     try:
         if package is not None:
@@ -124,7 +131,7 @@ def build(
         if not classifier:
             options["num_classes"] = 0
         with seeded(seed):
-            built = timm.create_model(model, **options)
+            built: Any = timm.create_model(model, **options)
         built.pretrained_cfg.pop("state_dict", None)  # a second copy of all weights
         return built
     except TypeError as error:
@@ -136,7 +143,7 @@ def build(
         raise
 
 
-def _downloaded(model: str, config: Any) -> dict[str, Any]:
+def _downloaded(model: str, config: PretrainedCfg) -> dict[str, Any]:
     """What to change in timm's own configuration so that it reads the file found or downloaded."""
     who = f"backbone 'timm' {model}"
     if config.hf_hub_id:
@@ -185,7 +192,7 @@ def _from_state(
     model: str, state: dict[str, Tensor], origin: str, options: dict[str, Any], seed: int, classifier: bool
 ) -> nn.Module:
     """timm with these weights, every one of them used. Raises FileError."""
-    config = timm.get_pretrained_cfg(model)
+    config = config_of(model)
     heads = [config.classifier] if isinstance(config.classifier, str) else list(config.classifier or ())
     rows = [len(state[f"{h}.weight"]) for h in [*heads, "head", "fc", "classifier"] if f"{h}.weight" in state]
     misfit: Exception | None = None
@@ -194,7 +201,7 @@ def _from_state(
         overlay = {"state_dict": dict(state), "num_classes": classes, "label_offset": 0, "custom_load": False}
         try:
             with seeded(seed):
-                built = timm.create_model(
+                built: Any = timm.create_model(
                     model, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=classes, **options
                 )
         except (RuntimeError, KeyError, IndexError, ValueError) as error:
@@ -236,9 +243,9 @@ class TimmBackbone(Backbone):
         device: torch.device,
     ):
         network = freeze(build(model, pretrained, file, package, size, seed), device)
-        config: dict[str, Any] = timm.data.resolve_model_data_config(network)
+        config: dict[str, Any] = resolve_model_data_config(network)
         native = config["input_size"][-1]
-        fixed = timm.get_pretrained_cfg(model).fixed_input_size
+        fixed = config_of(model).fixed_input_size
         resize = size if size is not None else native if fixed else None
         used = precision_for(precision, device)
         self._encode = ImageEncoder(network, config["mean"], config["std"], resize, batch, used, device)

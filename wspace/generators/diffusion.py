@@ -14,6 +14,7 @@ from wspace.ridge import PENALTIES, Ridge
 
 CLEAN = -1  # below the lowest level
 
+
 class Diffusion(Generator):
     """DDPM (Ho et al., 2020; T2W, eq. 6-9) on x = (tokens - line(condition)) / spread; draws are path(condition) + spread * x.
 
@@ -60,6 +61,7 @@ class Diffusion(Generator):
         self.path_bias = nn.Parameter(torch.zeros(values if inputs else 0))
         self.register_buffer("spread", torch.ones(()))
 
+    @torch.no_grad()
     def fit(self, tokens: Tensor, condition: Condition, held_out: tuple[Tensor, Condition]) -> None:
         if self.path == "none":
             return

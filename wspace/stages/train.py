@@ -168,7 +168,7 @@ class _Loop:
     def __init__(
         self, system: System, settings: Train | TaskLoss, checkpoint: Path, parameters: Sequence[nn.Parameter]
     ):
-        self.system, self.settings, self.checkpoint = system, settings, checkpoint
+        self.system, self.settings, self.checkpoint = system.train(), settings, checkpoint
         self.step, self.best_accuracy, self.log = 0, -inf, list[dict[str, Any]]()
         self.parameters = {
             name: p for name, p in system.named_parameters() if any(p is trained for trained in parameters)
@@ -184,7 +184,8 @@ class _Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * self._rate()
         if not torch.isfinite(loss):
-            raise Diverged(f"the loss is {float(loss)} at step {self.step}; lower train.lr, or train.clip")
+            section = "task_loss" if isinstance(self.settings, TaskLoss) else "train"
+            raise Diverged(f"the loss is {float(loss)} at step {self.step}; lower {section}.lr, or {section}.clip")
         self.optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.clip)

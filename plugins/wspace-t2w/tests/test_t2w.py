@@ -197,7 +197,7 @@ def test_the_skip_is_a_gate_of_the_level_times_the_input() -> None:
     for parameter in (made.leave, made.leave_bias):
         nn.init.zeros_(parameter)
     level = torch.tensor([0.2, 0.2, 0.2, 0.7])
-    out = made(x, level, condition)
+    out = made(x, level, condition).detach()
     gates = (out / x.where(LAYOUT.mask, torch.ones(()))).masked_fill(~LAYOUT.mask, 0)  # (B, N, D)
     for n in range(3):
         width = int(LAYOUT.mask[n].sum())

@@ -1,0 +1,10 @@
+.PHONY: check format
+check:
+	uv run ruff format --check .
+	uv run ruff check .
+	uv run pyright
+	uv run pytest
+
+format:
+	uv run ruff format .
+	uv run ruff check --fix .

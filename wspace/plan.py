@@ -1,0 +1,102 @@
+"""What a recipe will take, before it runs: shapes exactly, memory and disk by count, time by trying a few steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from wspace.bind import BoundRecipe
+from wspace.features import Pool
+from wspace.fitting import Schedule, fit
+from wspace.progress import Progress
+from wspace.seeding import stream
+from wspace.system import System
+from wspace.tasks import Task, prompts_of
+from wspace.workbench import Workbench
+
+FLOAT = 4  # bytes
+TORCH = 600 * 2**20  # what python, torch and the encoders take before any data
+ADAM = 4  # copies of a parameter while it is trained: itself, gradient, two moments
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    stage: str
+    memory: int  # bytes, at the most
+    disk: int  # bytes left behind
+    seconds: float
+
+
+def plan(recipe: BoundRecipe) -> dict[str, Any]:
+    """Tokens, parameters, and memory, disk and time of each stage. Builds the encoders; reads no data set.
+
+    Time is that of a few steps on random numbers, on this machine, as busy as it is now. Opponents stop when validation
+    images say so, so theirs is a bound.
+    """
+    bench = Workbench(recipe, Progress())
+    target, settings, opponents = bench.target, recipe.zoo, recipe.opponents
+    size, features = target.spec.size, bench.backbone.dim
+    system = System.build(recipe, target.spec, bench.text.dim)
+    trained = sum(p.numel() for p in system.parameters())
+    state = sum(t.numel() for t in system.state_dict().values())
+    layout = system.tokenizer.layout
+
+    classes, rng = recipe.tasks.classes[1], stream(0, "plan")
+    pool = Pool.of(torch.randn(4 * classes, features, generator=rng), torch.arange(4 * classes) % classes, classes)
+    texts = torch.nn.functional.normalize(torch.randn(classes, bench.text.dim, generator=rng), dim=1)
+    task: Task = tuple(range(classes))
+
+    def fitting(heads: int, steps: int) -> float:
+        schedule = Schedule(steps, settings.batch, settings.lr)
+        start = target.init(1, rng).expand(heads, -1)
+        return _seconds(lambda: fit(target, start, [task] * heads, pool, texts, schedule, rng)) / (heads * steps)
+
+    a_head_step = fitting(settings.together, 4)
+    prompts = prompts_of([task] * recipe.train.batch, texts)
+    some = target.init(8, rng)
+    system.fit(some, prompts[:8], (some, prompts[:8]))
+    a_step = _seconds(lambda: system.loss(target.init(recipe.train.batch, rng), prompts, rng)[0].backward())
+    a_sample = _seconds(lambda: system.sample(prompts, rng, steps=2, guidance=1.0, temperature=0.0)) / 2
+    side = recipe.dataset.arguments.get("size", 96)
+    an_image = _seconds(lambda: bench.backbone.encode(np.zeros((64, side, side, 3), np.uint8))) / 64
+
+    seen, scored = recipe.tasks.seen, 2 * recipe.tasks.evaluate
+    oracle_steps = opponents.steps * (scored + 48 * len(opponents.rates))
+    zoo_bytes = seen * size * FLOAT
+    group = settings.together * (size * (ADAM + 2) + 2 * settings.batch * features) * FLOAT
+    closed = 2 * zoo_bytes + 2 * state * FLOAT
+    loop = zoo_bytes + (trained * (ADAM + 2) + state) * FLOAT
+    task_steps = recipe.task_loss.steps * recipe.task_loss.batch * recipe.task_loss.images / settings.batch
+    stages = [
+        StagePlan("zoo", TORCH + group, zoo_bytes + scored * size * FLOAT, a_head_step * (seen * settings.steps + oracle_steps)),
+        StagePlan("train", TORCH + max(closed, loop), state * FLOAT, recipe.train.steps * a_step + task_steps * a_head_step),
+        StagePlan(
+            "generate",
+            TORCH + state * FLOAT,
+            2 * scored * size * FLOAT,
+            2 * scored / recipe.train.batch * recipe.generate.steps * a_sample,
+        ),
+        StagePlan("evaluate", TORCH + 2 * zoo_bytes + 10 * scored * size * FLOAT, 0, scored * 0.03),
+    ]
+    return {
+        "recipe": recipe.name,
+        "weights": size,
+        "tokens": layout.count,
+        "token_width": layout.width,
+        "parameters": trained,
+        "images_per_second": 1 / an_image,
+        "stages": [asdict(stage) for stage in stages],
+    }
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    """The second time round: the first warms caches."""
+    work()
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
