@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,7 @@ def naive_betas(schedule: str, levels: int) -> list[float]:
     if schedule == "linear":
         return np.linspace(1e-4 * 1000 / levels, min(0.02 * 1000 / levels, 0.999), levels).tolist()
     curve = [np.cos((t / levels + 0.008) / 1.008 * np.pi / 2) ** 2 for t in range(levels + 1)]
-    return [min(1 - after / before, 0.999) for before, after in zip(curve, curve[1:], strict=False)]
+    return [min(1 - after / before, 0.999) for before, after in pairwise(curve)]
 
 
 @pytest.mark.parametrize("levels", [10, 100, 1000])
@@ -207,10 +208,14 @@ def test_thirty_steps_on_eight_networks_lower_the_loss() -> None:
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
-def test_ddpm_at_temperature_one_is_diffusers_ddpm_with_the_same_noise(schedule: str, prediction: str) -> None:
+def test_ddpm_at_temperature_one_is_diffusers_ddpm_with_the_same_noise(
+    schedule: str, prediction: str
+) -> None:
     levels, steps, count = 1000, 8, 3
     denoiser, condition = Fixed(), condition_of(count)
-    drawn = draw(diffusion(denoiser, prediction=prediction, schedule=schedule, sampler="ddpm"), count, steps=steps)
+    drawn = draw(
+        diffusion(denoiser, prediction=prediction, schedule=schedule, sampler="ddpm"), count, steps=steps
+    )
 
     reference = DDPMScheduler(
         levels,
@@ -274,7 +279,9 @@ def test_a_denoiser_that_knows_the_answer_is_followed_to_it_in_whatever_terms(
         generator = diffusion(prediction=prediction, levels=levels, schedule=schedule, sampler=sampler)
         generator.denoiser = Knowing(clean, prediction, generator.alphas)
         drawn = draw(generator, steps=steps, temperature=temperature)
-        tolerance = 2e-2 if prediction == "epsilon" and schedule == "cosine" else 1e-3  # its alpha-bar ends near 1e-9
+        tolerance = (
+            2e-2 if prediction == "epsilon" and schedule == "cosine" else 1e-3
+        )  # its alpha-bar ends near 1e-9
         torch.testing.assert_close(drawn, clean, rtol=tolerance, atol=tolerance)
 
 
@@ -353,7 +360,9 @@ def correlated(count: int, seed: int, noise: float) -> tuple[Tensor, Condition]:
 
 
 @pytest.mark.parametrize("noise", [0.01, 3.0])
-def test_the_linear_path_starts_as_least_squares_with_the_penalty_best_on_held_out_tasks(noise: float) -> None:
+def test_the_linear_path_starts_as_least_squares_with_the_penalty_best_on_held_out_tasks(
+    noise: float,
+) -> None:
     (tokens, condition), (others, asked) = correlated(12, 2, noise), correlated(6, 3, noise)
     generator = diffusion(path="linear")
     generator.fit(tokens, condition, (others, asked))
@@ -367,7 +376,9 @@ def test_the_linear_path_starts_as_least_squares_with_the_penalty_best_on_held_o
     weight, bias = naive_ridge(x, y, best)
     expected = (asked.pooled.double().numpy() @ weight + bias).reshape(6, *MASK.shape)
     np.testing.assert_allclose(generator.typical(asked).detach().numpy(), expected, rtol=1e-3, atol=1e-3)
-    assert torch.equal(generator.line_weight, generator.path_weight) and torch.equal(generator.line_bias, generator.path_bias)
+    assert torch.equal(generator.line_weight, generator.path_weight) and torch.equal(
+        generator.line_bias, generator.path_bias
+    )
     assert float(generator.spread) == pytest.approx(errors[best] ** 0.5, rel=1e-3)
     assert min(errors.values()) < 0.9 * max(errors.values())  # the choice matters
 
@@ -377,13 +388,17 @@ def test_diffusion_works_on_what_the_line_leaves_over_its_spread_about_the_path(
     generator = diffusion(Given(torch.zeros(MASK.shape)), path="linear", prediction="x0", dropout=1.0)
     generator.fit(tokens, condition, held_out)
     line = generator.typical(condition).detach()
-    nn.init.normal_(generator.path_weight)  # a task loss moves the path; what is diffused stays about the line
+    nn.init.normal_(
+        generator.path_weight
+    )  # a task loss moves the path; what is diffused stays about the line
     loss, _ = generator.loss(Pairs(tokens, condition, null_of(condition)), seeded(0))
     left = (tokens - line) / generator.spread
     assert float(loss.detach()) == pytest.approx(float(left[:, MASK].square().mean()), rel=1e-4)
     path = generator.typical(condition).detach()
     assert (path - line).abs().max() > 0.5
-    drawn = generator.sample(condition, null_of(condition), steps=3, guidance=1.0, temperature=1.0, rng=seeded(0))
+    drawn = generator.sample(
+        condition, null_of(condition), steps=3, guidance=1.0, temperature=1.0, rng=seeded(0)
+    )
     torch.testing.assert_close(drawn, path)
 
 

@@ -18,7 +18,7 @@ from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import save_file
 
-from wspace import downloads
+from wspace import downloads, seeding
 from wspace.backbones.open_clip import OpenClipBackbone
 from wspace.backbones.pixels import Pixels, prepare
 from wspace.backbones.timm import ImageEncoder, TimmBackbone, build, freeze, precision_for
@@ -227,7 +227,7 @@ def test_unknown_models_are_answered_with_the_nearest() -> None:
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
 @pytest.mark.parametrize("classes", [0, 5])
 def test_local_files_come_back(suffix: str, classes: int, tmp_path: Path, pictures: np.ndarray) -> None:
-    with downloads.seeded(3):
+    with seeding.seeded(3):
         source = timm.create_model(TINY, num_classes=classes)
     file = tmp_path / f"weights{suffix}"
     state = {name: tensor.contiguous() for name, tensor in source.state_dict().items()}

@@ -43,7 +43,11 @@ def direct(x: np.ndarray, y: np.ndarray, penalty: float, asked: np.ndarray) -> n
 def test_ridge_is_the_solution_of_the_normal_equations(
     n: int, width: int, out: int, seed: int, penalty: float, scale: float
 ) -> None:
-    x, y, asked = (normal(n, width, seed=seed) + 2) * scale, normal(n, out, seed=seed + 1), normal(3, width, seed=seed + 2)
+    x, y, asked = (
+        (normal(n, width, seed=seed) + 2) * scale,
+        normal(n, out, seed=seed + 1),
+        normal(3, width, seed=seed + 2),
+    )
     predicted = Ridge.fit(x, y).predict(asked * scale, penalty)
     expected = direct(x.numpy(), y.numpy(), penalty, (asked * scale).numpy())
     np.testing.assert_allclose(predicted.numpy(), expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
@@ -61,7 +65,9 @@ def test_single_precision_is_near_double() -> None:
     x, y, asked = normal(40, 30, seed=0), normal(40, 5, seed=1), normal(4, 30, seed=2)
     for penalty in PENALTIES:
         single = Ridge.fit(x.float(), y.float()).predict(asked.float(), penalty)
-        torch.testing.assert_close(single.double(), Ridge.fit(x, y).predict(asked, penalty), rtol=0.02, atol=0.02)
+        torch.testing.assert_close(
+            single.double(), Ridge.fit(x, y).predict(asked, penalty), rtol=0.02, atol=0.02
+        )
 
 
 def test_one_network_or_equal_conditions_predict_the_mean() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -29,11 +28,15 @@ from wspace.tokenizers.neuron import Neuron
 SPEC = ClipAdapter(2, feature_dim=3, text_dim=4).spec
 WEIGHTS = torch.randn(10, SPEC.size, generator=torch.Generator().manual_seed(0))
 CLASS_TEXTS = functional.normalize(torch.randn(6, 4, generator=torch.Generator().manual_seed(1)), dim=1)
-PROMPTS = prompts_of([(0, 1), (1, 2, 3), (3, 4), (0, 5), (2, 4, 5), (0, 3), (1, 4), (2, 5), (0, 2, 4), (1, 5)], CLASS_TEXTS)
+PROMPTS = prompts_of(
+    [(0, 1), (1, 2, 3), (3, 4), (0, 5), (2, 4, 5), (0, 3), (1, 4), (2, 5), (0, 2, 4), (1, 5)], CLASS_TEXTS
+)
 SETTINGS = Train(steps=6, batch=4, lr=1e-2, ema=0.9)
 
 
-def system_of(seed: int = 0, path: str = "linear", width: int = 8, dropout: float = 0.0, fitted: bool = True) -> System:
+def system_of(
+    seed: int = 0, path: str = "linear", width: int = 8, dropout: float = 0.0, fitted: bool = True
+) -> System:
     torch.manual_seed(seed)
     tokenizer, conditioner = Neuron(spec=SPEC), TextSet(text_dim=4)
     given = {"layout": tokenizer.layout, "pooled_width": conditioner.pooled_width}
@@ -46,7 +49,9 @@ def system_of(seed: int = 0, path: str = "linear", width: int = 8, dropout: floa
     return system
 
 
-def loop_of(folder: Path, settings: Train | TaskLoss = SETTINGS, seed: int = 0, dropout: float = 0.0) -> _Loop:
+def loop_of(
+    folder: Path, settings: Train | TaskLoss = SETTINGS, seed: int = 0, dropout: float = 0.0
+) -> _Loop:
     """All parameters but those of a task loss, as in the last phase of training."""
     system = system_of(seed, dropout=dropout).eval()  # as the phase before leaves it
     own = system.generator.task_parameters()
@@ -69,7 +74,9 @@ def drawn(system: System, prompts: Prompts = PROMPTS) -> Tensor:
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 @pytest.mark.parametrize("stop", [1, 3, 5])
-def test_a_loop_stopped_and_resumed_leaves_the_bytes_of_one_that_was_not(tmp_path: Path, stop: int, dropout: float) -> None:
+def test_a_loop_stopped_and_resumed_leaves_the_bytes_of_one_that_was_not(
+    tmp_path: Path, stop: int, dropout: float
+) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir()
     parts.mkdir()
@@ -84,9 +91,11 @@ def test_a_loop_stopped_and_resumed_leaves_the_bytes_of_one_that_was_not(tmp_pat
     steps(stopped, stop)
     stopped.keep_if_best(0.1 * stop)
     stopped.save()
+    best = {name: value.clone() for name, value in stopped.best.items()}
     resumed = loop_of(parts, seed=1, dropout=dropout)  # its own start must not matter
     resumed.resume()
     assert resumed.step == stop and resumed.best_accuracy == 0.1 * stop
+    assert all(torch.equal(value, best[name]) for name, value in resumed.best.items())
     steps(resumed, 6)
     resumed.keep_if_best(0.1 * 6)
 
@@ -144,7 +153,9 @@ def test_the_best_average_is_the_one_kept(tmp_path: Path) -> None:
     log = loop.finish()
     assert loop.best_accuracy == 0.7 and log[1]["validation_accuracy"] == 0.7
     assert all(torch.equal(p, kept[2][name]) for name, p in loop.parameters.items())
-    assert not torch.equal(kept[2]["generator.denoiser.leave.weight"], kept[4]["generator.denoiser.leave.weight"])
+    assert not torch.equal(
+        kept[2]["generator.denoiser.leave.weight"], kept[4]["generator.denoiser.leave.weight"]
+    )
 
 
 def test_a_loop_moves_its_own_parameters_alone(tmp_path: Path) -> None:
@@ -165,7 +176,9 @@ def test_the_rate_warms_up_and_then_falls_to_zero(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("settings", "section"), [(SETTINGS, "train"), (TaskLoss(steps=6), "task_loss")])
-def test_a_loss_that_is_not_a_number_stops_the_training(tmp_path: Path, settings: Train | TaskLoss, section: str) -> None:
+def test_a_loss_that_is_not_a_number_stops_the_training(
+    tmp_path: Path, settings: Train | TaskLoss, section: str
+) -> None:
     loop = loop_of(tmp_path, settings)
     steps(loop, 1)
     before = {name: p.detach().clone() for name, p in loop.parameters.items()}
@@ -180,7 +193,11 @@ def test_a_loss_that_is_not_a_number_stops_the_training(tmp_path: Path, settings
 
 @pytest.mark.parametrize("path", ["linear", "none"])
 def test_a_system_saved_and_loaded_draws_the_same_bytes(tmp_path: Path, path: str) -> None:
-    system, fresh, file = system_of(0, path), system_of(5, path, fitted=False), tmp_path / "generator.safetensors"
+    system, fresh, file = (
+        system_of(0, path),
+        system_of(5, path, fitted=False),
+        tmp_path / "generator.safetensors",
+    )
     nn.init.normal_(system.generator.denoiser.leave.weight)  # type: ignore[union-attr, arg-type]
     save_tensors(file, system.state_dict())
     assert not torch.equal(drawn(fresh), drawn(system))
@@ -261,7 +278,9 @@ def test_each_fault_of_a_network_file_has_its_message(tmp_path: Path) -> None:
     assert message(file) == "b2 holds values that are not finite numbers"
 
 
-@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, *({"classes": c} for c in ("{", "10", '"ab"', "null", "[1, 2]"))])
+@pytest.mark.parametrize(
+    "metadata", [None, {"format": "pt"}, *({"classes": c} for c in ("{", "10", '"ab"', "null", "[1, 2]"))]
+)
 def test_a_file_without_a_list_of_classes_says_so(tmp_path: Path, metadata: dict[str, str] | None) -> None:
     save_file(network().tensors, tmp_path / "head", metadata)
     assert message(tmp_path / "head") == "does not say its classes; `wspace generate` writes files that do"

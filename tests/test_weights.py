@@ -29,7 +29,9 @@ def whole() -> dict[str, torch.Tensor]:
 
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(shapes=SHAPES, batch=BATCHES)
-def test_flatten_undoes_unflatten_and_the_other_way_round(shapes: list[tuple[int, ...]], batch: tuple[int, ...]) -> None:
+def test_flatten_undoes_unflatten_and_the_other_way_round(
+    shapes: list[tuple[int, ...]], batch: tuple[int, ...]
+) -> None:
     spec = spec_of(shapes)
     assert spec.size == sum(torch.Size(s).numel() for s in shapes)
     flat = torch.randn(*batch, spec.size)

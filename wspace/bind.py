@@ -149,7 +149,7 @@ class _Binder:
             if name in values:
                 bound[name] = self.value(parameter.annotation, values[name], (*path, name))
             elif not parameter.required:
-                bound[name] = parameter.default
+                bound[name] = self.value(parameter.annotation, parameter.default, (*path, name))  # 1 for a float is 1.0
             elif isinstance(parameter.annotation, type) and issubclass(parameter.annotation, Section):
                 bound[name] = self.section(parameter.annotation, {}, (*path, name))
             else:
@@ -176,7 +176,7 @@ class _Binder:
         except UnknownComponent as error:
             self.problem((*path, "use"), str(error))
             return None
-        except (UnreadableSignature, OSError, SyntaxError) as error:
+        except UnreadableSignature as error:
             self.problem((*path, "use"), f"{kind} {block['use']!r} is broken: {error}")
             return None
         arguments = {key: inner for key, inner in block.items() if key != "use"}
@@ -201,7 +201,7 @@ class _Binder:
         if origin in (Union, types.UnionType):
             chosen = next(a for a in arguments if a is not type(None))
             return None if value is None else self.value(chosen, value, path)
-        if not isinstance(value, list):
+        if not isinstance(value, list | tuple):
             self.problem(path, f"expected a list, got {value!r}")
             return None
         return tuple(self.value(arguments[0], inner, (*path, index)) for index, inner in enumerate(value))
@@ -210,13 +210,20 @@ class _Binder:
         try:
             checked = TypeAdapter(annotation).validate_json(json.dumps(value, allow_nan=False), strict=True)
         except ValidationError as error:
-            for message in dict.fromkeys(_explain(detail) for detail in _relevant(error)):
-                self.problem(path, message)
+            for inner, message in dict.fromkeys((_index(detail), _explain(detail)) for detail in _relevant(error)):
+                self.problem((*path, *inner), message)
             return None
         except (TypeError, ValueError):
             self.problem(path, f"expected a plain finite value, got {value!r}")
             return None
-        return checked.expanduser().absolute() if isinstance(checked, Path) else checked
+        return _absolute(checked)
+
+
+def _absolute(value: Any) -> Any:
+    """Paths made absolute, those in a list as well."""
+    if isinstance(value, list | tuple):
+        return type(value)(_absolute(inner) for inner in value)
+    return value.expanduser().absolute() if isinstance(value, Path) else value
 
 
 def _mentions_slot(annotation: Any) -> bool:
@@ -233,9 +240,23 @@ def _relevant(error: ValidationError) -> list[Any]:
 
 _EXPECTED = {"int": "int", "float": "float", "bool": "bool", "string": "str", "path": "a path", "tuple": "a list", "list": "a list"}
 
+_LENGTHS = {
+    "missing": "expected a longer list",  # a tuple of fixed length
+    "too_short": "expected a list of {min_length} or more",
+    "too_long": "expected a list of {max_length} or fewer",
+}
+
+
+def _index(detail: Any) -> tuple[int, ...]:
+    """Which item of a list is wrong; () for the list itself, or where there is none."""
+    index = tuple(key for key in detail["loc"] if isinstance(key, int))
+    return index[:-1] if detail["type"] == "missing" else index
+
 
 def _explain(detail: Any) -> str:
     got = detail["input"]
+    if detail["type"] in _LENGTHS:
+        return f"{_LENGTHS[detail['type']].format(**detail.get('ctx', {}))}, got {got!r}"
     if detail["type"] == "literal_error":
         return f"expected one of {detail['ctx']['expected'].replace(' or ', ', ')}, got {got!r}"
     kind = detail["type"].removesuffix("_type").removesuffix("_parsing").removesuffix("_from")

@@ -79,7 +79,8 @@ def run(
 
     bound = _bind(recipe, settings, plugin)
     if dry:
-        for step in pipeline.steps(bound, Store(runs / bound.name), force or ()):
+        plan = pipeline.steps(bound, Store(runs / bound.name), force or ())
+        for step in plan if only is None else [pipeline.only_step(plan, only)]:
             print(f"{step.stage.name:9} {'cached' if step.action == 'cached' else 'will run':9} {step.why}")
         return
     folder, plan = pipeline.run(bound, runs, progress.for_terminal(), force=force or (), only=only)
@@ -144,13 +145,17 @@ def list_components(
 @app.command()
 def show(kind: str, name: str, plugin: PluginFiles = None) -> None:
     """A component: its parameters, defaults, source and an example."""
+    from wspace.errors import UserError
     from wspace.plugins import load_plugins
     from wspace.recipe import dump
     from wspace.registry import GIVEN
-    from wspace.signature import signature_of
+    from wspace.signature import UnreadableSignature, signature_of
 
     component = load_plugins(plugin or ()).registry.get(kind, name)
-    signature = signature_of(component)
+    try:
+        signature = signature_of(component)
+    except UnreadableSignature as error:
+        raise UserError(f"{kind} {name!r} is broken: {error}") from error
     print(f"{kind} {name}   ({signature.name}, plugin {component.plugin}, version {signature.version})")
     print(f"{signature.file}:{signature.line}\n\n{signature.doc}\n")
     for parameter in signature.settable.values():
@@ -189,7 +194,11 @@ def cp(name: str, dest: Path) -> None:
     file = dest / source.name if dest.is_dir() else dest
     if file.exists():
         raise UserError(f"{file}: is there already")
-    file.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    try:
+        with file.open("x", encoding="utf-8") as stream:
+            stream.write(source.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written: {error.strerror}") from error
     print(file)
 
 

@@ -1,16 +1,10 @@
-"""Weights of frozen encoders: looked for before they are downloaded, read, seeded, fingerprinted."""
+"""Pretrained weights: looked for before they are downloaded."""
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import os
-import pickle
 import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from threading import Thread
 from urllib.error import URLError
@@ -18,23 +12,14 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import huggingface_hub
-import safetensors.torch
 import torch
 from huggingface_hub import constants
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-from safetensors import SafetensorError
-from torch import Tensor
 
-from wspace.errors import FileError, MissingWeights
+from wspace.errors import MissingWeights
 
 PATIENCE = 2.0
 """Seconds a host has to answer. A download without a network fails by itself only after 46."""
-
-UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError, SafetensorError)
-"""What reading a truncated or foreign file of weights raises."""
-
-
-# ---------------------------------------------------------------- where weights come from
 
 
 @dataclass(frozen=True)
@@ -174,67 +159,3 @@ def reachable(address: str) -> bool:
     thread.start()
     thread.join(PATIENCE)
     return bool(answered)
-
-
-# ---------------------------------------------------------------- reading, seeding, naming
-
-
-def read_state(file: Path) -> dict[str, Tensor]:
-    """Named tensors of a .safetensors or torch file, out of the common wrappers. Raises FileError."""
-    if not file.is_file():
-        raise FileError(f"{file}: there is no such file")
-    try:
-        if file.suffix == ".safetensors":
-            content = safetensors.torch.load_file(file)
-        else:
-            # timm's own checkpoints hold the command line beside the tensors
-            with torch.serialization.safe_globals([argparse.Namespace]):
-                content = torch.load(file, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        raise unreadable(file) from error
-    if isinstance(content, dict):
-        wrappers = ("state_dict_ema", "model_ema", "state_dict", "model")
-        content = next((content[key] for key in wrappers if isinstance(content.get(key), dict)), content)
-    if not isinstance(content, dict) or not any(isinstance(value, Tensor) for value in content.values()):
-        raise unreadable(file)
-    return {
-        str(key).removeprefix("module.").removeprefix("_orig_mod."): value
-        for key, value in content.items()
-        if isinstance(value, Tensor)
-    }
-
-
-def unreadable(file: Path) -> FileError:
-    return FileError(
-        f"{file}: truncated, or not a file of weights (.safetensors, or a torch file of tensors alone)"
-    )
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Parameters initialised inside come from `seed`; the global random state is as before afterwards."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(
-            seed
-        )  # torch.manual_seed would seed the GPU's too, which is not put back
-        yield
-
-
-def fingerprint_of(state: Mapping[str, Tensor], *facts: object) -> str:
-    """sha256 of every byte of the tensors, and of whatever else changes what they compute."""
-    digest = hashlib.sha256(repr(facts).encode())
-    for name, tensor in state.items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """': did you mean a, b or c?', for the end of a message where all that is known is too much to print."""
-    names = get_close_matches(name, known, n=3, cutoff=0.4)
-    *others, last = names or [""]
-    return (
-        (f": did you mean {', '.join(others)} or {last}?" if others else f": did you mean {last}?")
-        if last
-        else ""
-    )

@@ -89,3 +89,14 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
     nearest = get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     return f"{hint} Known: {', '.join(sorted(known)) or '(none)'}"
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """': did you mean a, b or c?', for the end of a message where all that is known is too much to print."""
+    names = get_close_matches(name, known, n=3, cutoff=0.4)
+    *others, last = names or [""]
+    return (
+        (f": did you mean {', '.join(others)} or {last}?" if others else f": did you mean {last}?")
+        if last
+        else ""
+    )

@@ -62,6 +62,9 @@ class Pool:
 
     def of_task(self, task: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Every image of a task's classes: features (m, F), and labels (m,) counted within the task."""
-        rows = [self.table[c, : self.counts[c]] for c in task]
-        labels = torch.repeat_interleave(torch.arange(len(task)), torch.tensor([len(r) for r in rows]))
-        return self.features[torch.cat(rows)], labels
+        labels = torch.repeat_interleave(torch.arange(len(task)), self.counts[list(task)])
+        return self.features[self.rows_of(task)], labels
+
+    def rows_of(self, task: Sequence[int]) -> Tensor:
+        """Rows of `features`, in the order of `of_task`: images count as they do within this split."""
+        return torch.cat([self.table[c, : self.counts[c]] for c in task])

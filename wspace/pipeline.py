@@ -15,12 +15,12 @@ from typing import Any, Literal
 
 from wspace import fingerprint
 from wspace.bind import Bound, BoundRecipe
-from wspace.errors import UserError
+from wspace.errors import FileError, UserError
 from wspace.progress import Progress
 from wspace.recipe import dump
 from wspace.registry import KINDS
 from wspace.signature import source_file
-from wspace.store import ELAPSED, MANIFEST, Store, read_json, write_json
+from wspace.store import ELAPSED, MANIFEST, Store, disk_errors, read_json, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class Step:
     action: Literal["cached", "run"]
     why: str
     stale: tuple[str, ...] = ()  # sources that have changed since; the key does not know
+    forced: bool = False  # what is there of it goes first
 
 
 def slots_of(recipe: BoundRecipe, stage: Stage) -> dict[str, Any]:
@@ -74,6 +75,9 @@ def _flatten(value: Any, path: str, into: dict[str, Any]) -> None:
     if isinstance(value, Mapping):
         for key, inner in value.items():
             _flatten(inner, f"{path}.{key}", into)
+    elif isinstance(value, list) and any(isinstance(inner, Mapping) for inner in value):
+        for index, inner in enumerate(value):
+            _flatten(inner, f"{path}.{index}", into)
     else:
         into[path] = value
 
@@ -103,13 +107,17 @@ def keys(recipe: BoundRecipe) -> dict[str, str]:
 
 
 def _paths(bound: Bound) -> list[Path]:
-    return [value for value in bound.arguments.values() if isinstance(value, Path)]
+    values = [value if isinstance(value, list | tuple) else [value] for value in bound.arguments.values()]
+    return [inner for value in values for inner in value if isinstance(inner, Path)]
 
 
 def _file_identity(path: Path) -> str:
-    if path.is_dir():
-        return fingerprint.of_folder(path)
-    return fingerprint.of_file(path) if path.is_file() else "missing"
+    try:
+        if path.is_dir():
+            return fingerprint.of_folder(path)
+        return fingerprint.of_file(path) if path.is_file() else "missing"
+    except OSError as error:
+        raise FileError(f"{error.filename or path}: cannot be read: {error.strerror}") from error
 
 
 def _sources(recipe: BoundRecipe, stage: Stage) -> dict[str, str]:
@@ -132,9 +140,9 @@ def steps(recipe: BoundRecipe, store: Store, force: Sequence[str] = ()) -> list[
         if forced & {stage.name, *stage.takes}:
             why = "forced" if stage.name in force else f"{', '.join(n for n in stage.takes if n in forced)} is redone"
             forced.add(stage.name)
-            plan.append(Step(stage, key, "run", why))
+            plan.append(Step(stage, key, "run", why, forced=True))
         elif manifest is None:
-            plan.append(Step(stage, key, "run", _why(recipe, stage, last)))
+            plan.append(Step(stage, key, "run", _why(recipe, stage, last, found)))
         else:
             now = _sources(recipe, stage)
             stale = tuple(name for name, digest in manifest["sources"].items() if now.get(name) != digest)
@@ -155,7 +163,7 @@ def _last_run(store: Store) -> dict[str, Any]:
     return manifests
 
 
-def _why(recipe: BoundRecipe, stage: Stage, last: Mapping[str, Any]) -> str:
+def _why(recipe: BoundRecipe, stage: Stage, last: Mapping[str, Any], found: Mapping[str, str]) -> str:
     if stage.name not in last:
         return "not done yet"
     before, now = last[stage.name]["slots"], slots_of(recipe, stage)
@@ -166,36 +174,45 @@ def _why(recipe: BoundRecipe, stage: Stage, last: Mapping[str, Any]) -> str:
     ]
     if changed:
         return ", ".join(changed)
-    return f"follows {', '.join(stage.takes)}" if stage.takes else "the files it reads, or a component's version, changed"
+    redone = [take for take in stage.takes if take not in last or last[take]["key"] != found[take]]
+    return f"follows {', '.join(redone)}" if redone else "the files it reads, or a component's version, changed"
 
 
 def run(
     recipe: BoundRecipe, runs: Path, progress: Progress, *, force: Sequence[str] = (), only: str | None = None
 ) -> tuple[Path, list[Step]]:
     """Do what is left to do. Returns the run's folder and the steps; interrupted, the next call goes on."""
+    if runs.exists() and not runs.is_dir():
+        raise UserError(f"{runs}: not a folder")
     store = Store(runs / recipe.name)
     plan = steps(recipe, store, force)
+    found = {step.stage.name: step.key for step in plan}
+    folders = {name: store.folder(name, key) for name, key in found.items()}
     for step in plan:
         if step.stale:
             progress.say(
                 f"{step.stage.name}: cached, but {', '.join(step.stale)} changed since; --force {step.stage.name} to redo"
             )
+    forced = [step for step in plan if step.forced]
     if only is not None:
-        plan = [_only(plan, only)]
+        plan = [only_step(plan, only)]
     if any(step.action == "run" for step in plan):
         from wspace.workbench import Workbench
 
         bench = Workbench(recipe, progress)
-        folders = {stage.name: store.folder(stage.name, key) for stage, key in zip(STAGES, keys(recipe).values(), strict=True)}
+        with disk_errors(store.root):
+            for step in forced:  # all at once: if the run is interrupted, none of the old ones must pass for new
+                store.discard(step.stage.name, step.key)
         for step in plan:
             if step.action == "run":
-                _run(step, recipe, bench, store, folders, progress, forced=bool(force))
-    if all(store.manifest(name, key) for name, key in keys(recipe).items()):
-        _finish(recipe, store)
+                _run(step, recipe, bench, store, folders, progress)
+    if all(store.manifest(name, key) for name, key in found.items()):
+        _finish(recipe, store, folders)
     return store.root, plan
 
 
-def _only(plan: Sequence[Step], name: str) -> Step:
+def only_step(plan: Sequence[Step], name: str) -> Step:
+    """Raises UserError unless all it takes is there."""
     by_name = {step.stage.name: step for step in plan}
     if name not in by_name:
         raise UserError(f"no stage {name!r}: the stages are {', '.join(by_name)}")
@@ -206,13 +223,11 @@ def _only(plan: Sequence[Step], name: str) -> Step:
 
 
 def _run(
-    step: Step, recipe: BoundRecipe, bench: Any, store: Store, folders: Mapping[str, Path], progress: Progress, forced: bool
+    step: Step, recipe: BoundRecipe, bench: Any, store: Store, folders: Mapping[str, Path], progress: Progress
 ) -> None:
     from wspace.stages import Job
 
     stage = step.stage
-    if forced:
-        store.discard(stage.name, step.key)
     progress.say(f"{stage.name}: {step.why}")
     function = stage.run()
     with store.making(stage.name, step.key) as folder:
@@ -247,8 +262,9 @@ def _version(distribution: str) -> str:
         return "not installed"
 
 
-def _finish(recipe: BoundRecipe, store: Store) -> None:
+def _finish(recipe: BoundRecipe, store: Store, folders: Mapping[str, Path]) -> None:
     """Say which artifacts are this run's, beside the recipe that made them."""
-    (store.root / "recipe.yaml").write_text(dump(recipe.filled), encoding="utf-8")
-    stages = {name: store.folder(name, key).name for name, key in keys(recipe).items()}
-    write_json(store.root / RUN, {"recipe": recipe.name, "seed": recipe.seed, "stages": stages})
+    stages = {name: folder.name for name, folder in folders.items()}
+    with disk_errors(store.root):
+        write_text(store.root / "recipe.yaml", dump(recipe.filled))
+        write_json(store.root / RUN, {"recipe": recipe.name, "seed": recipe.seed, "stages": stages})

@@ -60,14 +60,16 @@ def load_plugins(files: Iterable[Path] = (), allowed: str | None = None) -> Plug
             _admit(plugins, entry.name, source, entry.load())
         except NameClash:
             raise
-        except Exception as error:  # any fault of somebody's module: told by `wspace plugins`, stops nobody
+        except (Exception, SystemExit) as error:  # any fault of somebody's module: told by `wspace plugins`, stops nobody
             plugins.facts.append(PluginFact(entry.name, source, error=f"{type(error).__name__}: {error}"))
     for file in files:
         module = _module_from(file)
         try:
             _admit(plugins, module.__name__, str(file), module)
-        except pluggy.PluginValidationError as error:
-            raise UserError(f"{file}: {error}") from error
+        except NameClash:
+            raise
+        except (Exception, SystemExit) as error:
+            raise UserError(f"{file}: cannot be used: {type(error).__name__}: {error}") from error
     return plugins
 
 
@@ -79,13 +81,14 @@ def _admit(plugins: Plugins, name: str, source: str, module: ModuleType) -> None
     offered: list[Component] = []
 
     def register(kind: str, name_: str, target: str, *, example: Mapping[str, Any] | None = None) -> None:
+        if any((kind, name_) == (other.kind, other.name) for other in offered):
+            raise pluggy.PluginValidationError(module, f"plugin {name!r} registers the {kind} {name_!r} twice")
         offered.append(Component(kind, name_, target, name, example or {}))
 
     manager.hook.wspace_register(register=register)
     if not offered:
         raise pluggy.PluginValidationError(module, f"plugin {name!r} registers nothing: has it a @hookimpl wspace_register?")
-    for component in offered:
-        plugins.registry.add(component)
+    plugins.registry.add(*offered)
     plugins.facts.append(PluginFact(name, source, len(offered)))
 
 
@@ -95,10 +98,25 @@ def _module_from(file: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(file.stem, file)
     if spec is None or spec.loader is None:
         raise FileError(f"{file}: a one-file plugin is a Python file, ending in .py")
+    other = _module_named(file.stem)
+    if other is not None and Path(other).resolve() != file.resolve():
+        raise UserError(f"{file}: there is a module {file.stem!r} already, {other}: give the plugin file another name")
     module = importlib.util.module_from_spec(spec)
     sys.modules[file.stem] = module  # so that its own import strings find it
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        del sys.modules[file.stem]
         raise UserError(f"{file}: cannot be imported: {type(error).__name__}: {error}") from error
     return module
+
+
+def _module_named(name: str) -> str | None:
+    """The file of the module that `import name` would find; 'built-in' where it has none."""
+    if name in sys.modules:
+        return getattr(sys.modules[name], "__file__", None) or "built-in"
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):  # 'my.plugin': no package 'my'
+        return None
+    return spec.origin if spec else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.scalarbool import ScalarBoolean
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from wspace.errors import FileError, Problem, RecipeError, UserError, did_you_mean
 
@@ -42,8 +45,9 @@ def packaged_recipes() -> dict[str, Path]:
 
 def find_recipe(recipe: str) -> Path:
     """A path, or the name of a packaged recipe. Raises FileError."""
-    if Path(recipe).is_file():
-        return Path(recipe)
+    with suppress(OSError):  # too long for a file name, or in a folder that is not ours to look into
+        if Path(recipe).is_file():
+            return Path(recipe)
     known = packaged_recipes()
     name = recipe.removesuffix(".yaml").removeprefix("recipes/")
     if name in known:
@@ -61,15 +65,16 @@ def read_recipe(file: Path, settings: Sequence[str] = ()) -> Source:
     except (OSError, UnicodeDecodeError) as error:
         raise FileError(f"{file}: cannot be read: {error}") from error
     source = parse_recipe(text, str(file))
-    for setting in sorted(settings, key=lambda setting: ".use=" not in setting):  # a new `use` drops the old arguments
-        _set(source, setting)
+    for keys, value in sorted((_setting(setting) for setting in settings), key=_outer_first):
+        _set(source, keys, value)
     return source
 
 
 def parse_recipe(text: str, file: str) -> Source:
-    yaml = YAML(typ="rt", pure=True)
+    source = Source(file, {})
     try:
-        loaded = yaml.load(text)
+        loaded = _load(text)
+        values = _plain(loaded, (), source.lines)
     except DuplicateKeyError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         key = str(error.problem).split('"')[1] if '"' in str(error.problem) else "?"
@@ -83,44 +88,69 @@ def parse_recipe(text: str, file: str) -> Source:
         raise RecipeError(file, [Problem(None, "", "the recipe is empty")])
     if not isinstance(loaded, Mapping):
         raise RecipeError(file, [Problem(1, "", "a recipe is a mapping of keys to values")])
-    source = Source(file, {})
-    source.values = _plain(loaded, (), source.lines)
+    source.values = values
     return source
+
+
+def _load(text: str) -> Any:
+    """What ruamel makes of it. Raises YAMLError alone, also where ruamel trips over a tag or a date."""
+    try:
+        return YAML(typ="rt", pure=True).load(text)
+    except YAMLError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise YAMLError(f"a value does not fit its tag or form: {error}") from error
+    except RecursionError as error:
+        raise YAMLError("nested too deeply") from error
 
 
 def _plain(node: Any, path: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int | None]) -> Any:
     if isinstance(node, Mapping):
         for key in node:
-            lines[*path, str(key)] = node.lc.key(key)[0] + 1
+            if key in (node.lc.data or {}):  # not merged in from elsewhere by `<<`
+                lines[*path, str(key)] = node.lc.key(key)[0] + 1
         return {str(key): _plain(value, (*path, str(key)), lines) for key, value in node.items()}
     if isinstance(node, list):
         for index in range(len(node)):
             lines[*path, index] = node.lc.item(index)[0] + 1
         return [_plain(value, (*path, index), lines) for index, value in enumerate(node)]
+    if isinstance(node, ScalarBoolean):  # a bool with an anchor: an int to Python
+        return bool(node)
     for plain in (bool, int, float, str):  # ruamel's scalars remember their spelling; we do not need it
         if isinstance(node, plain):
             return plain(node)
     return node
 
 
-def _set(source: Source, setting: str) -> None:
+def _setting(setting: str) -> tuple[list[str], Any]:
+    """The keys and the value of a `--set`."""
     path, equals, text = setting.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
         raise UserError(f"--set {setting}: expected PATH=VALUE, as in --set train.steps=500")
     try:
-        value = _plain(YAML(typ="rt", pure=True).load(text), (), {})
+        return keys, _plain(_load(text), (), {})
     except YAMLError as error:
         raise UserError(f"--set {setting}: the value is not YAML") from error
+
+
+def _outer_first(setting: tuple[list[str], Any]) -> tuple[int, bool]:
+    """The order of `--set`s, however they were written: a new `use` drops old arguments, not those also set."""
+    keys, _ = setting
+    return len(keys), keys[-1] != "use"
+
+
+def _set(source: Source, keys: Sequence[str], value: Any) -> None:
     node = source.values
     for key in keys[:-1]:
         inner = node.get(key)
         node[key] = {"use": inner} if isinstance(inner, str) else inner if isinstance(inner, dict) else {}
         node = node[key]
-    if keys[-1] == "use":
-        node.clear()
-    node[keys[-1]] = value
     prefix = tuple(keys)
+    if keys[-1] == "use" and node.get("use") != value:
+        node.clear()
+        prefix = prefix[:-1]
+    node[keys[-1]] = value
     source.lines = {k: line for k, line in source.lines.items() if k[: len(prefix)] != prefix}
     source.lines[prefix] = None
 
@@ -131,5 +161,16 @@ def dump(values: Mapping[str, Any]) -> str:
     yaml.default_flow_style = None
     yaml.width = 110
     stream = io.StringIO()
-    yaml.dump(dict(values), stream)
+    yaml.dump(_quoted(values), stream)
     return stream.getvalue()
+
+
+def _quoted(value: Any) -> Any:
+    """With quotes around the strings that ruamel would write bare, or folded, and not read back."""
+    if isinstance(value, Mapping):
+        return {key: _quoted(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_quoted(inner) for inner in value]
+    if isinstance(value, str) and (value.startswith(("?", ":")) or not value.isprintable()):
+        return DoubleQuotedScalarString(value)
+    return value

@@ -60,20 +60,24 @@ class Registry:
     def __init__(self) -> None:
         self._components: dict[tuple[str, str], Component] = {}
 
-    def add(self, component: Component) -> None:
-        if component.kind not in KINDS:
-            raise UnknownComponent(
-                f"plugin {component.plugin!r} registers {component.name!r} of unknown kind {component.kind!r}."
-                + did_you_mean(component.kind, list(KINDS))
-            )
-        key = (component.kind, component.name)
-        if key in self._components:
-            other = self._components[key].plugin
-            raise NameClash(
-                f"plugins {other!r} and {component.plugin!r} both register the {component.kind} {component.name!r}: "
-                f"uninstall one, or list the plugins you want in WSPACE_PLUGINS"
-            )
-        self._components[key] = component
+    def add(self, *components: Component) -> None:
+        """All of them, or none: raises UnknownComponent for a kind there is not, NameClash for a name that is taken."""
+        added: dict[tuple[str, str], Component] = {}
+        for component in components:
+            if component.kind not in KINDS:
+                raise UnknownComponent(
+                    f"plugin {component.plugin!r} registers {component.name!r} of unknown kind {component.kind!r}."
+                    + did_you_mean(component.kind, list(KINDS))
+                )
+            key = (component.kind, component.name)
+            if key in self._components:
+                other = self._components[key].plugin
+                raise NameClash(
+                    f"plugins {other!r} and {component.plugin!r} both register the {component.kind} {component.name!r}: "
+                    f"uninstall one, or list the plugins you want in WSPACE_PLUGINS"
+                )
+            added[key] = component
+        self._components |= added
 
     def get(self, kind: str, name: str) -> Component:
         """Raises UnknownComponent, with the nearest known name."""

@@ -69,7 +69,7 @@ class Train:
     lr: Annotated[float, Gt(0)] = 4e-4
     warmup: Annotated[float, Ge(0), Lt(1)] = 0.05  # share of the steps
     weight_decay: Annotated[float, Ge(0)] = 0.0
-    clip: Annotated[float, Gt(0)] = 1.0  # norm of the gradient
+    clip: Annotated[float, Gt(0)] | None = 1.0  # norm of the gradient
     ema: Annotated[float, Ge(0), Lt(1)] = 0.995  # decay of the averaged parameters, which are what samples
     augment: Annotated[float, Ge(0), Le(1)] = 0.0  # share of networks moved by a random element of the symmetry
     held_out: Annotated[float, Gt(0), Lt(1)] = 0.1  # share of the seen tasks kept for choosing strengths
@@ -90,8 +90,8 @@ class TaskLoss:
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.3  # of image features: against learning the training images by heart
     warmup: Annotated[float, Ge(0), Lt(1)] = 0.05
     weight_decay: Annotated[float, Ge(0)] = 0.0
-    clip: Annotated[float, Gt(0)] = 1e9
-    ema: Annotated[float, Ge(0), Lt(1)] = 0.98
+    clip: Annotated[float, Gt(0)] | None = None
+    ema: Annotated[float, Ge(0), Lt(1)] = 0.0
     check_every: Annotated[int, Ge(1)] = 100
 
 

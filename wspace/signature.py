@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import annotated_types
 
-from wspace.registry import KINDS, Component
+from wspace.registry import GIVEN, KINDS, Component
 
 MISSING: Any = object()
 
@@ -90,7 +90,7 @@ def source_file(module: str) -> Path:
         return Path(str(sys.modules[module].__file__))
     try:
         spec = importlib.util.find_spec(module)
-    except ImportError as error:
+    except Exception as error:  # its packages are imported, and may fail in any way
         raise UnreadableSignature(f"no module {module!r}: {error}") from error
     if spec is None or spec.origin is None:
         raise UnreadableSignature(f"no module {module!r}")
@@ -100,7 +100,10 @@ def source_file(module: str) -> Path:
 @cache
 def read_class(file: Path, name: str) -> Signature:
     """The signature of class `name` in `file`: of its own `__init__`, or of its fields if it is a dataclass."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    try:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UnreadableSignature(f"{file}: cannot be read: {error}") from error
     node = next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name), None)
     if node is None:
         raise UnreadableSignature(f"{file}: no class {name!r}")
@@ -130,7 +133,14 @@ def _from_field(node: ast.stmt, names: dict[str, Any], file: Path) -> Parameter:
 def _from_arguments(arguments: ast.arguments, names: dict[str, Any], file: Path) -> list[Parameter]:
     if arguments.vararg or arguments.kwarg:
         raise UnreadableSignature(f"{file}: a component's constructor takes no *args or **kwargs")
-    positional = [*arguments.posonlyargs, *arguments.args][1:]
+    if arguments.posonlyargs:
+        raise UnreadableSignature(f"{file}: a component's constructor takes no positional-only parameters")
+    for argument in arguments.kwonlyargs:
+        if argument.arg not in GIVEN:
+            raise UnreadableSignature(
+                f"{file}: keyword-only parameter {argument.arg!r} is not among what the run gives: {', '.join(GIVEN)}"
+            )
+    positional = arguments.args[1:]
     padding = [None] * (len(positional) - len(arguments.defaults))
     return [
         _parameter(argument.arg, argument.annotation, default, names, file)
@@ -150,7 +160,12 @@ def _parameter(
     unknown = {n.id for n in ast.walk(annotation) if isinstance(n, ast.Name)} - set(names)
     if unknown:
         raise UnreadableSignature(f"{file}: {name}: {text}: {', '.join(sorted(unknown))} is not among {', '.join(names)}")
-    evaluated = eval(compile(ast.Expression(annotation), str(file), "eval"), {"__builtins__": {}}, names)
+    if _is_quoted(annotation):
+        raise UnreadableSignature(f"{file}: {name}: {text}: write the annotation without quotes")
+    try:
+        evaluated = eval(compile(ast.Expression(annotation), str(file), "eval"), {"__builtins__": {}}, names)
+    except Exception as error:
+        raise UnreadableSignature(f"{file}: {name}: {text}: not a type: {error}") from error
     try:
         value = MISSING if default is None else ast.literal_eval(default)
     except ValueError as error:
@@ -158,9 +173,20 @@ def _parameter(
     return Parameter(name, evaluated, text, value)
 
 
+def _is_quoted(annotation: ast.AST) -> bool:
+    """Whether a string other than a Literal's is in it."""
+    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Literal":
+        return False
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        return True
+    return any(_is_quoted(inner) for inner in ast.iter_child_nodes(annotation))
+
+
 def _version(node: ast.ClassDef) -> int:
     for n in node.body:
         target = n.target if isinstance(n, ast.AnnAssign) else n.targets[0] if isinstance(n, ast.Assign) else None
         if isinstance(target, ast.Name) and target.id == "version" and isinstance(n.value, ast.Constant):
-            return int(n.value.value)
+            if type(n.value.value) is not int:
+                raise UnreadableSignature(f"class {node.name!r}: version {n.value.value!r} is not a whole number")
+            return n.value.value
     return 1

@@ -43,11 +43,13 @@ class Store:
     @contextmanager
     def making(self, stage: str, key: str) -> Iterator[Path]:
         """A folder to fill, that of an interrupted attempt if there was one. It must hold a manifest in the end."""
-        partial = self._partial(stage, key)
+        partial, finished = self._partial(stage, key), self.folder(stage, key)
         with disk_errors(partial):
             partial.mkdir(parents=True, exist_ok=True)
             yield partial
-            os.replace(partial, self.folder(stage, key))
+            if finished.exists() and not (finished / MANIFEST).is_file():  # damaged: somebody took its manifest away
+                shutil.rmtree(finished)
+            os.replace(partial, finished)
 
     def _partial(self, stage: str, key: str) -> Path:
         return self.folder(stage, key).with_suffix(".partial")
@@ -60,23 +62,30 @@ def disk_errors(where: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
-            raise DiskError(f"{where}: cannot be written: {error.strerror}; the same command goes on from here") from error
+            place = error.filename or where
+            raise DiskError(f"{place}: cannot be written: {error.strerror}; the same command goes on from here") from error
         raise
 
 
 def write_json(file: Path, value: Any) -> None:
     """Whole or not at all."""
-    text = json.dumps(value, indent=1, ensure_ascii=False)
+    write_text(file, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_text(file: Path, text: str) -> None:
+    """Whole or not at all."""
     with _replacing(file) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_json(file: Path) -> Any:
-    """Raises FileError if it is not JSON."""
+    """Raises FileError if it cannot be read or is not JSON."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise FileError(f"{file}: not JSON: {error}") from error
+    except OSError as error:
+        raise FileError(f"{file}: cannot be read: {error.strerror}") from error
 
 
 def save_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

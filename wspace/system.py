@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from wspace.bind import BoundRecipe
 from wspace.errors import Diverged, FileError
 from wspace.interfaces import Condition, Conditioner, Generator, Pairs, Prompts, Tokenizer
-from wspace.seeding import stream
+from wspace.seeding import seeded, stream
 from wspace.weights import WeightSpec
 
 
@@ -25,8 +25,7 @@ class System(nn.Module):
     @classmethod
     def build(cls, recipe: BoundRecipe, spec: WeightSpec, text_dim: int) -> System:
         """Fresh, from the recipe's seed; the global random state is left as it was."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream(recipe.seed, "system").initial_seed())
+        with seeded(stream(recipe.seed, "system").initial_seed()):
             given: dict[str, object] = {"spec": spec, "text_dim": text_dim}
             tokenizer: Tokenizer = recipe.tokenizer.build(given)
             conditioner: Conditioner = recipe.conditioner.build(given)

@@ -16,18 +16,11 @@ from annotated_types import Ge
 from torch import Tensor
 
 from wspace.backbones.timm import ImageEncoder, first_misfit, freeze, precision_for
-from wspace.downloads import (
-    UNREADABLE,
-    Hub,
-    Url,
-    find_or_download,
-    fingerprint_of,
-    nearest,
-    seeded,
-    unreadable,
-)
-from wspace.errors import FileError, MissingPackage, MissingWeights, UnknownComponent, UserError, did_you_mean
+from wspace.checkpoints import UNREADABLE, fingerprint_of, unreadable
+from wspace.downloads import Hub, Url, find_or_download
+from wspace.errors import FileError, MissingPackage, MissingWeights, UnknownComponent, UserError, did_you_mean, nearest
 from wspace.interfaces import Backbone
+from wspace.seeding import seeded
 
 
 def build(

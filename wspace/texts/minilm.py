@@ -14,7 +14,7 @@ from annotated_types import Ge
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from wspace.downloads import fingerprint_of, read_state
+from wspace.checkpoints import fingerprint_of, read_state
 from wspace.errors import FileError, MissingPackage
 from wspace.interfaces import Text
 

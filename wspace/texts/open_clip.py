@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wspace.backbones.open_clip import build, need_transformers, quiet
 from wspace.backbones.timm import freeze
-from wspace.downloads import fingerprint_of
+from wspace.checkpoints import fingerprint_of
 from wspace.errors import MissingWeights
 from wspace.interfaces import Text
 

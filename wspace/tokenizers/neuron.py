@@ -17,7 +17,7 @@ class Neuron(Tokenizer):
     """Tokens along a named axis of the target, so that permuting hidden units permutes tokens.
 
     Tensors without that axis (an output bias) follow in tokens of their own. Scales are those of
-    `wspace.scaling.fit_scale`, tensor by tensor.
+    `wspace.scaling.fit_scale`, tensor by tensor; `centered` ones belong to places, so that a zoo must be aligned for them.
     """
 
     def __init__(

@@ -124,7 +124,9 @@ SKIPS = pytest.mark.parametrize("skip", [True, False])
 
 @PROJECTIONS
 @SKIPS
-def test_the_output_is_shaped_as_the_tokens_and_starts_at_zero(projections: Literal["own", "shared"], skip: bool) -> None:
+def test_the_output_is_shaped_as_the_tokens_and_starts_at_zero(
+    projections: Literal["own", "shared"], skip: bool
+) -> None:
     x, level, condition = inputs()
     assert denoiser(projections=projections, skip=skip)(x, level, condition).shape == x.shape
     assert not denoiser(live=False, projections=projections, skip=skip)(x, level, condition).any()
@@ -138,7 +140,9 @@ def test_gradients_reach_every_parameter(projections: Literal["own", "shared"]) 
         assert parameter.grad is not None and parameter.grad.any(), name
     fresh = denoiser(live=False, projections=projections)
     (fresh(x, level, condition) - x).square().sum().backward()
-    assert all(p.grad is not None and p.grad.any() for p in (fresh.leave, fresh.leave_bias, fresh.gate.weight))
+    assert all(
+        p.grad is not None and p.grad.any() for p in (fresh.leave, fresh.leave_bias, fresh.gate.weight)
+    )
 
 
 @PROJECTIONS
@@ -148,14 +152,18 @@ def test_padding_among_condition_tokens_changes_nothing(projections: Literal["ow
     hidden = ~condition.mask[..., None]
     filled = Condition(condition.tokens.masked_fill(hidden, 50.0), condition.mask, condition.pooled)
     longer = Condition(
-        functional.pad(condition.tokens, (0, 0, 0, 4), value=9.0), functional.pad(condition.mask, (0, 4)), condition.pooled
+        functional.pad(condition.tokens, (0, 0, 0, 4), value=9.0),
+        functional.pad(condition.mask, (0, 4)),
+        condition.pooled,
     )
     for other in (filled, longer):
         torch.testing.assert_close(made(x, level, other), expected, rtol=1e-4, atol=1e-5)
     for b in range(4):  # each task without any padding, on the path that has no mask
         kept = condition.mask[b]
         alone = Condition(condition.tokens[b : b + 1, kept], kept[kept][None], condition.pooled[b : b + 1])
-        torch.testing.assert_close(made(x[b : b + 1], level[b : b + 1], alone)[0], expected[b], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            made(x[b : b + 1], level[b : b + 1], alone)[0], expected[b], rtol=1e-4, atol=1e-5
+        )
 
 
 @SKIPS
@@ -169,12 +177,19 @@ def test_the_output_depends_on_level_condition_and_every_token(skip: bool) -> No
     assert moved(made(x, level + torch.tensor([0.1, 0, 0, 0]), condition)) == [True, False, False, False]
     tokens = condition.tokens.clone()
     tokens[1, 0] += 1
-    assert moved(made(x, level, Condition(tokens, condition.mask, condition.pooled))) == [False, True, False, False]
+    assert moved(made(x, level, Condition(tokens, condition.mask, condition.pooled))) == [
+        False,
+        True,
+        False,
+        False,
+    ]
     shifted = x.clone()
     shifted[2, 0] += torch.arange(5.0)
     after = made(shifted, level, condition)
     assert moved(after) == [False, False, True, False]
-    assert ((after - before)[2].abs().amax(1) > 1e-5).all()  # attention has no mask: all tokens of that network
+    assert (
+        (after - before)[2].abs().amax(1) > 1e-5
+    ).all()  # attention has no mask: all tokens of that network
 
 
 def test_own_projections_tell_tokens_apart_and_shared_ones_are_the_same_for_all() -> None:
@@ -201,7 +216,9 @@ def test_the_skip_is_a_gate_of_the_level_times_the_input() -> None:
     gates = (out / x.where(LAYOUT.mask, torch.ones(()))).masked_fill(~LAYOUT.mask, 0)  # (B, N, D)
     for n in range(3):
         width = int(LAYOUT.mask[n].sum())
-        torch.testing.assert_close(gates[:3, n, :width], gates[0, n, 0].expand(3, width), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(
+            gates[:3, n, :width], gates[0, n, 0].expand(3, width), rtol=1e-3, atol=1e-4
+        )
         assert abs(float(gates[3, n, 0] - gates[0, n, 0])) > 1e-3
     made.skip = False
     assert not made(x, level, condition).any()

@@ -1,0 +1,57 @@
+"""Set-up of every test: offline, a cache of its own, and one nano run that many tests look at."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: subprocesses share two cores with us
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+Wspace = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run tests that take minutes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--slow"):
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="takes minutes: run with --slow"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder for rendered images and features, shared by the session and by no other."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["WSPACE_CACHE"] = str(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wspace(cache: Path) -> Wspace:
+    """The command line in a process of its own, as a user calls it."""
+
+    def call(*arguments: object, cwd: Path = ROOT, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", "from wspace.cli import main; main()", *map(str, arguments)]
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def nano(wspace: Wspace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of recipes/nano.yaml."""
+    runs = tmp_path_factory.mktemp("runs")
+    done = wspace("run", ROOT / "recipes/nano.yaml", "--runs", runs)
+    assert done.returncode == 0, done.stderr
+    return runs / "nano"
