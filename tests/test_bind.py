@@ -29,19 +29,39 @@ def problems(tiny: Tiny, text: str) -> str:
 
 ONE_PROBLEM = [
     # unknown names
-    ("dataset: grid", "dataset: gird", "1: dataset.use: no dataset named 'gird'. Did you mean 'grid'? Known: files, grid"),
+    (
+        "dataset: grid",
+        "dataset: gird",
+        "1: dataset.use: no dataset named 'gird'. Did you mean 'grid'? Known: files, grid",
+    ),
     ("use: net", "use: zzz", "12: generator.denoiser.use: no denoiser named 'zzz'. Known: net"),
-    ("use: noise", "use: nose", "10: generator.use: no generator named 'nose'. Did you mean 'noise'? Known: defaulted, noise"),
-    ("[count]", "[cuont]", "15: metrics.0.use: no metric named 'cuont'. Did you mean 'count'? Known: broken, count"),
+    (
+        "use: noise",
+        "use: nose",
+        "10: generator.use: no generator named 'nose'. Did you mean 'noise'? Known: defaulted, noise",
+    ),
+    (
+        "[count]",
+        "[cuont]",
+        "15: metrics.0.use: no metric named 'cuont'. Did you mean 'count'? Known: broken, count",
+    ),
     # unknown keys
     (
         "depth: 2",
         "dpth: 2",
         f"14: generator.denoiser.dpth: denoiser 'net' takes no 'dpth'. Did you mean 'depth'? Known: {NET_KEYS}",
     ),
-    ("{steps: 10}", "{stpes: 10}", f"16: train.stpes: 'train' takes no 'stpes'. Did you mean 'steps'? Known: {SECTION_KEYS}"),
+    (
+        "{steps: 10}",
+        "{stpes: 10}",
+        f"16: train.stpes: 'train' takes no 'stpes'. Did you mean 'steps'? Known: {SECTION_KEYS}",
+    ),
     ("train:", "trian:", f"16: trian: a recipe takes no 'trian'. Did you mean 'train'? Known: {RECIPE_KEYS}"),
-    ("backbone: flat", "backbone: {use: flat, x: 1}", "2: backbone.x: backbone 'flat' takes no 'x'. Known: (none)"),
+    (
+        "backbone: flat",
+        "backbone: {use: flat, x: 1}",
+        "2: backbone.x: backbone 'flat' takes no 'x'. Known: (none)",
+    ),
     # what the run gives
     ("rank: 4", "feature_dim: 4", "4: target.feature_dim: is set by the run; remove it from the recipe"),
     # missing
@@ -56,19 +76,31 @@ ONE_PROBLEM = [
     ("width: 8", "width: '8'", "13: generator.denoiser.width: expected int, got '8'"),
     ("width: 8", "width: null", "13: generator.denoiser.width: expected int, got None"),
     ("width: 8", "width: {a: 1}", "13: generator.denoiser.width: expected int, got {'a': 1}"),
-    ("width: 8", "width: 2026-01-02", "13: generator.denoiser.width: expected a plain finite value, got datetime.date(2026, 1, 2)"),
+    (
+        "width: 8",
+        "width: 2026-01-02",
+        "13: generator.denoiser.width: expected a plain finite value, got datetime.date(2026, 1, 2)",
+    ),
     ("depth: 2", "depth: 0", "14: generator.denoiser.depth: must be greater than or equal to 1, got 0"),
     ("depth: 2", "rate: fast", "14: generator.denoiser.rate: expected float, got 'fast'"),
     ("depth: 2", "rate: true", "14: generator.denoiser.rate: expected float, got True"),
     ("depth: 2", "rate: .nan", "14: generator.denoiser.rate: expected a plain finite value, got nan"),
     ("depth: 2", "rate: -.inf", "14: generator.denoiser.rate: expected a plain finite value, got -inf"),
-    ("depth: 2", "rates: [.5, .inf]", "14: generator.denoiser.rates: expected a plain finite value, got [0.5, inf]"),
+    (
+        "depth: 2",
+        "rates: [.5, .inf]",
+        "14: generator.denoiser.rates: expected a plain finite value, got [0.5, inf]",
+    ),
     ("depth: 2", "title: 3", "14: generator.denoiser.title: expected str, got 3"),
     ("depth: 2", "cap: 0", "14: generator.denoiser.cap: must be greater than 0, got 0"),
     ("depth: 2", "cap: x", "14: generator.denoiser.cap: expected float, got 'x'"),
     ("depth: 2", "pair: 5", "14: generator.denoiser.pair: expected a list, got 5"),
     ("depth: 2", "pair: [1]", "14: generator.denoiser.pair: expected a longer list, got [1]"),
-    ("depth: 2", "pair: [1, 2, 3]", "14: generator.denoiser.pair: expected a list of 2 or fewer, got [1, 2, 3]"),
+    (
+        "depth: 2",
+        "pair: [1, 2, 3]",
+        "14: generator.denoiser.pair: expected a list of 2 or fewer, got [1, 2, 3]",
+    ),
     ("depth: 2", "pair: [1, x]", "14: generator.denoiser.pair.1: expected int, got 'x'"),
     ("depth: 2", "rates:\n    - 1\n    - x", "16: generator.denoiser.rates.1: expected float, got 'x'"),
     ("depth: 2", "rates: x", "14: generator.denoiser.rates: expected a list, got 'x'"),
@@ -80,15 +112,35 @@ ONE_PROBLEM = [
         "conditioner: {use: plain, dropout: 2}",
         "8: conditioner.dropout: must be less than or equal to 1, got 2",
     ),
-    ("  use: pieces\n  size: 16", "  use: whole\n  scale: max", "7: tokenizer.scale: expected one of 'none', 'unit', got 'max'"),
+    (
+        "  use: pieces\n  size: 16",
+        "  use: whole\n  scale: max",
+        "7: tokenizer.scale: expected one of 'none', 'unit', got 'max'",
+    ),
     ("train: {steps: 10}", "device: gpu", "16: device: expected one of 'auto', 'cpu', 'cuda', got 'gpu'"),
-    ("train: {steps: 10}", "opponents: {rates: []}", "16: opponents.rates: expected a list of 1 or more, got []"),
+    (
+        "train: {steps: 10}",
+        "opponents: {rates: []}",
+        "16: opponents.rates: expected a list of 1 or more, got []",
+    ),
     # shapes
     ("dataset: grid", "dataset: 3", "1: dataset: expected a dataset: a name, or {use: NAME, ...}, got 3"),
     ("dataset: grid", "dataset:", "1: dataset: expected a dataset: a name, or {use: NAME, ...}, got None"),
-    ("dataset: grid", "dataset: {size: 3}", "1: dataset: expected a dataset: a name, or {use: NAME, ...}, got {'size': 3}"),
-    ("dataset: grid", "dataset: {use: 3}", "1: dataset: expected a dataset: a name, or {use: NAME, ...}, got {'use': 3}"),
-    ("depth: 2", "depth: 2\n  helper: 7", "15: generator.helper: expected a denoiser: a name, or {use: NAME, ...}, got 7"),
+    (
+        "dataset: grid",
+        "dataset: {size: 3}",
+        "1: dataset: expected a dataset: a name, or {use: NAME, ...}, got {'size': 3}",
+    ),
+    (
+        "dataset: grid",
+        "dataset: {use: 3}",
+        "1: dataset: expected a dataset: a name, or {use: NAME, ...}, got {'use': 3}",
+    ),
+    (
+        "depth: 2",
+        "depth: 2\n  helper: 7",
+        "15: generator.helper: expected a denoiser: a name, or {use: NAME, ...}, got 7",
+    ),
     ("train: {steps: 10}", "train: [10]", "16: train: expected a mapping, got [10]"),
     ("train: {steps: 10}", "train:", "16: train: expected a mapping, got None"),
     ("[count]", "count", "15: metrics: expected a list, got 'count'"),
@@ -104,11 +156,18 @@ def test_a_problem_is_told_word_for_word_with_its_line(tiny: Tiny, old: str, new
 
 def test_a_component_whose_constructor_cannot_be_read_is_named_as_broken(tiny: Tiny) -> None:
     message = problems(tiny, tiny.recipe.replace("[count]", "[broken]"))
-    assert message == f"tiny.yaml:15: metrics.0.use: metric 'broken' is broken: {tiny.file}: parameter 'anything' has no annotation"
+    assert (
+        message
+        == f"tiny.yaml:15: metrics.0.use: metric 'broken' is broken: {tiny.file}: parameter 'anything' has no annotation"
+    )
 
 
 def test_all_problems_come_at_once_sorted_by_line(tiny: Tiny) -> None:
-    text = tiny.recipe.replace("{steps: 10}", "{steps: -1}").replace("width: 8", "width: x").replace("rank: 4", "rnk: 4")
+    text = (
+        tiny.recipe.replace("{steps: 10}", "{steps: -1}")
+        .replace("width: 8", "width: x")
+        .replace("rank: 4", "rnk: 4")
+    )
     text = text.replace("backbone: flat\n", "")
     lines = problems(tiny, text).splitlines()
     assert lines == [
@@ -170,7 +229,9 @@ def test_writing_a_default_out_changes_nothing(tiny: Tiny) -> None:
 
 
 def test_a_filled_recipe_binds_to_itself(tiny: Tiny, tmp_path: Path) -> None:
-    text = tiny.recipe.replace("dataset: grid", f"dataset: {{use: files, path: data, more: [a, {tmp_path}/b]}}")
+    text = tiny.recipe.replace(
+        "dataset: grid", f"dataset: {{use: files, path: data, more: [a, {tmp_path}/b]}}"
+    )
     once = tiny.bind(text + "symmetry: flip\n")
     twice = tiny.bind(dump(once.filled))
     assert repr(twice.filled) == repr(once.filled)
@@ -180,16 +241,25 @@ def test_a_filled_recipe_binds_to_itself(tiny: Tiny, tmp_path: Path) -> None:
 def test_paths_become_absolute(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/somebody")
-    files = tiny.bind(tiny.recipe.replace("dataset: grid", "dataset: {use: files, path: data, more: [~/x, /y]}")).dataset
+    files = tiny.bind(
+        tiny.recipe.replace("dataset: grid", "dataset: {use: files, path: data, more: [~/x, /y]}")
+    ).dataset
     assert files.arguments["path"] == tmp_path / "data"
-    assert files.filled() == {"use": "files", "path": str(tmp_path / "data"), "more": ["/home/somebody/x", "/y"]}
+    assert files.filled() == {
+        "use": "files",
+        "path": str(tmp_path / "data"),
+        "more": ["/home/somebody/x", "/y"],
+    }
 
 
 def test_building_imports_the_class_and_passes_on_what_it_asks_for(tiny: Tiny) -> None:
     recipe = tiny.bind()
     noise = recipe.generator.build({"layout": "L", "pooled_width": 7, "spec": None})
     assert type(noise).__name__ == "Noise" and noise.pooled_width == 7 and noise.helper is None
-    assert type(noise.denoiser).__name__ == "Net" and (noise.denoiser.width, noise.denoiser.layout) == (8, "L")
+    assert type(noise.denoiser).__name__ == "Net" and (noise.denoiser.width, noise.denoiser.layout) == (
+        8,
+        "L",
+    )
 
 
 def test_a_run_is_named_after_its_recipe_file(tiny: Tiny) -> None:

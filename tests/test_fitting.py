@@ -180,7 +180,7 @@ def test_an_absurd_rate_diverges_with_a_message(average: float) -> None:
     with pytest.raises(Diverged) as caught:
         fit(TARGET, start(), TASKS, pool_of(), texts(), schedule, seeded(0))
     assert str(caught.value) == (
-        "training networks at rate 1e+300 gave weights that are not finite numbers; lower zoo.lr"
+        "training networks at rate 1e+300 gave weights that are not finite numbers: lower it"
     )
 
 

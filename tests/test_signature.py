@@ -38,13 +38,17 @@ def test_the_source_says_what_python_says_of_a_constructor(component: Component)
     assert read.version == getattr(component.load(), "version", 1)
 
 
-@pytest.mark.parametrize("name", [n for n, c in vars(settings).items() if inspect.isclass(c) and c.__module__ == settings.__name__])
+@pytest.mark.parametrize(
+    "name", [n for n, c in vars(settings).items() if inspect.isclass(c) and c.__module__ == settings.__name__]
+)
 def test_the_source_says_what_python_says_of_settings(name: str) -> None:
     read = read_class(Path(settings.__file__), name)
     seen = inspect.signature(getattr(settings, name)).parameters.values()
     assert len(read.parameters) > 0
     assert [p.name for p in read.parameters] == [p.name for p in seen]
-    assert [p.default for p in read.parameters] == [MISSING if p.default is p.empty else p.default for p in seen]
+    assert [p.default for p in read.parameters] == [
+        MISSING if p.default is p.empty else p.default for p in seen
+    ]
 
 
 def test_the_source_says_what_python_says_of_the_tiny_components(tiny: Tiny) -> None:
@@ -89,7 +93,10 @@ def test_a_dataclass_is_read_by_its_fields(tmp_path: Path) -> None:
         "    def method(self): ...\n",
     )
     read = read_class(file, "A")
-    assert [(p.name, p.required) for p in read.parameters] == [("n", True), ("rate", False)] and read.version == 2
+    assert [(p.name, p.required) for p in read.parameters] == [
+        ("n", True),
+        ("rate", False),
+    ] and read.version == 2
 
 
 def test_a_class_without_a_constructor_has_no_parameters_and_version_1(tmp_path: Path) -> None:
@@ -128,7 +135,7 @@ def test_a_file_or_class_that_is_not_there_or_not_python_is_refused(tmp_path: Pa
     file = write(tmp_path, "class A: ...\n")
     with pytest.raises(UnreadableSignature, match=r"no class 'B'$"):
         read_class(file, "B")
-    with pytest.raises(UnreadableSignature, match="cannot be read: .*No such file"):
+    with pytest.raises(UnreadableSignature, match=r"cannot be read: .*No such file"):
         read_class(tmp_path / "missing.py", "A")
     (tmp_path / "bad.py").write_text("class A(:\n")
     with pytest.raises(UnreadableSignature, match="cannot be read: invalid syntax"):
@@ -140,12 +147,14 @@ def test_a_file_or_class_that_is_not_there_or_not_python_is_refused(tmp_path: Pa
 
 @pytest.mark.parametrize("version", ["'2'", "2.5", "True"])
 def test_a_version_that_is_no_whole_number_is_refused(tmp_path: Path, version: str) -> None:
-    with pytest.raises(UnreadableSignature, match="class 'A': version .* is not a whole number"):
+    with pytest.raises(UnreadableSignature, match=r"class 'A': version .* is not a whole number"):
         read_class(write(tmp_path, f"class A:\n    version = {version}\n"), "A")
 
 
 def test_reading_a_constructor_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "explosive.py").write_text("raise SystemExit('imported')\nclass A:\n    def __init__(self, n: int = 3): ...\n")
+    (tmp_path / "explosive.py").write_text(
+        "raise SystemExit('imported')\nclass A:\n    def __init__(self, n: int = 3): ...\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     read = signature_of(Component("denoiser", "a", "explosive:A", "p"))
     assert read.settable["n"].default == 3 and read.file == tmp_path / "explosive.py"

@@ -24,7 +24,8 @@ CHAIN = WeightSpec(
         WeightEntry("b2", (4,), ("second",)),
         WeightEntry("square", (3, 2, 3), ("first", "in", "first")),
         WeightEntry("out", (4, 2), ("second", "out")),
-    )
+    ),
+    free=("first", "second"),
 )
 SEEDS = st.integers(0, 10_000)
 property_test = settings(deadline=None, max_examples=25, derandomize=True)
@@ -118,10 +119,20 @@ def test_every_element_of_s3_leaves_the_function_unchanged(
     torch.testing.assert_close(target.logits(moved, features, texts), target.logits(weights, features, texts))
 
 
-def test_an_axis_the_target_lacks_is_named_with_those_it_has() -> None:
+def test_an_axis_whose_order_means_something_is_refused() -> None:
     with pytest.raises(UserError) as caught:
-        Permutation(("hidden", "head"), spec=ClipAdapter(3, feature_dim=2, text_dim=2).spec)
+        Permutation(("hidden", "text"), spec=ClipAdapter(3, feature_dim=2, text_dim=2).spec)
     assert (
         str(caught.value)
-        == "symmetry 'permutation': this target has no axis 'head'; it has feature, hidden, text"
+        == "symmetry 'permutation': permuting axis 'text' of this target changes its function; free axes: hidden"
     )
+
+
+def test_no_axis_at_all_is_refused() -> None:
+    with pytest.raises(UserError) as caught:
+        Permutation((), spec=CHAIN)
+    assert str(caught.value) == "symmetry 'permutation': no axes to permute"
+
+
+def test_all_free_axes_are_permuted_if_none_is_named() -> None:
+    assert Permutation(spec=CHAIN).axes == ("first", "second")

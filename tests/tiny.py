@@ -6,10 +6,13 @@ import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from wspace import pipeline, workbench
 from wspace.bind import BoundRecipe, bind
+from wspace.pipeline import Stage
 from wspace.recipe import parse_recipe, read_recipe
 from wspace.registry import Component, Registry
 
@@ -147,6 +150,48 @@ train: {steps: 10}
 """
 
 
+PLUGIN = f"""import wspace
+
+@wspace.hookimpl
+def wspace_register(register):
+    for (kind, name), target in {COMPONENTS!r}.items():
+        register(kind, name, "tiny_parts:" + target)
+"""
+
+STAGES = '''"""Stages that write down what they were called with, and fail when told to."""
+
+from wspace.store import write_json
+
+calls = []  # (stage, files found in its folder, stages it takes)
+fails = {}  # stage -> the exception it raises, half-way
+
+
+def _stage(name):
+    def run(job):
+        calls.append((name, sorted(file.name for file in job.folder.iterdir()), list(job.inputs)))
+        (job.folder / "half.txt").write_text(name)
+        if name in fails:
+            raise fails[name]
+        assert all((folder / "artifact.json").is_file() for folder in job.inputs.values())
+        write_json(job.folder / "report.json", {"recipe": job.recipe.name, "seed": job.recipe.seed, "scores": []})
+
+    return run
+
+
+zoo, train, generate, evaluate, report = (_stage(name) for name in ("zoo", "train", "generate", "evaluate", "report"))
+'''
+
+TINY_STAGES = (
+    Stage("zoo", "tiny_stages:zoo", ("seed", "dataset", "backbone", "text", "target", "tasks", "zoo"), ()),
+    Stage(
+        "train", "tiny_stages:train", ("symmetry", "tokenizer", "conditioner", "generator", "train"), ("zoo",)
+    ),
+    Stage("generate", "tiny_stages:generate", ("generate",), ("zoo", "train")),
+    Stage("evaluate", "tiny_stages:evaluate", ("metrics", "evaluate"), ("zoo", "train", "generate")),
+    Stage("report", "tiny_stages:report", (), ("zoo", "train", "generate", "evaluate")),
+)
+
+
 class Tiny:
     """The tiny components in a registry of their own, and what to bind with it."""
 
@@ -157,8 +202,13 @@ class Tiny:
         self.folder = folder
         self.file = folder / "tiny_parts.py"
         self.file.write_text(PARTS, encoding="utf-8")
+        self.plugin = folder / "tiny_plugin.py"
+        self.plugin.write_text(PLUGIN, encoding="utf-8")
+        (folder / "tiny_stages.py").write_text(STAGES, encoding="utf-8")
         self.registry = Registry()
-        self.registry.add(*(Component(*key, f"tiny_parts:{name}", "tiny") for key, name in COMPONENTS.items()))
+        self.registry.add(
+            *(Component(*key, f"tiny_parts:{name}", "tiny") for key, name in COMPONENTS.items())
+        )
 
     def bind(self, text: str = RECIPE, name: str = "tiny.yaml") -> BoundRecipe:
         return bind(parse_recipe(text, name), self.registry)
@@ -174,4 +224,13 @@ def tiny_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ti
     monkeypatch.syspath_prepend(folder)
     importlib.invalidate_caches()
     yield Tiny(folder)
-    sys.modules.pop("tiny_parts", None)
+    for name in ("tiny_parts", "tiny_plugin", "tiny_stages"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture(name="stages")
+def stages_fixture(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Tiny stages in place of the real ones, and no data behind them."""
+    monkeypatch.setattr(pipeline, "STAGES", TINY_STAGES)
+    monkeypatch.setattr(workbench, "Workbench", lambda recipe, progress: None)
+    return importlib.import_module("tiny_stages")

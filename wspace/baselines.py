@@ -8,15 +8,31 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from wspace.interfaces import Prompts
 from wspace.ridge import PENALTIES, Ridge
+from wspace.scaling import spread_of
 
 
-def retrieval(weights: Tensor, pooled: Tensor, asked: Tensor) -> Tensor:
-    """Of each task asked for, the training weights whose pooled condition is nearest by cosine.
+def descriptions(known: Prompts, *asked: Prompts) -> list[Tensor]:
+    """What the opponents know of a task with k classes of mean text m: m, 1/k and m/k, each at unit variance over `known`.
 
-    (n, P), (n, C'), (B, C') -> (B, P).
+    The same for every recipe, so that no choice of a conditioner can weaken them. (B, 2T + 1) for each of the arguments.
     """
-    likeness = functional.normalize(asked, dim=1) @ functional.normalize(pooled, dim=1).T  # (B, n)
+    raw = []
+    for prompts in (known, *asked):
+        count = prompts.mask.sum(1, keepdim=True)  # (B, 1)
+        mean = prompts.texts.sum(1) / count  # (B, T)
+        raw.append(torch.cat([mean, 1 / count, mean / count], dim=1))
+    center, spread = raw[0].mean(0), spread_of(raw[0])
+    return [(description - center) / spread for description in raw]
+
+
+def retrieval(weights: Tensor, known: Tensor, asked: Tensor) -> Tensor:
+    """Of each task asked for, the training weights whose description is nearest by cosine.
+
+    (n, P), (n, C), (B, C) -> (B, P).
+    """
+    likeness = functional.normalize(asked, dim=1) @ functional.normalize(known, dim=1).T  # (B, n)
     return weights[likeness.argmax(1)]
 
 
@@ -30,19 +46,19 @@ def noise(nearest: Tensor, weights: Tensor, rng: torch.Generator) -> Tensor:
 
 def ridge(
     weights: Tensor,
-    pooled: Tensor,
+    known: Tensor,
     chosen_on: slice,
     asked: dict[str, Tensor],
     accuracy: Callable[[Tensor], float],
 ) -> tuple[dict[str, Tensor], float]:
-    """Closed-form linear map from pooled condition to weights, for the tasks asked for; and its penalty.
+    """Closed-form linear map from descriptions to weights, for the tasks asked for; and its penalty.
 
     The penalty is the one whose weights for the tasks `chosen_on` have the highest `accuracy` (on validation images),
     fitted without them; the map is then fitted on all.
     """
     kept = torch.ones(len(weights), dtype=torch.bool)
     kept[chosen_on] = False
-    trial = Ridge.fit(pooled[kept], weights[kept])
-    best = max(PENALTIES, key=lambda penalty: accuracy(trial.predict(pooled[chosen_on], penalty)))
-    fitted = Ridge.fit(pooled, weights)
-    return {split: fitted.predict(conditions, best) for split, conditions in asked.items()}, best
+    trial = Ridge.fit(known[kept], weights[kept])
+    best = max(PENALTIES, key=lambda penalty: accuracy(trial.predict(known[chosen_on], penalty)))
+    fitted = Ridge.fit(known, weights)
+    return {split: fitted.predict(tasks, best) for split, tasks in asked.items()}, best

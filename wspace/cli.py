@@ -32,14 +32,18 @@ def main() -> None:
     from wspace.errors import WspaceError
 
     try:
-        app(standalone_mode=False)
+        if app(standalone_mode=False) == 130:  # what typer makes of a KeyboardInterrupt
+            raise KeyboardInterrupt
+        sys.stdout.flush()
     except WspaceError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted: the same command goes on from here", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our output went away, as `head` does
+    except (BrokenPipeError, SystemExit) as error:  # the reader of our output went away, as `head` does
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):  # typer makes one of it
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:

@@ -41,7 +41,7 @@ def accuracy_by_method(scores: Sequence[Mapping[str, Any]]) -> str:
     figure = _figure(1.2 + 0.27 * len(methods))
     panels = figure.subplots(1, len(splits), sharex=True, sharey=True, squeeze=False)[0]
     reference = {"oracle": (ORANGE, "--"), "universal": (INK, ":")}
-    best = 100 * max(row["ci_high"] for row in rows)
+    best = max(1.0, 100 * max(row["ci_high"] for row in rows))
     floor = max(0.0, best - SPAN)
     for panel, split in zip(panels, splits, strict=True):
         for row in (row for row in rows if row["split"] == split):
@@ -137,7 +137,7 @@ def task_by_task(accuracies: Mapping[str, Sequence[float]]) -> str:
 
 def training_curves(log: Sequence[Mapping[str, Any]], zoo_mean: float) -> str:
     """Loss, and accuracy on held-out tasks, over the steps of each phase. `zoo_mean`: what ignoring the texts gives."""
-    phases = list(dict.fromkeys(entry["phase"] for entry in log))
+    phases: list[str] = list(dict.fromkeys(entry["phase"] for entry in log))
     figure = _figure(4.6)
     panels = figure.subplots(2, len(phases), sharex="col", squeeze=False)
     for (upper, lower), phase in zip(panels.T, phases, strict=True):
@@ -176,7 +176,7 @@ def training_curves(log: Sequence[Mapping[str, Any]], zoo_mean: float) -> str:
 
 
 def picture_sheet(pixels: np.ndarray, predicted: Sequence[str], true: Sequence[str]) -> str:
-    """Pictures (n, S, S, 3) uint8 in rows of six, with the class that was seen in each, and the true one where it differs."""
+    """Pictures (n, S, S, 3) uint8, six a row: above each the class seen in it, below it the true one if it differs."""
     rows = -(-len(pixels) // 6)
     figure = _figure(1.62 * rows + 0.4, width=7.0)
     panels = figure.subplots(rows, 6, squeeze=False)
@@ -196,7 +196,7 @@ def picture_sheet(pixels: np.ndarray, predicted: Sequence[str], true: Sequence[s
     for mark, colour, label in (("✓", BLUE, "right"), ("✗", VERMILLION, "wrong; below: what it is")):
         panels[0, 0].plot([], [], "s", color=colour, markersize=9, label=f"{mark} {label}")
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=TEXT)
-    return _encoded(figure)
+    return _encoded(figure, colours=None)
 
 
 # ---------------------------------------------------------------- drawing
@@ -247,9 +247,16 @@ def _short(name: str, width: int = 14) -> str:
     return name if len(name) <= width else name[: width - 1] + "…"
 
 
-def _encoded(figure: Figure) -> str:
+def _encoded(figure: Figure, *, colours: int | None = 128) -> str:
+    """As a PNG of so many colours, a third of the size; None: of as many as there are."""
+    from PIL import Image
+
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a class named in a script that the font lacks
         figure.savefig(buffer, format="png", metadata={"Software": None})
+    if colours is not None:
+        image = Image.open(buffer).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
+        buffer = io.BytesIO()
+        image.save(buffer, "png", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -82,7 +82,7 @@ def fit(
             break
     result = averaged if terms else weights.detach()
     if not torch.isfinite(result).all():
-        raise Diverged(f"training networks at rate {schedule.lr} gave weights that are not finite numbers; lower zoo.lr")
+        raise Diverged(f"training networks at rate {schedule.lr} gave weights that are not finite numbers: lower it")
     return result
 
 

@@ -41,8 +41,8 @@ CAPTIONS = {
     "differences": "Generated minus each method on the same tasks and images, with {confidence} intervals of the mean "
     "difference. An arrow stands for a value beyond the axis.",
     "tasks": "Every dot is an unseen task. Above the diagonal the generated head does better than the other method.",
-    "training": "Above: loss. Below: accuracy of generated heads on validation images of held-out tasks; what does best "
-    "there is kept. A generator on the dashed line is worth no more than the mean of the zoo.",
+    "training": "Above: loss. Below: accuracy of generated heads on validation images of held-out tasks; what does "
+    "best there is kept. A generator on the dashed line is worth no more than the mean of the zoo.",
     "pictures": "Test pictures of one unseen task, evenly over its classes, as its generated head names them.",
 }
 
@@ -62,7 +62,8 @@ def render(report: Mapping[str, Any], figures: Mapping[str, str], recipe_yaml: s
         f"<section><h2>Methods</h2>{_methods(report['scores'])}</section>",
         f"<section><h2>Training</h2>{_training(report['training'], report.get('chosen', {}))}</section>",
         f"<section><h2>Time</h2>{_seconds(report['seconds'])}</section>",
-        f"<section><details><summary>Recipe, every default filled in</summary><pre>{escape(recipe_yaml)}</pre></details>",
+        "<section><details><summary>Recipe, every default filled in</summary>",
+        f"<pre>{escape(recipe_yaml)}</pre></details>",
         f"<details><summary>Versions and machine</summary>{_table((), versions.items())}</details></section>",
     ]
     return PAGE.format(title=escape(title), style=STYLE, body="\n".join(body))
@@ -116,8 +117,8 @@ def _note(report: Mapping[str, Any], confidence: str) -> str:
         )
     tasks = next(row["n"] for row in scores if row["split"] == split)
     return text + (
-        f"In brackets: {confidence} intervals, bootstrap over {tasks} tasks; differences are paired, on the same tasks and "
-        "test images. One seed: the spread over seeds is not in them."
+        f"In brackets: {confidence} intervals, bootstrap over {tasks} tasks; differences are paired, on the same tasks "
+        "and test images. One seed: the spread over seeds is not in them."
     )
 
 
@@ -157,10 +158,8 @@ def _cell(row: Mapping[str, Any] | None) -> str:
 
 def _figure(name: str, uri: str, caption: str) -> str:
     alt = escape(f"{name}: {caption}", quote=True)
-    return (
-        f'<figure id="{escape(name, quote=True)}"><div class="plate scroll"><img src="{escape(uri, quote=True)}" alt="{alt}">'
-        f"</div><figcaption>{escape(caption)}</figcaption></figure>"
-    )
+    image = f'<div class="plate scroll"><img src="{escape(uri, quote=True)}" alt="{alt}"></div>'
+    return f'<figure id="{escape(name, quote=True)}">{image}<figcaption>{escape(caption)}</figcaption></figure>'
 
 
 def _caption(name: str, report: Mapping[str, Any], confidence: str) -> str:
@@ -192,8 +191,8 @@ def _training(training: Mapping[str, Any], chosen: Mapping[str, Any]) -> str:
         *((f"chosen: {name.replace('_', ' ')}", f"{value:g}") for name, value in chosen.items()),
     ]
     meaning = (
-        "Accuracies are of held-out seen tasks on validation images, on which every choice is made: which average of the "
-        "parameters is kept, ridge's penalty. A generator that does no better than the zoo's mean ignores its texts."
+        "Accuracies are of held-out seen tasks on validation images, on which every choice is made: which average of "
+        "the parameters is kept, ridge's penalty. A generator no better than the zoo's mean ignores its texts."
     )
     warning = "<p class=warning>The generator collapsed: it ignores its texts.</p>" if training["collapsed"] else ""
     return f"{warning}{_table((), lines)}<p class=note>{meaning}</p>"
@@ -257,7 +256,8 @@ main { max-width: 52rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 1rem; }
 h2 { font-size: 1.2rem; margin: 2.6rem 0 .8rem; padding-bottom: .3rem; border-bottom: 1px solid var(--line); }
 .kicker { margin: 0; color: var(--mark); font-size: .85rem; font-weight: 600; letter-spacing: .04em; }
-.headline { font-size: 1.25rem; line-height: 1.45; margin: 0 0 .8rem; padding-left: .9rem; border-left: 4px solid var(--mark); }
+.headline { font-size: 1.25rem; line-height: 1.45; margin: 0 0 .8rem; padding-left: .9rem;
+  border-left: 4px solid var(--mark); }
 .note, figcaption, small { color: var(--soft); }
 .note, figcaption { font-size: .92rem; }
 .warning { color: var(--warn); font-weight: 600; }

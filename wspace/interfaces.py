@@ -37,7 +37,7 @@ class Images(ABC):
 
     classes: tuple[str, ...]
     labels: np.ndarray  # (M,) int64, index into classes
-    split: np.ndarray  # (M,) int8: TRAIN, VAL or TEST
+    split: np.ndarray  # (M,) int8: TRAIN, VAL or TEST; every class has TRAIN and TEST images, and most have VAL ones
     fingerprint: str  # changes whenever a pixel, a label or a split does
     warnings: tuple[str, ...] = ()  # what a user should know, one sentence each
 
@@ -73,7 +73,7 @@ class Backbone(ABC):
 
     @abstractmethod
     def encode(self, pixels: np.ndarray) -> Tensor:
-        """(M, S, S, 3) uint8 -> (M, F) float32, the same for every batch size up to rounding."""
+        """(M, S, S, 3) uint8 -> (M, F) float32 on the CPU, the same for every batch size up to rounding."""
 
 
 class Text(ABC):
@@ -85,7 +85,7 @@ class Text(ABC):
 
     @abstractmethod
     def encode(self, sentences: Sequence[str]) -> Tensor:
-        """(len(sentences), T) float32, rows of unit length."""
+        """(len(sentences), T) float32 on the CPU, rows of unit length."""
 
 
 # ---------------------------------------------------------------- what is generated

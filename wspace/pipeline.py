@@ -40,7 +40,7 @@ STAGES = (
     Stage("zoo", "wspace.stages.zoo:run", ("seed", "dataset", "backbone", "text", "target", "tasks", "zoo", "opponents"), ()),
     Stage("train", "wspace.stages.train:run", ("symmetry", "tokenizer", "conditioner", "generator", "train", "task_loss"), ("zoo",)),
     Stage("generate", "wspace.stages.generate:run", ("generate",), ("zoo", "train")),
-    Stage("evaluate", "wspace.stages.evaluate:run", ("metrics", "evaluate"), ("zoo", "train", "generate")),
+    Stage("evaluate", "wspace.stages.evaluate:run", ("metrics", "evaluate"), ("zoo", "generate")),
     Stage("report", "wspace.stages.report:run", (), ("zoo", "train", "generate", "evaluate")),
 )
 

@@ -31,6 +31,7 @@ class WeightSpec:
     """The tensors of one network, in the order of its flat vector (P,)."""
 
     entries: tuple[WeightEntry, ...]
+    free: tuple[str, ...] = ()  # axes whose order means nothing: permuting one leaves the function as it is
 
     @cached_property
     def size(self) -> int:  # P

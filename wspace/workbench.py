@@ -105,11 +105,15 @@ class Workbench:
         return self._pool(TEST)
 
     def _pool(self, split: int) -> Pool:
-        rows = torch.nonzero(self._split == split).flatten()
+        rows, classes = torch.nonzero(self._split == split).flatten(), self.images.classes
+        name = ("training", "validation", "test")[split]
         if not len(rows):
-            raise DataError(f"the data set has no {('training', 'validation', 'test')[split]} images")
-        labels = torch.as_tensor(self.images.labels)[rows]
-        return Pool.of(self.scale(self._raw_features[rows]), labels, len(self.images.classes))
+            raise DataError(f"the data set has no {name} images")
+        pool = Pool.of(self.scale(self._raw_features[rows]), torch.as_tensor(self.images.labels)[rows], len(classes))
+        empty = [c for c, count in zip(classes, pool.counts.tolist(), strict=True) if not count]
+        if empty and split != VAL:  # a class may do without validation images, which only help to choose
+            raise DataError(f"class {empty[0]!r} has no {name} images")
+        return pool
 
     @cached_property
     def class_texts(self) -> Tensor:

@@ -10,11 +10,11 @@ from wspace.scaling import spread_of
 
 
 class TextSet(Conditioner):
-    """Keeps every class text. The pooled vector is the mean text m, 1/k and m/k for k classes, each to unit variance."""
+    """Keeps every class text. The pooled vector is the mean text and 1/k for k classes, each to unit variance."""
 
     def __init__(self, *, text_dim: int):
         super().__init__()
-        self.width, self.pooled_width = text_dim, 2 * text_dim + 1
+        self.width, self.pooled_width = text_dim, text_dim + 1
         self.center: Tensor
         self.pooled_mean: Tensor
         self.pooled_std: Tensor
@@ -31,7 +31,7 @@ class TextSet(Conditioner):
     def _pool(self, prompts: Prompts) -> Tensor:
         count = prompts.mask.sum(1, keepdim=True)  # (B, 1)
         mean = prompts.texts.sum(1) / count  # (B, T)
-        return torch.cat([mean, 1 / count, mean / count], dim=1)  # (B, 2T + 1)
+        return torch.cat([mean, 1 / count], dim=1)  # (B, T + 1)
 
     def forward(self, prompts: Prompts) -> Condition:
         centered = torch.where(prompts.mask[..., None], prompts.texts - self.center, 0)  # (B, K, T)

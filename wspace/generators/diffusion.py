@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import torch
@@ -11,8 +10,6 @@ from torch import Tensor, nn
 
 from wspace.interfaces import Condition, Denoiser, Generator, Pairs, TokenLayout
 from wspace.ridge import PENALTIES, Ridge
-
-CLEAN = -1  # below the lowest level
 
 
 class Diffusion(Generator):
@@ -53,7 +50,7 @@ class Diffusion(Generator):
         self.line_bias: Tensor
         self.spread: Tensor
         self.register_buffer("mask", layout.mask, persistent=False)  # (N, D)
-        self.register_buffer("alphas", self._scheduler().alphas_cumprod.float(), persistent=False)  # (levels,)
+        self.register_buffer("alphas", self._solver().alphas_cumprod.float(), persistent=False)  # (levels,)
         inputs, values = (pooled_width if path == "linear" else 0), layout.mask.numel()
         self.register_buffer("line_weight", torch.zeros(inputs, values))
         self.register_buffer("line_bias", torch.zeros(values))
@@ -120,22 +117,17 @@ class Diffusion(Generator):
         self, condition: Condition, null: Condition, *, steps: int, guidance: float, temperature: float, rng: torch.Generator
     ) -> Tensor:
         path = self.typical(condition)  # (B, N, D)
-        visited = self._visited(min(steps, self.levels))
-        solver = self._scheduler()
-        if self.sampler == "dpm-solver++":
-            solver.set_timesteps(timesteps=visited)
+        solver = self._solver()
+        solver.set_timesteps(timesteps=self._visited(min(steps, self.levels)))
 
         def noise() -> Tensor:
             return temperature * torch.randn(path.shape, generator=rng, device=rng.device).to(path.device) * self.mask
 
         x = noise()
-        for step, following in pairwise([*visited, CLEAN]):
+        for step in solver.timesteps.tolist():
             level = torch.full((len(x),), step / self.levels, device=x.device)
             predicted = self._guided(x, level, condition, null, guidance)
-            if self.sampler == "dpm-solver++":
-                x = solver.step(predicted, step, x).prev_sample
-            else:
-                x = self._less_noisy(x, predicted, step, following, noise() if self.sampler == "ddpm" else None)
+            x = solver.step(predicted, step, x, variance_noise=noise() if self.sampler == "ddpm" else None).prev_sample
         x = x * self.mask
         if self.clip is not None:
             x = x.clamp(-self.clip, self.clip)
@@ -148,26 +140,6 @@ class Diffusion(Generator):
         """
         return [round(self.levels * (steps - done) / steps) - 1 for done in range(steps)]
 
-    def _less_noisy(self, x: Tensor, predicted: Tensor, step: int, following: int, noise: Tensor | None) -> Tensor:
-        """Eq. 12 of Song et al. (2021) from one level to any lower one; without `noise`, eta is 0.
-
-        Written out because diffusers' DDIM and DDPM go down by levels // steps, and so miss the next level where steps
-        do not divide levels (with 7 of 1000, the last one leaves noise in).
-        """
-        alpha = self.alphas[step]
-        after = self.alphas[following] if following != CLEAN else torch.ones_like(alpha)
-        signal, sigma = alpha.sqrt(), (1 - alpha).sqrt()
-        if self.prediction == "v":
-            clean, epsilon = signal * x - sigma * predicted, sigma * x + signal * predicted
-        elif self.prediction == "x0":
-            clean, epsilon = predicted, (x - signal * predicted) / sigma
-        else:
-            clean, epsilon = (x - sigma * predicted) / signal, predicted
-        if noise is None:
-            return after.sqrt() * clean + (1 - after).sqrt() * epsilon
-        variance = (1 - after) / (1 - alpha) * (1 - alpha / after)  # posterior variance of eq. 7 of Ho et al.
-        return after.sqrt() * clean + (1 - after - variance).clamp_min(0).sqrt() * epsilon + variance.sqrt() * noise
-
     def _guided(self, x: Tensor, level: Tensor, condition: Condition, null: Condition, guidance: float) -> Tensor:
         """Classifier-free guidance (Ho and Salimans, 2022, eq. 6), 1 meaning none."""
         predicted = self.denoiser(x, level, condition)
@@ -176,8 +148,13 @@ class Diffusion(Generator):
         unconditional = self.denoiser(x, level, null)
         return unconditional + guidance * (predicted - unconditional)
 
-    def _scheduler(self) -> Any:
-        """The betas and, for dpm-solver++, the steps."""
+    def _solver(self) -> Any:
+        """The betas, and how to go from one level to the next.
+
+        One class of diffusers for all three: the first-order solver is DDIM with eta 0 (Lu et al., 2022, section 4.1), and
+        its stochastic variant DDPM's posterior, eta 1. diffusers' own DDIM and DDPM go down by levels // steps, and so
+        leave noise in where steps do not divide levels.
+        """
         from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 
         return DPMSolverMultistepScheduler(
@@ -186,6 +163,7 @@ class Diffusion(Generator):
             beta_start=min(0.1 / self.levels, 0.999),
             beta_end=min(20 / self.levels, 0.999),
             prediction_type={"epsilon": "epsilon", "x0": "sample", "v": "v_prediction"}[self.prediction],
-            algorithm_type="dpmsolver++",
+            algorithm_type="sde-dpmsolver++" if self.sampler == "ddpm" else "dpmsolver++",
+            solver_order=2 if self.sampler == "dpm-solver++" else 1,
             final_sigmas_type="zero",
         )

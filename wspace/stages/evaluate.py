@@ -15,7 +15,6 @@ from wspace.seeding import stream
 from wspace.stages import Job
 from wspace.stages.generate import GENERATED, MISMATCHED
 from wspace.store import save_tensors, write_json
-from wspace.system import System
 from wspace.tasks import SPLITS, Task, prompts_of
 from wspace.zoo import Zoo
 
@@ -55,18 +54,15 @@ def run(job: Job) -> None:
 def _methods(job: Job, zoo: Zoo) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """Weights (B, P) of every method, for the scored tasks of each split; and what was chosen on validation images."""
     recipe, bench = job.recipe, job.bench
-    system = System.build(recipe, bench.target.spec, bench.text.dim).load(job.inputs["train"] / "generator.safetensors")
-
-    def pooled(tasks: tuple[Task, ...]) -> Tensor:
-        with torch.no_grad():
-            return system.conditioner(prompts_of(tasks, zoo.class_texts)).pooled
 
     def on_validation(weights: Tensor) -> float:
         few = zoo.tasks.choosing[:CHOOSING]
         return float(accuracies(bench.target, weights[: len(few)], few, bench.val, bench.class_texts).mean())
 
-    weights, known = zoo.weights, pooled(zoo.tasks.seen)
-    asked = {split: pooled(zoo.tasks.scored(split)) for split in SPLITS}
+    weights = zoo.weights
+    prompts = [prompts_of(tasks, zoo.class_texts) for tasks in (zoo.tasks.seen, *map(zoo.tasks.scored, SPLITS))]
+    known, *of_splits = baselines.descriptions(*prompts)
+    asked = dict(zip(SPLITS, of_splits, strict=True))
     held_out = slice(len(zoo.tasks.training), len(zoo.tasks.seen))
     linear, penalty = baselines.ridge(weights, known, held_out, asked, on_validation)
     methods = {}

@@ -62,7 +62,7 @@ def _figures(job: Job, report: dict[str, Any]) -> dict[str, str]:
 
 
 def _pictures(job: Job) -> tuple[str, dict[str, Any]]:
-    """Test pictures of the first unseen task of few classes, as its generated network names them; and what they show."""
+    """Test pictures of the first unseen task of few classes, named by its generated network; and what they show."""
     bench, zoo = job.bench, Zoo(job.inputs["zoo"])
     tasks = zoo.tasks.scored(SPLIT)
     number = min(range(len(tasks)), key=lambda i: (max(len(tasks[i]), FEW), i))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from wspace.errors import Diverged
 from wspace.fitting import Schedule, fit, fit_until_validated
 from wspace.seeding import stream
 from wspace.stages import Job
@@ -67,24 +68,39 @@ def _base(job: Job) -> Tensor:
 def _universal(job: Job) -> Tensor:
     """One network for all classes, at the rate and with the steps that validation images like best. (1, P)."""
     opponents, bench = job.recipe.opponents, job.bench
-    found: list[tuple[float, Tensor]] = []
+
+    def at(rate: float) -> tuple[Tensor, Tensor]:
+        bar.advance()
+        return fit_until_validated(
+            bench.target,
+            bench.target.init(1, stream(job.recipe.seed, "init")),
+            _everything(job),
+            bench.train,
+            bench.val,
+            bench.class_texts,
+            Schedule(opponents.universal_steps, job.recipe.zoo.base_batch, rate),
+            stream(job.recipe.seed, "universal", rate),
+            check_every=5 * opponents.check_every,
+            patience=opponents.patience,
+        )
+
     with job.progress.bar("universal", len(opponents.rates)) as bar:
-        for rate in opponents.rates:
-            weights, accuracy = fit_until_validated(
-                bench.target,
-                bench.target.init(1, stream(job.recipe.seed, "init")),
-                _everything(job),
-                bench.train,
-                bench.val,
-                bench.class_texts,
-                Schedule(opponents.universal_steps, job.recipe.zoo.base_batch, rate),
-                stream(job.recipe.seed, "universal", rate),
-                check_every=5 * opponents.check_every,
-                patience=opponents.patience,
-            )
-            found.append((float(accuracy.mean()), weights))
-            bar.advance()
-    return max(found, key=lambda pair: pair[0])[1]
+        return _best_rate(opponents.rates, at)[1]
+
+
+def _best_rate(rates: Sequence[float], at: Callable[[float], tuple[Tensor, Tensor]]) -> tuple[float, Tensor]:
+    """The rate with the highest mean validation accuracy, and its weights. A rate that diverges is no candidate."""
+    found: list[tuple[float, float, Tensor]] = []
+    for rate in rates:
+        try:
+            weights, accuracy = at(rate)
+        except Diverged:
+            continue
+        found.append((float(accuracy.mean()), rate, weights))
+    if not found:
+        raise Diverged(f"training on images diverges at every one of opponents.rates, {', '.join(map(str, rates))}")
+    _, rate, weights = max(found, key=lambda row: row[0])
+    return rate, weights
 
 
 def _specialise(job: Job, base: Tensor, tasks: tuple[Task, ...]) -> None:
@@ -147,7 +163,6 @@ def _oracles(job: Job, base: Tensor, choosing: tuple[Task, ...], scored: dict[st
     if all(_whole(file, len(scored[split])) for split, file in files.items()):
         return
     few = choosing[:RATE_TASKS]
-    by_rate = {rate: trained(few, replace(schedule, lr=rate), f"oracle rate {rate}")[1].mean() for rate in opponents.rates}
-    best = max(by_rate, key=lambda rate: float(by_rate[rate]))
+    best, _ = _best_rate(opponents.rates, lambda rate: trained(few, replace(schedule, lr=rate), f"oracle rate {rate}"))
     for split, file in files.items():
         _once(file, lambda split=split: trained(scored[split], replace(schedule, lr=best), f"oracle {split}")[0])

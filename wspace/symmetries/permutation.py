@@ -17,11 +17,16 @@ class Permutation(Symmetry):
     g[i] to place i.
     """
 
-    def __init__(self, axes: tuple[str, ...] = ("hidden",), *, spec: WeightSpec):
-        named = {axis for entry in spec.entries for axis in entry.axes}
+    def __init__(self, axes: tuple[str, ...] | None = None, *, spec: WeightSpec):
+        axes = spec.free if axes is None else axes
+        if not axes:
+            raise UserError("symmetry 'permutation': no axes to permute")
         for axis in axes:
-            if axis not in named:
-                raise UserError(f"symmetry 'permutation': this target has no axis {axis!r}; it has {', '.join(sorted(named))}")
+            if axis not in spec.free:
+                free = ", ".join(spec.free) or "none"
+                raise UserError(
+                    f"symmetry 'permutation': permuting axis {axis!r} of this target changes its function; free axes: {free}"
+                )
         self.spec, self.axes = spec, axes
         self.lengths = [spec.axis_size(axis) for axis in axes]
 

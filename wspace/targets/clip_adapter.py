@@ -39,7 +39,7 @@ class ClipAdapter(Target):
             WeightEntry("w2", (rank, text_dim), ("hidden", "text")),
             WeightEntry("b2", (text_dim,), ("text",)),
         ]
-        self.spec = WeightSpec(tuple(e for e in entries if bias or not e.name.startswith("b")))
+        self.spec = WeightSpec(tuple(e for e in entries if bias or not e.name.startswith("b")), free=("hidden",))
 
     def init(self, count: int, rng: torch.Generator) -> Tensor:
         """torch.nn.Linear's own initialisation: uniform in +-1/sqrt(fan in)."""

@@ -46,10 +46,13 @@ class PriorAttention(Denoiser):
         self.position = nn.Parameter(torch.randn(count, width) * 0.02)
         self.of_condition = nn.Linear(condition_width, width)
         self.of_level = nn.Sequential(nn.Linear(2 * (width // 2), width), nn.SiLU(), nn.Linear(width, width))
-        block = nn.TransformerEncoderLayer(
-            width, heads, 4 * width, dropout, activation="gelu", batch_first=True, norm_first=True
+        self.blocks = nn.ModuleList(  # not nn.TransformerEncoder, which starts all its layers alike
+            nn.TransformerEncoderLayer(
+                width, heads, 4 * width, dropout, activation="gelu", batch_first=True, norm_first=True
+            )
+            for _ in range(depth)
         )
-        self.blocks = nn.TransformerEncoder(block, depth, norm=nn.LayerNorm(width), enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(width)
         self.gate = nn.Linear(2 * (width // 2), count)
         nn.init.zeros_(self.gate.weight)
         nn.init.zeros_(self.gate.bias)
@@ -59,7 +62,10 @@ class PriorAttention(Denoiser):
         weights = torch.einsum("bnd,ndw->bnw", x, self.enter.expand(count, -1, -1)) + self.position
         time = self.of_level(waves)[:, None]  # (B, 1, width)
         sequence = torch.cat([self.of_condition(condition.tokens), time, weights], dim=1)  # (B, L+1+N, width)
-        hidden = self.blocks(sequence, src_key_padding_mask=self._padding(condition, count))[:, -count:]
+        padding = self._padding(condition, count)
+        for block in self.blocks:
+            sequence = block(sequence, src_key_padding_mask=padding)
+        hidden = self.norm(sequence[:, -count:])
         out = torch.einsum("bnw,nwd->bnd", hidden, self.leave.expand(count, -1, -1)) + self.leave_bias
         if self.skip:
             out = out + self.gate(waves)[..., None] * x

@@ -1,0 +1,157 @@
+"""Who may import whom, what lives where, and that every recipe there is can be used."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import wspace
+from wspace import builtin
+from wspace.bind import bind
+from wspace.plugins import load_plugins
+from wspace.recipe import read_recipe
+from wspace.registry import KINDS
+
+PACKAGE = Path(wspace.__file__).parent
+ROOT = PACKAGE.parent
+MODULES = {
+    ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
+    for file in sorted(PACKAGE.rglob("*.py"))
+}
+RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+FOLDERS = {kind: "symmetries" if kind == "symmetry" else f"{kind}s" for kind in KINDS}
+HEAVY = {"torch", "torchvision", "timm", "open_clip", "diffusers", "matplotlib", "safetensors"}
+LIGHT = (
+    "errors", "hookspecs", "registry", "builtin", "plugins", "signature", "settings", "recipe", "bind", "store", "pipeline",
+    "cli", "fingerprint", "progress", "table",
+)  # fmt: skip
+OUTER = ("recipe", "store", "pipeline", "bind", "cli", "run", "stages")
+
+
+def imports(file: Path, *, everywhere: bool = False) -> set[str]:
+    """Full names of the modules that a file imports at module level, or anywhere; not those for type checkers alone."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        children = list(ast.iter_child_nodes(node))
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"{file}:{node.lineno}: a relative import"
+            found.add(node.module)
+            found.update(
+                f"{node.module}.{alias.name}"
+                for alias in node.names
+                if f"{node.module}.{alias.name}" in MODULES
+            )
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            children = node.orelse
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and not everywhere:
+            children = []
+        for child in children:
+            visit(child)
+
+    visit(ast.parse(file.read_text(encoding="utf-8")))
+    return found
+
+
+def reached(module: str) -> set[str]:
+    """All that is imported with a module of ours, itself included."""
+    found, open_ = set(), [module]
+    while open_:
+        name = open_.pop()
+        if name in found:
+            continue
+        found.add(name)
+        if name in MODULES:
+            packages = [name.rsplit(".", n)[0] for n in range(1, name.count(".") + 1)]
+            open_ += [*packages, *imports(MODULES[name])]
+    return found
+
+
+def test_imports_are_found_where_they_are(tmp_path: Path) -> None:
+    file = tmp_path / "m.py"
+    file.write_text(
+        "import a.b\nfrom wspace import bind\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import c\nelse:\n    import d\n"
+        "try:\n    import e\nexcept ImportError: ...\nclass X:\n    import f\ndef function():\n    from g.h import i\n"
+    )
+    assert imports(file) == {"a.b", "wspace", "wspace.bind", "typing", "d", "e", "f"}
+    assert imports(file, everywhere=True) == imports(file) | {"g.h"}
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_a_light_module_imports_nothing_heavy(name: str) -> None:
+    found = reached(f"wspace.{name}")
+    assert {module.partition(".")[0] for module in found} & HEAVY == set()
+
+
+def test_the_guard_against_heavy_imports_sees_one() -> None:
+    assert "torch" in reached("wspace.run") and "torch" in reached("wspace.workbench")
+
+
+def components_of(kind: str) -> dict[str, Path]:
+    prefix = f"wspace.{FOLDERS[kind]}"
+    return {name: file for name, file in MODULES.items() if name.startswith(f"{prefix}.")}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_components_know_nothing_of_recipes_nor_of_other_kinds(kind: str) -> None:
+    components = components_of(kind)
+    assert components, f"no {kind} in wspace/{FOLDERS[kind]}"
+    others = {f"wspace.{folder}" for other, folder in FOLDERS.items() if other != kind}
+    forbidden = others | {f"wspace.{name}" for name in OUTER}
+    for name, file in components.items():
+        found = imports(file, everywhere=True)
+        wrong = {
+            module for module in found if any(module == f or module.startswith(f"{f}.") for f in forbidden)
+        }
+        assert not wrong, f"{name} imports {', '.join(sorted(wrong))}"
+
+
+def test_no_file_is_a_drawer_for_odds_and_ends() -> None:
+    assert len(MODULES) > 40
+    drawers = {"utils", "util", "common", "helpers", "misc", "core", "base"}
+    assert [name for name in MODULES if name.rsplit(".", 1)[-1] in drawers] == []
+
+
+def test_no_folder_below_the_package_lacks_its_init_file() -> None:
+    folders = {file.parent for file in MODULES.values()}
+    assert [str(folder) for folder in folders if not (folder / "__init__.py").is_file()] == []
+
+
+@pytest.mark.parametrize(
+    "component", load_plugins(allowed="").registry.all(), ids=lambda c: f"{c.kind}-{c.name}"
+)
+def test_a_built_in_component_lives_in_the_file_of_its_name(component) -> None:
+    module = f"wspace.{FOLDERS[component.kind]}.{component.name.replace('-', '_')}"
+    assert component.module == module and MODULES[module].is_file()
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    assert component.class_name in {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def test_every_component_file_is_registered() -> None:
+    registered = {component.module for component in load_plugins(allowed="").registry.all()}
+    files = {name for kind in KINDS for name in components_of(kind)}
+    assert files == registered, f"not in {Path(builtin.__file__).name}: {sorted(files - registered)}"
+
+
+def test_every_module_says_what_it_is_for_on_its_first_line() -> None:
+    silent = [
+        name
+        for name, file in MODULES.items()
+        if (text := file.read_text(encoding="utf-8")) and not text.startswith('"""')
+    ]
+    assert silent == []
+
+
+def test_there_are_recipes() -> None:
+    assert len(RECIPES) >= 3
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda file: str(file.relative_to(ROOT / "recipes")))
+def test_a_recipe_has_no_problem_and_says_how_to_run_it(recipe: Path) -> None:
+    bound = bind(read_recipe(recipe), load_plugins().registry)
+    assert bound.name == recipe.stem
+    assert recipe.read_text(encoding="utf-8").startswith(f"# wspace run {recipe.relative_to(ROOT)}")
