@@ -14,8 +14,8 @@ from .tiny import Tiny, tiny_fixture  # noqa: F401
 
 SECTION_KEYS = "augment, batch, check_every, clip, ema, held_out, lr, steps, warmup, weight_decay"
 RECIPE_KEYS = (
-    "backbone, conditioner, dataset, device, evaluate, generate, generator, metrics, opponents, seed, symmetry, target, "
-    "task_loss, tasks, text, tokenizer, train, zoo"
+    "backbone, conditioner, dataset, device, evaluate, generate, generator, metrics, opponents, seed, symmetry, "
+    "target, task_loss, tasks, text, tokenizer, train, zoo"
 )
 NET_KEYS = "cap, depth, pair, rate, rates, title, width"
 
@@ -49,7 +49,8 @@ ONE_PROBLEM = [
     (
         "depth: 2",
         "dpth: 2",
-        f"14: generator.denoiser.dpth: denoiser 'net' takes no 'dpth'. Did you mean 'depth'? Known: {NET_KEYS}",
+        "14: generator.denoiser.dpth: denoiser 'net' takes no 'dpth'. Did you mean 'depth'? "
+        f"Known: {NET_KEYS}",
     ),
     (
         "{steps: 10}",
@@ -156,10 +157,8 @@ def test_a_problem_is_told_word_for_word_with_its_line(tiny: Tiny, old: str, new
 
 def test_a_component_whose_constructor_cannot_be_read_is_named_as_broken(tiny: Tiny) -> None:
     message = problems(tiny, tiny.recipe.replace("[count]", "[broken]"))
-    assert (
-        message
-        == f"tiny.yaml:15: metrics.0.use: metric 'broken' is broken: {tiny.file}: parameter 'anything' has no annotation"
-    )
+    reason = f"metric 'broken' is broken: {tiny.file}: parameter 'anything' has no annotation"
+    assert message == f"tiny.yaml:15: metrics.0.use: {reason}"
 
 
 def test_all_problems_come_at_once_sorted_by_line(tiny: Tiny) -> None:

@@ -24,9 +24,11 @@ from .tiny import Tiny, stages_fixture, tiny_fixture  # noqa: F401
 
 HEAVY = ("torch", "timm", "open_clip", "diffusers", "torchvision", "matplotlib")
 COMMANDS = {
-    "run": "run nano --dry --runs {tmp}", "check": "check t2w", "fill": "check nano --fill", "list": "list", "list-kind": "list denoiser",
-    "show": "show generator diffusion", "plugins": "plugins", "ls": "ls", "cp": "cp nano {tmp}/copy.yaml", "help": "--help",
-    "run-help": "run --help", "unknown": "check nosuch", "wrong": "check nano --set train.steps=x",
+    "run": "run nano --dry --runs {tmp}", "check": "check t2w", "fill": "check nano --fill", "list": "list",
+    "kind": "list denoiser", "show": "show generator diffusion", "plugins": "plugins", "ls": "ls",
+    "cp": "cp nano {tmp}/copy.yaml",
+    "help": "--help", "run-help": "run --help", "unknown": "check nosuch",
+    "wrong": "check nano --set train.steps=x",
 }  # fmt: skip
 
 
@@ -220,7 +222,8 @@ def test_check_tells_all_problems_at_once(call: Call, recipe, tiny) -> None:
     recipe.write_text(tiny.recipe.replace("rank", "rnk").replace("width: 8", "width: x"))
     done = call("check", recipe, "--plugin", tiny.plugin)
     assert done.status == 2 and done.err.splitlines() == [
-        f"error: {recipe}:4: target.rnk: target 'linear' takes no 'rnk'. Did you mean 'rank'? Known: bias, rank",
+        f"error: {recipe}:4: target.rnk: target 'linear' takes no 'rnk'. Did you mean 'rank'? "
+        "Known: bias, rank",
         f"{recipe}:13: generator.denoiser.width: expected int, got 'x'",
     ]
 

@@ -205,6 +205,9 @@ def test_a_file_that_cannot_be_read_is_the_users_error(
 # ---------------------------------------------------------------- why
 
 
+AFTER_TRAIN = ["follows train", "follows train, generate", "follows train, generate, evaluate"]
+
+
 def test_before_the_first_run_nothing_is_done_yet(why) -> None:
     assert why() == dict.fromkeys(NAMES, "not done yet")
 
@@ -215,16 +218,17 @@ def test_before_the_first_run_nothing_is_done_yet(why) -> None:
         ((), ["cached"] * 5),
         (
             ("generator.denoiser.depth=8",),
-            ["cached", "generator.denoiser.depth 2 -> 8", "follows train", "follows train, generate", "follows train, generate, evaluate"],
+            ["cached", "generator.denoiser.depth 2 -> 8", *AFTER_TRAIN],
         ),
         (("generate.steps=5", "generate.guidance=2"), [
-            "cached", "cached", "generate.guidance 1.0 -> 2.0, generate.steps 20 -> 5", "follows generate", "follows generate, evaluate",
+            "cached", "cached", "generate.guidance 1.0 -> 2.0, generate.steps 20 -> 5",
+            "follows generate", "follows generate, evaluate",
         ]),
         (("symmetry=flip",), [
             "cached", "symmetry.axes (absent) -> ['hidden'], symmetry.use (absent) -> flip",
-            "follows train", "follows train, generate", "follows train, generate, evaluate",
+            *AFTER_TRAIN,
         ]),
-        (("metrics=[{use: count, most: 4}]",), ["cached", "cached", "cached", "metrics.0.most 3 -> 4", "follows evaluate"]),
+        (("metrics=[{use: count, most: 4}]",), [*["cached"] * 3, "metrics.0.most 3 -> 4", "follows evaluate"]),
     ],
 )  # fmt: skip
 def test_a_stage_says_why_it_runs(go, why, changes: tuple[str, ...], expected: list[str]) -> None:

@@ -16,7 +16,12 @@ from wspace.registry import KINDS, Component, Registry
 
 from .tiny import Tiny, tiny_fixture  # noqa: F401
 
-GOOD = "import wspace\n\n@wspace.hookimpl\ndef wspace_register(register):\n    register('denoiser', '{name}', '{module}:Thing')\n"
+GOOD = """import wspace
+
+@wspace.hookimpl
+def wspace_register(register):
+    register('denoiser', '{name}', '{module}:Thing')
+"""
 Install = Callable[..., None]
 
 
@@ -135,7 +140,8 @@ def test_a_clash_names_both_plugins(install: Install) -> None:
     with pytest.raises(NameClash) as caught:
         load_plugins()
     assert str(caught.value) == (
-        "plugins 'one' and 'two' both register the denoiser 'thing': uninstall one, or list the plugins you want in WSPACE_PLUGINS"
+        "plugins 'one' and 'two' both register the denoiser 'thing': uninstall one, "
+        "or list the plugins you want in WSPACE_PLUGINS"
     )
     assert load_plugins(allowed="two").registry.get("denoiser", "thing").plugin == "two"
 

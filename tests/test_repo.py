@@ -24,14 +24,14 @@ RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
 FOLDERS = {kind: "symmetries" if kind == "symmetry" else f"{kind}s" for kind in KINDS}
 HEAVY = {"torch", "torchvision", "timm", "open_clip", "diffusers", "matplotlib", "safetensors"}
 LIGHT = (
-    "errors", "hookspecs", "registry", "builtin", "plugins", "signature", "settings", "recipe", "bind", "store", "pipeline",
-    "cli", "fingerprint", "progress", "table",
+    "errors", "hookspecs", "registry", "builtin", "plugins", "signature", "settings", "recipe", "bind", "store",
+    "pipeline", "cli", "fingerprint", "progress", "table",
 )  # fmt: skip
 OUTER = ("recipe", "store", "pipeline", "bind", "cli", "run", "stages")
 
 
 def imports(file: Path, *, everywhere: bool = False) -> set[str]:
-    """Full names of the modules that a file imports at module level, or anywhere; not those for type checkers alone."""
+    """Full names of the modules that a file imports at module level or anywhere, not those for type checkers."""
     found: set[str] = set()
 
     def visit(node: ast.AST) -> None:
@@ -74,8 +74,10 @@ def reached(module: str) -> set[str]:
 def test_imports_are_found_where_they_are(tmp_path: Path) -> None:
     file = tmp_path / "m.py"
     file.write_text(
-        "import a.b\nfrom wspace import bind\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import c\nelse:\n    import d\n"
-        "try:\n    import e\nexcept ImportError: ...\nclass X:\n    import f\ndef function():\n    from g.h import i\n"
+        "import a.b\nfrom wspace import bind\nfrom typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    import c\nelse:\n    import d\n"
+        "try:\n    import e\nexcept ImportError: ...\nclass X:\n    import f\n"
+        "def function():\n    from g.h import i\n"
     )
     assert imports(file) == {"a.b", "wspace", "wspace.bind", "typing", "d", "e", "f"}
     assert imports(file, everywhere=True) == imports(file) | {"g.h"}

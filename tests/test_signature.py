@@ -1,4 +1,4 @@
-"""Constructors read from their source: as Python itself sees them, or refused with a reason; nothing is imported."""
+"""Constructors read from their source, as Python sees them or refused with a reason; nothing is imported."""
 
 from __future__ import annotations
 
@@ -71,7 +71,8 @@ def test_annotations_become_types_and_texts(tmp_path: Path) -> None:
     file = write(
         tmp_path,
         "class A:\n    '''Does a thing.\n\n    In detail.\n    '''\n    version: ClassVar[int] = 4\n"
-        "    def __init__(self, inner: Denoiser, n: Annotated[int, Ge(1)] = 2, how: Literal['a', 'b'] = 'a',\n"
+        "    def __init__(self, inner: Denoiser, n: Annotated[int, Ge(1)] = 2,\n"
+        "                 how: Literal['a', 'b'] = 'a',\n"
         "                 where: Path | None = None, low: float = -1e-3, *, spec: WeightSpec): ...\n",
     )
     read = read_class(file, "A")
@@ -89,7 +90,8 @@ def test_annotations_become_types_and_texts(tmp_path: Path) -> None:
 def test_a_dataclass_is_read_by_its_fields(tmp_path: Path) -> None:
     file = write(
         tmp_path,
-        "@dataclass(frozen=True)\nclass A:\n    version: ClassVar[int] = 2\n    n: int\n    rate: float = 0.5\n\n"
+        "@dataclass(frozen=True)\nclass A:\n    version: ClassVar[int] = 2\n"
+        "    n: int\n    rate: float = 0.5\n\n"
         "    def method(self): ...\n",
     )
     read = read_class(file, "A")
@@ -118,8 +120,8 @@ REFUSED = {
     "x: int = ONE": "the default of 'x' is not a literal: ONE",
     "x: float = 1 / 3": "the default of 'x' is not a literal: 1 / 3",
     "x: list[int] = list()": "the default of 'x' is not a literal: list()",
-    "*, learning_rate: float": "keyword-only parameter 'learning_rate' is not among what the run gives: device, feature_dim,",
-    "*, rate: float = 0.5": "keyword-only parameter 'rate' is not among what the run gives: device, feature_dim,",
+    "*, learning_rate: float": "keyword-only parameter 'learning_rate' is not among what the run gives: device,",
+    "*, rate: float = 0.5": "keyword-only parameter 'rate' is not among what the run gives: device,",
 }
 
 

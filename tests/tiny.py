@@ -1,4 +1,4 @@
-"""A tiny component of every kind, without torch and apart from the built-in ones, and a recipe that uses them."""
+"""Tiny components of every kind, without torch and apart from the built-in ones, and a recipe of them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ class Letters:
 
 
 class Linear:
-    def __init__(self, rank: Annotated[int, Ge(1)] = 4, bias: bool = True, *, feature_dim: int, text_dim: int):
+    def __init__(
+        self, rank: Annotated[int, Ge(1)] = 4, bias: bool = True, *, feature_dim: int, text_dim: int
+    ):
         self.rank, self.bias, self.dims = rank, bias, (feature_dim, text_dim)
 
 
@@ -95,7 +97,9 @@ class Net:
 
 
 class Noise:
-    def __init__(self, denoiser: Denoiser, helper: Denoiser | None = None, levels: int = 10, *, pooled_width: int):
+    def __init__(
+        self, denoiser: Denoiser, helper: Denoiser | None = None, levels: int = 10, *, pooled_width: int
+    ):
         self.denoiser, self.helper, self.levels, self.pooled_width = denoiser, helper, levels, pooled_width
 
 
@@ -173,12 +177,14 @@ def _stage(name):
         if name in fails:
             raise fails[name]
         assert all((folder / "artifact.json").is_file() for folder in job.inputs.values())
-        write_json(job.folder / "report.json", {"recipe": job.recipe.name, "seed": job.recipe.seed, "scores": []})
+        report = {"recipe": job.recipe.name, "seed": job.recipe.seed, "scores": []}
+        write_json(job.folder / "report.json", report)
 
     return run
 
 
-zoo, train, generate, evaluate, report = (_stage(name) for name in ("zoo", "train", "generate", "evaluate", "report"))
+zoo, train, generate = _stage("zoo"), _stage("train"), _stage("generate")
+evaluate, report = _stage("evaluate"), _stage("report")
 '''
 
 TINY_STAGES = (

@@ -149,7 +149,8 @@ class _Binder:
             if name in values:
                 bound[name] = self.value(parameter.annotation, values[name], (*path, name))
             elif not parameter.required:
-                bound[name] = self.value(parameter.annotation, parameter.default, (*path, name))  # 1 for a float is 1.0
+                # as if it were written out: 1 for a float is 1.0
+                bound[name] = self.value(parameter.annotation, parameter.default, (*path, name))
             elif isinstance(parameter.annotation, type) and issubclass(parameter.annotation, Section):
                 bound[name] = self.section(parameter.annotation, {}, (*path, name))
             else:
@@ -210,7 +211,7 @@ class _Binder:
         try:
             checked = TypeAdapter(annotation).validate_json(json.dumps(value, allow_nan=False), strict=True)
         except ValidationError as error:
-            for inner, message in dict.fromkeys((_index(detail), _explain(detail)) for detail in _relevant(error)):
+            for inner, message in dict.fromkeys((_index(d), _explain(d)) for d in _relevant(error)):
                 self.problem((*path, *inner), message)
             return None
         except (TypeError, ValueError):

@@ -42,8 +42,8 @@ def main() -> None:
         print("interrupted: the same command goes on from here", file=sys.stderr)
         sys.exit(130)
     except (BrokenPipeError, SystemExit) as error:  # the reader of our output went away, as `head` does
-        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):  # typer makes one of it
-            raise
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise  # typer makes a SystemExit of a broken pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:

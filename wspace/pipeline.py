@@ -201,7 +201,7 @@ def run(
 
         bench = Workbench(recipe, progress)
         with disk_errors(store.root):
-            for step in forced:  # all at once: if the run is interrupted, none of the old ones must pass for new
+            for step in forced:  # all at once: after an interruption, no old one must pass for new
                 store.discard(step.stage.name, step.key)
         for step in plan:
             if step.action == "run":

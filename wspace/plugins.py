@@ -60,7 +60,7 @@ def load_plugins(files: Iterable[Path] = (), allowed: str | None = None) -> Plug
             _admit(plugins, entry.name, source, entry.load())
         except NameClash:
             raise
-        except (Exception, SystemExit) as error:  # any fault of somebody's module: told by `wspace plugins`, stops nobody
+        except (Exception, SystemExit) as error:  # somebody's fault: told by `wspace plugins`, stops nobody
             plugins.facts.append(PluginFact(entry.name, source, error=f"{type(error).__name__}: {error}"))
     for file in files:
         module = _module_from(file)

@@ -184,7 +184,9 @@ def _is_quoted(annotation: ast.AST) -> bool:
 
 def _version(node: ast.ClassDef) -> int:
     for n in node.body:
-        target = n.target if isinstance(n, ast.AnnAssign) else n.targets[0] if isinstance(n, ast.Assign) else None
+        if not isinstance(n, ast.AnnAssign | ast.Assign):
+            continue
+        target = n.target if isinstance(n, ast.AnnAssign) else n.targets[0]
         if isinstance(target, ast.Name) and target.id == "version" and isinstance(n.value, ast.Constant):
             if type(n.value.value) is not int:
                 raise UnreadableSignature(f"class {node.name!r}: version {n.value.value!r} is not a whole number")

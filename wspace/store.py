@@ -47,7 +47,7 @@ class Store:
         with disk_errors(partial):
             partial.mkdir(parents=True, exist_ok=True)
             yield partial
-            if finished.exists() and not (finished / MANIFEST).is_file():  # damaged: somebody took its manifest away
+            if finished.exists() and not (finished / MANIFEST).is_file():  # damaged
                 shutil.rmtree(finished)
             os.replace(partial, finished)
 
@@ -63,7 +63,8 @@ def disk_errors(where: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
             place = error.filename or where
-            raise DiskError(f"{place}: cannot be written: {error.strerror}; the same command goes on from here") from error
+            message = f"{place}: cannot be written: {error.strerror}; the same command goes on from here"
+            raise DiskError(message) from error
         raise
 
 
