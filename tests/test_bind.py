@@ -49,8 +49,7 @@ ONE_PROBLEM = [
     (
         "depth: 2",
         "dpth: 2",
-        "14: generator.denoiser.dpth: denoiser 'net' takes no 'dpth'. Did you mean 'depth'? "
-        f"Known: {NET_KEYS}",
+        f"14: generator.denoiser.dpth: denoiser 'net' takes no 'dpth'. Did you mean 'depth'? Known: {NET_KEYS}",
     ),
     (
         "{steps: 10}",
@@ -163,9 +162,7 @@ def test_a_component_whose_constructor_cannot_be_read_is_named_as_broken(tiny: T
 
 def test_all_problems_come_at_once_sorted_by_line(tiny: Tiny) -> None:
     text = (
-        tiny.recipe.replace("{steps: 10}", "{steps: -1}")
-        .replace("width: 8", "width: x")
-        .replace("rank: 4", "rnk: 4")
+        tiny.recipe.replace("{steps: 10}", "{steps: -1}").replace("width: 8", "width: x").replace("rank: 4", "rnk: 4")
     )
     text = text.replace("backbone: flat\n", "")
     lines = problems(tiny, text).splitlines()
@@ -228,9 +225,7 @@ def test_writing_a_default_out_changes_nothing(tiny: Tiny) -> None:
 
 
 def test_a_filled_recipe_binds_to_itself(tiny: Tiny, tmp_path: Path) -> None:
-    text = tiny.recipe.replace(
-        "dataset: grid", f"dataset: {{use: files, path: data, more: [a, {tmp_path}/b]}}"
-    )
+    text = tiny.recipe.replace("dataset: grid", f"dataset: {{use: files, path: data, more: [a, {tmp_path}/b]}}")
     once = tiny.bind(text + "symmetry: flip\n")
     twice = tiny.bind(dump(once.filled))
     assert repr(twice.filled) == repr(once.filled)

@@ -89,8 +89,7 @@ def test_commands_that_look_do_not_load_torch(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     told = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("[[")]
     expected = [
-        [line, 2 if name in ("unknown", "wrong") else 0, []]
-        for name, line in zip(COMMANDS, lines, strict=True)
+        [line, 2 if name in ("unknown", "wrong") else 0, []] for name, line in zip(COMMANDS, lines, strict=True)
     ]
     assert told == expected
 
@@ -178,9 +177,7 @@ def test_a_failing_run_ends_with_its_status(
 ) -> None:
     stages.fails["train"] = error
     done = call("run", recipe, "--runs", tmp_path / "runs", "--plugin", tiny.plugin)
-    assert (
-        done.status == status and done.err.endswith(said) and "Traceback" not in done.err and done.out == ""
-    )
+    assert done.status == status and done.err.endswith(said) and "Traceback" not in done.err and done.out == ""
     stages.fails.clear()
     done = call("run", recipe, "--runs", tmp_path / "runs", "--plugin", tiny.plugin)
     assert done.status == 0 and [name for name, *_ in stages.calls[2:]] == [
@@ -222,8 +219,7 @@ def test_check_tells_all_problems_at_once(call: Call, recipe, tiny) -> None:
     recipe.write_text(tiny.recipe.replace("rank", "rnk").replace("width: 8", "width: x"))
     done = call("check", recipe, "--plugin", tiny.plugin)
     assert done.status == 2 and done.err.splitlines() == [
-        f"error: {recipe}:4: target.rnk: target 'linear' takes no 'rnk'. Did you mean 'rank'? "
-        "Known: bias, rank",
+        f"error: {recipe}:4: target.rnk: target 'linear' takes no 'rnk'. Did you mean 'rank'? Known: bias, rank",
         f"{recipe}:13: generator.denoiser.width: expected int, got 'x'",
     ]
 
@@ -251,10 +247,7 @@ def test_a_broken_plugin_is_a_warning(
     done = call("check", recipe, "--plugin", tiny.plugin)
     assert (done.status, done.err) == (0, f"warning: {told}\n")
     done = call("plugins")
-    assert (
-        done.status == 0
-        and "sick         no_such_module_here  ModuleNotFoundError: No module named" in done.out
-    )
+    assert done.status == 0 and "sick         no_such_module_here  ModuleNotFoundError: No module named" in done.out
     monkeypatch.setenv("WSPACE_PLUGINS", "")
     assert "not in WSPACE_PLUGINS" in call("plugins").out
 
@@ -307,9 +300,7 @@ def test_show_tells_parameters_defaults_and_what_the_run_gives(call: Call, tiny)
 # ---------------------------------------------------------------- run
 
 
-def test_dry_says_what_would_run_and_why_and_runs_nothing(
-    call: Call, recipe, tiny, stages, tmp_path: Path
-) -> None:
+def test_dry_says_what_would_run_and_why_and_runs_nothing(call: Call, recipe, tiny, stages, tmp_path: Path) -> None:
     common = ("run", recipe, "--runs", tmp_path / "runs", "--plugin", tiny.plugin)
     done = call(*common, "--dry")
     assert done.out.splitlines() == [f"{stage.name:9} will run  not done yet" for stage in pipeline.STAGES]
@@ -329,20 +320,14 @@ def test_a_run_ends_with_its_folder_and_a_second_one_says_that_nothing_changed(
 ) -> None:
     common = ("run", recipe, "--runs", tmp_path / "runs", "--plugin", tiny.plugin)
     first = call(*common)
-    assert (
-        first.status == 0
-        and first.out.splitlines()[-1] == str(tmp_path / "runs/tiny")
-        and len(stages.calls) == 5
-    )
+    assert first.status == 0 and first.out.splitlines()[-1] == str(tmp_path / "runs/tiny") and len(stages.calls) == 5
     assert "nothing has changed" not in first.out
     second = call(*common)
     assert second.out.splitlines()[0] == "nothing has changed: no stage had to run"
     assert second.out.splitlines()[-1] == str(tmp_path / "runs/tiny") and len(stages.calls) == 5
 
 
-def test_report_as_json_is_one_object_and_nothing_else(
-    call: Call, recipe, tiny, stages, tmp_path: Path
-) -> None:
+def test_report_as_json_is_one_object_and_nothing_else(call: Call, recipe, tiny, stages, tmp_path: Path) -> None:
     call("run", recipe, "--runs", tmp_path / "runs", "--plugin", tiny.plugin)
     done = call("report", tmp_path / "runs/tiny", "--json")
     assert json.loads(done.out) == {
@@ -354,9 +339,7 @@ def test_report_as_json_is_one_object_and_nothing_else(
     assert (done.status, done.err) == (0, "")
 
 
-def test_a_report_that_was_taken_away_is_told_by_name(
-    call: Call, recipe, tiny, stages, tmp_path: Path
-) -> None:
+def test_a_report_that_was_taken_away_is_told_by_name(call: Call, recipe, tiny, stages, tmp_path: Path) -> None:
     call("run", recipe, "--runs", tmp_path / "runs", "--plugin", tiny.plugin)
     (file,) = (tmp_path / "runs/tiny").glob("report-*/report.json")
     file.unlink()

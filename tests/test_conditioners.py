@@ -44,9 +44,7 @@ def test_tokens_are_the_class_texts_about_their_mean_over_the_training_tasks() -
     conditioner, prompts = fitted()
     condition, texts = conditioner(prompts), class_texts()
     center = torch.stack([texts[c] for task in TASKS for c in task]).mean(0)
-    assert (
-        torch.equal(condition.mask, prompts.mask) and conditioner.width == condition.tokens.shape[2] == WIDTH
-    )
+    assert torch.equal(condition.mask, prompts.mask) and conditioner.width == condition.tokens.shape[2] == WIDTH
     for b, task in enumerate(TASKS):
         for k, c in enumerate(task):
             torch.testing.assert_close(condition.tokens[b, k], (texts[c] - center) * WIDTH**0.5)
@@ -70,11 +68,7 @@ def test_padding_a_task_to_more_classes_changes_nothing() -> None:
     conditioner, prompts = fitted()
     short, long = conditioner(prompts), conditioner(padded_to(prompts, 9))
     torch.testing.assert_close(long.pooled, short.pooled)
-    assert (
-        torch.equal(long.tokens[:, :5], short.tokens)
-        and not long.tokens[:, 5:].any()
-        and not long.mask[:, 5:].any()
-    )
+    assert torch.equal(long.tokens[:, :5], short.tokens) and not long.tokens[:, 5:].any() and not long.mask[:, 5:].any()
     again = TextSet(text_dim=WIDTH)
     again.fit(padded_to(prompts, 9))
     for name, value in conditioner.state_dict().items():

@@ -55,9 +55,7 @@ def test_icons_have_at_least_200_concepts_of_7_styles(all_icons: Images) -> None
     assert np.bincount(all_icons.labels).min() >= 7
     assert len(set(all_icons.classes)) == len(all_icons.classes)
     assert {"anchor", "umbrella", "shopping cart", "thumbs up"} <= set(all_icons.classes)
-    assert not any(
-        len(word) == 1 or not word.isalpha() for name in all_icons.classes for word in name.split()
-    )
+    assert not any(len(word) == 1 or not word.isalpha() for name in all_icons.classes for word in name.split())
     assert len(STYLES) == len({style.name for style in STYLES}) == 15
 
 
@@ -79,20 +77,14 @@ def test_icons_hold_whole_styles_out() -> None:
     }
 
 
-def test_icons_of_a_held_out_style_are_in_its_split_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_icons_of_a_held_out_style_are_in_its_split_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each style is rendered as a grey that tells which it is: the split can be read off the pixels."""
-    monkeypatch.setattr(
-        Icons, "_render", lambda self, concept, style, rendering: np.full((16, 16, 3), style, np.uint8)
-    )
+    monkeypatch.setattr(Icons, "_render", lambda self, concept, style, rendering: np.full((16, 16, 3), style, np.uint8))
     images = Icons(size=16, renderings=2, concepts=40).load(tmp_path)
     styles = everything(images)[:, 0, 0, 0]
     assert [STYLES[style].split for style in styles] == images.split.tolist()
     assert {STYLES[style].split for style in styles} == {TRAIN, VAL, TEST}
-    by_class = [
-        set(zip(styles[images.labels == k], images.split[images.labels == k], strict=True)) for k in (0, 1)
-    ]
+    by_class = [set(zip(styles[images.labels == k], images.split[images.labels == k], strict=True)) for k in (0, 1)]
     assert [len(pairs) * 2 for pairs in by_class] == np.bincount(images.labels)[:2].tolist()
 
 
@@ -179,9 +171,7 @@ def test_a_damaged_cache_is_rendered_anew(tmp_path: Path, damage) -> None:
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(
-        DiskError, match=r"file/icons-\w+\.npy: cannot be written: (Not a directory|File exists)$"
-    ):
+    with pytest.raises(DiskError, match=r"file/icons-\w+\.npy: cannot be written: (Not a directory|File exists)$"):
         Icons(size=32, concepts=2, renderings=1).load(tmp_path / "file")
 
 
@@ -213,9 +203,7 @@ def test_icons_asked_for_too_much(tmp_path: Path) -> None:
         "lower 'styles'"
     )
     images = Icons(size=16, styles=13, renderings=1, concepts=500).load(tmp_path)
-    assert images.warnings == (
-        f"dataset 'icons' has {len(images.classes)} concepts in 13 styles or more, not 500",
-    )
+    assert images.warnings == (f"dataset 'icons' has {len(images.classes)} concepts in 13 styles or more, not 500",)
 
 
 @pytest.mark.parametrize(
@@ -469,9 +457,7 @@ def test_train_without_test(tmp_path: Path) -> None:
 
 def test_two_folders_of_one_class(tmp_path: Path) -> None:
     root = paint_classes(tmp_path / "data", "red-panda", "red_panda", "cat")
-    assert (
-        error_of(root) == f"{root}: folders 'red-panda' and 'red_panda' give the same class name 'red panda'"
-    )
+    assert error_of(root) == f"{root}: folders 'red-panda' and 'red_panda' give the same class name 'red panda'"
 
 
 def test_folder_name_without_a_class_name(tmp_path: Path) -> None:

@@ -83,9 +83,7 @@ class Given(Denoiser):
 
 
 def diffusion(denoiser: Denoiser | None = None, **arguments: Any) -> Diffusion:
-    return Diffusion(
-        denoiser or Fixed(), **{"path": "none"} | arguments, layout=TokenLayout(MASK), pooled_width=WIDTH
-    )
+    return Diffusion(denoiser or Fixed(), **{"path": "none"} | arguments, layout=TokenLayout(MASK), pooled_width=WIDTH)
 
 
 def draw(generator: Diffusion, count: int = 3, seed: int = 5, **arguments: Any) -> Tensor:
@@ -208,14 +206,10 @@ def test_thirty_steps_on_eight_networks_lower_the_loss() -> None:
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
-def test_ddpm_at_temperature_one_is_diffusers_ddpm_with_the_same_noise(
-    schedule: str, prediction: str
-) -> None:
+def test_ddpm_at_temperature_one_is_diffusers_ddpm_with_the_same_noise(schedule: str, prediction: str) -> None:
     levels, steps, count = 1000, 8, 3
     denoiser, condition = Fixed(), condition_of(count)
-    drawn = draw(
-        diffusion(denoiser, prediction=prediction, schedule=schedule, sampler="ddpm"), count, steps=steps
-    )
+    drawn = draw(diffusion(denoiser, prediction=prediction, schedule=schedule, sampler="ddpm"), count, steps=steps)
 
     reference = DDPMScheduler(
         levels,
@@ -279,9 +273,7 @@ def test_a_denoiser_that_knows_the_answer_is_followed_to_it_in_whatever_terms(
         generator = diffusion(prediction=prediction, levels=levels, schedule=schedule, sampler=sampler)
         generator.denoiser = Knowing(clean, prediction, generator.alphas)
         drawn = draw(generator, steps=steps, temperature=temperature)
-        tolerance = (
-            2e-2 if prediction == "epsilon" and schedule == "cosine" else 1e-3
-        )  # its alpha-bar ends near 1e-9
+        tolerance = 2e-2 if prediction == "epsilon" and schedule == "cosine" else 1e-3  # its alpha-bar ends near 1e-9
         torch.testing.assert_close(drawn, clean, rtol=tolerance, atol=tolerance)
 
 
@@ -388,17 +380,13 @@ def test_diffusion_works_on_what_the_line_leaves_over_its_spread_about_the_path(
     generator = diffusion(Given(torch.zeros(MASK.shape)), path="linear", prediction="x0", dropout=1.0)
     generator.fit(tokens, condition, held_out)
     line = generator.typical(condition).detach()
-    nn.init.normal_(
-        generator.path_weight
-    )  # a task loss moves the path; what is diffused stays about the line
+    nn.init.normal_(generator.path_weight)  # a task loss moves the path; what is diffused stays about the line
     loss, _ = generator.loss(Pairs(tokens, condition, null_of(condition)), seeded(0))
     left = (tokens - line) / generator.spread
     assert float(loss.detach()) == pytest.approx(float(left[:, MASK].square().mean()), rel=1e-4)
     path = generator.typical(condition).detach()
     assert (path - line).abs().max() > 0.5
-    drawn = generator.sample(
-        condition, null_of(condition), steps=3, guidance=1.0, temperature=1.0, rng=seeded(0)
-    )
+    drawn = generator.sample(condition, null_of(condition), steps=3, guidance=1.0, temperature=1.0, rng=seeded(0))
     torch.testing.assert_close(drawn, path)
 
 

@@ -20,9 +20,10 @@ from safetensors.torch import save_file
 
 from wspace import downloads, seeding
 from wspace.backbones.open_clip import OpenClipBackbone
-from wspace.backbones.pixels import Pixels, prepare
-from wspace.backbones.timm import ImageEncoder, TimmBackbone, build, freeze, precision_for
+from wspace.backbones.pixels import Pixels
+from wspace.backbones.timm import TimmBackbone, build
 from wspace.errors import FileError, MissingPackage, MissingWeights, UnknownComponent, UserError
+from wspace.frozen import ImageEncoder, freeze, precision_for, prepare
 from wspace.texts.minilm import MiniLM
 from wspace.texts.open_clip import OpenClipText
 
@@ -82,9 +83,7 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr(downloads, "reachable", lambda address: False)
-    monkeypatch.setattr(
-        "huggingface_hub.hf_hub_download", lambda *a, **k: pytest.fail("it tried to download")
-    )
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *a, **k: pytest.fail("it tried to download"))
     return tmp_path
 
 
@@ -110,9 +109,7 @@ def test_lite0_features_are_those_of_its_classifier(lite0: TimmBackbone, picture
     classifier = freeze(build(**LITE0, classifier=True), CPU)
     with torch.no_grad():
         x = prepare(pictures, (0.5,) * 3, (0.5,) * 3, None, CPU)
-        torch.testing.assert_close(
-            classifier.classifier(lite0.encode(pictures)), classifier(x), rtol=1e-3, atol=1e-4
-        )
+        torch.testing.assert_close(classifier.classifier(lite0.encode(pictures)), classifier(x), rtol=1e-3, atol=1e-4)
 
 
 def test_features_do_not_depend_on_the_batch(lite0: TimmBackbone, pictures: np.ndarray) -> None:
@@ -194,9 +191,7 @@ def test_vision_transformers_take_their_own_size_or_the_one_set(pictures: np.nda
     ],
     ids=["timm", "open_clip", "open_clip text"],
 )
-def test_random_weights_come_from_the_seed_alone(
-    make: Callable[[int, str], TimmBackbone], tiny_clip: str
-) -> None:
+def test_random_weights_come_from_the_seed_alone(make: Callable[[int, str], TimmBackbone], tiny_clip: str) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
     first = make(0, tiny_clip)
@@ -211,9 +206,7 @@ def test_unknown_models_are_answered_with_the_nearest() -> None:
         TimmBackbone("resnt18", device=CPU)
     assert "timm has no model 'resnt18': did you mean resnet18, " in str(caught.value)
     assert str(caught.value).count(",") <= 1
-    with pytest.raises(
-        UnknownComponent, match=r"timm has no weights 'resnet18.a9_in1k': did you mean resnet18.a"
-    ):
+    with pytest.raises(UnknownComponent, match=r"timm has no weights 'resnet18.a9_in1k': did you mean resnet18.a"):
         TimmBackbone("resnet18.a9_in1k", device=CPU)
     with pytest.raises(UnknownComponent, match="open_clip has no model 'ViT-B-33': did you mean ViT-B-32, "):
         OpenClipBackbone("ViT-B-33", device=CPU)
@@ -313,9 +306,7 @@ def test_being_offline_by_choice_is_said(hub_cache: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(downloads, "reachable", lambda address: pytest.fail("it looked for a network"))
     with pytest.raises(MissingWeights) as caught:
         TimmBackbone(device=CPU)
-    assert " and HF_HUB_OFFLINE is set: unset it, point HF_HOME to a cache that has them, " in str(
-        caught.value
-    )
+    assert " and HF_HUB_OFFLINE is set: unset it, point HF_HOME to a cache that has them, " in str(caught.value)
 
 
 def test_cached_weights_need_no_network(hub_cache: Path) -> None:
@@ -417,9 +408,7 @@ def test_open_clip_batches_and_files(tiny_clip: str, pictures: np.ndarray, tmp_p
         expected = network.eval().encode_image(prepare(pictures, mean, std, 32, CPU))
         said = network.encode_text(open_clip.tokenize(["a cat", "a dog", "a cow"]), normalize=True)
     for batch in (2, 64):
-        image = OpenClipBackbone(
-            tiny_clip, pretrained=None, file=file, batch=batch, precision="float32", device=CPU
-        )
+        image = OpenClipBackbone(tiny_clip, pretrained=None, file=file, batch=batch, precision="float32", device=CPU)
         text = OpenClipText(tiny_clip, pretrained=None, file=file, batch=batch, device=CPU)
         torch.testing.assert_close(image.encode(pictures), expected, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(text.encode(["a cat", "a dog", "a cow"]), said, rtol=1e-4, atol=1e-5)
@@ -430,8 +419,6 @@ def test_pixels_are_averaged(pictures: np.ndarray) -> None:
     pixels = Pixels(2, device=CPU)
     features = pixels.encode(pictures)
     assert features.shape == (7, pixels.dim) == (7, 12)
-    expected = (
-        pictures.astype(np.float64).reshape(7, 2, 48, 2, 48, 3).mean((2, 4)) / 127.5 - 1
-    )  # (7, 2, 2, 3)
+    expected = pictures.astype(np.float64).reshape(7, 2, 48, 2, 48, 3).mean((2, 4)) / 127.5 - 1  # (7, 2, 2, 3)
     np.testing.assert_allclose(features.numpy(), expected.transpose(0, 3, 1, 2).reshape(7, 12), atol=1e-5)
     assert pixels.fingerprint != Pixels(4, device=CPU).fingerprint

@@ -88,7 +88,7 @@ def test_paired_differences_agree_with_the_scores(report):
 
 def test_the_report_page_is_self_contained(nano):
     page = next(nano.glob("report-*/report.html")).read_text(encoding="utf-8")
-    assert "src=\"http" not in page and "unseen-tasks" in page
+    assert 'src="http' not in page and "unseen-tasks" in page
 
 
 def test_recipe_versions_and_seed_lie_beside_the_results(nano):
@@ -184,7 +184,18 @@ def test_class_names_need_not_be_in_the_data_set(nano, wspace, tmp_path):
 
 def test_several_draws_differ_and_repeat_with_their_seed(nano, wspace, known, tmp_path):
     for name in ("a", "b"):
-        wspace("generate", nano, "--classes", ",".join(known[:3]), "--count", 2, "--seed", 5, "--out", tmp_path / f"{name}.safetensors")
+        wspace(
+            "generate",
+            nano,
+            "--classes",
+            ",".join(known[:3]),
+            "--count",
+            2,
+            "--seed",
+            5,
+            "--out",
+            tmp_path / f"{name}.safetensors",
+        )
     first, second = (load_file(tmp_path / f"a-{n}.safetensors")["w1"] for n in (1, 2))
     assert not torch.equal(first, second)
     assert (tmp_path / "a-1.safetensors").read_bytes() == (tmp_path / "b-1.safetensors").read_bytes()
@@ -253,7 +264,9 @@ def test_a_picture_that_cannot_be_read(nano, wspace, head, tmp_path):
 def test_a_data_set_with_one_class(wspace, tmp_path):
     (tmp_path / "pictures/cat").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(tmp_path / "pictures/cat/1.png")
-    done = wspace("run", NANO, "--runs", tmp_path / "runs", "--set", f"dataset={{use: folder, path: {tmp_path / 'pictures'}}}")
+    done = wspace(
+        "run", NANO, "--runs", tmp_path / "runs", "--set", f"dataset={{use: folder, path: {tmp_path / 'pictures'}}}"
+    )
     assert done.returncode == 2
     assert "pictures: " in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
 
@@ -272,7 +285,12 @@ def test_a_folder_of_pictures_works_as_icons_do(nano, wspace, tmp_path):
         Image.fromarray(images.read([number])[0]).save(folder / f"{number}.png")
     (tmp_path / "pictures" / images.classes[0].replace(" ", "_") / "broken.png").write_text("no picture")
     done = wspace(
-        "run", NANO, "--runs", tmp_path / "runs", "--set", f"dataset={{use: folder, path: {tmp_path / 'pictures'}, size: 64}}"
+        "run",
+        NANO,
+        "--runs",
+        tmp_path / "runs",
+        "--set",
+        f"dataset={{use: folder, path: {tmp_path / 'pictures'}, size: 64}}",
     )
     assert done.returncode == 0, done.stderr
     assert "cannot be read and is skipped" in done.stderr

@@ -152,9 +152,7 @@ def test_fitting_until_validated_keeps_the_best_of_each_network() -> None:
         first = history[:, b].tolist().index(float(history[:, b].max()))
         assert float(accuracy[b]) == float(history[first, b])
         torch.testing.assert_close(best[b], checked[first][0][b])
-    assert (
-        len({history[:, b].tolist().index(float(history[:, b].max())) for b in range(3)}) > 1
-    )  # not all at once
+    assert len({history[:, b].tolist().index(float(history[:, b].max())) for b in range(3)}) > 1  # not all at once
 
 
 def test_fitting_until_validated_stops_when_its_patience_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,9 +177,7 @@ def test_an_absurd_rate_diverges_with_a_message(average: float) -> None:
     schedule = Schedule(steps=5, batch=4, lr=1e300, average=average)
     with pytest.raises(Diverged) as caught:
         fit(TARGET, start(), TASKS, pool_of(), texts(), schedule, seeded(0))
-    assert str(caught.value) == (
-        "training networks at rate 1e+300 gave weights that are not finite numbers: lower it"
-    )
+    assert str(caught.value) == ("training networks at rate 1e+300 gave weights that are not finite numbers: lower it")
 
 
 # ---------------------------------------------------------------- tasks
@@ -195,9 +191,7 @@ def assert_proper(tasks: TaskSet, classes: int, low: int, high: int) -> None:
     every = tasks.seen + tasks.unseen
     assert len(set(every)) == len(every)
     for task in every:
-        assert (
-            list(task) == sorted(set(task)) and low <= len(task) <= high and set(task) <= set(range(classes))
-        )
+        assert list(task) == sorted(set(task)) and low <= len(task) <= high and set(task) <= set(range(classes))
     assert len(tasks.training) >= 1 and len(tasks.choosing) >= 1
     assert tasks.training + tasks.choosing == tasks.seen
 

@@ -105,9 +105,7 @@ def test_a_run_does_every_stage_and_says_what_is_whose(go, stages, bind, tmp_pat
     assert manifest["versions"]["torch"] != "not installed"
 
 
-def test_nothing_runs_when_nothing_has_changed(
-    go, bind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_runs_when_nothing_has_changed(go, bind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     go()
     monkeypatch.setattr("wspace.workbench.Workbench", None)  # not even built
     said = Said()
@@ -146,9 +144,7 @@ def test_a_change_moves_the_keys_of_the_stages_it_matters_to(bind, change: str, 
 
 def test_the_version_of_a_component_is_part_of_the_key(tiny: Tiny, bind) -> None:
     before = keys(bind())
-    tiny.file.write_text(
-        tiny.file.read_text().replace("version: ClassVar[int] = 3", "version: ClassVar[int] = 4")
-    )
+    tiny.file.write_text(tiny.file.read_text().replace("version: ClassVar[int] = 3", "version: ClassVar[int] = 4"))
     read_class.cache_clear()
     after = keys(bind())
     assert [name for name in NAMES if before[name] != after[name]] == NAMES[1:]
@@ -188,9 +184,7 @@ def test_what_files_hold_is_part_of_the_key(bind, tmp_path: Path) -> None:
     assert keys(recipe)["zoo"] == seen[2], "the same contents again"
 
 
-def test_a_file_that_cannot_be_read_is_the_users_error(
-    bind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_cannot_be_read_is_the_users_error(bind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "data").write_text("x")
     recipe = bind(f"dataset={{use: files, path: {tmp_path}/data}}")
 
@@ -238,9 +232,7 @@ def test_a_stage_says_why_it_runs(go, why, changes: tuple[str, ...], expected: l
 
 def test_a_changed_version_is_told_as_such(go, why, tiny: Tiny) -> None:
     go()
-    tiny.file.write_text(
-        tiny.file.read_text().replace("version: ClassVar[int] = 3", "version: ClassVar[int] = 4")
-    )
+    tiny.file.write_text(tiny.file.read_text().replace("version: ClassVar[int] = 3", "version: ClassVar[int] = 4"))
     read_class.cache_clear()
     assert why()["train"] == "the files it reads, or a component's version, changed"
     assert why()["generate"] == "follows train"
@@ -255,10 +247,7 @@ def test_two_settings_of_one_recipe_live_side_by_side(go, bind, tmp_path: Path) 
         == Store(root).folder("generate", keys(bind("generate.steps=5"))["generate"]).name
     )
     assert go() == [], "the first one's artifacts are still there"
-    assert (
-        read_json(root / RUN)["stages"]["generate"]
-        == Store(root).folder("generate", keys(bind())["generate"]).name
-    )
+    assert read_json(root / RUN)["stages"]["generate"] == Store(root).folder("generate", keys(bind())["generate"]).name
     assert read_recipe(root / "recipe.yaml").values["generate"]["steps"] == 20
 
 
@@ -372,9 +361,7 @@ def test_a_full_disk_is_one_sentence_and_the_next_run_goes_on(go, stages) -> Non
     assert go() == NAMES[1:]
 
 
-def test_a_disk_full_at_the_very_end_leaves_the_old_record(
-    go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_full_at_the_very_end_leaves_the_old_record(go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     go()
     root = tmp_path / "runs/tiny"
     before = (root / RUN).read_bytes(), (root / "recipe.yaml").read_bytes()
@@ -412,9 +399,7 @@ def test_slots_are_flat_and_reach_into_nested_components(bind) -> None:
     train = next(stage for stage in STAGES if stage.name == "train")
     slots = slots_of(bind(), train)
     assert (
-        slots["generator.use"] == "noise"
-        and slots["generator.denoiser.pair"] == [1, 2]
-        and slots["symmetry"] is None
+        slots["generator.use"] == "noise" and slots["generator.denoiser.pair"] == [1, 2] and slots["symmetry"] is None
     )
     assert {name.partition(".")[0] for name in slots} == set(train.reads)
     assert not any(isinstance(value, dict) for value in slots.values())

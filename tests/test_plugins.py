@@ -67,9 +67,7 @@ def test_an_installed_plugin_registers_its_components(install: Install) -> None:
     install(plug_good=GOOD.format(name="thing", module="plug_good"))
     loaded = load_plugins()
     assert fact(loaded, "good") == PluginFact("good", "plug_good", components=1)
-    assert loaded.registry.get("denoiser", "thing") == Component(
-        "denoiser", "thing", "plug_good:Thing", "good", {}
-    )
+    assert loaded.registry.get("denoiser", "thing") == Component("denoiser", "thing", "plug_good:Thing", "good", {})
 
 
 BROKEN = {
@@ -125,9 +123,7 @@ def test_a_broken_plugin_becomes_a_fact_and_stops_nobody(install: Install, modul
 
 def test_a_broken_plugin_leaves_none_of_its_components(install: Install) -> None:
     source = "import wspace\n@wspace.hookimpl\ndef wspace_register(register):\n"
-    install(
-        plug_half=source + "    register('denoiser', 'fine', 'b:C')\n    register('nonsense', 'a', 'b:C')\n"
-    )
+    install(plug_half=source + "    register('denoiser', 'fine', 'b:C')\n    register('nonsense', 'a', 'b:C')\n")
     loaded = load_plugins()
     assert len(loaded.broken) == 1 and "fine" not in loaded.registry.names("denoiser")
 
@@ -184,9 +180,7 @@ def test_a_one_file_plugin_is_used_and_its_own_classes_found(install: Install, t
     assert load_plugins([file]).registry.get("denoiser", "thing"), "again, in one process"
 
 
-def test_a_one_file_plugin_is_used_whatever_the_allow_list_says(
-    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_one_file_plugin_is_used_whatever_the_allow_list_says(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WSPACE_PLUGINS", "")
     assert "net" in load_plugins([tiny.plugin]).registry.names("denoiser")
 
@@ -212,9 +206,7 @@ def test_a_one_file_plugin_that_cannot_be_imported_is_the_users_error(tmp_path: 
     assert "plug_bad" not in sys.modules, "nothing half-made is left behind"
 
 
-@pytest.mark.parametrize(
-    "module", [m for m in BROKEN if m not in ("plug_missing_import", "plug_syntax", "plug_exits")]
-)
+@pytest.mark.parametrize("module", [m for m in BROKEN if m not in ("plug_missing_import", "plug_syntax", "plug_exits")])
 def test_a_broken_one_file_plugin_is_the_users_error(install: Install, tmp_path: Path, module: str) -> None:
     install()
     file = tmp_path / f"{module}_file.py"
@@ -231,17 +223,13 @@ def test_a_one_file_plugin_clashing_with_another_names_both(install: Install, tm
         load_plugins([file])
 
 
-@pytest.mark.parametrize(
-    "name", ["json", "sys", "wspace", "colorsys"]
-)  # imported, built in, our own, not imported
+@pytest.mark.parametrize("name", ["json", "sys", "wspace", "colorsys"])  # imported, built in, our own, not imported
 def test_a_one_file_plugin_may_not_hide_a_module(install: Install, tmp_path: Path, name: str) -> None:
     install()
     before = sys.modules.get(name)
     file = tmp_path / f"{name}.py"
     file.write_text(GOOD.format(name="thing", module=name))
-    with pytest.raises(
-        UserError, match=rf"there is a module '{name}' already, .*: give the plugin file another name$"
-    ):
+    with pytest.raises(UserError, match=rf"there is a module '{name}' already, .*: give the plugin file another name$"):
         load_plugins([file])
     assert sys.modules.get(name) is before
 
@@ -262,11 +250,7 @@ def test_two_one_file_plugins_of_one_name_are_refused(install: Install, tmp_path
 def test_the_registry_lists_by_kind_in_the_order_of_the_data_flow(tiny: Tiny) -> None:
     listed = [(c.kind, c.name) for c in tiny.registry.all()]
     assert listed == sorted(tiny.components, key=lambda key: (list(KINDS).index(key[0]), key[1]))
-    assert (
-        [c.name for c in tiny.registry.all("tokenizer")]
-        == tiny.registry.names("tokenizer")
-        == ["pieces", "whole"]
-    )
+    assert [c.name for c in tiny.registry.all("tokenizer")] == tiny.registry.names("tokenizer") == ["pieces", "whole"]
 
 
 def test_the_registry_names_the_nearest_kind_and_name(tiny: Tiny) -> None:
@@ -274,9 +258,7 @@ def test_the_registry_names_the_nearest_kind_and_name(tiny: Tiny) -> None:
         UnknownComponent, match=r"^no tokenizer named 'piece'\. Did you mean 'pieces'\? Known: pieces, whole$"
     ):
         tiny.registry.get("tokenizer", "piece")
-    with pytest.raises(
-        UnknownComponent, match=r"^no kind 'token'\. Did you mean 'tokenizer'\? Known: backbone, "
-    ):
+    with pytest.raises(UnknownComponent, match=r"^no kind 'token'\. Did you mean 'tokenizer'\? Known: backbone, "):
         tiny.registry.get("token", "pieces")
 
 
@@ -291,6 +273,4 @@ def test_adding_is_all_or_nothing() -> None:
 def test_one_name_may_be_of_two_kinds() -> None:
     registry = Registry()
     registry.add(Component("backbone", "clip", "m:A", "p"), Component("text", "clip", "m:B", "p"))
-    assert (
-        registry.get("backbone", "clip").class_name == "A" and registry.get("text", "clip").class_name == "B"
-    )
+    assert registry.get("backbone", "clip").class_name == "A" and registry.get("text", "clip").class_name == "B"

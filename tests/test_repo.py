@@ -42,9 +42,7 @@ def imports(file: Path, *, everywhere: bool = False) -> set[str]:
             assert node.level == 0 and node.module, f"{file}:{node.lineno}: a relative import"
             found.add(node.module)
             found.update(
-                f"{node.module}.{alias.name}"
-                for alias in node.names
-                if f"{node.module}.{alias.name}" in MODULES
+                f"{node.module}.{alias.name}" for alias in node.names if f"{node.module}.{alias.name}" in MODULES
             )
         elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             children = node.orelse
@@ -106,9 +104,7 @@ def test_components_know_nothing_of_recipes_nor_of_other_kinds(kind: str) -> Non
     forbidden = others | {f"wspace.{name}" for name in OUTER}
     for name, file in components.items():
         found = imports(file, everywhere=True)
-        wrong = {
-            module for module in found if any(module == f or module.startswith(f"{f}.") for f in forbidden)
-        }
+        wrong = {module for module in found if any(module == f or module.startswith(f"{f}.") for f in forbidden)}
         assert not wrong, f"{name} imports {', '.join(sorted(wrong))}"
 
 
@@ -123,9 +119,7 @@ def test_no_folder_below_the_package_lacks_its_init_file() -> None:
     assert [str(folder) for folder in folders if not (folder / "__init__.py").is_file()] == []
 
 
-@pytest.mark.parametrize(
-    "component", load_plugins(allowed="").registry.all(), ids=lambda c: f"{c.kind}-{c.name}"
-)
+@pytest.mark.parametrize("component", load_plugins(allowed="").registry.all(), ids=lambda c: f"{c.kind}-{c.name}")
 def test_a_built_in_component_lives_in_the_file_of_its_name(component) -> None:
     module = f"wspace.{FOLDERS[component.kind]}.{component.name.replace('-', '_')}"
     assert component.module == module and MODULES[module].is_file()

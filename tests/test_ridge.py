@@ -65,9 +65,7 @@ def test_single_precision_is_near_double() -> None:
     x, y, asked = normal(40, 30, seed=0), normal(40, 5, seed=1), normal(4, 30, seed=2)
     for penalty in PENALTIES:
         single = Ridge.fit(x.float(), y.float()).predict(asked.float(), penalty)
-        torch.testing.assert_close(
-            single.double(), Ridge.fit(x, y).predict(asked, penalty), rtol=0.02, atol=0.02
-        )
+        torch.testing.assert_close(single.double(), Ridge.fit(x, y).predict(asked, penalty), rtol=0.02, atol=0.02)
 
 
 def test_one_network_or_equal_conditions_predict_the_mean() -> None:

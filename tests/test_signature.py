@@ -46,9 +46,7 @@ def test_the_source_says_what_python_says_of_settings(name: str) -> None:
     seen = inspect.signature(getattr(settings, name)).parameters.values()
     assert len(read.parameters) > 0
     assert [p.name for p in read.parameters] == [p.name for p in seen]
-    assert [p.default for p in read.parameters] == [
-        MISSING if p.default is p.empty else p.default for p in seen
-    ]
+    assert [p.default for p in read.parameters] == [MISSING if p.default is p.empty else p.default for p in seen]
 
 
 def test_the_source_says_what_python_says_of_the_tiny_components(tiny: Tiny) -> None:

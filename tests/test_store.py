@@ -28,9 +28,7 @@ def test_json_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["x.json"]
 
 
-def test_a_failing_write_leaves_the_old_file_and_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "x.json"
     write_json(file, "old")
 
@@ -68,17 +66,13 @@ def test_a_missing_file_is_told_by_name(tmp_path: Path) -> None:
 
 def test_tensors_are_written_whole_with_their_metadata(tmp_path: Path) -> None:
     matrix = torch.arange(6.0).view(2, 3)
-    save_tensors(
-        tmp_path / "w.safetensors", {"a": matrix.T, "b": matrix.requires_grad_()[0]}, {"classes": "x"}
-    )
+    save_tensors(tmp_path / "w.safetensors", {"a": matrix.T, "b": matrix.requires_grad_()[0]}, {"classes": "x"})
     loaded = load_file(tmp_path / "w.safetensors")
     assert torch.equal(loaded["a"], matrix.T) and torch.equal(loaded["b"], matrix[0])
     assert os.listdir(tmp_path) == ["w.safetensors"]
 
 
-def test_a_failing_write_of_tensors_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_write_of_tensors_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "w.safetensors"
     save_tensors(file, {"a": torch.ones(2)})
 
@@ -98,8 +92,7 @@ def test_a_disk_that_takes_no_more_is_one_sentence(tmp_path: Path, code: str) ->
     with pytest.raises(DiskError) as caught, disk_errors(tmp_path):
         raise OSError(number, os.strerror(number))
     assert (
-        str(caught.value)
-        == f"{tmp_path}: cannot be written: {os.strerror(number)}; the same command goes on from here"
+        str(caught.value) == f"{tmp_path}: cannot be written: {os.strerror(number)}; the same command goes on from here"
     )
     with pytest.raises(DiskError, match=r"^/the/file: cannot be written"), disk_errors(tmp_path):
         raise OSError(number, os.strerror(number), "/the/file")

@@ -97,23 +97,17 @@ def test_samples_are_uniform_over_the_group() -> None:
     symmetry = Permutation(spec=ClipAdapter(3, feature_dim=2, text_dim=2).spec)
     elements = symmetry.sample(6000, torch.Generator().manual_seed(0))
     _, counts = elements.unique(dim=0, return_counts=True)
-    assert (
-        len(counts) == 6 and float((counts - 1000).square().sum() / 1000) < 20.5
-    )  # chi-squared, 5 degrees: p = 0.001
+    assert len(counts) == 6 and float((counts - 1000).square().sum() / 1000) < 20.5  # chi-squared, 5 degrees: p = 0.001
 
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("activation", ["gelu", "none"])
-def test_every_element_of_s3_leaves_the_function_unchanged(
-    activation: Literal["gelu", "none"], bias: bool
-) -> None:
+def test_every_element_of_s3_leaves_the_function_unchanged(activation: Literal["gelu", "none"], bias: bool) -> None:
     target = ClipAdapter(3, activation, bias, feature_dim=4, text_dim=5)
     rng = torch.Generator().manual_seed(0)
     weights = (2 * target.init(1, rng)).double().expand(6, -1)  # (6, P)
     features = torch.randn(1, 7, 4, generator=rng, dtype=torch.float64).expand(6, -1, -1)
-    texts = functional.normalize(torch.randn(1, 3, 5, generator=rng, dtype=torch.float64), dim=2).expand(
-        6, -1, -1
-    )
+    texts = functional.normalize(torch.randn(1, 3, 5, generator=rng, dtype=torch.float64), dim=2).expand(6, -1, -1)
     moved = Permutation(spec=target.spec).act(torch.tensor(list(permutations(range(3)))), weights)
     assert len(moved.unique(dim=0)) == 6
     torch.testing.assert_close(target.logits(moved, features, texts), target.logits(weights, features, texts))

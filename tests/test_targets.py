@@ -33,9 +33,7 @@ def weights_of(target: ClipAdapter, count: int) -> Tensor:
 
 
 @variants
-def test_logits_are_those_of_linear_layers_and_a_cosine(
-    activation: Literal["gelu", "none"], bias: bool
-) -> None:
+def test_logits_are_those_of_linear_layers_and_a_cosine(activation: Literal["gelu", "none"], bias: bool) -> None:
     target = target_of(activation, bias, temperature=7.0)
     weights, (features, texts) = weights_of(target, 3), inputs(3)
     logits = target.logits(weights, features, texts)
@@ -54,9 +52,7 @@ def test_logits_are_those_of_linear_layers_and_a_cosine(
 
 
 @variants
-def test_a_batch_of_networks_is_each_network_by_itself(
-    activation: Literal["gelu", "none"], bias: bool
-) -> None:
+def test_a_batch_of_networks_is_each_network_by_itself(activation: Literal["gelu", "none"], bias: bool) -> None:
     target = target_of(activation, bias)
     weights, (features, texts) = weights_of(target, 4), inputs(4)
     alone = [target.logits(weights[b : b + 1], features[b : b + 1], texts[b : b + 1]) for b in range(4)]
@@ -80,9 +76,7 @@ def test_a_network_that_projects_to_nothing_has_finite_logits_and_gradients() ->
 
 
 @variants
-def test_fresh_weights_are_uniform_within_the_bounds_of_linear(
-    activation: Literal["gelu", "none"], bias: bool
-) -> None:
+def test_fresh_weights_are_uniform_within_the_bounds_of_linear(activation: Literal["gelu", "none"], bias: bool) -> None:
     target = target_of(activation, bias)
     named = target.spec.unflatten(target.init(4000, torch.Generator().manual_seed(0)))
     assert set(named) == ({"w1", "b1", "w2", "b2"} if bias else {"w1", "w2"})

@@ -36,9 +36,7 @@ def build(kind: str, spec: WeightSpec, size: int = 4) -> Tokenizer:
 
 def zoo(spec: WeightSpec, count: int = 5, seed: int = 0) -> Tensor:
     rng = torch.Generator().manual_seed(seed)
-    return torch.randn(count, spec.size, generator=rng) * 3 + torch.randn(
-        spec.size, generator=rng
-    )  # (count, P)
+    return torch.randn(count, spec.size, generator=rng) * 3 + torch.randn(spec.size, generator=rng)  # (count, P)
 
 
 def positions(kind: str, spec: WeightSpec, size: int) -> list[list[int]]:
@@ -113,14 +111,10 @@ def test_the_round_trip_is_exact_up_to_rounding_for_networks_outside_the_zoo_too
     spec = spec_of(features, hidden, texts, bias)
     tokenizer = build(kind, spec, size)
     for weights in (zoo(spec), zoo(spec, 1, seed)):
-        torch.testing.assert_close(
-            tokenizer.detokenize(tokenizer.tokenize(weights)), weights, rtol=0, atol=1e-6
-        )
+        torch.testing.assert_close(tokenizer.detokenize(tokenizer.tokenize(weights)), weights, rtol=0, atol=1e-6)
     tokenizer.fit(zoo(spec))
     for weights in (zoo(spec), zoo(spec, 1, seed)):
-        torch.testing.assert_close(
-            tokenizer.detokenize(tokenizer.tokenize(weights)), weights, rtol=0, atol=2e-5
-        )
+        torch.testing.assert_close(tokenizer.detokenize(tokenizer.tokenize(weights)), weights, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -157,9 +151,7 @@ def test_a_zoo_of_one_network_has_finite_tokens() -> None:
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("scale", ["zscore", "centered"])
-def test_permuting_hidden_units_permutes_neuron_tokens(
-    scale: Literal["zscore", "centered"], bias: bool
-) -> None:
+def test_permuting_hidden_units_permutes_neuron_tokens(scale: Literal["zscore", "centered"], bias: bool) -> None:
     spec = spec_of(3, 5, 4, bias)
     symmetry, weights = Permutation(spec=spec), zoo(spec)
     g = symmetry.sample(1, torch.Generator().manual_seed(1)).expand(len(weights), -1)  # one for the whole zoo
@@ -192,10 +184,7 @@ def test_neuron_tokens_follow_any_axis_of_any_tensor() -> None:
 def test_an_axis_the_target_lacks_is_named_with_those_it_has() -> None:
     with pytest.raises(UserError) as caught:
         Neuron("channel", spec=spec_of(3, 2, 4, True))
-    assert (
-        str(caught.value)
-        == "tokenizer 'neuron': this target has no axis 'channel'; it has feature, hidden, text"
-    )
+    assert str(caught.value) == "tokenizer 'neuron': this target has no axis 'channel'; it has feature, hidden, text"
 
 
 def test_scales_are_saved_and_places_are_not() -> None:

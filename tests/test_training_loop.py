@@ -34,9 +34,7 @@ PROMPTS = prompts_of(
 SETTINGS = Train(steps=6, batch=4, lr=1e-2, ema=0.9)
 
 
-def system_of(
-    seed: int = 0, path: str = "linear", width: int = 8, dropout: float = 0.0, fitted: bool = True
-) -> System:
+def system_of(seed: int = 0, path: str = "linear", width: int = 8, dropout: float = 0.0, fitted: bool = True) -> System:
     torch.manual_seed(seed)
     tokenizer, conditioner = Neuron(spec=SPEC), TextSet(text_dim=4)
     given = {"layout": tokenizer.layout, "pooled_width": conditioner.pooled_width}
@@ -49,9 +47,7 @@ def system_of(
     return system
 
 
-def loop_of(
-    folder: Path, settings: Train | TaskLoss = SETTINGS, seed: int = 0, dropout: float = 0.0
-) -> _Loop:
+def loop_of(folder: Path, settings: Train | TaskLoss = SETTINGS, seed: int = 0, dropout: float = 0.0) -> _Loop:
     """All parameters but those of a task loss, as in the last phase of training."""
     system = system_of(seed, dropout=dropout).eval()  # as the phase before leaves it
     own = system.generator.task_parameters()
@@ -153,9 +149,7 @@ def test_the_best_average_is_the_one_kept(tmp_path: Path) -> None:
     log = loop.finish()
     assert loop.best_accuracy == 0.7 and log[1]["validation_accuracy"] == 0.7
     assert all(torch.equal(p, kept[2][name]) for name, p in loop.parameters.items())
-    assert not torch.equal(
-        kept[2]["generator.denoiser.leave.weight"], kept[4]["generator.denoiser.leave.weight"]
-    )
+    assert not torch.equal(kept[2]["generator.denoiser.leave.weight"], kept[4]["generator.denoiser.leave.weight"])
 
 
 def test_a_loop_moves_its_own_parameters_alone(tmp_path: Path) -> None:

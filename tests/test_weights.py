@@ -12,9 +12,7 @@ from wspace.weights import WeightEntry, WeightSpec
 
 SHAPES = st.lists(st.lists(st.integers(1, 4), max_size=3).map(tuple), min_size=1, max_size=5)
 BATCHES = st.lists(st.integers(0, 3), max_size=2).map(tuple)
-SPEC = WeightSpec(
-    (WeightEntry("w", (3, 2), ("in", "out")), WeightEntry("b", (2,), ("out",)), WeightEntry("g", (), ()))
-)
+SPEC = WeightSpec((WeightEntry("w", (3, 2), ("in", "out")), WeightEntry("b", (2,), ("out",)), WeightEntry("g", (), ())))
 
 
 def spec_of(shapes: list[tuple[int, ...]]) -> WeightSpec:

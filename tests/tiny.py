@@ -189,9 +189,7 @@ evaluate, report = _stage("evaluate"), _stage("report")
 
 TINY_STAGES = (
     Stage("zoo", "tiny_stages:zoo", ("seed", "dataset", "backbone", "text", "target", "tasks", "zoo"), ()),
-    Stage(
-        "train", "tiny_stages:train", ("symmetry", "tokenizer", "conditioner", "generator", "train"), ("zoo",)
-    ),
+    Stage("train", "tiny_stages:train", ("symmetry", "tokenizer", "conditioner", "generator", "train"), ("zoo",)),
     Stage("generate", "tiny_stages:generate", ("generate",), ("zoo", "train")),
     Stage("evaluate", "tiny_stages:evaluate", ("metrics", "evaluate"), ("zoo", "train", "generate")),
     Stage("report", "tiny_stages:report", (), ("zoo", "train", "generate", "evaluate")),
@@ -212,9 +210,7 @@ class Tiny:
         self.plugin.write_text(PLUGIN, encoding="utf-8")
         (folder / "tiny_stages.py").write_text(STAGES, encoding="utf-8")
         self.registry = Registry()
-        self.registry.add(
-            *(Component(*key, f"tiny_parts:{name}", "tiny") for key, name in COMPONENTS.items())
-        )
+        self.registry.add(*(Component(*key, f"tiny_parts:{name}", "tiny") for key, name in COMPONENTS.items()))
 
     def bind(self, text: str = RECIPE, name: str = "tiny.yaml") -> BoundRecipe:
         return bind(parse_recipe(text, name), self.registry)

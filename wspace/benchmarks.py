@@ -59,7 +59,9 @@ def zoo(recipe: BoundRecipe, progress: Progress, heads: int, steps: int) -> dict
     }
 
 
-def _plain(target: ClipAdapter, start: Tensor, task: Task, bench: Workbench, schedule: Schedule, fused: bool) -> nn.Module:
+def _plain(
+    target: ClipAdapter, start: Tensor, task: Task, bench: Workbench, schedule: Schedule, fused: bool
+) -> nn.Module:
     """One head, trained as one head is."""
     tensors = target.spec.unflatten(start)
     head = nn.Sequential(nn.Linear(*tensors["w1"].shape), nn.GELU(), nn.Linear(*tensors["w2"].shape))

@@ -120,7 +120,9 @@ def bind(source: Source, registry: Registry) -> BoundRecipe:
     if binder.problems:
         raise RecipeError(source.file, binder.problems)
     filled = {
-        key: {k: _as_written(v) for k, v in vars(value).items()} if hasattr(settings, type(value).__name__) else _as_written(value)
+        key: {k: _as_written(v) for k, v in vars(value).items()}
+        if hasattr(settings, type(value).__name__)
+        else _as_written(value)
         for key, value in arguments.items()
     }
     return BoundRecipe(source.file, **arguments, filled=filled)
@@ -239,7 +241,15 @@ def _relevant(error: ValidationError) -> list[Any]:
     return [d for d in details if d["type"] != "none_required"] or details
 
 
-_EXPECTED = {"int": "int", "float": "float", "bool": "bool", "string": "str", "path": "a path", "tuple": "a list", "list": "a list"}
+_EXPECTED = {
+    "int": "int",
+    "float": "float",
+    "bool": "bool",
+    "string": "str",
+    "path": "a path",
+    "tuple": "a list",
+    "list": "a list",
+}
 
 _LENGTHS = {
     "missing": "expected a longer list",  # a tuple of fixed length

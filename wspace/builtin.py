@@ -12,9 +12,7 @@ def wspace_register(register: Register) -> None:
     register("dataset", "folder", "wspace.datasets.folder:Folder", example={"path": "pictures"})
 
     register("backbone", "timm", "wspace.backbones.timm:TimmBackbone", example={"pretrained": False})
-    register(
-        "backbone", "open_clip", "wspace.backbones.open_clip:OpenClipBackbone", example={"pretrained": None}
-    )
+    register("backbone", "open_clip", "wspace.backbones.open_clip:OpenClipBackbone", example={"pretrained": None})
     register("backbone", "pixels", "wspace.backbones.pixels:Pixels", example={"side": 4})
 
     register("text", "minilm", "wspace.texts.minilm:MiniLM")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -45,9 +46,7 @@ def read_state(file: Path) -> dict[str, Tensor]:
 
 
 def unreadable(file: Path) -> FileError:
-    return FileError(
-        f"{file}: truncated, or not a file of weights (.safetensors, or a torch file of tensors alone)"
-    )
+    return FileError(f"{file}: truncated, or not a file of weights (.safetensors, or a torch file of tensors alone)")
 
 
 def fingerprint_of(state: Mapping[str, Tensor], *facts: object) -> str:
@@ -57,3 +56,9 @@ def fingerprint_of(state: Mapping[str, Tensor], *facts: object) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def first_misfit(error: Exception | None) -> str:
+    """The first tensor that torch complains of, in brackets."""
+    found = re.search(r'size mismatch for (\S+):|key\(s\) in state_dict: "([^"]+)"', str(error))
+    return f" (the first that does not: {found.group(1) or found.group(2)})" if found else ""

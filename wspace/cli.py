@@ -22,7 +22,9 @@ app = typer.Typer(
 
 Recipe = Annotated[str, typer.Argument(help="A recipe file, or the name of a packaged recipe.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a value of the recipe.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a value of the recipe.")
+]
 PluginFiles = Annotated[list[Path] | None, typer.Option("--plugin", metavar="FILE.py", help="A one-file plugin.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
@@ -74,7 +76,9 @@ def run(
     runs: Annotated[Path, typer.Option(help="Folder of run folders.")] = Path("runs"),
     dry: Annotated[bool, typer.Option("--dry", help="Say what would run, and why.")] = False,
     only: Annotated[str | None, typer.Option(metavar="STAGE", help="Run this stage alone.")] = None,
-    force: Annotated[list[str] | None, typer.Option(metavar="STAGE", help="Run this stage and those after it again.")] = None,
+    force: Annotated[
+        list[str] | None, typer.Option(metavar="STAGE", help="Run this stage and those after it again.")
+    ] = None,
     plugin: PluginFiles = None,
 ) -> None:
     """Do what a recipe says: zoo, train, generate, evaluate, report."""
@@ -120,10 +124,14 @@ def plan(recipe: Recipe, settings: Settings = None, as_json: Json = False, plugi
         print(json.dumps(made))
         return
     print(f"{made['weights']:,} weights as {made['tokens']} tokens of {made['token_width']} values")
-    print(f"{made['parameters']:,} parameters to train; the backbone takes {made['images_per_second']:.0f} images a second")
+    print(
+        f"{made['parameters']:,} parameters to train; the backbone takes {made['images_per_second']:.0f} images a second"
+    )
     for stage in made["stages"]:
         memory, disk = stage["memory"] / 2**30, stage["disk"] / 2**30
-        print(f"{stage['stage']:9} {memory:5.1f} GiB of memory, {disk:5.2f} GiB of disk, {stage['seconds'] / 60:6.1f} min")
+        print(
+            f"{stage['stage']:9} {memory:5.1f} GiB of memory, {disk:5.2f} GiB of disk, {stage['seconds'] / 60:6.1f} min"
+        )
 
 
 @app.command("list")
@@ -225,7 +233,9 @@ def generate(
     count: Annotated[int, typer.Option(min=1, help="How many to draw.")] = 1,
     steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps.")] = None,
     guidance: Annotated[float | None, typer.Option(min=0, help="Strength of the condition; 1 is as trained.")] = None,
-    temperature: Annotated[float | None, typer.Option(min=0, help="Scale of the random draws; 0: the typical one.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="Scale of the random draws; 0: the typical one.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
     plugin: PluginFiles = None,
 ) -> None:
@@ -236,9 +246,7 @@ def generate(
 
     names = check_classes(classes.split(","))
     opened = Run.open(run, plugin or (), for_terminal())
-    networks = opened.generate_many(
-        names, count, seed=seed, steps=steps, guidance=guidance, temperature=temperature
-    )
+    networks = opened.generate_many(names, count, seed=seed, steps=steps, guidance=guidance, temperature=temperature)
     for number, network in enumerate(networks, start=1):
         file = out if count == 1 else out.with_stem(f"{out.stem}-{number}")
         network.save(file)
@@ -297,7 +305,9 @@ def bench(
     if as_json:
         print(json.dumps(result))
     else:
-        print(f"{result['heads']} heads, {result['steps']} steps: {result['speedup']:.1f} x as fast as a loop over heads")
+        print(
+            f"{result['heads']} heads, {result['steps']} steps: {result['speedup']:.1f} x as fast as a loop over heads"
+        )
 
 
 def _print_report(run: Path) -> None:

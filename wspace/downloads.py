@@ -116,9 +116,7 @@ def find_or_download(source: Hub | Url, who: str, remedy: str) -> Path:
     if offline_by_choice():
         raise MissingWeights(f"{absent} and HF_HUB_OFFLINE is set: unset it, {source.other_cache}, {remedy}")
     if not reachable(source.address):
-        raise MissingWeights(
-            f"{absent} and there is no network: connect once, {source.other_cache}, {remedy}"
-        )
+        raise MissingWeights(f"{absent} and there is no network: connect once, {source.other_cache}, {remedy}")
     try:
         return source.download()
     except (LocalEntryNotFoundError, URLError, OSError, RuntimeError) as error:

@@ -1,17 +1,17 @@
 """What can go wrong, as a tree. The command line prints the message alone and exits with `exit_status`.
 
-    WspaceError              1  it failed while running
-    ├── Diverged                 a loss or a weight is not a finite number
-    ├── DiskError                an artifact could not be written
-    └── UserError            2  the user's input is wrong
-        ├── RecipeError          problems of a recipe, all at once, with file and line
-        ├── UnknownComponent     a name no registry knows, with the nearest known one
-        ├── NameClash            two plugins register one name
-        ├── DataError            a data set, a picture or a list of class names cannot be used
-        ├── MissingWeights       encoder weights are not here and cannot be downloaded now
-        ├── MissingPackage       an optional package is not installed
-        ├── FileError            a file is missing, truncated, or not of the expected shape
-        └── NotARun              the folder is not a finished run
+WspaceError              1  it failed while running
+├── Diverged                 a loss or a weight is not a finite number
+├── DiskError                an artifact could not be written
+└── UserError            2  the user's input is wrong
+    ├── RecipeError          problems of a recipe, all at once, with file and line
+    ├── UnknownComponent     a name no registry knows, with the nearest known one
+    ├── NameClash            two plugins register one name
+    ├── DataError            a data set, a picture or a list of class names cannot be used
+    ├── MissingWeights       encoder weights are not here and cannot be downloaded now
+    ├── MissingPackage       an optional package is not installed
+    ├── FileError            a file is missing, truncated, or not of the expected shape
+    └── NotARun              the folder is not a finished run
 """
 
 from __future__ import annotations
@@ -95,8 +95,4 @@ def nearest(name: str, known: Sequence[str]) -> str:
     """': did you mean a, b or c?', for the end of a message where all that is known is too much to print."""
     names = get_close_matches(name, known, n=3, cutoff=0.4)
     *others, last = names or [""]
-    return (
-        (f": did you mean {', '.join(others)} or {last}?" if others else f": did you mean {last}?")
-        if last
-        else ""
-    )
+    return (f": did you mean {', '.join(others)} or {last}?" if others else f": did you mean {last}?") if last else ""

@@ -15,6 +15,9 @@ from wspace.features import Pool
 from wspace.interfaces import Target
 from wspace.tasks import Task, pad
 
+AVERAGED = 0.98
+"""Decay of the running average that `fit_until_validated` looks at: steadier than the iterates, and better."""
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -122,22 +125,23 @@ def fit_until_validated(
     check_every: int,
     patience: int,
 ) -> tuple[Tensor, Tensor]:
-    """Train, and keep of each network the weights that were best on validation images.
+    """Train, and keep of each network the averaged weights that were best on validation images.
 
     Stops when the mean over networks has not improved for `patience` checks. Returns weights (B, P) and their
     validation accuracies (B,). The start itself is the first candidate.
     """
-    best = start.clone()
+    best, averaged = start.clone(), start.clone()
     best_accuracy = accuracies(target, start, tasks, val, class_texts)
     peak, since = float(best_accuracy.mean()), 0
 
     def check(step: int, weights: Tensor) -> bool:
         nonlocal peak, since
+        averaged.lerp_(weights, 1 - min(AVERAGED, step / (step + 10)))  # short at first, or the start would linger
         if step % check_every:
             return False
-        now = accuracies(target, weights, tasks, val, class_texts)
+        now = accuracies(target, averaged, tasks, val, class_texts)
         better = now > best_accuracy
-        best[better], best_accuracy[better] = weights[better], now[better]
+        best[better], best_accuracy[better] = averaged[better], now[better]
         mean = float(now.mean())
         peak, since = (mean, 0) if mean > peak else (peak, since + 1)
         return since >= patience

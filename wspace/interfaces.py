@@ -259,7 +259,14 @@ class Generator(nn.Module, ABC):
 
     @abstractmethod
     def sample(
-        self, condition: Condition, null: Condition, *, steps: int, guidance: float, temperature: float, rng: torch.Generator
+        self,
+        condition: Condition,
+        null: Condition,
+        *,
+        steps: int,
+        guidance: float,
+        temperature: float,
+        rng: torch.Generator,
     ) -> Tensor:
         """Tokens (B, N, D). `temperature` scales every random draw: 0 gives the most typical network."""
 

@@ -53,7 +53,7 @@ def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
     """Names of a task's classes, trimmed. Raises UserError unless there are two different ones at least."""
     names = tuple(" ".join(name.split()) for name in classes)
     if not any(names):
-        raise UserError("no classes: name two or more, as in --classes \"otter, lamp, crab\"")
+        raise UserError('no classes: name two or more, as in --classes "otter, lamp, crab"')
     if not all(names):
         raise UserError("one of the class names is empty")
     for name in names:

@@ -37,8 +37,18 @@ class Stage:
 
 
 STAGES = (
-    Stage("zoo", "wspace.stages.zoo:run", ("seed", "dataset", "backbone", "text", "target", "tasks", "zoo", "opponents"), ()),
-    Stage("train", "wspace.stages.train:run", ("symmetry", "tokenizer", "conditioner", "generator", "train", "task_loss"), ("zoo",)),
+    Stage(
+        "zoo",
+        "wspace.stages.zoo:run",
+        ("seed", "dataset", "backbone", "text", "target", "tasks", "zoo", "opponents"),
+        (),
+    ),
+    Stage(
+        "train",
+        "wspace.stages.train:run",
+        ("symmetry", "tokenizer", "conditioner", "generator", "train", "task_loss"),
+        ("zoo",),
+    ),
     Stage("generate", "wspace.stages.generate:run", ("generate",), ("zoo", "train")),
     Stage("evaluate", "wspace.stages.evaluate:run", ("metrics", "evaluate"), ("zoo", "generate")),
     Stage("report", "wspace.stages.report:run", (), ("zoo", "train", "generate", "evaluate")),

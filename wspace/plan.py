@@ -73,8 +73,15 @@ def plan(recipe: BoundRecipe) -> dict[str, Any]:
     loop = zoo_bytes + (trained * (ADAM + 2) + state) * FLOAT
     task_steps = recipe.task_loss.steps * recipe.task_loss.batch * recipe.task_loss.images / settings.batch
     stages = [
-        StagePlan("zoo", TORCH + group, zoo_bytes + scored * size * FLOAT, a_head_step * (seen * settings.steps + oracle_steps)),
-        StagePlan("train", TORCH + max(closed, loop), state * FLOAT, recipe.train.steps * a_step + task_steps * a_head_step),
+        StagePlan(
+            "zoo",
+            TORCH + group,
+            zoo_bytes + scored * size * FLOAT,
+            a_head_step * (seen * settings.steps + oracle_steps),
+        ),
+        StagePlan(
+            "train", TORCH + max(closed, loop), state * FLOAT, recipe.train.steps * a_step + task_steps * a_head_step
+        ),
         StagePlan(
             "generate",
             TORCH + state * FLOAT,

@@ -87,7 +87,9 @@ def _admit(plugins: Plugins, name: str, source: str, module: ModuleType) -> None
 
     manager.hook.wspace_register(register=register)
     if not offered:
-        raise pluggy.PluginValidationError(module, f"plugin {name!r} registers nothing: has it a @hookimpl wspace_register?")
+        raise pluggy.PluginValidationError(
+            module, f"plugin {name!r} registers nothing: has it a @hookimpl wspace_register?"
+        )
     plugins.registry.add(*offered)
     plugins.facts.append(PluginFact(name, source, len(offered)))
 

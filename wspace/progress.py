@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 LINE_EVERY = 10.0  # seconds between lines where there is no terminal
 
@@ -92,15 +96,15 @@ class RichProgress(Progress):
 
 @dataclass
 class _RichBar(Bar):
-    display: object = None
-    task: object = None
+    display: Any = None
+    task: Any = None
 
     def advance(self, amount: int = 1) -> None:
         super().advance(amount)
-        self.display.update(self.task, completed=self.done)  # type: ignore[attr-defined]
+        self.display.update(self.task, completed=self.done)
 
 
-def _console():  # noqa: ANN202
+def _console() -> Console:
     from rich.console import Console
 
     return Console(stderr=True)

@@ -56,7 +56,9 @@ class Run:
         folder = Path(folder)
         stages = stages_of(folder)
         recipe = bind(read_recipe(folder / "recipe.yaml"), load_plugins(plugins).registry)
-        return cls(folder, recipe, {name: folder / artifact for name, artifact in stages.items()}, progress or Progress())
+        return cls(
+            folder, recipe, {name: folder / artifact for name, artifact in stages.items()}, progress or Progress()
+        )
 
     @cached_property
     def zoo(self) -> Zoo:
@@ -84,9 +86,7 @@ class Run:
 
         Raises UserError for fewer than two classes, or one named twice.
         """
-        return self.generate_many(
-            classes, 1, seed=seed, steps=steps, guidance=guidance, temperature=temperature
-        )[0]
+        return self.generate_many(classes, 1, seed=seed, steps=steps, guidance=guidance, temperature=temperature)[0]
 
     def generate_many(
         self,

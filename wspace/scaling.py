@@ -31,7 +31,9 @@ def fit_scale(weights: Tensor, groups: Tensor, how: Scale) -> tuple[Tensor, Tens
         shift, scale = (high + low) / 2, (high - low) / 2
     else:
         means = weights.mean(0)
-        shift = means if how == "centered" else zeros.scatter_reduce(0, groups, means, "mean", include_self=False)[groups]
+        shift = (
+            means if how == "centered" else zeros.scatter_reduce(0, groups, means, "mean", include_self=False)[groups]
+        )
         # E[(w - shift)^2] = Var[w] + (E[w] - shift)^2, without a second copy of the zoo
         squares = weights.var(0, correction=0) + (means - shift).square()
         scale = zeros.scatter_reduce(0, groups, squares, "mean", include_self=False)[groups].sqrt()

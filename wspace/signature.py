@@ -159,7 +159,9 @@ def _parameter(
     text = ast.unparse(annotation)
     unknown = {n.id for n in ast.walk(annotation) if isinstance(n, ast.Name)} - set(names)
     if unknown:
-        raise UnreadableSignature(f"{file}: {name}: {text}: {', '.join(sorted(unknown))} is not among {', '.join(names)}")
+        raise UnreadableSignature(
+            f"{file}: {name}: {text}: {', '.join(sorted(unknown))} is not among {', '.join(names)}"
+        )
     if _is_quoted(annotation):
         raise UnreadableSignature(f"{file}: {name}: {text}: write the annotation without quotes")
     try:
@@ -169,7 +171,9 @@ def _parameter(
     try:
         value = MISSING if default is None else ast.literal_eval(default)
     except ValueError as error:
-        raise UnreadableSignature(f"{file}: the default of {name!r} is not a literal: {ast.unparse(default)}") from error
+        raise UnreadableSignature(
+            f"{file}: the default of {name!r} is not a literal: {ast.unparse(default)}"
+        ) from error
     return Parameter(name, evaluated, text, value)
 
 

@@ -96,7 +96,9 @@ def save_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
 
     with _replacing(file) as temporary:
         try:
-            save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, dict(metadata or {}))
+            save_file(
+                {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, dict(metadata or {})
+            )
         except SafetensorError as error:  # it wraps the operating system's errors
             if "No space left" in str(error):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error

@@ -66,7 +66,12 @@ class System(nn.Module):
         """Weights (B, P), one network for each task. Raises Diverged if any is not a finite number."""
         condition = self.conditioner(prompts)
         tokens = self.generator.sample(
-            condition, self.conditioner.null(condition), steps=steps, guidance=guidance, temperature=temperature, rng=rng
+            condition,
+            self.conditioner.null(condition),
+            steps=steps,
+            guidance=guidance,
+            temperature=temperature,
+            rng=rng,
         )
         weights = self.tokenizer.detokenize(tokens)
         if not torch.isfinite(weights).all():

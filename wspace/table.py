@@ -35,5 +35,7 @@ def _cell(score: Mapping[str, Any] | None) -> str:
     if score is None:
         return ""
     if score["metric"] == "accuracy":
-        return f"{100 * score['mean']:.1f}  [{100 * score['ci_low']:.1f}, {100 * score['ci_high']:.1f}]".replace("[", "\\[")
+        return f"{100 * score['mean']:.1f}  [{100 * score['ci_low']:.1f}, {100 * score['ci_high']:.1f}]".replace(
+            "[", "\\["
+        )
     return f"{score['mean']:.3g}"

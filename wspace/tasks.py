@@ -70,10 +70,14 @@ def draw_tasks(settings: Tasks, held_out: float, classes: int, rng: torch.Genera
     if classes < high:
         high = classes
         low = min(low, max(2, classes // 4))
-        notes.append(f"{classes} classes: tasks have {low} to {high} classes, not {settings.classes[0]} to {settings.classes[1]}")
+        notes.append(
+            f"{classes} classes: tasks have {low} to {high} classes, not {settings.classes[0]} to {settings.classes[1]}"
+        )
     available = sum(comb(classes, k) for k in range(low, high + 1))
     if available < 4:
-        raise DataError(f"{classes} classes make {available} different tasks of {low} to {high} classes; 4 are the least")
+        raise DataError(
+            f"{classes} classes make {available} different tasks of {low} to {high} classes; 4 are the least"
+        )
     unseen = settings.unseen
     if wanted > available // 2 and wanted > 4:
         wanted = max(available // 2, 4)

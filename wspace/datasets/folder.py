@@ -63,9 +63,7 @@ class Folder(Dataset):
         self._check(listed)
         key = self._key(listed)
         pixels, unreadable = self._read(listed, cache / f"folder-{key[:16]}.npy")
-        rows = np.array(
-            [i for i, picture in enumerate(listed) if picture.path not in unreadable], dtype=np.int64
-        )
+        rows = np.array([i for i, picture in enumerate(listed) if picture.path not in unreadable], dtype=np.int64)
         readable = [listed[i] for i in rows]
         self._check_readable(listed, readable)
 
@@ -234,8 +232,7 @@ def _named(folders: Sequence[Path]) -> Mapping[str, Path]:
             raise DataError(f"{folder}: no class name is left of this folder's name")
         if name in named:
             raise DataError(
-                f"{folder.parent}: folders {named[name].name!r} and {folder.name!r} "
-                f"give the same class name {name!r}"
+                f"{folder.parent}: folders {named[name].name!r} and {folder.name!r} give the same class name {name!r}"
             )
         named[name] = folder
     return named
@@ -269,9 +266,7 @@ def _skipped(unreadable: Sequence[str], count: int) -> list[str]:
         return []
     if len(unreadable) == 1:
         return [f"1 of {count} pictures cannot be read and is skipped: {unreadable[0]}"]
-    return [
-        f"{len(unreadable)} of {count} pictures cannot be read and are skipped, the first: {unreadable[0]}"
-    ]
+    return [f"{len(unreadable)} of {count} pictures cannot be read and are skipped, the first: {unreadable[0]}"]
 
 
 def _paths_in(file: Path) -> set[str] | None:

