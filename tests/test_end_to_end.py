@@ -298,9 +298,8 @@ def test_a_folder_of_pictures_works_as_icons_do(nano, wspace, tmp_path):
     report = json.loads(wspace("report", folder, "--json").stdout)
     assert accuracy(report, "generated") > accuracy(report, "mismatched")
     shutil.rmtree(tmp_path / "pictures" / images.classes[0].replace(" ", "_"))
-    changed = wspace(
-        "run", NANO, "--dry", "--runs", tmp_path / "runs", "--set", f"dataset={{use: folder, path: {tmp_path / 'pictures'}, size: 64}}"
-    )  # fmt: skip
+    dataset = f"dataset={{use: folder, path: {tmp_path / 'pictures'}, size: 64}}"
+    changed = wspace("run", NANO, "--dry", "--runs", tmp_path / "runs", "--set", dataset)
     assert "will run" in changed.stdout.splitlines()[0] and "files it reads" in changed.stdout.splitlines()[0]
 
 

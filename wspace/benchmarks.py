@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from wspace.bind import BoundRecipe
@@ -37,8 +37,8 @@ def zoo(recipe: BoundRecipe, progress: Progress, heads: int, steps: int) -> dict
     seconds = {}
     contestants = {
         "together": lambda: fit(target, start, chosen, pool, texts, schedule, stream(0, "bench")),
-        "loop": lambda: [_plain(target, start[0], task, bench, schedule, fused=False) for task in chosen],
-        "loop_fused": lambda: [_plain(target, start[0], task, bench, schedule, fused=True) for task in chosen],
+        "loop": lambda: [_plain(target, task, bench, schedule, fused=False) for task in chosen],
+        "loop_fused": lambda: [_plain(target, task, bench, schedule, fused=True) for task in chosen],
     }
     for name, contestant in contestants.items():
         times = []
@@ -59,12 +59,10 @@ def zoo(recipe: BoundRecipe, progress: Progress, heads: int, steps: int) -> dict
     }
 
 
-def _plain(
-    target: ClipAdapter, start: Tensor, task: Task, bench: Workbench, schedule: Schedule, fused: bool
-) -> nn.Module:
+def _plain(target: ClipAdapter, task: Task, bench: Workbench, schedule: Schedule, fused: bool) -> nn.Module:
     """One head, trained as one head is."""
-    tensors = target.spec.unflatten(start)
-    head = nn.Sequential(nn.Linear(*tensors["w1"].shape), nn.GELU(), nn.Linear(*tensors["w2"].shape))
+    features_in, rank, texts_out = (target.spec.axis_size(axis) for axis in ("feature", "hidden", "text"))
+    head = nn.Sequential(nn.Linear(features_in, rank), nn.GELU(), nn.Linear(rank, texts_out))
     optimizer = torch.optim.Adam(head.parameters(), lr=schedule.lr, fused=fused)
     features, labels = bench.train.of_task(task)
     texts, rng = bench.class_texts[list(task)], stream(0, "bench")

@@ -51,7 +51,7 @@ class Network:
 
 def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
     """Names of a task's classes, trimmed. Raises UserError unless there are two different ones at least."""
-    names = tuple(" ".join(name.split()) for name in classes)
+    names: tuple[str, ...] = tuple(" ".join(name.split()) for name in classes)
     if not any(names):
         raise UserError('no classes: name two or more, as in --classes "otter, lamp, crab"')
     if not all(names):
@@ -59,6 +59,6 @@ def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"the class {name!r} is named twice")
-    if len(names) < 2:
+    if len(names) == 1:
         raise UserError(f"one class ({names[0]!r}) leaves nothing to tell apart: name two or more")
     return names

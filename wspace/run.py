@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,8 @@ class Run:
         """Raises NotARun unless the folder is that of a finished run."""
         folder = Path(folder)
         stages = stages_of(folder)
-        recipe = bind(read_recipe(folder / "recipe.yaml"), load_plugins(plugins).registry)
+        bound = bind(read_recipe(folder / "recipe.yaml"), load_plugins(plugins).registry)
+        recipe = replace(bound, file=read_json(folder / RUN)["recipe"])
         return cls(
             folder, recipe, {name: folder / artifact for name, artifact in stages.items()}, progress or Progress()
         )

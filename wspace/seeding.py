@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 
 
-def stream(seed: int, *names: str | int) -> torch.Generator:
+def stream(seed: int, *names: str | float) -> torch.Generator:
     """A CPU generator for one purpose: the same seed and names, the same numbers, on every machine."""
     digest = hashlib.sha256("/".join(map(str, (seed, *names))).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

@@ -112,7 +112,10 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything a run depends on: the schema of a recipe (bound, it is a `wspace.bind.BoundRecipe`). `wspace check RECIPE --fill` prints a recipe with every default written out."""
+    """Everything a run depends on: the schema of a recipe, which bound is a `wspace.bind.BoundRecipe`.
+
+    `wspace check RECIPE --fill` prints a recipe with every default written out.
+    """
 
     dataset: Dataset
     backbone: Backbone

@@ -107,7 +107,12 @@ def read_class(file: Path, name: str) -> Signature:
     node = next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name), None)
     if node is None:
         raise UnreadableSignature(f"{file}: no class {name!r}")
-    sections = {n.name: type(n.name, (Section,), {"settings": n.name}) for n in tree.body if _is_dataclass(n)}
+    classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and _is_dataclass(n)]
+    sections = {n.name: type(n.name, (Section,), {"settings": n.name}) for n in classes}
+        n.name: type(n.name, (Section,), {"settings": n.name})
+        for n in tree.body
+        if isinstance(n, ast.ClassDef) and _is_dataclass(n)
+    }
     names = VOCABULARY | sections
     if _is_dataclass(node):
         parameters = [_from_field(n, names, file) for n in node.body if _is_field(n)]
@@ -172,7 +177,7 @@ def _parameter(
         value = MISSING if default is None else ast.literal_eval(default)
     except ValueError as error:
         raise UnreadableSignature(
-            f"{file}: the default of {name!r} is not a literal: {ast.unparse(default)}"
+            f"{file}: the default of {name!r} is not a literal: {ast.unparse(default) if default else None}"
         ) from error
     return Parameter(name, evaluated, text, value)
 

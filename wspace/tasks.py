@@ -18,7 +18,7 @@ from wspace.settings import Tasks
 Task = tuple[int, ...]
 """Classes of one task, ascending, as indices into the data set's classes."""
 
-SPLITS = ("seen", "unseen-tasks")
+SPLITS: tuple[str, ...] = ("seen", "unseen-tasks")
 
 
 @dataclass(frozen=True)

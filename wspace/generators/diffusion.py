@@ -166,12 +166,13 @@ class Diffusion(Generator):
         """
         from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 
+        returned: Any = {"epsilon": "epsilon", "x0": "sample", "v": "v_prediction"}
         return DPMSolverMultistepScheduler(
             self.levels,
             beta_schedule="squaredcos_cap_v2" if self.schedule == "cosine" else "linear",
             beta_start=min(0.1 / self.levels, 0.999),
             beta_end=min(20 / self.levels, 0.999),
-            prediction_type={"epsilon": "epsilon", "x0": "sample", "v": "v_prediction"}[self.prediction],
+            prediction_type=returned[self.prediction],
             algorithm_type="sde-dpmsolver++" if self.sampler == "ddpm" else "dpmsolver++",
             solver_order=2 if self.sampler == "dpm-solver++" else 1,
             final_sigmas_type="zero",

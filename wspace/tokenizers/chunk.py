@@ -9,7 +9,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from wspace.interfaces import Tokenizer, TokenLayout
-from wspace.scaling import fit_scale
+from wspace.scaling import Scale, fit_scale
 from wspace.weights import WeightSpec
 
 
@@ -27,7 +27,7 @@ class Chunk(Tokenizer):
         spec: WeightSpec,
     ):
         super().__init__()
-        self.scale = scale
+        self.scale: Scale = scale
         places, tensors, blocks = [], [], 0
         for number, entry in enumerate(spec.entries):
             places.append(torch.arange(entry.size) + blocks * size)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wspace.errors import UserError
 from wspace.interfaces import Tokenizer, TokenLayout
-from wspace.scaling import fit_scale
+from wspace.scaling import Scale, fit_scale
 from wspace.weights import WeightSpec
 
 
@@ -25,7 +25,7 @@ class Neuron(Tokenizer):
         if all(axis not in entry.axes for entry in spec.entries):
             names = sorted({a for entry in spec.entries for a in entry.axes})
             raise UserError(f"tokenizer 'neuron': this target has no axis {axis!r}; it has {', '.join(names)}")
-        self.scale = scale
+        self.scale: Scale = scale
         units = spec.axis_size(axis)
         of_units, others, groups = [], [], torch.empty(spec.size, dtype=torch.long)
         for number, entry in enumerate(spec.entries):
