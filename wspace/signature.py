@@ -109,10 +109,6 @@ def read_class(file: Path, name: str) -> Signature:
         raise UnreadableSignature(f"{file}: no class {name!r}")
     classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and _is_dataclass(n)]
     sections = {n.name: type(n.name, (Section,), {"settings": n.name}) for n in classes}
-        n.name: type(n.name, (Section,), {"settings": n.name})
-        for n in tree.body
-        if isinstance(n, ast.ClassDef) and _is_dataclass(n)
-    }
     names = VOCABULARY | sections
     if _is_dataclass(node):
         parameters = [_from_field(n, names, file) for n in node.body if _is_field(n)]
