@@ -138,9 +138,14 @@ def test_fitting_until_validated_keeps_the_best_of_each_network() -> None:
     train, val, schedule = pool_of(0), pool_of(1), Schedule(steps=24, batch=4, lr=0.3, decay=False)
     checked = [(start(), accuracies(TARGET, start(), TASKS, val, texts()))]
 
+    averaged = start()
+
     def look(step: int, weights: Tensor) -> bool:
+        nonlocal averaged
+        decay = min(fitting.AVERAGED, step / (step + 10))
+        averaged = decay * averaged + (1 - decay) * weights
         if step % 4 == 0:
-            checked.append((weights.clone(), accuracies(TARGET, weights, TASKS, val, texts())))
+            checked.append((averaged.clone(), accuracies(TARGET, averaged, TASKS, val, texts())))
         return False
 
     fit(TARGET, start(), TASKS, train, texts(), schedule, seeded(2), on_step=look)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Annotated, Any, Literal
 
 import torch
@@ -127,7 +128,9 @@ class Diffusion(Generator):
     ) -> Tensor:
         path = self.typical(condition)  # (B, N, D)
         solver = self._solver()
-        solver.set_timesteps(timesteps=self._visited(min(steps, self.levels)))
+        with warnings.catch_warnings():  # diffusers hands tensors to numpy in a way that numpy 2 calls old
+            warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+            solver.set_timesteps(timesteps=self._visited(min(steps, self.levels)))
 
         def noise() -> Tensor:
             return temperature * torch.randn(path.shape, generator=rng, device=rng.device).to(path.device) * self.mask
