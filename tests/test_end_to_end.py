@@ -88,7 +88,7 @@ def test_paired_differences_agree_with_the_scores(report):
 
 def test_the_report_page_is_self_contained(nano):
     page = next(nano.glob("report-*/report.html")).read_text(encoding="utf-8")
-    assert 'src="http' not in page and "unseen-tasks" in page
+    assert 'src="http' not in page and "unseen tasks" in page
 
 
 def test_recipe_versions_and_seed_lie_beside_the_results(nano):
@@ -237,7 +237,7 @@ def test_a_head_with_nan(nano, wspace, head, tmp_path):
     tensors = load_file(head)
     tensors["w2"][0, 0] = float("nan")
     file = tmp_path / "nan.safetensors"
-    save_file(tensors, file, {"classes": json.dumps(["a", "b"])})
+    save_file(tensors, file, {"wspace": json.dumps({"classes": ["a", "b"]})})
     assert refused(wspace("score", nano, file)) == f"{file}: w2 holds values that are not finite numbers"
 
 
@@ -245,7 +245,7 @@ def test_a_head_of_another_shape(nano, wspace, head, tmp_path):
     tensors = load_file(head)
     tensors["w1"] = tensors["w1"][:, :2].contiguous()
     file = tmp_path / "thin.safetensors"
-    save_file(tensors, file, {"classes": json.dumps(["a", "b"])})
+    save_file(tensors, file, {"wspace": json.dumps({"classes": ["a", "b"]})})
     assert refused(wspace("score", nano, file)) == f"{file}: w1 has shape (1280, 2); this target needs (1280, 4)"
 
 

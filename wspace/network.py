@@ -15,6 +15,10 @@ from wspace.store import disk_errors, save_tensors
 from wspace.weights import WeightSpec
 
 
+METADATA = "wspace"
+"""The entry of a file's metadata that says what its weights are: JSON with `classes` and `origin`."""
+
+
 @dataclass(frozen=True)
 class Network:
     classes: tuple[str, ...]
@@ -25,8 +29,9 @@ class Network:
         """As safetensors, the classes in its metadata. Raises DiskError."""
         with disk_errors(file):
             file.parent.mkdir(parents=True, exist_ok=True)
-            metadata = {"format": "wspace-network-1", "classes": json.dumps(self.classes), "origin": self.origin}
-            save_tensors(file, self.tensors, metadata)
+            # one entry: safetensors writes several in an order that changes from process to process
+            about = json.dumps({"classes": self.classes, "origin": self.origin}, ensure_ascii=False)
+            save_tensors(file, self.tensors, {METADATA: about})
 
     @classmethod
     def load(cls, file: Path, spec: WeightSpec) -> Network:
@@ -40,13 +45,14 @@ class Network:
         except SafetensorError as error:
             raise FileError(f"{file}: truncated, or not a safetensors file") from error
         try:
-            classes = json.loads(metadata["classes"])
+            about = json.loads(metadata[METADATA])
+            classes, origin = about["classes"], str(about.get("origin", ""))
             if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
                 raise ValueError("not a list of names")
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, TypeError) as error:
             raise FileError(f"{file}: does not say its classes; `wspace generate` writes files that do") from error
         spec.validate(tensors, str(file))
-        return cls(check_classes(classes), tensors, metadata.get("origin", ""))
+        return cls(check_classes(classes), tensors, origin)
 
 
 def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
