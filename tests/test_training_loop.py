@@ -273,7 +273,13 @@ def test_each_fault_of_a_network_file_has_its_message(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "metadata", [None, {"format": "pt"}, *({"wspace": f'{{"classes": {c}}}'} for c in ("{", "10", '"ab"', "null", "[1, 2]")), {"wspace": "3"}]
+    "metadata",
+    [
+        None,
+        {"format": "pt"},
+        *({"wspace": f'{{"classes": {c}}}'} for c in ("{", "10", '"ab"', "null", "[1, 2]")),
+        {"wspace": "3"},
+    ],
 )
 def test_a_file_without_a_list_of_classes_says_so(tmp_path: Path, metadata: dict[str, str] | None) -> None:
     save_file(network().tensors, tmp_path / "head", metadata)

@@ -14,7 +14,6 @@ from wspace.errors import FileError, UserError
 from wspace.store import disk_errors, save_tensors
 from wspace.weights import WeightSpec
 
-
 METADATA = "wspace"
 """The entry of a file's metadata that says what its weights are: JSON with `classes` and `origin`."""
 
