@@ -193,7 +193,9 @@ def test_defaults_are_filled_in_and_nested_components_are_bound(tiny: Tiny) -> N
     assert recipe.train.steps == 10 and recipe.train.batch == 64 and recipe.seed == 42
     assert recipe.filled["tokenizer"] == {"use": "pieces", "size": 16}
     assert recipe.filled["zoo"]["steps"] == 120 and recipe.filled["tasks"]["classes"] == [8, 32]
-    assert [b.name for b in recipe.components()] == [
+    slots = ("dataset", "backbone", "text", "target", "tokenizer", "conditioner", "generator", "metrics", "symmetry")
+    assert [b.name for b in recipe.components(("generator",))] == ["noise", "net"]
+    assert [b.name for b in recipe.components(slots)] == [
         "grid", "flat", "letters", "linear", "pieces", "plain", "noise", "net", "count",
     ]  # fmt: skip
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -78,8 +78,8 @@ class BoundRecipe:
     def name(self) -> str:
         return Path(self.file).stem
 
-    def components(self) -> list[Bound]:
-        """Every Bound of the tree, outer ones first."""
+    def components(self, slots: Sequence[str]) -> list[Bound]:
+        """Every Bound under these slots, outer ones first."""
         found: list[Bound] = []
 
         def walk(value: Any) -> None:
@@ -90,7 +90,7 @@ class BoundRecipe:
                 for inner in value:
                     walk(inner)
 
-        walk([getattr(self, name) for name in self.__dataclass_fields__])
+        walk([getattr(self, slot) for slot in slots])
         return found
 
 

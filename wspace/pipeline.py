@@ -18,7 +18,6 @@ from wspace.bind import Bound, BoundRecipe
 from wspace.errors import FileError, UserError
 from wspace.progress import Progress
 from wspace.recipe import dump
-from wspace.registry import KINDS
 from wspace.signature import source_file
 from wspace.store import ELAPSED, MANIFEST, Store, disk_errors, read_json, write_json, write_text
 
@@ -94,10 +93,7 @@ def _flatten(value: Any, path: str, into: dict[str, Any]) -> None:
 
 def _bound(recipe: BoundRecipe, stage: Stage) -> list[Bound]:
     """The components a stage depends on."""
-    kinds = {kind for kind in KINDS if kind in stage.reads}
-    kinds |= {"denoiser"} if "generator" in stage.reads else set()
-    kinds |= {"metric"} if "metrics" in stage.reads else set()
-    return [bound for bound in recipe.components() if bound.component.kind in kinds]
+    return recipe.components(stage.reads)
 
 
 def keys(recipe: BoundRecipe) -> dict[str, str]:

@@ -28,6 +28,9 @@ from wspace.tasks import prompts_of
 from wspace.zoo import Zoo
 
 CHECKPOINT = "{}.checkpoint.safetensors"
+LOOK = {"steps": 10, "guidance": 1.0, "temperature": 0.0}
+"""How networks are drawn at a check: always so, for what a recipe says under `generate` must not change what was trained."""
+
 LOOKED_AT = 64  # held-out tasks whose networks are scored on validation images at every check
 COLLAPSED = 0.005  # accuracy above the zoo's mean below which a condition is worth nothing
 
@@ -49,13 +52,7 @@ def run(job: Job) -> None:
         return float(accuracies(bench.target, networks.cpu(), looked_at, bench.val, bench.class_texts).mean())
 
     def look() -> float:
-        settings = recipe.generate
-        rng = stream(recipe.seed, "look")
-        return on_validation(
-            system.sample(
-                asked, rng, steps=settings.steps, guidance=settings.guidance, temperature=settings.temperature
-            )
-        )
+        return on_validation(system.sample(asked, stream(recipe.seed, "look"), **LOOK))
 
     def look_at_typical() -> float:
         with torch.no_grad():
