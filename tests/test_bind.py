@@ -12,7 +12,7 @@ from wspace.recipe import dump
 
 from .tiny import Tiny, tiny_fixture  # noqa: F401
 
-SECTION_KEYS = "augment, batch, check_every, clip, ema, held_out, lr, steps, warmup, weight_decay"
+SECTION_KEYS = "augment, batch, check_every, clip, ema, lr, steps, warmup, weight_decay"
 RECIPE_KEYS = (
     "backbone, conditioner, dataset, device, evaluate, generate, generator, metrics, opponents, seed, symmetry, "
     "target, task_loss, tasks, text, tokenizer, train, zoo"

@@ -189,7 +189,7 @@ def test_an_absurd_rate_diverges_with_a_message(average: float) -> None:
 
 
 def drawn(classes: int, low: int, high: int, seen: int = 60, unseen: int = 20, seed: int = 0) -> TaskSet:
-    return draw_tasks(Tasks(seen, unseen, (low, high)), 0.1, classes, seeded(seed))
+    return draw_tasks(Tasks(seen, unseen, (low, high)), classes, seeded(seed))
 
 
 def assert_proper(tasks: TaskSet, classes: int, low: int, high: int) -> None:
@@ -249,7 +249,7 @@ def test_however_few_the_classes_there_are_tasks_to_train_on_to_choose_on_and_to
 
 @pytest.mark.parametrize("held_out", [0.001, 0.5, 0.999])
 def test_some_seen_tasks_are_always_held_out_and_some_never(held_out: float) -> None:
-    tasks = draw_tasks(Tasks(10, 5, (3, 6)), held_out, 30, seeded(0))
+    tasks = draw_tasks(Tasks(10, 5, (3, 6), held_out=held_out), 30, seeded(0))
     assert tasks.held_out == {0.001: 1, 0.5: 5, 0.999: 9}[held_out]
 
 
@@ -266,7 +266,7 @@ def test_too_few_classes_are_an_error() -> None:
 
 
 def test_scored_tasks_are_the_first_of_those_trained_on_and_of_the_unseen() -> None:
-    tasks = draw_tasks(Tasks(10, 5, (3, 6), evaluate=3), 0.2, 30, seeded(0))
+    tasks = draw_tasks(Tasks(10, 5, (3, 6), evaluate=3, held_out=0.2), 30, seeded(0))
     assert tasks.scored("seen") == tasks.seen[:3] and tasks.scored("unseen-tasks") == tasks.unseen[:3]
-    tasks = draw_tasks(Tasks(10, 5, (3, 6), evaluate=99), 0.2, 30, seeded(0))
+    tasks = draw_tasks(Tasks(10, 5, (3, 6), evaluate=99, held_out=0.2), 30, seeded(0))
     assert tasks.scored("seen") == tasks.seen[:8] and tasks.scored("unseen-tasks") == tasks.unseen

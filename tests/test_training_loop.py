@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from torch.nn import functional
 
 from wspace.conditioners.text_set import TextSet
 from wspace.denoisers.mlp import MLP
-from wspace.errors import Diverged, FileError, UserError
+from wspace.errors import Diverged, FileError, UserError, WspaceError
 from wspace.generators.diffusion import Diffusion
 from wspace.interfaces import Prompts
 from wspace.network import Network, check_classes
@@ -24,6 +26,7 @@ from wspace.system import System
 from wspace.targets.clip_adapter import ClipAdapter
 from wspace.tasks import prompts_of
 from wspace.tokenizers.neuron import Neuron
+from wspace.zoo import Zoo
 
 SPEC = ClipAdapter(2, feature_dim=3, text_dim=4).spec
 WEIGHTS = torch.randn(10, SPEC.size, generator=torch.Generator().manual_seed(0))
@@ -298,3 +301,16 @@ def test_class_names_are_trimmed_and_must_be_two_different_ones() -> None:
         with pytest.raises(UserError) as caught:
             check_classes(classes)
         assert str(caught.value) == said
+
+
+def test_a_zoo_made_with_other_images_or_encoders_is_refused(tmp_path: Path) -> None:
+    made = {"images": "a", "backbone": "b", "text": "c"}
+    (tmp_path / "world.json").write_text(json.dumps({"fingerprints": made}))
+    zoo = Zoo(tmp_path)
+    zoo.check(SimpleNamespace(fingerprints=made))
+    with pytest.raises(WspaceError) as caught:
+        zoo.check(SimpleNamespace(fingerprints=made | {"images": "x", "text": "y"}))
+    assert str(caught.value) == (
+        f"{tmp_path}: made with other images and text than those here now (has a package that carries them been "
+        "upgraded?): run the recipe again with --force zoo"
+    )

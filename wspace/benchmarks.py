@@ -30,7 +30,7 @@ def zoo(recipe: BoundRecipe, progress: Progress, heads: int, steps: int) -> dict
     target = bench.target
     if not isinstance(target, ClipAdapter):
         raise UserError("bench zoo: the plain loop knows the target 'clip-adapter' only")
-    tasks = draw_tasks(recipe.tasks, recipe.train.held_out, len(bench.images.classes), stream(recipe.seed, "tasks"))
+    tasks = draw_tasks(recipe.tasks, len(bench.images.classes), stream(recipe.seed, "tasks"))
     chosen, pool, texts = tasks.training[:heads], bench.train, bench.class_texts
     start = target.init(1, stream(recipe.seed, "init")).expand(len(chosen), -1)
     schedule = Schedule(steps, recipe.zoo.batch, recipe.zoo.lr)

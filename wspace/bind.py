@@ -19,9 +19,7 @@ from wspace import settings
 from wspace.errors import Problem, RecipeError, UnknownComponent, did_you_mean
 from wspace.recipe import Source
 from wspace.registry import Component, Registry
-from wspace.signature import Section, Signature, Slot, UnreadableSignature, read_class, signature_of
-
-SETTINGS_FILE = Path(settings.__file__)
+from wspace.signature import SETTINGS_FILE, Section, Signature, Slot, UnreadableSignature, read_class, signature_of
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from wspace.table import ORDER
 MEANINGS = {
     "oracle": "weights trained for that very task, on its training images",
     "generated": "the recipe's generator: weights from the task's texts alone",
-    "ridge": "closed-form linear map from condition to weights",
-    "retrieval": "the training weights whose condition is nearest",
+    "ridge": "closed-form linear map from the mean text of a task's classes, and their number, to weights",
+    "retrieval": "the training weights whose task is described most alike",
     "zoo-mean": "the mean of the training weights",
     "base": "the shared starting point of the zoo",
     "universal": "one set of weights trained on all classes (for unseen classes: on all seen ones)",

@@ -183,7 +183,7 @@ class Condition:
 
     tokens: Tensor  # (B, L, C)
     mask: Tensor  # (B, L) bool: False where padded
-    pooled: Tensor  # (B, C'), one parameter-free vector a task: what ridge, retrieval and linear paths read
+    pooled: Tensor  # (B, C'), one parameter-free vector a task: what linear paths read
 
     def where(self, keep: Tensor, other: Condition) -> Condition:
         """This condition for the tasks with keep (B,) bool, `other` for the rest."""

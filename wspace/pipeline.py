@@ -30,7 +30,8 @@ class Stage:
     takes: tuple[str, ...]  # stages before
     version: int = 1  # raised when the stage computes something else
 
-    def run(self) -> Any:
+    def load(self) -> Any:
+        """The function, imported."""
         module, _, name = self.function.partition(":")
         return getattr(importlib.import_module(module), name)
 
@@ -75,8 +76,6 @@ def slots_of(recipe: BoundRecipe, stage: Stage) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for slot in stage.reads:
         _flatten(recipe.filled[slot], slot, flat)
-    if stage.name == "zoo":
-        flat["train.held_out"] = recipe.train.held_out  # which seen tasks are never trained on
     return flat
 
 
@@ -235,7 +234,7 @@ def _run(
 
     stage = step.stage
     progress.say(f"{stage.name}: {step.why}")
-    function = stage.run()
+    function = stage.load()
     with store.making(stage.name, step.key) as folder:
         before = read_json(folder / ELAPSED) if (folder / ELAPSED).is_file() else 0.0
         started = time.monotonic()

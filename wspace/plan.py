@@ -15,6 +15,7 @@ from wspace.features import Pool
 from wspace.fitting import Schedule, fit
 from wspace.progress import Progress
 from wspace.seeding import stream
+from wspace.stages.zoo import RATE_TASKS
 from wspace.system import System
 from wspace.tasks import Task, prompts_of
 from wspace.workbench import Workbench
@@ -35,8 +36,8 @@ class StagePlan:
 def plan(recipe: BoundRecipe) -> dict[str, Any]:
     """Tokens, parameters, and memory, disk and time of each stage. Builds the encoders; reads no data set.
 
-    Time is that of a few steps on random numbers, on this machine, as busy as it is now. Opponents stop when validation
-    images say so, so theirs is a bound.
+    Time is that of a few steps on random numbers, on this machine, as busy as it is now. Rendering, extracting features
+    and the universal opponent are not in it; the oracle, which stops when validation images say so, is at its longest.
     """
     bench = Workbench(recipe, Progress())
     target, settings, opponents = bench.target, recipe.zoo, recipe.opponents
@@ -57,16 +58,16 @@ def plan(recipe: BoundRecipe) -> dict[str, Any]:
         return _seconds(lambda: fit(target, start, [task] * heads, pool, texts, schedule, rng)) / (heads * steps)
 
     a_head_step = fitting(settings.together, 4)
-    prompts = prompts_of([task] * recipe.train.batch, texts)
+    prompts, eight = prompts_of([task] * recipe.train.batch, texts), prompts_of([task] * 8, texts)
     some = target.init(8, rng)
-    system.fit(some, prompts[:8], (some, prompts[:8]))
+    system.fit(some, eight, (some, eight))
     a_step = _seconds(lambda: system.loss(target.init(recipe.train.batch, rng), prompts, rng)[0].backward())
     a_sample = _seconds(lambda: system.sample(prompts, rng, steps=2, guidance=1.0, temperature=0.0)) / 2
     side = recipe.dataset.arguments.get("size", 96)
     an_image = _seconds(lambda: bench.backbone.encode(np.zeros((64, side, side, 3), np.uint8))) / 64
 
     seen, scored = recipe.tasks.seen, 2 * recipe.tasks.evaluate
-    oracle_steps = opponents.steps * (scored + 48 * len(opponents.rates))
+    oracle_steps = opponents.steps * (scored + RATE_TASKS * len(opponents.rates))
     zoo_bytes = seen * size * FLOAT
     group = settings.together * (size * (ADAM + 2) + 2 * settings.batch * features) * FLOAT
     closed = 2 * zoo_bytes + 2 * state * FLOAT

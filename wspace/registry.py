@@ -34,6 +34,22 @@ GIVEN: dict[str, str] = {
 }
 """Keyword-only constructor parameters: known only at run time, given by name, never set by a recipe."""
 
+_OF_SYSTEMS = ("spec", "text_dim", "layout", "condition_width", "pooled_width")
+
+GIVEN_TO: dict[str, tuple[str, ...]] = {
+    "dataset": (),
+    "backbone": ("device",),
+    "text": ("device",),
+    "target": ("feature_dim", "text_dim"),
+    "symmetry": ("spec",),
+    "tokenizer": ("spec", "text_dim"),
+    "conditioner": ("spec", "text_dim"),
+    "denoiser": _OF_SYSTEMS,
+    "generator": _OF_SYSTEMS,
+    "metric": (),
+}
+"""Which of these are known when a component of a kind is built."""
+
 
 @dataclass(frozen=True)
 class Component:

@@ -124,6 +124,7 @@ class Run:
 
     def score(self, network: Network) -> dict[str, Any]:
         """Accuracy on the test images of the network's classes. Raises UserError if the data set has not all of them."""
+        self.zoo.check(self.bench)
         known = self.bench.images.classes
         missing = [name for name in network.classes if name not in known]
         if missing:

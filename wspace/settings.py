@@ -33,6 +33,7 @@ class Tasks:
     classes: tuple[Annotated[int, Ge(2)], Annotated[int, Ge(2)]] = (8, 32)  # fewest and most classes of a task
     template: str = "a photo of {}"
     evaluate: Annotated[int, Ge(2)] = 200  # tasks of each split that are scored
+    held_out: Annotated[float, Gt(0), Lt(1)] = 0.1  # share of the seen tasks kept for choosing strengths
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,6 @@ class Train:
     clip: Annotated[float, Gt(0)] | None = 1.0  # norm of the gradient
     ema: Annotated[float, Ge(0), Lt(1)] = 0.995  # decay of the averaged parameters, which are what samples
     augment: Annotated[float, Ge(0), Le(1)] = 0.0  # share of networks moved by a random element of the symmetry
-    held_out: Annotated[float, Gt(0), Lt(1)] = 0.1  # share of the seen tasks kept for choosing strengths
     check_every: Annotated[int, Ge(1)] = 100  # steps between looks at held-out tasks, each a point to go on from
 
 

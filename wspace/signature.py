@@ -16,9 +16,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import annotated_types
 
-from wspace.registry import GIVEN, KINDS, Component
+from wspace.registry import GIVEN, GIVEN_TO, KINDS, Component
 
 MISSING: Any = object()
+SETTINGS_FILE = Path(__file__).with_name("settings.py")
 
 
 class Slot:
@@ -81,7 +82,14 @@ class Signature:
 
 def signature_of(component: Component) -> Signature:
     """Raises UnreadableSignature if the source is not there or steps outside the rules above."""
-    return read_class(source_file(component.module), component.class_name)
+    signature = read_class(source_file(component.module), component.class_name)
+    for name in signature.given:
+        if name not in GIVEN_TO[component.kind]:
+            known = ", ".join(GIVEN_TO[component.kind]) or "nothing"
+            raise UnreadableSignature(
+                f"{signature.file}: a {component.kind} is not given {name!r}; it is given {known}"
+            )
+    return signature
 
 
 def source_file(module: str) -> Path:
@@ -107,13 +115,20 @@ def read_class(file: Path, name: str) -> Signature:
     node = next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name), None)
     if node is None:
         raise UnreadableSignature(f"{file}: no class {name!r}")
-    classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and _is_dataclass(n)]
+    classes = [n for n in tree.body if file == SETTINGS_FILE and isinstance(n, ast.ClassDef) and _is_dataclass(n)]
     sections = {n.name: type(n.name, (Section,), {"settings": n.name}) for n in classes}
     names = VOCABULARY | sections
     if _is_dataclass(node):
         parameters = [_from_field(n, names, file) for n in node.body if _is_field(n)]
     else:
         init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+        others = [
+            ast.unparse(base) for base in node.bases if ast.unparse(base).rpartition(".")[2] not in KINDS.values()
+        ]
+        if init is None and others:
+            raise UnreadableSignature(
+                f"{file}: {name} has no constructor of its own, and may inherit one of {others[0]}"
+            )
         parameters = [] if init is None else _from_arguments(init.args, names, file)
     return Signature(name, tuple(parameters), ast.get_docstring(node) or "", _version(node), file, node.lineno)
 

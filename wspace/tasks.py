@@ -56,7 +56,7 @@ class TaskSet:
         )
 
 
-def draw_tasks(settings: Tasks, held_out: float, classes: int, rng: torch.Generator) -> TaskSet:
+def draw_tasks(settings: Tasks, classes: int, rng: torch.Generator) -> TaskSet:
     """Distinct sets of k classes, k uniform in the range asked for (T2W, section 4.1).
 
     With fewer classes than that range needs, the range and the number of tasks shrink, and `notes` says so.
@@ -90,7 +90,9 @@ def draw_tasks(settings: Tasks, held_out: float, classes: int, rng: torch.Genera
         drawn[tuple(sorted(torch.randperm(classes, generator=rng)[:k].tolist()))] = None
     tasks = tuple(drawn)
     seen = tasks[: wanted - unseen]
-    chosen_on = min(max(1, round(held_out * len(seen))), len(seen) - 1)  # at least one task is left to train on
+    chosen_on = min(
+        max(1, round(settings.held_out * len(seen))), len(seen) - 1
+    )  # at least one task is left to train on
     return TaskSet(seen, tasks[len(seen) :], chosen_on, settings.evaluate, tuple(notes))
 
 

@@ -115,6 +115,11 @@ class Workbench:
             raise DataError(f"class {empty[0]!r} has no {name} images")
         return pool
 
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Of all that weights are trained on: a package upgrade can change what a recipe does not name."""
+        return {"images": self.images.fingerprint, "backbone": self.backbone.fingerprint, "text": self.text.fingerprint}
+
     @cached_property
     def class_texts(self) -> Tensor:
         """(n, T), of every class of the data set."""

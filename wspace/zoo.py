@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from wspace.errors import WspaceError
 from wspace.store import read_json
 from wspace.tasks import TaskSet
-from wspace.workbench import FeatureScale
+from wspace.workbench import FeatureScale, Workbench
 
 SHARD = "heads-{:04d}.safetensors"
 
@@ -36,6 +37,16 @@ class Zoo:
         """feature_dim and text_dim: the shapes of the target follow from them."""
         world = read_json(self.folder / "world.json")
         return {"feature_dim": world["feature_dim"], "text_dim": world["text_dim"]}
+
+    def check(self, bench: Workbench) -> None:
+        """Raise WspaceError if the images or encoders are no longer those the zoo was trained on."""
+        made = read_json(self.folder / "world.json")["fingerprints"]
+        changed = [name for name, fingerprint in bench.fingerprints.items() if made[name] != fingerprint]
+        if changed:
+            raise WspaceError(
+                f"{self.folder}: made with other {' and '.join(changed)} than those here now (has a package that carries "
+                "them been upgraded?): run the recipe again with --force zoo"
+            )
 
     @cached_property
     def class_texts(self) -> Tensor:  # (n, T)

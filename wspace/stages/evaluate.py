@@ -23,6 +23,7 @@ CHOOSING = 64  # held-out tasks on which ridge's penalty is chosen
 
 def run(job: Job) -> None:
     zoo = Zoo(job.inputs["zoo"])
+    zoo.check(job.bench)
     methods, chosen = _methods(job, zoo)
     metrics: list[Metric] = [bound.build({}) for bound in job.recipe.metrics]
     scores: list[dict[str, Any]] = []

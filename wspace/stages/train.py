@@ -38,6 +38,7 @@ COLLAPSED = 0.005  # accuracy above the zoo's mean below which a condition is wo
 def run(job: Job) -> None:
     recipe, bench = job.recipe, job.bench
     zoo = Zoo(job.inputs["zoo"])
+    zoo.check(bench)
     system = System.build(recipe, bench.target.spec, bench.text.dim)
     count = len(zoo.tasks.training)
     weights, held_out = zoo.weights[:count], zoo.weights[count:]

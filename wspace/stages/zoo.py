@@ -25,11 +25,16 @@ RATE_TASKS = 48  # held-out tasks on which the oracle's rate is chosen
 def run(job: Job) -> None:
     recipe, bench, seed = job.recipe, job.bench, job.recipe.seed
     classes = bench.images.classes
-    tasks = draw_tasks(recipe.tasks, recipe.train.held_out, len(classes), stream(seed, "tasks"))
+    tasks = draw_tasks(recipe.tasks, len(classes), stream(seed, "tasks"))
     for note in tasks.notes:
         job.progress.say(f"note: {note}")
     tasks.save(job.folder / "tasks.json")
-    world = {"classes": list(classes), "feature_dim": bench.backbone.dim, "text_dim": bench.text.dim}
+    world = {
+        "classes": list(classes),
+        "feature_dim": bench.backbone.dim,
+        "text_dim": bench.text.dim,
+        "fingerprints": bench.fingerprints,
+    }
     write_json(job.folder / "world.json", world)
     tensors = {"class_texts": bench.class_texts, "feature_rms": bench.scale.rms}
     save_tensors(job.folder / "world.safetensors", tensors)
