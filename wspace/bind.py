@@ -61,10 +61,14 @@ class BoundRecipe:
     generator: Bound
     metrics: tuple[Bound, ...]
     symmetry: Bound | None
+    texts: Bound
+    discriminator: Bound
     tasks: settings.Tasks
     zoo: settings.Zoo
     opponents: settings.Opponents
     train: settings.Train
+    losses: settings.Losses
+    adversary: settings.Adversary
     task_loss: settings.TaskLoss
     generate: settings.Generate
     evaluate: settings.Evaluate

@@ -18,6 +18,9 @@ def wspace_register(register: Register) -> None:
     register("text", "minilm", "wspace.texts.minilm:MiniLM")
     register("text", "open_clip", "wspace.texts.open_clip:OpenClipText", example={"pretrained": None})
 
+    register("wording", "template", "wspace.wordings.template:Template")
+    register("wording", "descriptions", "wspace.wordings.descriptions:Descriptions")
+
     register("target", "clip-adapter", "wspace.targets.clip_adapter:ClipAdapter", example={"rank": 4})
 
     register("symmetry", "permutation", "wspace.symmetries.permutation:Permutation")
@@ -34,6 +37,9 @@ def wspace_register(register: Register) -> None:
         example={"denoiser": {"use": "mlp", "width": 16, "depth": 1}},
     )
     register("denoiser", "mlp", "wspace.denoisers.mlp:MLP", example={"width": 16, "depth": 1})
+
+    register("predictor", "linear", "wspace.predictors.linear:Linear")
+    register("discriminator", "mlp", "wspace.discriminators.mlp:MLP", example={"width": 16})
 
     register("metric", "accuracy", "wspace.metrics.accuracy:Accuracy")
     register("metric", "weight_mse", "wspace.metrics.weight_mse:WeightMSE")

@@ -15,7 +15,7 @@ Letters in shapes, everywhere:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wspace.settings import Generate
 from wspace.weights import WeightSpec
 
 # ---------------------------------------------------------------- data and frozen encoders
@@ -88,6 +89,16 @@ class Text(ABC):
         """(len(sentences), T) float32 on the CPU, rows of unit length."""
 
 
+class Wording(ABC):
+    """What is said of a class to the generator. What a network's scores are taken against stays `tasks.template`."""
+
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def sentences(self, classes: Sequence[str], templated: Sequence[str]) -> list[tuple[str, ...]]:
+        """One sentence or more for each class; `templated` are the recipe's template filled in. Raises UserError."""
+
+
 # ---------------------------------------------------------------- what is generated
 
 
@@ -110,17 +121,41 @@ class Target(ABC):
 
 
 class Symmetry(ABC):
-    """A group acting on a target's weights without changing the function: f(g·w) = f(w)."""
+    """A group acting linearly on a target's weights without changing the function: f(g·w) = f(w).
+
+    Elements are rows of one tensor (B, E), in whatever representation the group likes. That the function stays is not
+    taken on trust: `wspace.proof.prove` tries it on random weights before a run uses a symmetry.
+    """
 
     version: ClassVar[int] = 1
 
     @abstractmethod
     def sample(self, count: int, rng: torch.Generator) -> Tensor:
-        """`count` group elements, one a row, in the representation `act` takes."""
+        """`count` random elements (count, E)."""
+
+    @abstractmethod
+    def identity(self, count: int) -> Tensor:
+        """e, `count` times: act(e, w) = w."""
+
+    @abstractmethod
+    def inverse(self, elements: Tensor) -> Tensor:
+        """act(inverse(g), act(g, w)) = w."""
+
+    @abstractmethod
+    def compose(self, left: Tensor, right: Tensor) -> Tensor:
+        """act(compose(g, h), w) = act(g, act(h, w))."""
 
     @abstractmethod
     def act(self, elements: Tensor, weights: Tensor) -> Tensor:
-        """g·w for each pair of rows: (B, ...), (B, P) -> (B, P)."""
+        """g·w for each pair of rows: (B, E), (B, P) -> (B, P). Linear in the weights."""
+
+    @abstractmethod
+    def align(self, weights: Tensor, reference: Tensor) -> Tensor:
+        """Elements (B, E) that bring each row of weights (B, P) near to `reference` (P,) or (B, P)."""
+
+    def canonicalize(self, weights: Tensor, reference: Tensor) -> Tensor:
+        """(B, P): the member of each network's orbit near to the reference."""
+        return self.act(self.align(weights, reference), weights)
 
 
 # ---------------------------------------------------------------- weights <-> tokens
@@ -158,6 +193,14 @@ class Tokenizer(nn.Module, ABC):
     @abstractmethod
     def detokenize(self, tokens: Tensor) -> Tensor:
         """(B, N, D) -> (B, P)."""
+
+    @abstractmethod
+    def arrange(self, values: Tensor) -> Tensor:
+        """One value a weight to where that weight lies among the tokens, unscaled: (B, P) -> (B, N, D)."""
+
+    @abstractmethod
+    def collect(self, tokens: Tensor) -> Tensor:
+        """`arrange` undone: (B, N, D) -> (B, P)."""
 
 
 # ---------------------------------------------------------------- conditions
@@ -214,14 +257,59 @@ class Conditioner(nn.Module, ABC):
 # ---------------------------------------------------------------- generators
 
 
+class Predictor(nn.Module, ABC):
+    """The typical network of a task, in one step: what other generators draw around, and what a task loss trains.
+
+    After `fit` it says two things: `of_zoo`, where the zoo's networks for such a task lie, which stays; and `forward`,
+    which starts there and is trained on by the loss of the networks it makes.
+    """
+
+    version: ClassVar[int] = 1
+    spread: Tensor  # (), root mean square of what `of_zoo` leaves of the zoo's tokens
+
+    @abstractmethod
+    def fit(self, tokens: Tensor, condition: Condition, held_out: tuple[Tensor, Condition]) -> None:
+        """In closed form, from tokens (n, N, D) and their conditions; `held_out` ones are for choosing strengths."""
+
+    @abstractmethod
+    def of_zoo(self, condition: Condition) -> Tensor:
+        """(B, N, D), of no trainable parameter."""
+
+    @abstractmethod
+    def forward(self, condition: Condition) -> Tensor:
+        """(B, N, D), differentiable in the parameters."""
+
+
 class Denoiser(nn.Module, ABC):
     """Noisy tokens, noise level, condition -> the generator's prediction target, shaped as the tokens."""
 
     version: ClassVar[int] = 1
 
     @abstractmethod
-    def forward(self, x: Tensor, level: Tensor, condition: Condition) -> Tensor:
-        """(B, N, D), (B,) in [0, 1] (0: clean, 1: pure noise), Condition -> (B, N, D)."""
+    def forward(self, x: Tensor, level: Tensor, condition: Condition, anchor: Tensor) -> Tensor:
+        """(B, N, D), (B,) in [0, 1] (0: clean, 1: pure noise), Condition, (B, N, D) -> (B, N, D).
+
+        `anchor` is the zoo's mean network as tokens, and is moved whenever x is: what a denoiser that must not know
+        places can tell units apart by. One that knows places may leave it.
+        """
+
+
+class Discriminator(nn.Module, ABC):
+    """Tokens (B, N, D) -> (B,), a logit: above 0 for a network of the zoo, below for a generated one (T2W, eq. 13)."""
+
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def forward(self, tokens: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Moves:
+    """One random element of the symmetry for each pair of a batch, as it acts on token values."""
+
+    act: Callable[[Tensor], Tensor]  # (B, N, D) -> (B, N, D), linear
+    augment: Tensor  # (B,) bool: pairs that are trained on moved (T2W, eq. 10)
+    penalty: bool  # whether `loss` has a term "symmetry" (T2W, eq. 12)
 
 
 @dataclass(frozen=True)
@@ -231,23 +319,39 @@ class Pairs:
     tokens: Tensor  # (B, N, D)
     condition: Condition
     null: Condition
+    moves: Moves | None = None
+
+
+@dataclass(frozen=True)
+class Closed:
+    """What a generator may take closed forms from."""
+
+    tokens: Tensor  # (n, N, D)
+    condition: Condition
+    held_out: tuple[Tensor, Condition]  # other training tasks, for choosing strengths
+    anchor: Tensor  # (N, D), the mean network, each tensor scaled to unit size
 
 
 class Generator(nn.Module, ABC):
     """How weights are drawn given a condition."""
 
     version: ClassVar[int] = 1
+    samplers: ClassVar[tuple[str, ...]] = ()  # names that `generate.sampler` may have; the first is the default
 
     @abstractmethod
-    def fit(self, tokens: Tensor, condition: Condition, held_out: tuple[Tensor, Condition]) -> None:
-        """Whatever has a closed form, before the first gradient step: (n, N, D) and their conditions.
+    def fit(self, closed: Closed) -> None:
+        """Whatever has a closed form, before the first gradient step. May do nothing."""
 
-        `held_out` are pairs of other training tasks, for choosing strengths. May do nothing.
+    @abstractmethod
+    def loss(self, pairs: Pairs, rng: torch.Generator) -> dict[str, Tensor]:
+        """Named scalars, whose weighted sum is descended: `symmetry` by `losses.symmetry`, the others as they are."""
+
+    def estimate(self, pairs: Pairs, noise: float, rng: torch.Generator) -> Tensor:
+        """Networks as this generator makes them of the batch's, noised to a level of at most `noise`: (B, N, D).
+
+        Differentiable; what a discriminator sees (T2W, eq. 13).
         """
-
-    @abstractmethod
-    def loss(self, pairs: Pairs, rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """A scalar to descend, and named scalars for the log."""
+        raise NotImplementedError(f"{type(self).__name__} makes no estimates, so it takes no adversarial loss")
 
     def task_parameters(self) -> list[nn.Parameter]:
         """What a task loss trains, and `loss` then leaves alone; none if this generator learns from weights only."""
@@ -262,13 +366,15 @@ class Generator(nn.Module, ABC):
         self,
         condition: Condition,
         null: Condition,
-        *,
-        steps: int,
-        guidance: float,
-        temperature: float,
+        how: Generate,
         rng: torch.Generator,
+        watch: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
-        """Tokens (B, N, D). `temperature` scales every random draw: 0 gives the most typical network."""
+        """Tokens (B, N, D). `how.temperature` scales every random draw: 0 gives the most typical network.
+
+        `watch` is called after every step, if there are any, with the steps done and the network (B, N, D) as it would
+        now end. Raises UserError for a sampler it has not.
+        """
 
 
 # ---------------------------------------------------------------- evaluation

@@ -37,22 +37,22 @@ class Stage:
 
 
 STAGES = (
-    Stage(
-        "zoo",
-        "wspace.stages.zoo:run",
-        ("seed", "dataset", "backbone", "text", "target", "tasks", "zoo", "opponents"),
-        (),
-    ),
+    Stage("zoo", "wspace.stages.zoo:run", ("seed", "dataset", "backbone", "text", "target", "tasks", "zoo"), (), 2),
+    Stage("opponents", "wspace.stages.opponents:run", ("opponents",), ("zoo",)),
     Stage(
         "train",
         "wspace.stages.train:run",
-        ("symmetry", "tokenizer", "conditioner", "generator", "train", "task_loss"),
+        (
+            "texts", "symmetry", "tokenizer", "conditioner", "generator", "task_loss", "train", "losses", "adversary",
+            "discriminator",
+        ),
         ("zoo",),
+        2,
     ),
-    Stage("generate", "wspace.stages.generate:run", ("generate",), ("zoo", "train")),
-    Stage("evaluate", "wspace.stages.evaluate:run", ("metrics", "evaluate"), ("zoo", "generate")),
-    Stage("report", "wspace.stages.report:run", (), ("zoo", "train", "generate", "evaluate")),
-)
+    Stage("generate", "wspace.stages.generate:run", ("generate",), ("zoo", "train"), 2),
+    Stage("evaluate", "wspace.stages.evaluate:run", ("metrics", "evaluate"), ("zoo", "opponents", "train", "generate"), 2),
+    Stage("report", "wspace.stages.report:run", (), ("zoo", "opponents", "train", "generate", "evaluate"), 2),
+)  # fmt: skip
 
 RECORDED = ("wspace", "torch", "timm", "open_clip_torch", "diffusers", "numpy", "safetensors")
 

@@ -15,7 +15,8 @@ from wspace.features import Pool
 from wspace.fitting import Schedule, fit
 from wspace.progress import Progress
 from wspace.seeding import stream
-from wspace.stages.zoo import RATE_TASKS
+from wspace.settings import Generate
+from wspace.stages.opponents import RATE_TASKS
 from wspace.system import System
 from wspace.tasks import Task, prompts_of
 from wspace.workbench import Workbench
@@ -61,12 +62,17 @@ def plan(recipe: BoundRecipe) -> dict[str, Any]:
     prompts, eight = prompts_of([task] * recipe.train.batch, texts), prompts_of([task] * 8, texts)
     some = target.init(8, rng)
     system.fit(some, eight, (some, eight))
-    a_step = _seconds(lambda: system.loss(target.init(recipe.train.batch, rng), prompts, rng)[0].backward())
-    a_sample = _seconds(lambda: system.sample(prompts, rng, steps=2, guidance=1.0, temperature=0.0)) / 2
+
+    def a_training_step() -> None:
+        pairs = system.pairs(target.init(recipe.train.batch, rng), prompts)
+        sum(system.generator.loss(pairs, rng).values(), torch.zeros(())).backward()
+
+    a_step = _seconds(a_training_step)
+    a_sample = _seconds(lambda: system.sample(prompts, Generate(steps=2), rng)) / 2
     side = recipe.dataset.arguments.get("size", 96)
     an_image = _seconds(lambda: bench.backbone.encode(np.zeros((64, side, side, 3), np.uint8))) / 64
 
-    seen, scored = recipe.tasks.seen, 2 * recipe.tasks.evaluate
+    seen, scored = recipe.tasks.seen, (3 if recipe.tasks.unseen_classes else 2) * recipe.tasks.evaluate
     oracle_steps = opponents.steps * (scored + RATE_TASKS * len(opponents.rates))
     zoo_bytes = seen * size * FLOAT
     group = settings.together * (size * (ADAM + 2) + 2 * settings.batch * features) * FLOAT
@@ -74,12 +80,8 @@ def plan(recipe: BoundRecipe) -> dict[str, Any]:
     loop = zoo_bytes + (trained * (ADAM + 2) + state) * FLOAT
     task_steps = recipe.task_loss.steps * recipe.task_loss.batch * recipe.task_loss.images / settings.batch
     stages = [
-        StagePlan(
-            "zoo",
-            TORCH + group,
-            zoo_bytes + scored * size * FLOAT,
-            a_head_step * (seen * settings.steps + oracle_steps),
-        ),
+        StagePlan("zoo", TORCH + group, zoo_bytes, a_head_step * seen * settings.steps),
+        StagePlan("opponents", TORCH + group, scored * size * FLOAT, a_head_step * oracle_steps),
         StagePlan(
             "train", TORCH + max(closed, loop), state * FLOAT, recipe.train.steps * a_step + task_steps * a_head_step
         ),

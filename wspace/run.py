@@ -24,7 +24,7 @@ from wspace.seeding import stream
 from wspace.store import read_json
 from wspace.system import System
 from wspace.tasks import prompts_of
-from wspace.workbench import Workbench, encode_classes
+from wspace.workbench import Workbench
 from wspace.zoo import Zoo
 
 
@@ -102,17 +102,13 @@ class Run:
         """`count` draws for one task. At temperature 0 there is only one, so more are drawn at 1 if none is given."""
         names, settings = check_classes(classes), self.recipe.generate
         seed = self.recipe.seed if seed is None else seed
-        if temperature is None:
-            temperature = 1.0 if count > 1 and settings.temperature == 0 else settings.temperature
-        prompts = prompts_of([tuple(range(len(names)))] * count, self._texts(names))
-        weights = self.system.sample(
-            prompts.to(self.bench.device),
-            stream(seed, "generate"),
-            steps=settings.steps if steps is None else steps,
-            guidance=settings.guidance if guidance is None else guidance,
-            temperature=temperature,
-        ).cpu()
-        origin = f"{self.recipe.name}, seed {seed}, temperature {temperature}"
+        if temperature is None and count > 1 and settings.temperature == 0:
+            temperature = 1.0
+        asked = {"steps": steps, "guidance": guidance, "temperature": temperature}
+        how = replace(settings, **{name: value for name, value in asked.items() if value is not None})
+        prompts = prompts_of([tuple(range(len(names)))] * count, self.bench.encode_said(names))
+        weights = self.system.sample(prompts.to(self.bench.device), how, stream(seed, "generate")).cpu()
+        origin = f"{self.recipe.name}, seed {seed}, temperature {how.temperature}"
         return [
             Network(names, self.target.spec.unflatten(row), f"{origin}, draw {number + 1} of {count}")
             for number, row in enumerate(weights)
@@ -140,15 +136,12 @@ class Run:
         paths = [Path(picture) for picture in pictures]
         pixels = [self.bench.dataset.open_picture(path) for path in paths]
         features = torch.cat([self.bench.backbone.encode(picture[None]) for picture in pixels])  # (M, F)
-        texts = self._texts(network.classes)
+        texts = self.bench.encode_classes(network.classes)
         logits = self.target.logits(self._flat(network), self.zoo.scale(features)[None], texts[None])[0]  # (M, K)
         return [
             Prediction(path, network.classes, tuple(row.tolist()))
             for path, row in zip(paths, logits.softmax(1), strict=True)
         ]
-
-    def _texts(self, names: tuple[str, ...]) -> Tensor:
-        return encode_classes(self.bench.text, names, self.recipe.tasks.template)
 
     def _flat(self, network: Network) -> Tensor:
         return self.target.spec.flatten(network.tensors)[None]  # (1, P)

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
         Backbone,
         Conditioner,
         Dataset,
+        Discriminator,
         Generator,
         Metric,
         Symmetry,
         Target,
         Text,
         Tokenizer,
+        Wording,
     )
 
 
@@ -34,6 +36,7 @@ class Tasks:
     template: str = "a photo of {}"
     evaluate: Annotated[int, Ge(2)] = 200  # tasks of each split that are scored
     held_out: Annotated[float, Gt(0), Lt(1)] = 0.1  # share of the seen tasks kept for choosing strengths
+    unseen_classes: Annotated[float, Ge(0), Lt(1)] = 0.15  # share of the classes that nothing is trained on
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,26 @@ class Train:
     clip: Annotated[float, Gt(0)] | None = 1.0  # norm of the gradient
     ema: Annotated[float, Ge(0), Lt(1)] = 0.995  # decay of the averaged parameters, which are what samples
     augment: Annotated[float, Ge(0), Le(1)] = 0.0  # share of networks moved by a random element of the symmetry
+    align: bool = False  # networks first moved by the symmetry to be near the base
     check_every: Annotated[int, Ge(1)] = 100  # steps between looks at held-out tasks, each a point to go on from
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Weights of the terms beside the generator's own (T2W, eq. 14); 0: not computed."""
+
+    symmetry: Annotated[float, Ge(0)] = 0.0  # lambda_1, eq. 12
+    adversarial: Annotated[float, Ge(0)] = 0.0  # lambda_2, eq. 13
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """How the discriminator is trained, where `losses.adversarial` is above 0: it and the generator take turns."""
+
+    lr: Annotated[float, Gt(0)] = 1e-3
+    turn: Annotated[int, Ge(1)] = 1  # steps of one, then as many of the other
+    warmup: Annotated[float, Ge(0), Lt(1)] = 0.1  # share of the steps in which it learns and the generator is spared
+    noise: Annotated[float, Gt(0), Le(1)] = 0.2  # most noise in the networks that the generator is judged by
 
 
 @dataclass(frozen=True)
@@ -102,6 +124,7 @@ class Generate:
     steps: Annotated[int, Ge(1)] = 20
     guidance: Annotated[float, Ge(0)] = 1.0  # 1: the condition as it is; above: more of it
     temperature: Annotated[float, Ge(0)] = 0.0  # scale of every random draw; 0: the most typical network
+    sampler: str | None = None  # the generator's own default
 
 
 @dataclass(frozen=True)
@@ -129,9 +152,13 @@ class Recipe:
     zoo: Zoo
     opponents: Opponents
     train: Train
+    losses: Losses
+    adversary: Adversary
     task_loss: TaskLoss
     generate: Generate
     evaluate: Evaluate
     symmetry: Symmetry | None = None
+    texts: Wording = "template"  # type: ignore[assignment] (a recipe's default: a name)
+    discriminator: Discriminator = "mlp"  # type: ignore[assignment]
     seed: Annotated[int, Ge(0)] = 42
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -12,14 +12,26 @@ from torch import Tensor, nn
 
 from wspace.bind import BoundRecipe
 from wspace.errors import Diverged, FileError
-from wspace.interfaces import Condition, Conditioner, Generator, Pairs, Prompts, Tokenizer
+from wspace.interfaces import (
+    Closed,
+    Condition,
+    Conditioner,
+    Generator,
+    Moves,
+    Pairs,
+    Prompts,
+    Symmetry,
+    Tokenizer,
+)
 from wspace.seeding import seeded, stream
+from wspace.settings import Generate
 from wspace.weights import WeightSpec
 
 
 class System(nn.Module):
-    def __init__(self, tokenizer: Tokenizer, conditioner: Conditioner, generator: Generator):
+    def __init__(self, spec: WeightSpec, tokenizer: Tokenizer, conditioner: Conditioner, generator: Generator):
         super().__init__()
+        self.spec = spec
         self.tokenizer, self.conditioner, self.generator = tokenizer, conditioner, generator
 
     @classmethod
@@ -31,7 +43,7 @@ class System(nn.Module):
             conditioner: Conditioner = recipe.conditioner.build(given)
             given |= {"layout": tokenizer.layout}
             given |= {"condition_width": conditioner.width, "pooled_width": conditioner.pooled_width}
-            return cls(tokenizer, conditioner, recipe.generator.build(given))
+            return cls(spec, tokenizer, conditioner, recipe.generator.build(given))
 
     def load(self, file: Path) -> System:
         """Take trained parameters. Raises FileError if the file is not this system's."""
@@ -47,13 +59,30 @@ class System(nn.Module):
         self.conditioner.fit(prompts)
         with torch.no_grad():
             others = (self.tokenizer.tokenize(held_out[0]), self.conditioner(held_out[1]))
-            self.generator.fit(self.tokenizer.tokenize(weights), self.conditioner(prompts), others)
+            anchor = self.tokenizer.arrange(self._unit_size(weights.mean(0))[None])[0]  # (N, D)
+            closed = Closed(self.tokenizer.tokenize(weights), self.conditioner(prompts), others, anchor)
+            self.generator.fit(closed)
 
-    def loss(self, weights: Tensor, prompts: Prompts, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def _unit_size(self, weights: Tensor) -> Tensor:
+        """Each tensor over its root mean square: (P,) -> (P,)."""
+        tensors = self.spec.unflatten(weights)
+        return self.spec.flatten({n: t / t.square().mean().sqrt().clamp_min(1e-12) for n, t in tensors.items()})
+
+    def pairs(self, weights: Tensor, prompts: Prompts, moves: Moves | None = None) -> Pairs:
+        """Networks (B, P) and what is said of their tasks, as the generator sees them."""
         condition: Condition = self.conditioner(prompts)
-        return self.generator.loss(
-            Pairs(self.tokenizer.tokenize(weights), condition, self.conditioner.null(condition)), rng
-        )
+        return Pairs(self.tokenizer.tokenize(weights), condition, self.conditioner.null(condition), moves)
+
+    def moves(self, symmetry: Symmetry, count: int, rng: torch.Generator, *, augment: float, penalty: bool) -> Moves:
+        """A random element for each of `count` pairs; a share `augment` of the pairs is to be trained on moved."""
+        elements = symmetry.sample(count, rng)
+
+        def act(tokens: Tensor) -> Tensor:
+            moved = symmetry.act(elements.to(tokens.device), self.tokenizer.collect(tokens))
+            return self.tokenizer.arrange(moved)
+
+        device = next(self.buffers()).device
+        return Moves(act, (torch.rand(count, generator=rng) < augment).to(device), penalty)
 
     def typical(self, prompts: Prompts) -> Tensor:
         """Weights (B, P) on which a task loss is taken: differentiable in the generator's task parameters."""
@@ -61,18 +90,19 @@ class System(nn.Module):
 
     @torch.no_grad()
     def sample(
-        self, prompts: Prompts, rng: torch.Generator, *, steps: int, guidance: float, temperature: float
+        self,
+        prompts: Prompts,
+        how: Generate,
+        rng: torch.Generator,
+        watch: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
-        """Weights (B, P), one network for each task. Raises Diverged if any is not a finite number."""
+        """Weights (B, P), one network for each task. Raises Diverged if any is not a finite number.
+
+        `watch` is called after every sampling step with the weights (B, P) as they would now end.
+        """
         condition = self.conditioner(prompts)
-        tokens = self.generator.sample(
-            condition,
-            self.conditioner.null(condition),
-            steps=steps,
-            guidance=guidance,
-            temperature=temperature,
-            rng=rng,
-        )
+        seen = None if watch is None else lambda done, tokens: watch(done, self.tokenizer.detokenize(tokens))
+        tokens = self.generator.sample(condition, self.conditioner.null(condition), how, rng, seen)
         weights = self.tokenizer.detokenize(tokens)
         if not torch.isfinite(weights).all():
             raise Diverged("the generator made weights that are not finite numbers; train it longer or at a lower rate")

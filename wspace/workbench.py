@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from wspace.bind import BoundRecipe
 from wspace.errors import DataError, UserError
 from wspace.features import Pool, extract
-from wspace.interfaces import TEST, TRAIN, VAL, Backbone, Dataset, Images, Target, Text
+from wspace.interfaces import TEST, TRAIN, VAL, Backbone, Dataset, Images, Target, Text, Wording
 from wspace.progress import Progress
 
 
@@ -122,12 +124,30 @@ class Workbench:
 
     @cached_property
     def class_texts(self) -> Tensor:
-        """(n, T), of every class of the data set."""
-        return encode_classes(self.text, self.images.classes, self.recipe.tasks.template)
+        """(n, T), of every class of the data set: what networks are scored against."""
+        return self.encode_classes(self.images.classes)
 
+    @cached_property
+    def said(self) -> Tensor:
+        """(n, T), of every class of the data set: what the generator is told."""
+        return self.encode_said(self.images.classes)
 
-def encode_classes(text: Text, classes: tuple[str, ...], template: str) -> Tensor:
-    """(len(classes), T). Raises UserError for a template that has no place for the class."""
-    if "{}" not in template:
-        raise UserError(f"tasks.template: {template!r} has no {{}} where the class name goes")
-    return text.encode([template.replace("{}", name) for name in classes])
+    def encode_classes(self, classes: Sequence[str]) -> Tensor:
+        """(len(classes), T). Raises UserError for a template that has no place for the class."""
+        return self.text.encode(self._templated(classes))
+
+    def encode_said(self, classes: Sequence[str], wording: Wording | None = None) -> Tensor:
+        """Of each class the mean of its sentences' vectors, brought back to unit length: (len(classes), T).
+
+        `wording` is that of the recipe unless given. Raises UserError.
+        """
+        sentences = (wording or self.recipe.texts.build({})).sentences(classes, self._templated(classes))
+        vectors = self.text.encode([sentence for own in sentences for sentence in own])
+        means = [own.mean(0) for own in vectors.split([len(own) for own in sentences])]
+        return functional.normalize(torch.stack(means), dim=1)
+
+    def _templated(self, classes: Sequence[str]) -> list[str]:
+        template = self.recipe.tasks.template
+        if "{}" not in template:
+            raise UserError(f"tasks.template: {template!r} has no {{}} where the class name goes")
+        return [template.replace("{}", name) for name in classes]

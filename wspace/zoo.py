@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from wspace.errors import WspaceError
-from wspace.store import read_json
+from wspace.store import read_json, save_tensors
 from wspace.tasks import TaskSet
 from wspace.workbench import FeatureScale, Workbench
 
 SHARD = "heads-{:04d}.safetensors"
+UNIVERSAL = "universal.safetensors"
+ORACLE = "oracle-{}.safetensors"
+
+
+def once(file: Path, make: Callable[[], Tensor]) -> Tensor:
+    """Weights of a file, made now unless an interrupted attempt left them whole."""
+    if file.is_file():
+        try:
+            return load_file(file)["weights"]
+        except (SafetensorError, KeyError):
+            file.unlink()
+    weights = make()
+    save_tensors(file, {"weights": weights})
+    return weights
 
 
 @dataclass(frozen=True)
@@ -65,15 +81,22 @@ class Zoo:
         return load_file(self.folder / "base.safetensors")["weights"][0]
 
     @cached_property
-    def universal(self) -> Tensor:  # (P,)
-        return load_file(self.folder / "universal.safetensors")["weights"][0]
-
-    def oracle(self, split: str) -> Tensor:
-        """(B, P), of the scored tasks of a split."""
-        return load_file(self.folder / f"oracle-{split}.safetensors")["weights"]
-
-    @cached_property
     def weights(self) -> Tensor:
         """(n, P), of all seen tasks, the held-out ones last."""
         shards = sorted(self.folder.glob(SHARD.replace("{:04d}", "*")))
         return torch.cat([load_file(shard)["weights"] for shard in shards])
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The opponents stage's folder, read."""
+
+    folder: Path
+
+    @cached_property
+    def universal(self) -> Tensor:  # (P,)
+        return load_file(self.folder / UNIVERSAL)["weights"][0]
+
+    def oracle(self, split: str) -> Tensor:
+        """(B, P), of the scored tasks of a split."""
+        return load_file(self.folder / ORACLE.format(split))["weights"]

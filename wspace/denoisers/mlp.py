@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from math import log
 from typing import Annotated
 
-import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
+from wspace.denoising import sinusoids
 from wspace.interfaces import Condition, Denoiser, TokenLayout
-
-
-def sinusoids(level: Tensor, width: int) -> Tensor:
-    """Embedding of noise levels in [0, 1], (B,) -> (B, width): Vaswani et al. (2017), section 3.5, on 1000 * level."""
-    rates = torch.exp(-log(10_000) * torch.arange(width // 2, device=level.device) / (width // 2))
-    angles = 1000 * level[:, None] * rates  # (B, width / 2)
-    return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
 class MLP(Denoiser):
@@ -46,7 +38,7 @@ class MLP(Denoiser):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Tensor, level: Tensor, condition: Condition) -> Tensor:
+    def forward(self, x: Tensor, level: Tensor, condition: Condition, anchor: Tensor) -> Tensor:
         time = sinusoids(level, self.width)  # (B, width)
         hidden = self.enter(x.flatten(1)) + self.of_condition(condition.pooled) + self.of_level(time)
         for layer in self.layers:

@@ -15,8 +15,8 @@ from wspace.seeding import stream
 from wspace.stages import Job
 from wspace.stages.generate import GENERATED, MISMATCHED
 from wspace.store import save_tensors, write_json
-from wspace.tasks import SPLITS, prompts_of
-from wspace.zoo import Zoo
+from wspace.tasks import prompts_of
+from wspace.zoo import Trained, Zoo
 
 CHOOSING = 64  # held-out tasks on which ridge's penalty is chosen
 
@@ -28,8 +28,8 @@ def run(job: Job) -> None:
     metrics: list[Metric] = [bound.build({}) for bound in job.recipe.metrics]
     scores: list[dict[str, Any]] = []
     per_task: dict[str, Tensor] = {}
-    with job.progress.bar("evaluate", sum(len(zoo.tasks.scored(split)) for split in SPLITS)) as bar:
-        for split in SPLITS:
+    with job.progress.bar("evaluate", sum(len(zoo.tasks.scored(split)) for split in zoo.tasks.splits)) as bar:
+        for split in zoo.tasks.splits:
             tasks = zoo.tasks.scored(split)
             predictions: dict[str, list[Tensor]] = {name: [] for name in methods[split]}
             labels: list[Tensor] = []
@@ -60,20 +60,21 @@ def _methods(job: Job, zoo: Zoo) -> tuple[dict[str, dict[str, Tensor]], dict[str
         few = zoo.tasks.choosing[:CHOOSING]
         return float(accuracies(bench.target, weights[: len(few)], few, bench.val, bench.class_texts).mean())
 
-    weights = zoo.weights
-    prompts = [prompts_of(tasks, zoo.class_texts) for tasks in (zoo.tasks.seen, *map(zoo.tasks.scored, SPLITS))]
+    weights, splits, trained = zoo.weights, zoo.tasks.splits, Trained(job.inputs["opponents"])
+    said = load_file(job.inputs["train"] / "said.safetensors")["texts"]
+    prompts = [prompts_of(tasks, said) for tasks in (zoo.tasks.seen, *map(zoo.tasks.scored, splits))]
     known, *of_splits = baselines.descriptions(*prompts)
-    asked = dict(zip(SPLITS, of_splits, strict=True))
+    asked = dict(zip(splits, of_splits, strict=True))
     held_out = slice(len(zoo.tasks.training), len(zoo.tasks.seen))
     linear, penalty = baselines.ridge(weights, known, held_out, asked, on_validation)
     methods = {}
-    for split in SPLITS:
+    for split in splits:
         count = len(asked[split])
         nearest = baselines.retrieval(weights, known, asked[split])
         methods[split] = {
             "generated": load_file(job.inputs["generate"] / GENERATED.format(split))["weights"],
-            "oracle": zoo.oracle(split),
-            "universal": zoo.universal.expand(count, -1),
+            "oracle": trained.oracle(split),
+            "universal": trained.universal.expand(count, -1),
             "base": zoo.base.expand(count, -1),
             "zoo-mean": weights.mean(0).expand(count, -1),
             "retrieval": nearest,

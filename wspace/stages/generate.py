@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
+from safetensors.torch import load_file
 
 from wspace.seeding import stream
 from wspace.stages import Job
 from wspace.store import save_tensors
 from wspace.system import System
-from wspace.tasks import SPLITS, prompts_of
+from wspace.tasks import prompts_of
 from wspace.zoo import Zoo
 
 MISMATCHED = "mismatched-{}.safetensors"
@@ -16,21 +17,17 @@ GENERATED = "generated-{}.safetensors"
 
 
 def run(job: Job) -> None:
-    recipe, settings, device = job.recipe, job.recipe.generate, job.bench.device
-    zoo = Zoo(job.inputs["zoo"])
+    recipe, device = job.recipe, job.bench.device
+    zoo, trained = Zoo(job.inputs["zoo"]), job.inputs["train"]
     target = recipe.target.build(zoo.dims)
-    system = System.build(recipe, target.spec, zoo.dims["text_dim"]).load(job.inputs["train"] / "generator.safetensors")
+    said = load_file(trained / "said.safetensors")["texts"]
+    system = System.build(recipe, target.spec, zoo.dims["text_dim"]).load(trained / "generator.safetensors")
     system.to(device)
-    with job.progress.bar("generate", 2 * len(SPLITS)) as bar:
-        for split in SPLITS:
+    with job.progress.bar("generate", 2 * len(zoo.tasks.splits)) as bar:
+        for split in zoo.tasks.splits:
             tasks = zoo.tasks.scored(split)
             for file, asked in ((GENERATED, tasks), (MISMATCHED, tasks[1:] + tasks[:1])):
-                weights = system.sample(
-                    prompts_of(asked, zoo.class_texts).to(device),
-                    stream(recipe.seed, "generate", split),
-                    steps=settings.steps,
-                    guidance=settings.guidance,
-                    temperature=settings.temperature,
-                )
+                rng = stream(recipe.seed, "generate", split)
+                weights = system.sample(prompts_of(asked, said).to(device), recipe.generate, rng)
                 save_tensors(job.folder / file.format(split), {"weights": weights.to(torch.float32)})
                 bar.advance()

@@ -1,34 +1,35 @@
-"""Stage train: the generator, on the zoo's pairs. The only training loop of generators there is.
+"""Stage train: the generator, on the zoo's pairs.
 
-Three phases: closed forms; the task loss, where the recipe has one and the generator takes it; the generator's own loss.
+Three phases: closed forms; the task loss, where the recipe has one and the generator takes it; the generator's own loss,
+with the terms that the recipe gives a weight (T2W, eq. 14).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from math import cos, inf, pi
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from wspace.errors import Diverged
+from wspace.adversary import OUTRIGHT, Adversary
+from wspace.denoising import Denoising
+from wspace.errors import UserError
 from wspace.fitting import TaskBatches, accuracies
 from wspace.interfaces import Prompts, Symmetry
-from wspace.seeding import stream
-from wspace.settings import TaskLoss, Train
+from wspace.proof import prove
+from wspace.seeding import seeded, stream
+from wspace.settings import Generate, TaskLoss, Train
 from wspace.stages import Job
 from wspace.store import save_tensors, write_json
 from wspace.system import System
 from wspace.tasks import prompts_of
+from wspace.training import Loop
 from wspace.zoo import Zoo
 
 CHECKPOINT = "{}.checkpoint.safetensors"
-LOOK = {"steps": 10, "guidance": 1.0, "temperature": 0.0}
+LOOK = Generate(steps=10, guidance=1.0, temperature=0.0)
 """How networks are drawn at a check: always so, for what a recipe says under `generate` must not change what was trained."""
 
 LOOKED_AT = 64  # held-out tasks whose networks are scored on validation images at every check
@@ -39,36 +40,53 @@ def run(job: Job) -> None:
     recipe, bench = job.recipe, job.bench
     zoo = Zoo(job.inputs["zoo"])
     zoo.check(bench)
+    save_tensors(job.folder / "said.safetensors", {"texts": bench.said})
     system = System.build(recipe, bench.target.spec, bench.text.dim)
+    symmetry = _symmetry(job)
     count = len(zoo.tasks.training)
     weights, held_out = zoo.weights[:count], zoo.weights[count:]
-    prompts = prompts_of(zoo.tasks.training, zoo.class_texts)
-    system.fit(weights, prompts, (held_out, prompts_of(zoo.tasks.choosing, zoo.class_texts)))
+    if recipe.train.align:
+        assert symmetry is not None
+        weights, held_out = (symmetry.canonicalize(w, zoo.base) for w in (weights, held_out))
+    prompts = prompts_of(zoo.tasks.training, bench.said)
+    held_out_prompts = prompts_of(zoo.tasks.choosing, bench.said)
+    system.fit(weights, prompts, (held_out, held_out_prompts))
     system.to(bench.device)
 
     looked_at = zoo.tasks.choosing[:LOOKED_AT]
-    asked = prompts_of(looked_at, zoo.class_texts).to(bench.device)
+    asked = held_out_prompts[: len(looked_at)].to(bench.device)
 
     def on_validation(networks: Tensor) -> float:
         return float(accuracies(bench.target, networks.cpu(), looked_at, bench.val, bench.class_texts).mean())
 
     def look() -> float:
-        return on_validation(system.sample(asked, stream(recipe.seed, "look"), **LOOK))
+        return on_validation(system.sample(asked, LOOK, stream(recipe.seed, "look")))
 
     def look_at_typical() -> float:
         with torch.no_grad():
             return on_validation(system.typical(asked))
 
     logs: dict[str, list[dict[str, Any]]] = {}
+    health: dict[str, Any] = {}
     task_parameters = system.generator.task_parameters()
     if recipe.task_loss.steps and task_parameters:
         step = _task_step(job, zoo, system, prompts)
         logs["task"] = _phase(job, "task", system, task_parameters, recipe.task_loss, step, look_at_typical)
     others = [p for p in system.parameters() if not any(p is t for t in task_parameters)]
     if recipe.train.steps and others:
-        step = _weight_step(job, system, weights, prompts)
-        logs["train"] = _phase(job, "train", system, others, recipe.train, step, look)
+        adversary = _adversary(job, system)
+        step = _weight_step(job, system, weights, prompts, symmetry, adversary)
+        logs["train"] = _phase(job, "train", system, others, recipe.train, step, look, adversary)
+        if adversary is not None:
+            health["discriminator_accuracy"] = float(adversary.accuracy)
 
+    if symmetry is not None and isinstance(system.generator, Denoising):
+        rng = stream(recipe.seed, "equivariance")
+        moves = system.moves(symmetry, len(asked.mask), rng, augment=0.0, penalty=False)
+        error = system.generator.equivariance_error(
+            system.pairs(held_out[: len(asked.mask)].to(bench.device), asked, moves), rng
+        )
+        health["equivariance_error"] = float(error.mean())
     found = look()
     mean = on_validation(weights.mean(0).expand(len(looked_at), -1))
     save_tensors(job.folder / "generator.safetensors", system.state_dict())
@@ -80,6 +98,7 @@ def run(job: Job) -> None:
         "validation_accuracy": found,
         "validation_accuracy_of_zoo_mean": mean,
         "collapsed": found < mean + COLLAPSED,
+        **health,
     }
     write_json(job.folder / "summary.json", summary)
     for checkpoint in job.folder.glob(CHECKPOINT.format("*")):
@@ -89,40 +108,81 @@ def run(job: Job) -> None:
             f"warning: the generator ignores its condition: its networks for held-out tasks reach {found:.1%} on "
             f"validation images, the zoo's mean {mean:.1%}"
         )
+    if health.get("discriminator_accuracy", 0) > OUTRIGHT:
+        job.progress.say(
+            f"warning: the discriminator wins outright (it is right {health['discriminator_accuracy']:.1%} of the time), "
+            "so the adversarial loss teaches the generator nothing: lower adversary.lr, or raise adversary.noise"
+        )
 
 
-Step = Callable[[torch.Generator], tuple[Tensor, Mapping[str, Tensor]]]
-"""One batch's loss, and figures for the log."""
+def _symmetry(job: Job) -> Symmetry | None:
+    """The recipe's symmetry, proven. Raises UserError if something in the recipe needs one that is not there."""
+    recipe, spec = job.recipe, job.bench.target.spec
+    if recipe.symmetry is None:
+        needs = {
+            "losses.symmetry": recipe.losses.symmetry > 0,
+            "train.augment": recipe.train.augment > 0,
+            "train.align": recipe.train.align,
+        }
+        for name in (name for name, needed in needs.items() if needed):
+            raise UserError(f"{name}: the recipe names no symmetry; add `symmetry: permutation`, or leave {name} out")
+        return None
+    symmetry: Symmetry = recipe.symmetry.build({"spec": spec})
+    prove(symmetry, job.bench.target, recipe.symmetry.name, stream(recipe.seed, "proof"))
+    return symmetry
 
 
-def _weight_step(job: Job, system: System, weights: Tensor, prompts: Prompts) -> Step:
-    """The generator's own loss on networks of the zoo."""
-    settings, device = job.recipe.train, job.bench.device
-    symmetry: Symmetry | None = (
-        job.recipe.symmetry.build({"spec": job.bench.target.spec}) if job.recipe.symmetry else None
-    )
+def _adversary(job: Job, system: System) -> Adversary | None:
+    recipe = job.recipe
+    if not recipe.losses.adversarial:
+        return None
+    with seeded(stream(recipe.seed, "discriminator").initial_seed()):
+        discriminator = recipe.discriminator.build({"layout": system.tokenizer.layout})
+    return Adversary(discriminator, recipe.adversary, recipe.train.steps).to(job.bench.device)
 
-    def step(rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
+
+Step = Callable[[int, torch.Generator], tuple[Tensor, Mapping[str, Tensor]]]
+"""One batch's loss at a step, and figures for the log."""
+
+
+def _weight_step(
+    job: Job,
+    system: System,
+    weights: Tensor,
+    prompts: Prompts,
+    symmetry: Symmetry | None,
+    adversary: Adversary | None,
+) -> Step:
+    """The generator's own loss on networks of the zoo, and the terms that have a weight (T2W, eq. 14)."""
+    settings, losses, device = job.recipe.train, job.recipe.losses, job.bench.device
+    factors = {"symmetry": losses.symmetry, "adversarial": losses.adversarial}
+
+    def step(number: int, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
         rows = torch.randint(len(weights), (settings.batch,), generator=rng)
-        batch = _augmented(weights[rows], symmetry, settings.augment, rng)
-        return system.loss(batch.to(device), prompts[rows].to(device), rng)
+        moves = None
+        if symmetry is not None and (settings.augment or losses.symmetry):
+            moves = system.moves(symmetry, settings.batch, rng, augment=settings.augment, penalty=losses.symmetry > 0)
+        pairs = system.pairs(weights[rows].to(device), prompts[rows].to(device), moves)
+        terms = system.generator.loss(pairs, rng)
+        shown = {name: value.detach() for name, value in terms.items()}
+        if adversary is not None:
+            generated = system.generator.estimate(pairs, job.recipe.adversary.noise, rng)
+            if adversary.learns_at(number):
+                shown |= adversary.learn(pairs.tokens, generated)
+            else:
+                terms["adversarial"] = adversary.judge(generated)
+                shown["adversarial"] = terms["adversarial"].detach()
+        total = sum((factors.get(name, 1.0) * value for name, value in terms.items()), torch.zeros((), device=device))
+        return total, shown
 
     return step
-
-
-def _augmented(weights: Tensor, symmetry: Symmetry | None, share: float, rng: torch.Generator) -> Tensor:
-    """Random elements of the group on a share of the networks (T2W, eq. 10)."""
-    if symmetry is None or share == 0:
-        return weights
-    moved = symmetry.act(symmetry.sample(len(weights), rng), weights)
-    return torch.where((torch.rand(len(weights), generator=rng) < share)[:, None], moved, weights)
 
 
 def _task_step(job: Job, zoo: Zoo, system: System, prompts: Prompts) -> Step:
     """Cross-entropy of typical networks of seen tasks, on training images."""
     settings, bench, tasks = job.recipe.task_loss, job.bench, zoo.tasks.training
 
-    def step(rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def step(number: int, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
         rows = torch.randint(len(tasks), (settings.batch,), generator=rng)
         batches = TaskBatches([tasks[row] for row in rows.tolist()], bench.train, bench.class_texts)
         features, label = batches.draw(settings.images, rng)
@@ -142,9 +202,10 @@ def _phase(
     settings: Train | TaskLoss,
     step: Step,
     look: Callable[[], float],
+    adversary: Adversary | None = None,
 ) -> list[dict[str, Any]]:
     """Train these parameters, and leave in `system` those averages that did best at a look. Returns the log."""
-    loop = _Loop(system, settings, job.folder / CHECKPOINT.format(name), parameters)
+    loop = Loop(system, settings, job.folder / CHECKPOINT.format(name), parameters, adversary)
     loop.resume()
     with job.progress.bar(name, settings.steps) as bar:
         bar.resume(loop.step)
@@ -152,7 +213,7 @@ def _phase(
             rng = stream(job.recipe.seed, name, loop.step)
             with torch.random.fork_rng([job.bench.device] if job.bench.device.type == "cuda" else []):
                 torch.manual_seed(rng.initial_seed())  # for dropout layers, which take no generator
-                loop.advance(*step(rng))
+                loop.advance(*step(loop.step, rng))
             bar.advance()
             if loop.step % settings.check_every == 0 or loop.step == settings.steps:
                 with loop.averaged_parameters():
@@ -160,120 +221,3 @@ def _phase(
                 loop.keep_if_best(accuracy)
                 loop.save()
     return loop.finish()
-
-
-class _Loop:
-    """Parameters, their running average, the best average so far, the optimiser, and where all of it is kept."""
-
-    def __init__(
-        self, system: System, settings: Train | TaskLoss, checkpoint: Path, parameters: Sequence[nn.Parameter]
-    ):
-        self.system, self.settings, self.checkpoint = system.train(), settings, checkpoint
-        self.step, self.best_accuracy, self.log = 0, -inf, list[dict[str, Any]]()
-        self.parameters = {
-            name: p for name, p in system.named_parameters() if any(p is trained for trained in parameters)
-        }
-        self.averaged = {name: p.detach().clone() for name, p in self.parameters.items()}
-        self.best = {name: p.clone() for name, p in self.averaged.items()}
-        self.optimizer = torch.optim.AdamW(
-            list(self.parameters.values()), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
-        )
-
-    def advance(self, loss: Tensor, shown: Mapping[str, Tensor]) -> None:
-        """One step down a loss. Raises Diverged if it is not a number."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.lr * self._rate()
-        if not torch.isfinite(loss):
-            section = "task_loss" if isinstance(self.settings, TaskLoss) else "train"
-            raise Diverged(
-                f"the loss is {float(loss.detach())} at step {self.step}; lower {section}.lr, or {section}.clip"
-            )
-        self.optimizer.zero_grad()
-        loss.backward()
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
-        if self.settings.clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), self.settings.clip, norm)
-        self.optimizer.step()
-        self.step += 1
-        decay = min(self.settings.ema, self.step / (self.step + 10))  # short at first, or the start would linger
-        if self.settings.ema:
-            torch._foreach_lerp_(
-                list(self.averaged.values()), [p.detach() for p in self.parameters.values()], 1 - decay
-            )
-        figures = {name: float(value) for name, value in shown.items()}
-        self.log.append({"step": self.step, "loss": float(loss.detach()), "gradient": float(norm), **figures})
-
-    def _rate(self) -> float:
-        """Linear warm-up, then a cosine to zero."""
-        warmup = max(1, round(self.settings.warmup * self.settings.steps))
-        if self.step < warmup:
-            return (self.step + 1) / warmup
-        return 0.5 * (1 + cos(pi * (self.step - warmup) / max(1, self.settings.steps - warmup)))
-
-    @contextmanager
-    def averaged_parameters(self) -> Iterator[None]:
-        """The system with averaged parameters, for looking; training goes on from its own."""
-        if not self.settings.ema:
-            torch._foreach_copy_(list(self.averaged.values()), [p.detach() for p in self.parameters.values()])
-        training = {name: p.detach().clone() for name, p in self.parameters.items()}
-        self._put(self.averaged)
-        self.system.eval()
-        try:
-            yield
-        finally:
-            self._put(training)
-            self.system.train()
-
-    @torch.no_grad()
-    def _put(self, values: Mapping[str, Tensor]) -> None:
-        for name, parameter in self.parameters.items():
-            parameter.copy_(values[name])
-
-    def keep_if_best(self, accuracy: float) -> None:
-        """Early stopping: the averages that sample are those whose networks did best on validation images."""
-        self.log[-1]["validation_accuracy"] = accuracy
-        if accuracy > self.best_accuracy:
-            self.best_accuracy = accuracy
-            self.best = {name: p.clone() for name, p in self.averaged.items()}
-
-    # ------------------------------------------------------------ on disk
-
-    def save(self) -> None:
-        optimizer = self.optimizer.state_dict()["state"]
-        tensors = {f"parameters.{name}": p for name, p in self.parameters.items()}
-        tensors |= {f"averaged.{name}": p for name, p in self.averaged.items()}
-        tensors |= {f"best.{name}": p for name, p in self.best.items()}
-        tensors |= {f"optimizer.{i}.{key}": value for i, state in optimizer.items() for key, value in state.items()}
-        state = {"step": self.step, "best_accuracy": self.best_accuracy, "log": self.log}
-        save_tensors(self.checkpoint, tensors, {"state": json.dumps(state)})
-
-    def resume(self) -> None:
-        """Go on from a checkpoint that an interrupted attempt left, if there is one that can be read."""
-        if not self.checkpoint.is_file():
-            return
-        try:
-            with safe_open(self.checkpoint, "pt") as opened:
-                state = json.loads(opened.metadata()["state"])
-                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
-        except SafetensorError:
-            return
-        groups: dict[str, dict[str, Tensor]] = {"parameters": {}, "averaged": {}, "best": {}, "optimizer": {}}
-        for name, tensor in tensors.items():
-            group, _, rest = name.partition(".")
-            groups[group][rest] = tensor
-        self._put(groups["parameters"])
-        for name, averaged in self.averaged.items():
-            averaged.copy_(groups["averaged"][name])
-            self.best[name].copy_(groups["best"][name])
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in groups["optimizer"].items():
-            number, _, key = name.partition(".")
-            moments.setdefault(int(number), {})[key] = tensor
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
-        self.step, self.best_accuracy, self.log = state["step"], state["best_accuracy"], state["log"]
-
-    def finish(self) -> list[dict[str, Any]]:
-        """Leave the best averages in the system. The checkpoint stays until the stage is done: a killed run goes on."""
-        self._put(self.best)
-        self.system.eval()
-        return self.log

@@ -33,6 +33,19 @@ class Permutation(Symmetry):
     def sample(self, count: int, rng: torch.Generator) -> Tensor:
         return torch.cat([torch.rand(count, n, generator=rng).argsort(dim=1) for n in self.lengths], dim=1)
 
+    def identity(self, count: int) -> Tensor:
+        return torch.cat([torch.arange(n) for n in self.lengths]).expand(count, -1)
+
+    def inverse(self, elements: Tensor) -> Tensor:
+        return torch.cat([part.argsort(dim=1) for part in elements.split(self.lengths, dim=1)], dim=1)
+
+    def compose(self, left: Tensor, right: Tensor) -> Tensor:
+        parts = zip(left.split(self.lengths, dim=1), right.split(self.lengths, dim=1), strict=True)
+        return torch.cat([outer.gather(1, first) for first, outer in parts], dim=1)
+
+    def align(self, weights: Tensor, reference: Tensor) -> Tensor:
+        raise NotImplementedError
+
     def act(self, elements: Tensor, weights: Tensor) -> Tensor:
         permutations = dict(zip(self.axes, elements.split(self.lengths, dim=1), strict=True))  # axis: (B, n)
         moved = self.spec.unflatten(weights)  # name: (B, *shape)

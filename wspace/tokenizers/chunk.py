@@ -52,9 +52,14 @@ class Chunk(Tokenizer):
         self.spread.copy_(spread)
 
     def tokenize(self, weights: Tensor) -> Tensor:
-        tokens = weights.new_zeros(len(weights), self.layout.mask.numel())  # (B, N*D)
-        tokens[:, self.place] = (weights - self.shift) / self.spread
-        return tokens.unflatten(1, self.layout.mask.shape)
+        return self.arrange((weights - self.shift) / self.spread)
 
     def detokenize(self, tokens: Tensor) -> Tensor:
-        return tokens.flatten(1)[:, self.place] * self.spread + self.shift
+        return self.collect(tokens) * self.spread + self.shift
+
+    def arrange(self, values: Tensor) -> Tensor:
+        tokens = values.new_zeros(len(values), self.layout.mask.numel())  # (B, N*D)
+        return tokens.index_copy(1, self.place, values).unflatten(1, self.layout.mask.shape)
+
+    def collect(self, tokens: Tensor) -> Tensor:
+        return tokens.flatten(1)[:, self.place]

@@ -56,11 +56,16 @@ class Neuron(Tokenizer):
         self.spread.copy_(spread)
 
     def tokenize(self, weights: Tensor) -> Tensor:
-        scaled = ((weights - self.shift) / self.spread)[:, self.weight_of]  # (B, P) in token order
-        padding = self.layout.mask.numel() - scaled.shape[1]
-        return torch.nn.functional.pad(scaled, (0, padding)).unflatten(1, self.layout.mask.shape)
+        return self.arrange((weights - self.shift) / self.spread)
 
     def detokenize(self, tokens: Tensor) -> Tensor:
-        scaled = torch.empty_like(self.shift).expand(len(tokens), -1).clone()
-        scaled[:, self.weight_of] = tokens.flatten(1)[:, : len(self.weight_of)]
-        return scaled * self.spread + self.shift
+        return self.collect(tokens) * self.spread + self.shift
+
+    def arrange(self, values: Tensor) -> Tensor:
+        ordered = values[:, self.weight_of]  # (B, P) in token order
+        padding = self.layout.mask.numel() - ordered.shape[1]
+        return torch.nn.functional.pad(ordered, (0, padding)).unflatten(1, self.layout.mask.shape)
+
+    def collect(self, tokens: Tensor) -> Tensor:
+        ordered = tokens.flatten(1)[:, : len(self.weight_of)]
+        return torch.empty_like(ordered).index_copy(1, self.weight_of, ordered)

@@ -8,7 +8,7 @@ import torch
 from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
-from wspace.denoisers.mlp import sinusoids
+from wspace.denoising import sinusoids
 from wspace.errors import UserError
 from wspace.interfaces import Condition, Denoiser, TokenLayout
 
@@ -57,7 +57,7 @@ class PriorAttention(Denoiser):
         nn.init.zeros_(self.gate.weight)
         nn.init.zeros_(self.gate.bias)
 
-    def forward(self, x: Tensor, level: Tensor, condition: Condition) -> Tensor:
+    def forward(self, x: Tensor, level: Tensor, condition: Condition, anchor: Tensor) -> Tensor:
         count, waves = x.shape[1], sinusoids(level, self.width)  # waves (B, width)
         weights = torch.einsum("bnd,ndw->bnw", x, self.enter.expand(count, -1, -1)) + self.position
         time = self.of_level(waves)[:, None]  # (B, 1, width)
