@@ -166,6 +166,7 @@ class TokenLayout:
     """Shape of a network's token sequence. Values outside `mask` are padding: zero, and ignored by every loss."""
 
     mask: Tensor  # (N, D) bool: True where a token value is a weight
+    units: int = 0  # the first so many tokens are one each for a hidden unit: permuting units permutes these
 
     @property
     def count(self) -> int:  # N

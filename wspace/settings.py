@@ -107,6 +107,7 @@ class TaskLoss:
 
     steps: Annotated[int, Ge(0)] = 0  # 0: not at all
     batch: Annotated[int, Ge(1)] = 64  # tasks a step
+    fresh: bool = True  # tasks of the known classes drawn anew at every step, none of them held out or unseen; or the zoo's
     images: Annotated[int, Ge(1)] = 32  # of each task
     lr: Annotated[float, Gt(0)] = 6e-3
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.3  # of image features: against learning the training images by heart

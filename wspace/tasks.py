@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from math import comb
 from pathlib import Path
 
@@ -45,6 +46,11 @@ class TaskSet:
     @property
     def choosing(self) -> tuple[Task, ...]:
         return self.seen[len(self.seen) - self.held_out :]
+
+    @cached_property
+    def kept_back(self) -> frozenset[Task]:
+        """Known classes' tasks that nothing may be trained on."""
+        return frozenset((*self.choosing, *self.unseen))
 
     def scored(self, split: str) -> tuple[Task, ...]:
         """Tasks of a split that the report is about; the seen ones are among those trained on."""
@@ -92,6 +98,17 @@ def draw_tasks(settings: Tasks, classes: int, rng: torch.Generator) -> TaskSet:
     return TaskSet(known, seen, unseen, novel, chosen_on, settings.evaluate, tuple(notes))
 
 
+def fresh_tasks(settings: Tasks, tasks: TaskSet, count: int, rng: torch.Generator) -> list[Task]:
+    """As the seen tasks are drawn, with repetition; none that is held out or unseen."""
+    low, high = _range(settings, len(tasks.classes))
+    kept_back, drawn = tasks.kept_back, list[Task]()
+    while len(drawn) < count:
+        task = _one(tasks.classes, low, high, rng)
+        if task not in kept_back:
+            drawn.append(task)
+    return drawn
+
+
 def _known_tasks(
     settings: Tasks, known: tuple[int, ...], rng: torch.Generator, notes: list[str]
 ) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
@@ -125,10 +142,13 @@ def _range(settings: Tasks, classes: int) -> tuple[int, int]:
 def _distinct(classes: tuple[int, ...], low: int, high: int, count: int, rng: torch.Generator) -> tuple[Task, ...]:
     drawn: dict[Task, None] = {}
     while len(drawn) < count:
-        k = int(torch.randint(low, high + 1, (), generator=rng))
-        chosen = torch.randperm(len(classes), generator=rng)[:k].tolist()
-        drawn[tuple(sorted(classes[c] for c in chosen))] = None
+        drawn[_one(classes, low, high, rng)] = None
     return tuple(drawn)
+
+
+def _one(classes: tuple[int, ...], low: int, high: int, rng: torch.Generator) -> Task:
+    k = int(torch.randint(low, high + 1, (), generator=rng))
+    return tuple(sorted(classes[c] for c in torch.randperm(len(classes), generator=rng)[:k].tolist()))
 
 
 def pad(tasks: Sequence[Task]) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ from wspace.settings import Generate, TaskLoss, Train
 from wspace.stages import Job
 from wspace.store import save_tensors, write_json
 from wspace.system import System
-from wspace.tasks import prompts_of
+from wspace.tasks import fresh_tasks, prompts_of
 from wspace.training import Loop
 from wspace.zoo import Zoo
 
@@ -70,7 +70,7 @@ def run(job: Job) -> None:
     health: dict[str, Any] = {}
     task_parameters = system.generator.task_parameters()
     if recipe.task_loss.steps and task_parameters:
-        step = _task_step(job, zoo, system, prompts)
+        step = _task_step(job, zoo, system)
         logs["task"] = _phase(job, "task", system, task_parameters, recipe.task_loss, step, look_at_typical)
     others = [p for p in system.parameters() if not any(p is t for t in task_parameters)]
     if recipe.train.steps and others:
@@ -178,16 +178,20 @@ def _weight_step(
     return step
 
 
-def _task_step(job: Job, zoo: Zoo, system: System, prompts: Prompts) -> Step:
+def _task_step(job: Job, zoo: Zoo, system: System) -> Step:
     """Cross-entropy of typical networks of seen tasks, on training images."""
-    settings, bench, tasks = job.recipe.task_loss, job.bench, zoo.tasks.training
+    settings, bench = job.recipe.task_loss, job.bench
 
     def step(number: int, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
-        rows = torch.randint(len(tasks), (settings.batch,), generator=rng)
-        batches = TaskBatches([tasks[row] for row in rows.tolist()], bench.train, bench.class_texts)
+        if settings.fresh:
+            tasks = fresh_tasks(job.recipe.tasks, zoo.tasks, settings.batch, rng)
+        else:
+            rows = torch.randint(len(zoo.tasks.training), (settings.batch,), generator=rng)
+            tasks = [zoo.tasks.training[row] for row in rows.tolist()]
+        batches = TaskBatches(tasks, bench.train, bench.class_texts)
         features, label = batches.draw(settings.images, rng)
         kept = torch.rand(features.shape, generator=rng) >= settings.dropout
-        networks = system.typical(prompts[rows].to(bench.device)).cpu()
+        networks = system.typical(prompts_of(tasks, bench.said).to(bench.device)).cpu()
         features = features * kept / (1 - settings.dropout)
         return batches.losses(bench.target, networks, features, label).mean(), {}
 

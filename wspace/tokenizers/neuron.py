@@ -40,7 +40,7 @@ class Neuron(Tokenizer):
         extra = -(-len(rest) // width)
         mask = torch.ones(units + extra, width, dtype=torch.bool)
         mask.view(-1)[units * width + len(rest) :] = False
-        self.layout = TokenLayout(mask)
+        self.layout = TokenLayout(mask, units)
         self.weight_of: Tensor
         self.groups: Tensor
         self.shift: Tensor

@@ -15,3 +15,9 @@ def wspace_register(register: Register) -> None:
         "wspace_t2w.prior_attention:PriorAttention",
         example={"width": 16, "depth": 1, "heads": 2},
     )
+    register(
+        "denoiser",
+        "unit-attention",
+        "wspace_t2w.unit_attention:UnitAttention",
+        example={"width": 16, "depth": 1, "heads": 2},
+    )

@@ -62,18 +62,18 @@ class PriorAttention(Denoiser):
         weights = torch.einsum("bnd,ndw->bnw", x, self.enter.expand(count, -1, -1)) + self.position
         time = self.of_level(waves)[:, None]  # (B, 1, width)
         sequence = torch.cat([self.of_condition(condition.tokens), time, weights], dim=1)  # (B, L+1+N, width)
-        padding = self._padding(condition, count)
+        hidden = padding(condition, count)
         for block in self.blocks:
-            sequence = block(sequence, src_key_padding_mask=padding)
-        hidden = self.norm(sequence[:, -count:])
-        out = torch.einsum("bnw,nwd->bnd", hidden, self.leave.expand(count, -1, -1)) + self.leave_bias
+            sequence = block(sequence, src_key_padding_mask=hidden)
+        found = self.norm(sequence[:, -count:])
+        out = torch.einsum("bnw,nwd->bnd", found, self.leave.expand(count, -1, -1)) + self.leave_bias
         if self.skip:
             out = out + self.gate(waves)[..., None] * x
         return out  # (B, N, D)
 
-    @staticmethod
-    def _padding(condition: Condition, count: int) -> Tensor | None:
-        """(B, L+1+N), True where attention must not look; None if there is nothing to hide."""
-        if condition.mask.all():
-            return None
-        return nn.functional.pad(~condition.mask, (0, 1 + count), value=False)
+
+def padding(condition: Condition, count: int) -> Tensor | None:
+    """(B, L+1+N), True where attention over [condition, time, `count` tokens] must not look; None if nothing is hidden."""
+    if condition.mask.all():
+        return None
+    return nn.functional.pad(~condition.mask, (0, 1 + count), value=False)
