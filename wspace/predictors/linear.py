@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from wspace.interfaces import Condition, Predictor, TokenLayout
@@ -12,13 +15,14 @@ from wspace.ridge import PENALTIES, Ridge
 class Linear(Predictor):
     """`of_zoo` is ridge regression on the pooled condition, its penalty chosen on held-out tasks; `forward` starts there.
 
-    What is trained works on inputs turned to their principal axes and shrunk to spreads of power 1/2, half-way to white.
-    It is the same map, on which Adam needs half as many steps: text vectors vary mostly along few axes, and what tells
-    classes apart lies along the others.
+    What is trained works on the inputs' first `axes` principal axes (n classes span no more than n), each shrunk to the
+    root of its spread, half-way to white. There Adam needs half as many steps: text vectors vary mostly along few axes,
+    and what tells classes apart lies along the others.
     """
 
-    def __init__(self, *, layout: TokenLayout, pooled_width: int):
+    def __init__(self, axes: Annotated[int, Ge(1)] = 256, *, layout: TokenLayout, pooled_width: int):
         super().__init__()
+        axes = min(axes, pooled_width)
         self.mask: Tensor
         self.line_weight: Tensor
         self.line_bias: Tensor
@@ -28,11 +32,11 @@ class Linear(Predictor):
         self.register_buffer("line_weight", torch.zeros(pooled_width, values))
         self.register_buffer("line_bias", torch.zeros(values))
         self.register_buffer("spread", torch.ones(()))
-        self.register_buffer("turn", torch.eye(pooled_width))  # (C', C')
-        self.weight = nn.Parameter(torch.zeros(pooled_width, values))
+        self.register_buffer("turn", torch.eye(pooled_width, axes))  # (C', axes)
+        self.weight = nn.Parameter(torch.zeros(axes, values))
         self.bias = nn.Parameter(torch.zeros(values))
         # One input beside so many others: so scaled that Adam moves it as far as all of them together.
-        self.intercept = pooled_width**0.5
+        self.intercept = axes**0.5
 
     @torch.no_grad()
     def fit(self, tokens: Tensor, condition: Condition, held_out: tuple[Tensor, Condition]) -> None:
@@ -46,11 +50,12 @@ class Linear(Predictor):
         left = (errors[best] * self.mask.numel() / float(self.mask.sum())) ** 0.5
         self.spread.fill_(max(left, 1e-6))  # networks all alike leave nothing
 
-        least = 1e-3 * ridge.eigenvalues.mean().clamp_min(1e-6)
-        shrink = (ridge.eigenvalues + least) ** -0.25  # (C',): a spread of s becomes one of sqrt(s)
-        size = (ridge.eigenvalues * shrink.square()).mean().sqrt().clamp_min(1e-6)
-        self.turn.copy_(ridge.basis * (shrink / size))
-        self.weight.copy_((ridge.basis / shrink * size).T @ weight)  # turn @ this = weight
+        first = slice(len(ridge.eigenvalues) - self.turn.shape[1], None)  # eigenvalues ascend
+        basis, variance = ridge.basis[:, first], ridge.eigenvalues[first]  # (C', axes), (axes,)
+        shrink = (variance + 1e-3 * ridge.eigenvalues.mean().clamp_min(1e-6)) ** -0.25
+        shrink = shrink / (variance * shrink.square()).mean().sqrt().clamp_min(1e-6)  # to unit size over all axes
+        self.turn.copy_(basis * shrink)
+        self.weight.copy_((basis / shrink).T @ weight)  # turn @ this is weight, on the span of these axes
         self.bias.copy_(self.line_bias / self.intercept)
 
     def of_zoo(self, condition: Condition) -> Tensor:
