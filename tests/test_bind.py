@@ -12,10 +12,10 @@ from wspace.recipe import dump
 
 from .tiny import Tiny, tiny_fixture  # noqa: F401
 
-SECTION_KEYS = "augment, batch, check_every, clip, ema, lr, steps, warmup, weight_decay"
+SECTION_KEYS = "align, augment, batch, check_every, clip, ema, lr, steps, warmup, weight_decay"
 RECIPE_KEYS = (
-    "backbone, conditioner, dataset, device, evaluate, generate, generator, metrics, opponents, seed, symmetry, "
-    "target, task_loss, tasks, text, tokenizer, train, zoo"
+    "adversary, backbone, conditioner, dataset, device, discriminator, evaluate, generate, generator, losses, metrics, "
+    "opponents, precision, seed, symmetry, target, task_loss, tasks, text, texts, tokenizer, train, zoo"
 )
 NET_KEYS = "cap, depth, pair, rate, rates, title, width"
 
@@ -123,6 +123,22 @@ ONE_PROBLEM = [
         "opponents: {rates: []}",
         "16: opponents.rates: expected a list of 1 or more, got []",
     ),
+    # what needs a symmetry
+    (
+        "train: {steps: 10}",
+        "train: {augment: 0.5}",
+        "16: train.augment: the recipe names no symmetry; add `symmetry: permutation`, or leave train.augment out",
+    ),
+    (
+        "train: {steps: 10}",
+        "train: {align: true}",
+        "16: train.align: the recipe names no symmetry; add `symmetry: permutation`, or leave train.align out",
+    ),
+    (
+        "train: {steps: 10}",
+        "losses:\n  symmetry: 0.1",
+        "17: losses.symmetry: the recipe names no symmetry; add `symmetry: permutation`, or leave losses.symmetry out",
+    ),
     # shapes
     ("dataset: grid", "dataset: 3", "1: dataset: expected a dataset: a name, or {use: NAME, ...}, got 3"),
     ("dataset: grid", "dataset:", "1: dataset: expected a dataset: a name, or {use: NAME, ...}, got None"),
@@ -213,6 +229,22 @@ def test_a_slot_may_have_a_default(tiny: Tiny) -> None:
     tiny.file.write_text(tiny.file.read_text().replace("width: int,", "width: int = 5,"))
     bound = tiny.bind(text).generator.arguments["denoiser"]
     assert isinstance(bound, Bound) and bound.arguments["width"] == 5
+
+
+def test_a_recipe_with_a_symmetry_may_use_it(tiny: Tiny) -> None:
+    text = tiny.recipe.replace("{steps: 10}", "{align: true, augment: 0.5}") + "losses: {symmetry: 0.1}\n"
+    assert tiny.bind(text + "symmetry: flip\n").train.align
+    assert len(problems(tiny, text).splitlines()) == 3
+    assert tiny.bind(tiny.recipe + "losses: {adversarial: 0.1}\n").losses.adversarial == 0.1
+
+
+def test_a_recipe_says_the_template_and_has_an_mlp_for_a_discriminator_unless_told_otherwise(tiny: Tiny) -> None:
+    recipe = tiny.bind()
+    assert (recipe.texts.name, recipe.discriminator.name) == ("template", "mlp")
+    assert recipe.filled["texts"] == {"use": "template", "file": None}
+    assert tiny.bind(tiny.recipe + "discriminator: {use: mlp, width: 9}\n").discriminator.arguments == {"width": 9}
+    message = problems(tiny, tiny.recipe + "texts: null\n")
+    assert message == "tiny.yaml:17: texts: expected a wording: a name, or {use: NAME, ...}, got None"
 
 
 def test_an_int_will_do_for_a_float_and_becomes_one(tiny: Tiny) -> None:

@@ -111,11 +111,11 @@ def test_commands_that_look_do_not_load_torch(tmp_path: Path) -> None:
         ("check nano --plugin missing.py", "missing.py: no such plugin file"),
         (
             "run nano --dry --force nosuch",
-            "no stage 'nosuch': the stages are zoo, train, generate, evaluate, report",
+            "no stage 'nosuch': the stages are zoo, opponents, train, generate, evaluate, report",
         ),
         (
             "run nano --dry --only nosuch",
-            "no stage 'nosuch': the stages are zoo, train, generate, evaluate, report",
+            "no stage 'nosuch': the stages are zoo, opponents, train, generate, evaluate, report",
         ),
         ("run nano --dry --only train", "--only train: it needs zoo, not done yet for this recipe"),
         ("list nosuch", "no kind 'nosuch'. Known: backbone, conditioner,"),
@@ -180,7 +180,7 @@ def test_a_failing_run_ends_with_its_status(
     assert done.status == status and done.err.endswith(said) and "Traceback" not in done.err and done.out == ""
     stages.fails.clear()
     done = call("run", recipe, "--runs", tmp_path / "runs", "--plugin", tiny.plugin)
-    assert done.status == 0 and [name for name, *_ in stages.calls[2:]] == [
+    assert done.status == 0 and [name for name, *_ in stages.calls[3:]] == [
         "train",
         "generate",
         "evaluate",
@@ -307,8 +307,8 @@ def test_dry_says_what_would_run_and_why_and_runs_nothing(call: Call, recipe, ti
     assert stages.calls == [] and not (tmp_path / "runs").exists()
     assert call(*common).status == 0
     lines = call(*common, "--dry", "--set", "generator.denoiser.depth=8").out.splitlines()
-    assert lines[0].startswith("zoo       cached    made 20")
-    assert lines[1:3] == [
+    assert lines[0].startswith("zoo       cached    made 20") and lines[1].startswith("opponents cached    made 20")
+    assert lines[2:4] == [
         "train     will run  generator.denoiser.depth 2 -> 8",
         "generate  will run  follows train",
     ]
@@ -320,11 +320,11 @@ def test_a_run_ends_with_its_folder_and_a_second_one_says_that_nothing_changed(
 ) -> None:
     common = ("run", recipe, "--runs", tmp_path / "runs", "--plugin", tiny.plugin)
     first = call(*common)
-    assert first.status == 0 and first.out.splitlines()[-1] == str(tmp_path / "runs/tiny") and len(stages.calls) == 5
+    assert first.status == 0 and first.out.splitlines()[-1] == str(tmp_path / "runs/tiny") and len(stages.calls) == 6
     assert "nothing has changed" not in first.out
     second = call(*common)
     assert second.out.splitlines()[0] == "nothing has changed: no stage had to run"
-    assert second.out.splitlines()[-1] == str(tmp_path / "runs/tiny") and len(stages.calls) == 5
+    assert second.out.splitlines()[-1] == str(tmp_path / "runs/tiny") and len(stages.calls) == 6
 
 
 def test_report_as_json_is_one_object_and_nothing_else(call: Call, recipe, tiny, stages, tmp_path: Path) -> None:

@@ -52,8 +52,9 @@ def head(nano, wspace, known, tmp_path_factory) -> Path:
 
 def test_report_has_the_contracts_keys_and_every_method_on_every_split(report):
     assert {"recipe", "run", "seed", "scores", "seconds"} <= set(report)
-    assert {"zoo", "train", "generate", "evaluate"} <= set(report["seconds"])
-    for split in ("seen", "unseen-tasks"):
+    assert {"zoo", "opponents", "train", "generate", "evaluate"} <= set(report["seconds"])
+    assert {row["split"] for row in report["scores"]} == {"seen", "unseen-tasks", "unseen-classes"}
+    for split in ("seen", "unseen-tasks", "unseen-classes"):
         for metric in ("accuracy", "weight_mse"):
             rows = [s for s in report["scores"] if s["split"] == split and s["metric"] == metric]
             assert {row["method"] for row in rows} == METHODS
@@ -113,9 +114,31 @@ def test_a_second_run_does_nothing_and_says_so(nano, wspace):
 def test_dry_says_which_key_changed_and_what_follows(nano, wspace):
     done = wspace("run", NANO, "--runs", nano.parent, "--set", "generate.steps=7", "--dry")
     lines = done.stdout.splitlines()
-    assert lines[1].split()[:2] == ["train", "cached"]
-    assert "generate.steps 5 -> 7" in lines[2]
-    assert "follows" in lines[3]
+    assert [line.split()[:2] for line in lines[:3]] == [["zoo", "cached"], ["opponents", "cached"], ["train", "cached"]]
+    assert "generate.steps 5 -> 7" in lines[3]
+    assert "follows" in lines[4]
+
+
+def test_a_sampler_there_is_not_ends_with_2_and_trains_nothing(nano, wspace):
+    done = wspace("run", NANO, "--runs", nano.parent, "--set", "generate.sampler=dpm")
+    assert (done.returncode, done.stdout) == (2, "")
+    told = [line for line in done.stderr.splitlines() if not line.startswith("backbone")]
+    assert told == [
+        "generate: generate.sampler None -> dpm",
+        "error: generate.sampler: no 'dpm'. Did you mean 'ddpm'? Known: ddim, ddpm, dpm-solver++",
+    ]
+
+
+def test_nano_has_all_three_losses_and_their_health(nano):
+    """Eq. 14 of T2W: each term is in the log, and what became of discriminator and symmetry beside the results."""
+    folder = next(nano.glob("train-*"))
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    trained = [entry for entry in log if entry["phase"] == "train"]
+    assert all(entry["denoising"] > 0 and entry["symmetry"] >= 0 for entry in trained)
+    assert any(entry["symmetry"] > 0 for entry in trained) and any("adversarial" in entry for entry in trained)
+    assert any(entry.get("discriminator_gradient", 0) > 0 for entry in trained)
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    assert 0.3 < summary["discriminator_accuracy"] <= 1 and summary["equivariance_error"] > 1e-4
 
 
 def _until(condition, process: subprocess.Popen, seconds: float = 120) -> None:
@@ -131,7 +154,7 @@ def test_a_killed_and_an_interrupted_run_go_on_to_the_same_bytes(nano, tmp_path)
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
 
     first = subprocess.Popen(command, **silent)
-    _until(lambda: any(tmp_path.glob("nano/zoo-*.partial/heads-0000.safetensors")), first)
+    _until(lambda: any(tmp_path.glob("nano/zoo-*.partial/networks-0000.safetensors")), first)
     first.send_signal(signal.SIGKILL)
     first.communicate()
     assert not (tmp_path / "nano/run.json").exists()

@@ -1,8 +1,8 @@
-"""Many networks trained at once, against each trained alone in a plain loop; and which tasks are drawn."""
+"""Many networks trained at once, against each trained alone in a plain loop."""
 
 from __future__ import annotations
 
-from math import comb, cos, pi
+from math import cos, pi
 
 import pytest
 import torch
@@ -10,12 +10,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from wspace import fitting
-from wspace.errors import DataError, Diverged
+from wspace.errors import Diverged
 from wspace.features import Pool
 from wspace.fitting import Schedule, accuracies, fit, fit_until_validated, predict
-from wspace.settings import Tasks
 from wspace.targets.clip_adapter import ClipAdapter
-from wspace.tasks import Task, TaskSet, draw_tasks
+from wspace.tasks import Task
 
 CLASSES, FEATURES, TEXTS = 6, 5, 4
 TARGET = ClipAdapter(3, temperature=10.0, feature_dim=FEATURES, text_dim=TEXTS)
@@ -183,90 +182,3 @@ def test_an_absurd_rate_diverges_with_a_message(average: float) -> None:
     with pytest.raises(Diverged) as caught:
         fit(TARGET, start(), TASKS, pool_of(), texts(), schedule, seeded(0))
     assert str(caught.value) == ("training networks at rate 1e+300 gave weights that are not finite numbers: lower it")
-
-
-# ---------------------------------------------------------------- tasks
-
-
-def drawn(classes: int, low: int, high: int, seen: int = 60, unseen: int = 20, seed: int = 0) -> TaskSet:
-    return draw_tasks(Tasks(seen, unseen, (low, high)), classes, seeded(seed))
-
-
-def assert_proper(tasks: TaskSet, classes: int, low: int, high: int) -> None:
-    every = tasks.seen + tasks.unseen
-    assert len(set(every)) == len(every)
-    for task in every:
-        assert list(task) == sorted(set(task)) and low <= len(task) <= high and set(task) <= set(range(classes))
-    assert len(tasks.training) >= 1 and len(tasks.choosing) >= 1
-    assert tasks.training + tasks.choosing == tasks.seen
-
-
-def test_tasks_are_distinct_sets_of_classes_within_the_range() -> None:
-    tasks = drawn(30, 3, 6)
-    assert_proper(tasks, 30, 3, 6)
-    assert (len(tasks.seen), len(tasks.unseen), tasks.held_out, tasks.notes) == (60, 20, 6, ())
-    assert {len(task) for task in tasks.seen} == {3, 4, 5, 6}
-    assert {c for task in tasks.seen for c in task} == set(range(30))
-
-
-def test_the_number_of_classes_is_uniform_in_the_range() -> None:
-    sizes = torch.tensor([len(task) for task in drawn(40, 8, 11, 3000, 1000).seen])
-    assert all(abs(int((sizes == k).sum()) - 750) < 110 for k in range(8, 12))
-
-
-def test_tasks_follow_the_seed() -> None:
-    assert drawn(30, 3, 6) == drawn(30, 3, 6)
-    assert drawn(30, 3, 6) != drawn(30, 3, 6, seed=1)
-
-
-def test_fewer_classes_than_asked_for_narrow_the_range_and_say_so() -> None:
-    tasks = drawn(12, 8, 32)
-    assert tasks.notes == ("12 classes: tasks have 3 to 12 classes, not 8 to 32",)
-    assert_proper(tasks, 12, 3, 12)
-    assert len(tasks.seen) == 60
-
-
-def test_fewer_different_sets_than_asked_for_make_fewer_tasks_and_say_so() -> None:
-    tasks = drawn(6, 2, 3)
-    assert comb(6, 2) + comb(6, 3) == 35
-    assert tasks.notes == ("6 classes: 17 tasks, not 80; more would repeat",)
-    assert (len(tasks.seen), len(tasks.unseen)) == (13, 4)
-    assert_proper(tasks, 6, 2, 3)
-
-
-@pytest.mark.parametrize("unseen", [1, 2, 20, 500])
-@pytest.mark.parametrize("seen", [2, 60])
-@pytest.mark.parametrize(("low", "high"), [(2, 2), (2, 4), (3, 3), (4, 32), (8, 32)])
-@pytest.mark.parametrize("classes", [4, 5, 7])
-def test_however_few_the_classes_there_are_tasks_to_train_on_to_choose_on_and_to_score(
-    classes: int, low: int, high: int, seen: int, unseen: int
-) -> None:
-    tasks = drawn(classes, low, high, seen, unseen)
-    assert_proper(tasks, classes, 2, classes)
-    assert len(tasks.seen) >= 2 and len(tasks.unseen) >= min(2, unseen)
-    assert len(tasks.seen + tasks.unseen) <= max(4, seen + unseen)
-
-
-@pytest.mark.parametrize("held_out", [0.001, 0.5, 0.999])
-def test_some_seen_tasks_are_always_held_out_and_some_never(held_out: float) -> None:
-    tasks = draw_tasks(Tasks(10, 5, (3, 6), held_out=held_out), 30, seeded(0))
-    assert tasks.held_out == {0.001: 1, 0.5: 5, 0.999: 9}[held_out]
-
-
-def test_too_few_classes_are_an_error() -> None:
-    with pytest.raises(DataError) as caught:
-        drawn(3, 2, 3)
-    assert str(caught.value) == "3 classes are too few to make seen and unseen tasks of; 4 are the least"
-    with pytest.raises(DataError) as caught:
-        drawn(8, 8, 8)
-    assert str(caught.value) == "8 classes make 1 different tasks of 8 to 8 classes; 4 are the least"
-    with pytest.raises(DataError) as caught:
-        drawn(30, 6, 3)
-    assert str(caught.value) == "tasks.classes: 6 to 3 is an empty range"
-
-
-def test_scored_tasks_are_the_first_of_those_trained_on_and_of_the_unseen() -> None:
-    tasks = draw_tasks(Tasks(10, 5, (3, 6), evaluate=3, held_out=0.2), 30, seeded(0))
-    assert tasks.scored("seen") == tasks.seen[:3] and tasks.scored("unseen-tasks") == tasks.unseen[:3]
-    tasks = draw_tasks(Tasks(10, 5, (3, 6), evaluate=99, held_out=0.2), 30, seeded(0))
-    assert tasks.scored("seen") == tasks.seen[:8] and tasks.scored("unseen-tasks") == tasks.unseen

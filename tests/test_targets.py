@@ -12,11 +12,13 @@ from torch.nn import functional
 from wspace.targets.clip_adapter import ClipAdapter
 
 FEATURES, RANK, TEXTS = 6, 3, 5
-VARIANTS = [("gelu", True), ("gelu", False), ("none", True), ("none", False)]
+Activation = Literal["gelu", "tanh", "none"]
+MODULES: dict[str, nn.Module] = {"gelu": nn.GELU(), "tanh": nn.Tanh(), "none": nn.Identity()}
+VARIANTS = [(activation, bias) for activation in MODULES for bias in (True, False)]
 variants = pytest.mark.parametrize(("activation", "bias"), VARIANTS)
 
 
-def target_of(activation: Literal["gelu", "none"], bias: bool, temperature: float = 50.0) -> ClipAdapter:
+def target_of(activation: Activation, bias: bool, temperature: float = 50.0) -> ClipAdapter:
     return ClipAdapter(RANK, activation, bias, temperature, feature_dim=FEATURES, text_dim=TEXTS)
 
 
@@ -33,7 +35,7 @@ def weights_of(target: ClipAdapter, count: int) -> Tensor:
 
 
 @variants
-def test_logits_are_those_of_linear_layers_and_a_cosine(activation: Literal["gelu", "none"], bias: bool) -> None:
+def test_logits_are_those_of_linear_layers_and_a_cosine(activation: Activation, bias: bool) -> None:
     target = target_of(activation, bias, temperature=7.0)
     weights, (features, texts) = weights_of(target, 3), inputs(3)
     logits = target.logits(weights, features, texts)
@@ -45,14 +47,13 @@ def test_logits_are_those_of_linear_layers_and_a_cosine(activation: Literal["gel
             layer.weight = nn.Parameter(named[f"w{number}"].T)
             if bias:
                 layer.bias = nn.Parameter(named[f"b{number}"])
-        middle = nn.GELU() if activation == "gelu" else nn.Identity()
-        projected = nn.Sequential(layers[0], middle, layers[1])(features[b])  # (M, T)
+        projected = nn.Sequential(layers[0], MODULES[activation], layers[1])(features[b])  # (M, T)
         cosine = functional.cosine_similarity(projected[:, None], texts[b][None], dim=2)  # (M, K)
         torch.testing.assert_close(logits[b], 7.0 * cosine)
 
 
 @variants
-def test_a_batch_of_networks_is_each_network_by_itself(activation: Literal["gelu", "none"], bias: bool) -> None:
+def test_a_batch_of_networks_is_each_network_by_itself(activation: Activation, bias: bool) -> None:
     target = target_of(activation, bias)
     weights, (features, texts) = weights_of(target, 4), inputs(4)
     alone = [target.logits(weights[b : b + 1], features[b : b + 1], texts[b : b + 1]) for b in range(4)]
@@ -60,7 +61,7 @@ def test_a_batch_of_networks_is_each_network_by_itself(activation: Literal["gelu
 
 
 @variants
-def test_gradients_agree_with_finite_differences(activation: Literal["gelu", "none"], bias: bool) -> None:
+def test_gradients_agree_with_finite_differences(activation: Activation, bias: bool) -> None:
     target = target_of(activation, bias, temperature=1.0)
     features, texts = inputs(2, images=2)
     weights = weights_of(target, 2).requires_grad_()
@@ -76,7 +77,7 @@ def test_a_network_that_projects_to_nothing_has_finite_logits_and_gradients() ->
 
 
 @variants
-def test_fresh_weights_are_uniform_within_the_bounds_of_linear(activation: Literal["gelu", "none"], bias: bool) -> None:
+def test_fresh_weights_are_uniform_within_the_bounds_of_linear(activation: Activation, bias: bool) -> None:
     target = target_of(activation, bias)
     named = target.spec.unflatten(target.init(4000, torch.Generator().manual_seed(0)))
     assert set(named) == ({"w1", "b1", "w2", "b2"} if bias else {"w1", "w2"})
@@ -97,10 +98,8 @@ def test_fresh_weights_follow_the_generator() -> None:
     assert first.shape == (2, target.spec.size) and first.dtype == torch.float32
 
 
-@pytest.mark.parametrize("activation", ["none", "gelu"])
-def test_the_linear_variant_alone_is_invariant_under_every_change_of_basis(
-    activation: Literal["gelu", "none"],
-) -> None:
+@pytest.mark.parametrize("activation", MODULES)
+def test_the_linear_variant_alone_is_invariant_under_every_change_of_basis(activation: Activation) -> None:
     """Equation 15: W1 W2 = (W1 A)(A^-1 W2) for every A in GL(r)."""
     target = target_of(activation, False)
     weights, (features, texts) = weights_of(target, 5), inputs(5)

@@ -118,6 +118,29 @@ def test_the_round_trip_is_exact_up_to_rounding_for_networks_outside_the_zoo_too
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@every
+@given(features=DIMS, hidden=DIMS, texts=DIMS, bias=st.booleans(), size=st.integers(1, 11))
+def test_values_are_arranged_where_their_weights_lie_unscaled_and_collected_again(
+    kind: str, features: int, hidden: int, texts: int, bias: bool, size: int
+) -> None:
+    spec = spec_of(features, hidden, texts, bias)
+    tokenizer, values = build(kind, spec, size), zoo(spec, 2, 5)
+    tokenizer.fit(zoo(spec))
+    tokens = tokenizer.arrange(values)
+    for token, indices in enumerate(positions(kind, spec, size)):
+        assert torch.equal(tokens[:, token, : len(indices)], values[:, indices])
+    assert not tokens[:, ~tokenizer.layout.mask].any()
+    assert torch.equal(tokenizer.collect(tokens), values)
+    filled = torch.where(tokenizer.layout.mask, tokens, 9.0)
+    assert torch.equal(tokenizer.collect(filled), values)
+
+
+def test_the_layout_says_how_many_tokens_are_hidden_units() -> None:
+    spec = spec_of(3, 5, 4, True)
+    assert [build(kind, spec).layout.units for kind in KINDS] == [0, 0, 0, 5, 5]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_padding_that_a_generator_fills_changes_no_weight(kind: str) -> None:
     spec = spec_of(3, 2, 5, True)
     tokenizer = build(kind, spec)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,20 +13,26 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wspace.adversary import Adversary
 from wspace.conditioners.text_set import TextSet
 from wspace.denoisers.mlp import MLP
+from wspace.discriminators.mlp import MLP as Discriminator
 from wspace.errors import Diverged, FileError, UserError, WspaceError
 from wspace.generators.diffusion import Diffusion
 from wspace.interfaces import Prompts
 from wspace.network import Network, check_classes
+from wspace.predictors.linear import Linear
 from wspace.seeding import stream
-from wspace.settings import TaskLoss, Train
-from wspace.stages.train import _Loop
+from wspace.settings import Adversary as AdversarySettings
+from wspace.settings import Generate, Losses, TaskLoss, Train
+from wspace.stages.train import weight_step
 from wspace.store import save_tensors
+from wspace.symmetries.permutation import Permutation
 from wspace.system import System
 from wspace.targets.clip_adapter import ClipAdapter
 from wspace.tasks import prompts_of
 from wspace.tokenizers.neuron import Neuron
+from wspace.training import Loop
 from wspace.zoo import Zoo
 
 SPEC = ClipAdapter(2, feature_dim=3, text_dim=4).spec
@@ -35,63 +42,78 @@ PROMPTS = prompts_of(
     [(0, 1), (1, 2, 3), (3, 4), (0, 5), (2, 4, 5), (0, 3), (1, 4), (2, 5), (0, 2, 4), (1, 5)], CLASS_TEXTS
 )
 SETTINGS = Train(steps=6, batch=4, lr=1e-2, ema=0.9)
+ADVERSARY = AdversarySettings(lr=0.1, turn=1, warmup=0.3)  # of six steps, the first two
 
 
-def system_of(seed: int = 0, path: str = "linear", width: int = 8, dropout: float = 0.0, fitted: bool = True) -> System:
+def system_of(
+    seed: int = 0, predictor: bool = True, width: int = 8, dropout: float = 0.0, fitted: bool = True
+) -> System:
     torch.manual_seed(seed)
     tokenizer, conditioner = Neuron(spec=SPEC), TextSet(text_dim=4)
     given = {"layout": tokenizer.layout, "pooled_width": conditioner.pooled_width}
     denoiser = MLP(width, 1, **given)
     if dropout:
         denoiser.layers[0].append(nn.Dropout(dropout))  # type: ignore[operator]
-    system = System(tokenizer, conditioner, Diffusion(denoiser, path, **given))  # type: ignore[arg-type]
+    generator = Diffusion(denoiser, Linear(**given) if predictor else None, layout=tokenizer.layout)  # type: ignore[arg-type]
+    system = System(SPEC, tokenizer, conditioner, generator)
     if fitted:
         system.fit(WEIGHTS[:8], PROMPTS[:8], (WEIGHTS[8:], PROMPTS[8:]))
     return system
 
 
-def loop_of(folder: Path, settings: Train | TaskLoss = SETTINGS, seed: int = 0, dropout: float = 0.0) -> _Loop:
+def loop_of(
+    folder: Path,
+    settings: Train | TaskLoss = SETTINGS,
+    seed: int = 0,
+    dropout: float = 0.0,
+    adversarial: bool = False,
+) -> Loop:
     """All parameters but those of a task loss, as in the last phase of training."""
     system = system_of(seed, dropout=dropout).eval()  # as the phase before leaves it
     own = system.generator.task_parameters()
     others = [p for p in system.parameters() if all(p is not t for t in own)]
-    return _Loop(system, settings, folder / "train.checkpoint.safetensors", others)
+    adversary = Adversary(Discriminator(6, layout=system.tokenizer.layout), ADVERSARY, 6) if adversarial else None
+    return Loop(system, settings, folder / "train.checkpoint.safetensors", others, adversary)
 
 
-def steps(loop: _Loop, until: int) -> None:
+def steps(loop: Loop, until: int) -> None:
+    losses = Losses(symmetry=0.1, adversarial=0.1 if loop.adversary is not None else 0)
+    recipe = SimpleNamespace(train=SETTINGS, losses=losses, adversary=ADVERSARY, precision="float32")
+    job: Any = SimpleNamespace(recipe=recipe, bench=SimpleNamespace(device=torch.device("cpu")))
+    step = weight_step(job, loop.system, WEIGHTS[:8], PROMPTS[:8], Permutation(spec=SPEC), loop.adversary)
     while loop.step < until:
         rng = stream(0, "train", loop.step)
-        rows = torch.randint(8, (4,), generator=rng)
         with torch.random.fork_rng([]):
             torch.manual_seed(rng.initial_seed())
-            loop.advance(*loop.system.loss(WEIGHTS[rows], PROMPTS[rows], rng))
+            loop.advance(*step(loop.step, rng))
 
 
 def drawn(system: System, prompts: Prompts = PROMPTS) -> Tensor:
-    return system.eval().sample(prompts, stream(0, "draw"), steps=3, guidance=2.0, temperature=1.0)
+    return system.eval().sample(prompts, Generate(steps=3, guidance=2.0, temperature=1.0), stream(0, "draw"))
 
 
+@pytest.mark.parametrize("adversarial", [False, True])
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 @pytest.mark.parametrize("stop", [1, 3, 5])
 def test_a_loop_stopped_and_resumed_leaves_the_bytes_of_one_that_was_not(
-    tmp_path: Path, stop: int, dropout: float
+    tmp_path: Path, stop: int, dropout: float, adversarial: bool
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir()
     parts.mkdir()
-    uninterrupted = loop_of(whole, dropout=dropout)
+    uninterrupted = loop_of(whole, dropout=dropout, adversarial=adversarial)
     for until in (stop, 6):
         steps(uninterrupted, until)
         with uninterrupted.averaged_parameters():
             drawn(uninterrupted.system)
         uninterrupted.keep_if_best(0.1 * until)
 
-    stopped = loop_of(parts, dropout=dropout)
+    stopped = loop_of(parts, dropout=dropout, adversarial=adversarial)
     steps(stopped, stop)
     stopped.keep_if_best(0.1 * stop)
     stopped.save()
     best = {name: value.clone() for name, value in stopped.best.items()}
-    resumed = loop_of(parts, seed=1, dropout=dropout)  # its own start must not matter
+    resumed = loop_of(parts, seed=1, dropout=dropout, adversarial=adversarial)  # its own start must not matter
     resumed.resume()
     assert resumed.step == stop and resumed.best_accuracy == 0.1 * stop
     assert all(torch.equal(value, best[name]) for name, value in resumed.best.items())
@@ -101,12 +123,17 @@ def test_a_loop_stopped_and_resumed_leaves_the_bytes_of_one_that_was_not(
     for loop in (uninterrupted, resumed):
         loop.save()
     assert resumed.checkpoint.read_bytes() == uninterrupted.checkpoint.read_bytes()
+    assert any(name.startswith("adversary.optimizer.") for name in load_file(resumed.checkpoint)) == adversarial
     assert resumed.finish() == uninterrupted.finish()
     assert [entry["step"] for entry in resumed.log] == [1, 2, 3, 4, 5, 6]
+    learnt = [entry["step"] for entry in resumed.log if "discriminator_loss" in entry]
+    assert learnt == ([1, 2, 3, 5] if adversarial else [])
+    assert [entry["step"] for entry in resumed.log if "adversarial" in entry] == ([4, 6] if adversarial else [])
     for loop, folder in ((uninterrupted, whole), (resumed, parts)):
         assert not loop.system.training
         save_tensors(folder / "generator.safetensors", loop.system.state_dict())
     assert (parts / "generator.safetensors").read_bytes() == (whole / "generator.safetensors").read_bytes()
+    assert not any("discriminator" in name for name in resumed.system.state_dict())
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.99])
@@ -161,7 +188,7 @@ def test_a_loop_moves_its_own_parameters_alone(tmp_path: Path) -> None:
     steps(loop, 3)
     for name, p in loop.system.named_parameters():
         assert torch.equal(p, before[name]) == (name not in loop.parameters), name
-    assert set(before) - set(loop.parameters) == {"generator.path_weight", "generator.path_bias"}
+    assert set(before) - set(loop.parameters) == {"generator.predictor.weight", "generator.predictor.bias"}
 
 
 def test_the_rate_warms_up_and_then_falls_to_zero(tmp_path: Path) -> None:
@@ -179,8 +206,9 @@ def test_a_loss_that_is_not_a_number_stops_the_training(
     loop = loop_of(tmp_path, settings)
     steps(loop, 1)
     before = {name: p.detach().clone() for name, p in loop.parameters.items()}
+    pairs = loop.system.pairs(WEIGHTS[:4] * float("nan"), PROMPTS[:4])
     with pytest.raises(Diverged) as caught:
-        loop.advance(*loop.system.loss(WEIGHTS[:4] * float("nan"), PROMPTS[:4], stream(0)))
+        loop.advance(loop.system.generator.loss(pairs, stream(0))["denoising"], {})
     assert str(caught.value) == f"the loss is nan at step 1; lower {section}.lr, or {section}.clip"
     assert all(torch.equal(p, before[name]) for name, p in loop.parameters.items())
 
@@ -188,13 +216,10 @@ def test_a_loss_that_is_not_a_number_stops_the_training(
 # ---------------------------------------------------------------- a trained system
 
 
-@pytest.mark.parametrize("path", ["linear", "none"])
-def test_a_system_saved_and_loaded_draws_the_same_bytes(tmp_path: Path, path: str) -> None:
-    system, fresh, file = (
-        system_of(0, path),
-        system_of(5, path, fitted=False),
-        tmp_path / "generator.safetensors",
-    )
+@pytest.mark.parametrize("predictor", [True, False])
+def test_a_system_saved_and_loaded_draws_the_same_bytes(tmp_path: Path, predictor: bool) -> None:
+    system, fresh = system_of(0, predictor), system_of(5, predictor, fitted=False)
+    file = tmp_path / "generator.safetensors"
     nn.init.normal_(system.generator.denoiser.leave.weight)  # type: ignore[union-attr, arg-type]
     save_tensors(file, system.state_dict())
     assert not torch.equal(drawn(fresh), drawn(system))

@@ -51,6 +51,11 @@ class Letters:
         self.device = device
 
 
+class Worded:
+    def __init__(self, file: Path | None = None):
+        self.file = file
+
+
 class Linear:
     def __init__(
         self, rank: Annotated[int, Ge(1)] = 4, bias: bool = True, *, feature_dim: int, text_dim: int
@@ -96,6 +101,11 @@ class Net:
         self.width, self.depth, self.layout = width, depth, layout
 
 
+class Judge:
+    def __init__(self, width: int = 2, *, layout: object):
+        self.width = width
+
+
 class Noise:
     def __init__(
         self, denoiser: Denoiser, helper: Denoiser | None = None, levels: int = 10, *, pooled_width: int
@@ -123,12 +133,14 @@ COMPONENTS = {
     ("dataset", "files"): "Files",
     ("backbone", "flat"): "Flat",
     ("text", "letters"): "Letters",
+    ("wording", "template"): "Worded",
     ("target", "linear"): "Linear",
     ("symmetry", "flip"): "Flip",
     ("tokenizer", "whole"): "Whole",
     ("tokenizer", "pieces"): "Pieces",
     ("conditioner", "plain"): "Plain",
     ("denoiser", "net"): "Net",
+    ("discriminator", "mlp"): "Judge",
     ("generator", "noise"): "Noise",
     ("generator", "defaulted"): "Defaulted",
     ("metric", "count"): "Count",
@@ -154,11 +166,14 @@ train: {steps: 10}
 """
 
 
+BUILT_IN = [("wording", "template"), ("discriminator", "mlp")]
+"""Defaults of a recipe, which beside the built-in components are theirs."""
+
 PLUGIN = f"""import wspace
 
 @wspace.hookimpl
 def wspace_register(register):
-    for (kind, name), target in {COMPONENTS!r}.items():
+    for (kind, name), target in { ({k: v for k, v in COMPONENTS.items() if k not in BUILT_IN})!r}.items():
         register(kind, name, "tiny_parts:" + target)
 """
 
@@ -183,16 +198,17 @@ def _stage(name):
     return run
 
 
-zoo, train, generate = _stage("zoo"), _stage("train"), _stage("generate")
-evaluate, report = _stage("evaluate"), _stage("report")
+zoo, opponents, train = _stage("zoo"), _stage("opponents"), _stage("train")
+generate, evaluate, report = _stage("generate"), _stage("evaluate"), _stage("report")
 '''
 
 TINY_STAGES = (
     Stage("zoo", "tiny_stages:zoo", ("seed", "dataset", "backbone", "text", "target", "tasks", "zoo"), ()),
+    Stage("opponents", "tiny_stages:opponents", ("opponents",), ("zoo",)),
     Stage("train", "tiny_stages:train", ("symmetry", "tokenizer", "conditioner", "generator", "train"), ("zoo",)),
     Stage("generate", "tiny_stages:generate", ("generate",), ("zoo", "train")),
-    Stage("evaluate", "tiny_stages:evaluate", ("metrics", "evaluate"), ("zoo", "train", "generate")),
-    Stage("report", "tiny_stages:report", (), ("zoo", "train", "generate", "evaluate")),
+    Stage("evaluate", "tiny_stages:evaluate", ("metrics", "evaluate"), ("zoo", "opponents", "train", "generate")),
+    Stage("report", "tiny_stages:report", (), ("zoo", "opponents", "train", "generate", "evaluate")),
 )
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from wspace.errors import Diverged
 from wspace.interfaces import Discriminator
+from wspace.processes import ALONE, Processes
 from wspace.settings import Adversary as Settings
 
 OUTRIGHT = 0.99
@@ -23,11 +24,12 @@ class Adversary(nn.Module):
     In the warm-up every turn is the discriminator's. It is part of no saved generator, only of a checkpoint.
     """
 
-    def __init__(self, discriminator: Discriminator, settings: Settings, steps: int):
+    def __init__(self, discriminator: Discriminator, settings: Settings, steps: int, processes: Processes = ALONE):
         super().__init__()
+        self.processes = processes  # that take the same steps, each on networks of its own
         self.discriminator, self.settings = discriminator, settings
         self.warm = round(settings.warmup * steps)
-        self.optimizer = torch.optim.Adam(discriminator.parameters(), lr=settings.lr)
+        self.optimizer = torch.optim.Adam(discriminator.parameters(), lr=settings.lr, fused=True)
         self.accuracy: Tensor
         self.register_buffer("accuracy", torch.full((), 0.5))  # running, of its answers before each step
 
@@ -41,26 +43,30 @@ class Adversary(nn.Module):
         """
         of_real, of_generated = self.discriminator(real), self.discriminator(generated.detach())
         loss = functional.softplus(-of_real).mean() + functional.softplus(of_generated).mean()  # -log D, -log(1 - D)
-        if not torch.isfinite(loss):
-            raise Diverged(f"the discriminator's loss is {float(loss.detach())}; lower adversary.lr")
+        accuracy = ((of_real > 0).float().mean() + (of_generated < 0).float().mean()) / 2
+        means = self.processes.averaged({"loss": loss, "accuracy": accuracy})
+        if not torch.isfinite(means["loss"]):
+            raise Diverged(f"the discriminator's loss is {float(means['loss'])}; lower adversary.lr")
         self.optimizer.zero_grad()
         loss.backward()
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.discriminator.parameters() if p.grad is not None])
+        gradients = [p.grad for p in self.discriminator.parameters() if p.grad is not None]
+        self.processes.average(gradients)
+        norm = torch.nn.utils.get_total_norm(gradients)
         self.optimizer.step()
-        accuracy = ((of_real > 0).float().mean() + (of_generated < 0).float().mean()) / 2
-        self.accuracy.lerp_(accuracy, 0.05)
-        figures = {"loss": loss.detach() / (2 * log(2)), "accuracy": accuracy, "gradient": norm}  # 1: it knows nothing
+        self.accuracy.lerp_(means["accuracy"], 0.05)
+        figures = means | {"loss": means["loss"] / (2 * log(2)), "gradient": norm}  # a loss of 1: it knows nothing
         return {f"discriminator_{name}": value for name, value in figures.items()}
 
     def judge(self, generated: Tensor) -> Tensor:
         """What the generator descends, its parameters alone: -log D of its networks (B, N, D), as Goodfellow et al. (2014)
         advise in section 3 for eq. 13's log(1 - D), whose slope vanishes where the discriminator is sure."""
-        for parameter in self.discriminator.parameters():
+        trained = [p for p in self.discriminator.parameters() if p.requires_grad]
+        for parameter in trained:
             parameter.requires_grad_(False)
         try:
             return functional.softplus(-self.discriminator(generated)).mean()
         finally:
-            for parameter in self.discriminator.parameters():
+            for parameter in trained:
                 parameter.requires_grad_(True)
 
     @property

@@ -38,6 +38,10 @@ class Bound:
         """As a recipe would write it, every default included."""
         return {"use": self.name} | {key: _as_written(value) for key, value in self.arguments.items()}
 
+    def told(self) -> dict[str, Any]:
+        """As `filled`, for others to read: files by their names, without where this machine keeps them."""
+        return {"use": self.name} | {key: _told(value) for key, value in self.arguments.items()}
+
     def build(self, given: Mapping[str, Any]) -> Any:
         """Import the class and construct it, with those of the `given` values it asks for.
 
@@ -74,6 +78,7 @@ class BoundRecipe:
     evaluate: settings.Evaluate
     seed: int
     device: str
+    precision: str
     filled: dict[str, Any]
 
     @property
@@ -106,6 +111,12 @@ def _as_written(value: Any) -> Any:
     return value
 
 
+def _told(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_told(inner) for inner in value]
+    return value.told() if isinstance(value, Bound) else value.name if isinstance(value, Path) else value
+
+
 def _built(value: Any, given: Mapping[str, Any]) -> Any:
     if isinstance(value, Bound):
         return value.build(given)
@@ -119,6 +130,8 @@ def bind(source: Source, registry: Registry) -> BoundRecipe:
     binder = _Binder(source, registry)
     signature = read_class(SETTINGS_FILE, "Recipe")
     arguments = binder.arguments(signature, source.values, (), "a recipe")
+    if not binder.problems and arguments["symmetry"] is None:
+        binder.without_symmetry(arguments["train"], arguments["losses"])
     if binder.problems:
         raise RecipeError(source.file, binder.problems)
     filled = {
@@ -169,6 +182,17 @@ class _Binder:
         if _mentions_slot(annotation):
             return self.composite(annotation, value, path)
         return self.leaf(annotation, value, path)
+
+    def without_symmetry(self, train: settings.Train, losses: settings.Losses) -> None:
+        """What a recipe without a symmetry may not ask for."""
+        needed = {
+            ("train", "augment"): train.augment > 0,
+            ("train", "align"): train.align,
+            ("losses", "symmetry"): losses.symmetry > 0,
+        }
+        for path in (path for path, asked in needed.items() if asked):
+            name = ".".join(path)
+            self.problem(path, f"the recipe names no symmetry; add `symmetry: permutation`, or leave {name} out")
 
     def component(self, kind: str, value: Any, path: tuple[str | int, ...]) -> Bound | None:
         block = {"use": value} if isinstance(value, str) else value

@@ -10,6 +10,9 @@ from wspace.hookspecs import Register
 def wspace_register(register: Register) -> None:
     register("dataset", "icons", "wspace.datasets.icons:Icons", example={"concepts": 4, "renderings": 1})
     register("dataset", "folder", "wspace.datasets.folder:Folder", example={"path": "pictures"})
+    register(
+        "dataset", "timm", "wspace.datasets.timm:TimmDataset", example={"name": "torch/cifar100", "download": True}
+    )
 
     register("backbone", "timm", "wspace.backbones.timm:TimmBackbone", example={"pretrained": False})
     register("backbone", "open_clip", "wspace.backbones.open_clip:OpenClipBackbone", example={"pretrained": None})
@@ -24,6 +27,9 @@ def wspace_register(register: Register) -> None:
     register("target", "clip-adapter", "wspace.targets.clip_adapter:ClipAdapter", example={"rank": 4})
 
     register("symmetry", "permutation", "wspace.symmetries.permutation:Permutation")
+    register("symmetry", "sign-permutation", "wspace.symmetries.sign_permutation:SignPermutation")
+    register("symmetry", "gl", "wspace.symmetries.gl:GL")
+    register("symmetry", "none", "wspace.symmetries.none:Trivial")
 
     register("tokenizer", "chunk", "wspace.tokenizers.chunk:Chunk", example={"size": 16})
     register("tokenizer", "neuron", "wspace.tokenizers.neuron:Neuron")
@@ -34,6 +40,12 @@ def wspace_register(register: Register) -> None:
         "generator",
         "diffusion",
         "wspace.generators.diffusion:Diffusion",
+        example={"denoiser": {"use": "mlp", "width": 16, "depth": 1}},
+    )
+    register(
+        "generator",
+        "flow",
+        "wspace.generators.flow:Flow",
         example={"denoiser": {"use": "mlp", "width": 16, "depth": 1}},
     )
     register("denoiser", "mlp", "wspace.denoisers.mlp:MLP", example={"width": 16, "depth": 1})

@@ -19,6 +19,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+bench = typer.Typer(
+    help="Measure what the documentation claims of speed.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+app.add_typer(bench, name="bench")
 
 Recipe = Annotated[str, typer.Argument(help="A recipe file, or the name of a packaged recipe.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
@@ -81,17 +88,24 @@ def run(
     ] = None,
     plugin: PluginFiles = None,
 ) -> None:
-    """Do what a recipe says: zoo, train, generate, evaluate, report."""
-    from wspace import pipeline, progress
+    """Do what a recipe says: zoo, opponents, train, generate, evaluate, report."""
+    from wspace import pipeline, processes, progress
     from wspace.store import Store
 
     bound = _bind(recipe, settings, plugin)
+    if processes.launched().rank:  # started by torchrun or accelerate, to help the first process
+        if not dry:
+            from wspace.stages.train import follow
+
+            follow(bound)
+        return
     if dry:
         plan = pipeline.steps(bound, Store(runs / bound.name), force or ())
         for step in plan if only is None else [pipeline.only_step(plan, only)]:
             print(f"{step.stage.name:9} {'cached' if step.action == 'cached' else 'will run':9} {step.why}")
         return
-    folder, plan = pipeline.run(bound, runs, progress.for_terminal(), force=force or (), only=only)
+    with processes.leading(bound):
+        folder, plan = pipeline.run(bound, runs, progress.for_terminal(), force=force or (), only=only)
     if all(step.action == "cached" for step in plan):
         print("nothing has changed: no stage had to run")
     if (folder / pipeline.RUN).is_file() and only is None:
@@ -282,9 +296,8 @@ def predict(run: RunFolder, head: Path, images: list[Path], as_json: Json = Fals
             print(f"{p.picture}: {p.best} ({max(p.probabilities):.0%})")
 
 
-@app.command()
-def bench(
-    name: Annotated[str, typer.Argument(help="zoo: networks trained together against a loop over networks.")],
+@bench.command("zoo")
+def bench_zoo(
     recipe: Annotated[str, typer.Option(help="Whose data and target.")] = "t2w",
     settings: Settings = None,
     heads: Annotated[int, typer.Option(min=1)] = 64,
@@ -292,11 +305,7 @@ def bench(
     as_json: Json = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """Measure a ratio that the documentation claims."""
-    from wspace.errors import UserError
-
-    if name != "zoo":
-        raise UserError(f"no benchmark {name!r}. Known: zoo")
+    """Networks trained together against a loop over networks."""
     bound = _bind(recipe, settings, plugin)
     from wspace.benchmarks import zoo
     from wspace.progress import for_terminal
@@ -308,6 +317,129 @@ def bench(
         print(
             f"{result['heads']} heads, {result['steps']} steps: {result['speedup']:.1f} x as fast as a loop over heads"
         )
+
+
+@bench.command("samplers")
+def bench_samplers(
+    run: RunFolder,
+    tasks: Annotated[
+        int | None, typer.Option(min=1, help="Unseen tasks; all that the report is about if none.")
+    ] = None,
+    temperature: Annotated[
+        list[float] | None, typer.Option(min=0, help="Scale of the random draws, again for more; 0 and 1 if none.")
+    ] = None,
+    as_json: Json = False,
+    plugin: PluginFiles = None,
+) -> None:
+    """A run's generator with few sampling steps and many."""
+    from wspace.progress import for_terminal
+    from wspace.run import Run
+
+    opened = Run.open(run, plugin or (), for_terminal())
+    from wspace.benchmarks import samplers
+
+    result = samplers(opened, tasks, temperature or (0.0, 1.0))
+    if as_json:
+        print(json.dumps(result))
+        return
+    finest = f"{result['finest']['sampler']} {result['finest']['steps']}"
+    print(
+        f"{result['run']}: {result['tasks']} {result['split']}, {result['device']}, {result['threads']} threads; "
+        f"accuracy (%) and its paired difference from {finest}, with {result['confidence']:.0%} intervals\n"
+    )
+    head = ("accuracy", "difference", "speed-up")
+    print(f"temperature  sampler       steps  s/network  {head[0]:>19}  {head[1]:>19}  {head[2]}")
+    for row in result["rows"]:
+        print(
+            f"{row['temperature']:<11g}  {row['sampler']:12}  {row['steps']:5}  {row['seconds_per_network']:9.4f}  "
+            f"{_interval(row['accuracy'], '.1f'):>19}  {_interval(row['difference'], '+.1f'):>19}  {row['speedup']:6.1f} x"
+        )
+
+
+def _interval(summary: dict[str, float], form: str) -> str:
+    mean, low, high = (f"{100 * summary[name]:{form}}" for name in ("mean", "ci_low", "ci_high"))
+    return f"{mean} [{low}, {high}]"
+
+
+zoo_app = typer.Typer(help="Zoos as data: networks with what each was trained for.", no_args_is_help=True)
+app.add_typer(zoo_app, name="zoo")
+ZooFolder = Annotated[Path, typer.Argument(metavar="ZOO", help="The folder of a zoo.")]
+OutFolder = Annotated[Path, typer.Option(metavar="DIR", help="Folder to make.")]
+Licence = Annotated[str | None, typer.Option(help="As the hub writes it: cc-by-4.0, mit, ...")]
+
+
+@zoo_app.command("import")
+def import_zoo(
+    source: Annotated[Path, typer.Argument(help="A folder of checkpoints (.safetensors), or of PEFT adapters.")],
+    out: OutFolder,
+    recipe: Annotated[str | None, typer.Option(help="Whose target these are weights of.")] = None,
+    name: Annotated[str | None, typer.Option(help="What the zoo is called; else as its folder.")] = None,
+    licence: Licence = None,
+    settings: Settings = None,
+    plugin: PluginFiles = None,
+) -> None:
+    """Networks that others trained, made into a zoo; docs/zoo-format.md says what must lie beside them."""
+    target = None
+    if recipe is not None:
+        from wspace.progress import Progress
+        from wspace.workbench import Workbench
+
+        bound = _bind(recipe, settings, plugin)
+        target = (bound.target.told(), Workbench(bound, Progress()).target.spec)
+    from wspace.importers import import_zoo
+    from wspace.zoo_card import summary
+
+    print(summary(import_zoo(source, out, name=name, licence=licence or "unknown", target=target)))
+
+
+@zoo_app.command("info")
+def zoo_info(zoo: ZooFolder, as_json: Json = False) -> None:
+    """What a zoo holds."""
+    from wspace.zoo_card import facts, summary
+    from wspace.zoo_format import StoredZoo
+
+    opened = StoredZoo.open(zoo)
+    print(json.dumps(facts(opened)) if as_json else summary(opened))
+
+
+@zoo_app.command("verify")
+def verify_zoo(zoo: ZooFolder, as_json: Json = False) -> None:
+    """Whether every byte of a zoo is as it was written, and every weight a finite number."""
+    from wspace.errors import FileError
+    from wspace.zoo_format import MOST_PROBLEMS, StoredZoo
+
+    opened = StoredZoo.open(zoo)
+    problems = opened.problems()
+    if as_json:
+        print(json.dumps({"networks": len(opened.entries), "problems": problems}))
+    if problems:
+        more = len(problems) - MOST_PROBLEMS
+        raise FileError("\n".join([*problems[:MOST_PROBLEMS], *([f"and {more} more"] if more > 0 else [])]))
+    if not as_json:
+        print(f"{len(opened.entries)} networks in {len(opened.header.shards)} files: all as they were written")
+
+
+@zoo_app.command("export")
+def export_zoo(run: RunFolder, out: OutFolder, licence: Licence = None) -> None:
+    """The zoo of a finished run, as a folder of its own with a card."""
+    from wspace.run import stages_of
+    from wspace.zoo_card import export, summary
+
+    print(summary(export(run / stages_of(run)["zoo"], out, licence)))
+
+
+@zoo_app.command("take")
+def take_network(
+    zoo: ZooFolder,
+    network: Annotated[str, typer.Argument(metavar="NAME", help="As the index has it.")],
+    out: Annotated[Path, typer.Option(help="File to write; with --peft, folder to make.")],
+    peft: Annotated[bool, typer.Option("--peft", help="LoRA adapters, as a folder that PEFT loads.")] = False,
+) -> None:
+    """One network out of a zoo."""
+    from wspace.zoo_card import take
+
+    take(zoo, network, out, peft)
+    print(out)
 
 
 def _print_report(run: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from math import log
 
 import torch
@@ -76,9 +77,17 @@ class Denoising(Generator):
 
     @abstractmethod
     def walk(
-        self, x: Tensor, denoise: Callable[[Tensor, Tensor], Tensor], noise: Callable[[], Tensor], how: Generate
+        self,
+        x: Tensor,
+        denoise: Callable[[Tensor, Tensor], Tensor],
+        noise: Callable[[], Tensor],
+        stepped: Callable[[Tensor, Tensor, Tensor], None],
+        how: Generate,
     ) -> Tensor:
-        """From pure noise (B, N, D) to clean; `denoise(x, level (B,))` is the denoiser, `noise()` a fresh draw."""
+        """From pure noise (B, N, D) to clean; `denoise(x, level (B,))` is the denoiser, `noise()` a fresh draw.
+
+        After every step `stepped(x, returned, level)` is to be called: where it began, and the denoiser's answer it took.
+        """
 
     # ------------------------------------------------------------ training
 
@@ -99,7 +108,7 @@ class Denoising(Generator):
         return terms
 
     def estimate(self, pairs: Pairs, noise: float, rng: torch.Generator) -> Tensor:
-        clean, anchor = self._clean(pairs)
+        clean, anchor = self._clean(replace(pairs, moves=None))  # about `of_zoo`, which does not move
         level = noise * torch.rand(len(clean), generator=rng, device=rng.device).to(clean.device)
         drawn = torch.randn(clean.shape, generator=rng, device=rng.device).to(clean.device) * self.mask
         noisy, _ = self.mix(clean, drawn, level)
@@ -117,8 +126,8 @@ class Denoising(Generator):
         return clean, anchor
 
     def _mean_square(self, error: Tensor) -> Tensor:
-        """Over values that are weights: (B, N, D) -> ()."""
-        return ((error.square() * self.mask).sum((1, 2)) / self.mask.sum()).mean()
+        """Over values that are weights, in float32 at least: (B, N, D) -> ()."""
+        return ((error * self.mask.float()).square().sum((1, 2)) / self.mask.sum()).mean()
 
     @torch.no_grad()
     def equivariance_error(self, pairs: Pairs, rng: torch.Generator) -> Tensor:
@@ -156,18 +165,20 @@ class Denoising(Generator):
 
         def denoise(x: Tensor, level: Tensor) -> Tensor:
             """Classifier-free guidance (Ho and Salimans, 2022, eq. 6), 1 meaning none."""
-            nonlocal done
             returned = self.denoiser(x, level, condition, anchor)
             if how.guidance != 1:
                 unconditional = self.denoiser(x, level, null, anchor)
                 returned = unconditional + how.guidance * (returned - unconditional)
+            return returned
+
+        def stepped(x: Tensor, returned: Tensor, level: Tensor) -> None:
+            nonlocal done
             done += 1
             if watch is not None:
                 watch(done, finish(self.clean_of(x, returned, level)))
-            return returned
 
         def finish(x: Tensor) -> Tensor:
             x = x * self.mask
             return typical + self.spread * (x if self.clip is None else x.clamp(-self.clip, self.clip))
 
-        return finish(self.walk(noise(), denoise, noise, how))
+        return finish(self.walk(noise(), denoise, noise, stepped, how))

@@ -175,6 +175,32 @@ def training_curves(log: Sequence[Mapping[str, Any]], zoo_mean: float) -> str:
     return _encoded(figure)
 
 
+def accuracy_along_steps(rows: Sequence[Mapping[str, Any]], oracle: Mapping[str, Any]) -> str:
+    """Mean accuracy of the networks as they would end after each step, and its interval: a line for each temperature."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure = _figure(3.3)
+    panel = figure.subplots()
+    panel.axhline(100 * oracle["mean"], color=ORANGE, linestyle="--", linewidth=1.6, zorder=4, label="oracle")
+    styles = ((BLUE, "o-"), (GREEN, "s:"))
+    for temperature, (colour, style) in zip(dict.fromkeys(row["temperature"] for row in rows), styles, strict=False):
+        own = [row for row in rows if row["temperature"] == temperature]
+        steps = [row["step"] for row in own]
+        means, low, high = (100 * np.array([row[name] for row in own]) for name in ("mean", "ci_low", "ci_high"))
+        panel.fill_between(steps, low, high, color=colour, alpha=0.13, linewidth=0, zorder=2)
+        outline = {"color": colour, "alpha": 0.5, "linewidth": 0.8, "zorder": 2}
+        panel.plot(steps, low, steps, high, **outline)
+        panel.vlines([steps[0], steps[-1]], [low[0], low[-1]], [high[0], high[-1]], **outline)
+        label = f"temperature {temperature:g}"
+        panel.plot(steps, means, style, color=colour, linewidth=2, markersize=5.5, zorder=3, label=label)
+    _dress(panel, "", "denoising step", "y")
+    panel.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+    panel.set_ylabel("accuracy (%)", fontsize=TEXT)
+    panel.margins(y=0.12)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=TEXT)
+    return _encoded(figure)
+
+
 def picture_sheet(pixels: np.ndarray, predicted: Sequence[str], true: Sequence[str]) -> str:
     """Pictures (n, S, S, 3) uint8, six a row: above each the class seen in it, below it the true one if it differs."""
     rows = -(-len(pixels) // 6)

@@ -43,6 +43,10 @@ CAPTIONS = {
     "tasks": "Every dot is an unseen task. Above the diagonal the generated head does better than the other method.",
     "training": "Above: loss. Below: accuracy of generated heads on validation images of held-out tasks; what does "
     "best there is kept. A generator on the dashed line is worth no more than the mean of the zoo.",
+    "trajectory": "Accuracy along the denoising steps, on test images of the first unseen tasks: after each step, of the "
+    "heads that would result were it the last; mean over tasks, and its {confidence} interval. The dashed line is the "
+    "oracle on the same tasks. Temperature scales the noise that a draw starts from; seen from pure noise, a head is the "
+    "mean of what the texts leave open, and the steps after make one draw of it.",
     "pictures": "Test pictures of one unseen task, evenly over its classes, as its generated head names them.",
 }
 

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wspace.errors import UserError
 from wspace.settings import Generate
 from wspace.weights import WeightSpec
 
@@ -120,6 +121,15 @@ class Target(ABC):
         """
 
 
+@dataclass(frozen=True)
+class Part:
+    """A subgroup that moves one axis of the weights alone: what is blamed where f(g·w) = f(w) fails."""
+
+    doing: str  # to that axis, as a sentence says it: "permuting"
+    axis: str
+    on: Callable[..., Symmetry]  # on(spec=spec): the subgroup, for weights of that spec. May raise UserError
+
+
 class Symmetry(ABC):
     """A group acting linearly on a target's weights without changing the function: f(g·w) = f(w).
 
@@ -156,6 +166,10 @@ class Symmetry(ABC):
     def canonicalize(self, weights: Tensor, reference: Tensor) -> Tensor:
         """(B, P): the member of each network's orbit near to the reference."""
         return self.act(self.align(weights, reference), weights)
+
+    def parts(self) -> list[Part]:
+        """Subgroups that together make this group; none: it is blamed as a whole."""
+        return []
 
 
 # ---------------------------------------------------------------- weights <-> tokens
@@ -350,9 +364,9 @@ class Generator(nn.Module, ABC):
     def estimate(self, pairs: Pairs, noise: float, rng: torch.Generator) -> Tensor:
         """Networks as this generator makes them of the batch's, noised to a level of at most `noise`: (B, N, D).
 
-        Differentiable; what a discriminator sees (T2W, eq. 13).
+        Differentiable, and never moved by the symmetry; what a discriminator sees (T2W, eq. 13).
         """
-        raise NotImplementedError(f"{type(self).__name__} makes no estimates, so it takes no adversarial loss")
+        raise UserError("losses.adversarial: this generator makes no estimates for a discriminator to judge; set it to 0")
 
     def task_parameters(self) -> list[nn.Parameter]:
         """What a task loss trains, and `loss` then leaves alone; none if this generator learns from weights only."""

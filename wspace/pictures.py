@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -16,24 +17,32 @@ from wspace.interfaces import Images
 
 def open_picture(path: Path, size: int) -> np.ndarray:
     """The middle square of a picture, upright and on white: (size, size, 3) uint8 RGB. Raises DataError."""
+    return _decode(path, str(path), size)
+
+
+def decode_picture(content: bytes, name: str, size: int) -> np.ndarray:
+    """As `open_picture`, of what a picture file holds; `name` is for the message."""
+    return _decode(BytesIO(content), name, size)
+
+
+def square(image: Image.Image, size: int) -> np.ndarray:
+    """The middle square of an open image, on white: (size, size, 3) uint8 RGB."""
+    return np.array(ImageOps.fit(_on_white(image), (size, size), Image.Resampling.BICUBIC), dtype=np.uint8)
+
+
+def _decode(source: Path | BytesIO, name: str, size: int) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return _decode(path, size)
+            if isinstance(source, Path) and not source.is_file():
+                raise FileNotFoundError(source)  # opening a named pipe would wait for ever
+            with Image.open(source) as image:
+                image.draft(None, (2 * size, 2 * size))  # a large JPEG is decoded at a fraction of its size
+                return square(ImageOps.exif_transpose(image), size)
     except Exception as error:
         # Decoders raise almost anything on a broken file: SyntaxError, struct.error, ValueError, OSError, ...
-        raise DataError(f"{path}: cannot be read as a picture") from error
-
-
-def _decode(path: Path, size: int) -> np.ndarray:
-    if not path.is_file():
-        raise FileNotFoundError(path)  # opening a named pipe would wait for ever
-    with Image.open(path) as image:
-        image.draft(None, (2 * size, 2 * size))  # a large JPEG is decoded at a fraction of its size
-        upright = ImageOps.exif_transpose(image)
-    square = ImageOps.fit(_on_white(upright), (size, size), Image.Resampling.BICUBIC)
-    return np.array(square, dtype=np.uint8)
+        raise DataError(f"{name}: cannot be read as a picture") from error
 
 
 def _on_white(image: Image.Image) -> Image.Image:

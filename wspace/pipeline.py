@@ -19,7 +19,7 @@ from wspace.errors import FileError, UserError
 from wspace.progress import Progress
 from wspace.recipe import dump
 from wspace.signature import source_file
-from wspace.store import ELAPSED, MANIFEST, Store, disk_errors, read_json, write_json, write_text
+from wspace.store import ELAPSED, MANIFEST, ZOO_HEADER, Store, disk_errors, read_json, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -37,20 +37,20 @@ class Stage:
 
 
 STAGES = (
-    Stage("zoo", "wspace.stages.zoo:run", ("seed", "dataset", "backbone", "text", "target", "tasks", "zoo"), (), 2),
+    Stage("zoo", "wspace.stages.zoo:run", ("seed", "dataset", "backbone", "text", "target", "tasks", "zoo"), (), 3),
     Stage("opponents", "wspace.stages.opponents:run", ("opponents",), ("zoo",)),
     Stage(
         "train",
         "wspace.stages.train:run",
         (
             "texts", "symmetry", "tokenizer", "conditioner", "generator", "task_loss", "train", "losses", "adversary",
-            "discriminator",
+            "discriminator", "precision",
         ),
         ("zoo",),
         2,
     ),
     Stage("generate", "wspace.stages.generate:run", ("generate",), ("zoo", "train"), 2),
-    Stage("evaluate", "wspace.stages.evaluate:run", ("metrics", "evaluate"), ("zoo", "opponents", "train", "generate"), 2),
+    Stage("evaluate", "wspace.stages.evaluate:run", ("metrics", "evaluate"), ("zoo", "opponents", "train", "generate"), 3),
     Stage("report", "wspace.stages.report:run", (), ("zoo", "opponents", "train", "generate", "evaluate"), 2),
 )  # fmt: skip
 
@@ -104,7 +104,7 @@ def keys(recipe: BoundRecipe) -> dict[str, str]:
             "stage": [stage.name, stage.version],
             "slots": slots_of(recipe, stage),
             "versions": [[b.component.kind, b.name, b.signature.version] for b in bound],
-            "files": [_file_identity(path) for b in bound for path in _paths(b)],
+            "files": [_file_identity(path) for b in bound for path in _paths(b)] + _zoo_identity(recipe, stage),
             "takes": [found[name] for name in stage.takes],
         }
         found[stage.name] = fingerprint.of_json(parts)
@@ -114,6 +114,17 @@ def keys(recipe: BoundRecipe) -> dict[str, str]:
 def _paths(bound: Bound) -> list[Path]:
     values = [value if isinstance(value, list | tuple) else [value] for value in bound.arguments.values()]
     return [inner for value in values for inner in value if isinstance(inner, Path)]
+
+
+def _zoo_identity(recipe: BoundRecipe, stage: Stage) -> list[str]:
+    """Of the zoo that the recipe takes in place of its own, if any: its header has hashes of all the rest."""
+    if "zoo" not in stage.reads or recipe.zoo.source is None:
+        return []
+    header = recipe.zoo.source / ZOO_HEADER
+    try:
+        return [hashlib.sha256(header.read_bytes()).hexdigest()]
+    except OSError:
+        return ["missing"]  # the stage says so
 
 
 def _file_identity(path: Path) -> str:

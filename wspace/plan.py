@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from wspace.fitting import Schedule, fit
 from wspace.progress import Progress
 from wspace.seeding import stream
 from wspace.settings import Generate
+from wspace.stages import Job
 from wspace.stages.opponents import RATE_TASKS
+from wspace.stages.train import adversary_of, symmetry_of, weight_step
 from wspace.system import System
 from wspace.tasks import Task, prompts_of
 from wspace.workbench import Workbench
@@ -63,11 +66,14 @@ def plan(recipe: BoundRecipe) -> dict[str, Any]:
     some = target.init(8, rng)
     system.fit(some, eight, (some, eight))
 
-    def a_training_step() -> None:
-        pairs = system.pairs(target.init(recipe.train.batch, rng), prompts)
-        sum(system.generator.loss(pairs, rng).values(), torch.zeros(())).backward()
+    system.to(bench.device)
 
-    a_step = _seconds(a_training_step)
+    job = Job(recipe, bench, Path(), {}, Progress())
+    weights, adversary = target.init(recipe.train.batch, rng), adversary_of(job, system)
+    step = weight_step(job, system, weights, prompts, symmetry_of(job), adversary)
+    turns = (recipe.train.steps, recipe.train.steps + recipe.adversary.turn)  # the discriminator's, and the generator's
+    a_step = sum(_seconds(lambda number=number: step(number, rng)[0].backward()) for number in turns) / 2
+    prompts = prompts.to(bench.device)
     a_sample = _seconds(lambda: system.sample(prompts, Generate(steps=2), rng)) / 2
     side = recipe.dataset.arguments.get("size", 96)
     an_image = _seconds(lambda: bench.backbone.encode(np.zeros((64, side, side, 3), np.uint8))) / 64

@@ -6,6 +6,7 @@ The classes are read by `wspace.signature` like any constructor: names, types, b
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
@@ -41,8 +42,12 @@ class Tasks:
 
 @dataclass(frozen=True)
 class Zoo:
-    """How the training weights are made: a shared base, then one specialisation for each task (T2W, algorithm 2)."""
+    """How the training weights are made: a shared base, then one specialisation for each task (T2W, algorithm 2).
 
+    With `source`, networks are taken from a zoo's folder and not trained; a base still is, where that zoo has none.
+    """
+
+    source: Path | None = None
     base_steps: Annotated[int, Ge(0)] = 300
     base_batch: Annotated[int, Ge(1)] = 256
     base_lr: Annotated[float, Gt(0)] = 1e-3
@@ -107,7 +112,9 @@ class TaskLoss:
 
     steps: Annotated[int, Ge(0)] = 0  # 0: not at all
     batch: Annotated[int, Ge(1)] = 64  # tasks a step
-    fresh: bool = True  # tasks of the known classes drawn anew at every step, none of them held out or unseen; or the zoo's
+    fresh: bool = (
+        True  # tasks of the known classes drawn anew at every step, none of them held out or unseen; or the zoo's
+    )
     images: Annotated[int, Ge(1)] = 32  # of each task
     lr: Annotated[float, Gt(0)] = 6e-3
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.3  # of image features: against learning the training images by heart
@@ -163,3 +170,4 @@ class Recipe:
     discriminator: Discriminator = "mlp"  # type: ignore[assignment]
     seed: Annotated[int, Ge(0)] = 42
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the generator's own loss; all else stays in float32

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MANIFEST = "artifact.json"
 ELAPSED = "elapsed.json"
+ZOO_HEADER = "zoo.json"
+"""In a zoo's folder: what its networks share, and hashes of everything else (`wspace.zoo_format`)."""
 
 
 @dataclass(frozen=True)

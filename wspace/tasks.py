@@ -21,7 +21,7 @@ Task = tuple[int, ...]
 
 SEEN, UNSEEN_TASKS, UNSEEN_CLASSES = "seen", "unseen-tasks", "unseen-classes"
 
-FEWEST_UNSEEN = 4  # classes, of which tasks of unseen classes can be made
+FEWEST_UNSEEN = 4  # classes, of which tasks of unseen classes can be made, and known ones beside them
 
 
 @dataclass(frozen=True)
@@ -81,21 +81,59 @@ def draw_tasks(settings: Tasks, classes: int, rng: torch.Generator) -> TaskSet:
         raise DataError(f"{classes} classes are too few to make seen and unseen tasks of; 4 are the least")
     notes: list[str] = []
     apart = round(settings.unseen_classes * classes)
-    if apart and (apart < FEWEST_UNSEEN or classes - apart < FEWEST_UNSEEN):
-        notes.append(f"{classes} classes: none is set apart as unseen; that takes {FEWEST_UNSEEN} at least")
+    if settings.unseen_classes and min(apart, classes - apart) < FEWEST_UNSEEN:
+        notes.append(
+            f"{classes} classes: none is set apart as unseen; it would be {apart} beside {classes - apart}, "
+            f"and {FEWEST_UNSEEN} are the least of either"
+        )
         apart = 0
     shuffled = torch.randperm(classes, generator=rng)
     known, others = (tuple(part.sort().values.tolist()) for part in (shuffled[apart:], shuffled[:apart]))
     seen, unseen = _known_tasks(settings, known, rng, notes)
-    novel: tuple[Task, ...] = ()
-    if others:
-        low, high = _range(settings, len(others))
-        available = sum(comb(len(others), k) for k in range(low, high + 1))
-        novel = _distinct(others, low, high, min(settings.evaluate, -(-available // 2)), rng)
-    chosen_on = min(
-        max(1, round(settings.held_out * len(seen))), len(seen) - 1
-    )  # at least one task is left to train on
+    novel = _novel_tasks(settings, others, rng, notes) if others else ()
+    chosen_on = _chosen_on(settings, len(seen))
     return TaskSet(known, seen, unseen, novel, chosen_on, settings.evaluate, tuple(notes))
+
+
+def tasks_around(
+    settings: Tasks, given: Sequence[Task], classes: int, rng: torch.Generator
+) -> tuple[TaskSet, list[int]]:
+    """Tasks around those of a zoo that is there already: these are the seen ones, `tasks.seen` different ones at most.
+
+    Unseen tasks are drawn as by `draw_tasks`, from the classes that `given` tasks have; the others are unseen classes.
+    Also which of the given tasks the seen ones are, in their order: where a task comes several times, all are trained
+    on, or all held out. Raises DataError for fewer than two different tasks.
+    """
+    different = list(dict.fromkeys(given))[: settings.seen]
+    if len(different) < 2:
+        raise DataError("all networks of the zoo were trained for the same task; two different ones are the least")
+    notes: list[str] = []
+    known = tuple(sorted({c for task in different for c in task}))
+    others = tuple(c for c in range(classes) if c not in known)
+    if len(others) < FEWEST_UNSEEN or not settings.unseen_classes:
+        others = ()
+    low, high = _range(settings, len(known))
+    available = sum(comb(len(known), k) for k in range(low, high + 1))
+    available -= len({task for task in given if low <= len(task) <= high})
+    unseen = min(settings.unseen, available // 2)
+    if unseen < 1:
+        raise DataError(f"the zoo's networks leave no task of {low} to {high} classes unseen")
+    if unseen < settings.unseen:
+        notes.append(f"{unseen} unseen tasks, not {settings.unseen}: the zoo's networks leave no more")
+    drawn = _distinct(known, low, high, unseen, rng, frozenset(given))
+    novel = _novel_tasks(settings, others, rng, notes) if others else ()
+    chosen_on = frozenset(different[len(different) - _chosen_on(settings, len(different)) :])
+    trained_on = frozenset(different) - chosen_on
+    trained = [number for number, task in enumerate(given) if task in trained_on]
+    held_out = [number for number, task in enumerate(given) if task in chosen_on]
+    rows = trained + held_out
+    seen = tuple(given[number] for number in rows)
+    return TaskSet(known, seen, drawn, novel, len(held_out), settings.evaluate, tuple(notes)), rows
+
+
+def _chosen_on(settings: Tasks, seen: int) -> int:
+    """How many seen tasks are held out, for choosing; at least one is left to train on."""
+    return min(max(1, round(settings.held_out * seen)), seen - 1)
 
 
 def fresh_tasks(settings: Tasks, tasks: TaskSet, count: int, rng: torch.Generator) -> list[Task]:
@@ -133,16 +171,42 @@ def _known_tasks(
     return tasks[: wanted - unseen], tasks[wanted - unseen :]
 
 
+def _novel_tasks(settings: Tasks, others: tuple[int, ...], rng: torch.Generator, notes: list[str]) -> tuple[Task, ...]:
+    """Tasks of the classes set apart, as many as are scored."""
+    classes = len(others)
+    low, high = _range(settings, classes)
+    low = min(low, classes - 1)  # all of them together make but one task, and there is to be a mismatched one
+    if (low, high) != settings.classes:
+        notes.append(
+            f"{classes} unseen classes: tasks have {low} to {high} classes, "
+            f"not {settings.classes[0]} to {settings.classes[1]}"
+        )
+    available = sum(comb(classes, k) for k in range(low, high + 1))
+    count = min(settings.evaluate, -(-available // 2))
+    if count < settings.evaluate:
+        notes.append(f"{classes} unseen classes: {count} tasks, not {settings.evaluate}; more would repeat")
+    return _distinct(others, low, high, count, rng)
+
+
 def _range(settings: Tasks, classes: int) -> tuple[int, int]:
     """Fewest and most classes of a task, where there are so many to choose from."""
     low, high = settings.classes
     return (low, high) if classes >= high else (min(low, max(2, classes // 4)), classes)
 
 
-def _distinct(classes: tuple[int, ...], low: int, high: int, count: int, rng: torch.Generator) -> tuple[Task, ...]:
+def _distinct(
+    classes: tuple[int, ...],
+    low: int,
+    high: int,
+    count: int,
+    rng: torch.Generator,
+    taken: frozenset[Task] = frozenset(),
+) -> tuple[Task, ...]:
     drawn: dict[Task, None] = {}
     while len(drawn) < count:
-        drawn[_one(classes, low, high, rng)] = None
+        task = _one(classes, low, high, rng)
+        if task not in taken:
+            drawn[task] = None
     return tuple(drawn)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from wspace.adversary import Adversary
 from wspace.errors import Diverged
+from wspace.processes import ALONE, Processes
 from wspace.settings import TaskLoss, Train
 from wspace.store import save_tensors
 from wspace.system import System
@@ -30,7 +31,9 @@ class Loop:
         checkpoint: Path,
         parameters: Sequence[nn.Parameter],
         adversary: Adversary | None = None,  # saved along, and stepped by nobody here
+        processes: Processes = ALONE,  # that take the same steps, each with losses of its own
     ):
+        self.processes = processes
         self.adversary = adversary
         self.system, self.settings, self.checkpoint = system.train(), settings, checkpoint
         self.step, self.best_accuracy, self.log = 0, -inf, list[dict[str, Any]]()
@@ -44,16 +47,18 @@ class Loop:
         )
 
     def advance(self, loss: Tensor, shown: Mapping[str, Tensor]) -> None:
-        """One step down a loss. Raises Diverged if it is not a number."""
+        """One step down a loss, or its mean over the processes. Raises Diverged if it is not a number."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * self._rate()
-        if not torch.isfinite(loss):
+        means = self.processes.averaged({"loss": loss, **shown})
+        if not torch.isfinite(means["loss"]):
             section = "task_loss" if isinstance(self.settings, TaskLoss) else "train"
             raise Diverged(
-                f"the loss is {float(loss.detach())} at step {self.step}; lower {section}.lr, or {section}.clip"
+                f"the loss is {float(means['loss'])} at step {self.step}; lower {section}.lr, or {section}.clip"
             )
         self.optimizer.zero_grad()
         loss.backward()
+        self.processes.average([p.grad for p in self.parameters.values() if p.grad is not None])
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
         if self.settings.clip is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), self.settings.clip, norm)
@@ -64,8 +69,8 @@ class Loop:
             torch._foreach_lerp_(
                 list(self.averaged.values()), [p.detach() for p in self.parameters.values()], 1 - decay
             )
-        figures = {name: float(value) for name, value in shown.items()}
-        self.log.append({"step": self.step, "loss": float(loss.detach()), "gradient": float(norm), **figures})
+        figures = {"loss": float(means.pop("loss")), "gradient": float(norm)}
+        self.log.append({"step": self.step, **figures, **{name: float(value) for name, value in means.items()}})
 
     def _rate(self) -> float:
         """Linear warm-up, then a cosine to zero."""

@@ -27,11 +27,22 @@ class WeightEntry:
 
 
 @dataclass(frozen=True)
+class Product:
+    """Two matrices of which only the product counts: a linear layer's low-rank update, scale · left · right (LoRA)."""
+
+    layer: str  # whose weight it is added to
+    left: str  # an entry (out, r)
+    right: str  # an entry (r, in)
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
 class WeightSpec:
     """The tensors of one network, in the order of its flat vector (P,)."""
 
     entries: tuple[WeightEntry, ...]
     free: tuple[str, ...] = ()  # axes whose order means nothing: permuting one leaves the function as it is
+    products: tuple[Product, ...] = ()  # what the function depends on instead of the matrices themselves
 
     @cached_property
     def size(self) -> int:  # P
@@ -62,6 +73,12 @@ class WeightSpec:
         first = self.entries[0]
         batch = tensors[first.name].shape[: tensors[first.name].ndim - len(first.shape)]
         return torch.cat([tensors[e.name].reshape((*batch, e.size)) for e in self.entries], dim=-1)
+
+    def multiplied(self, flat: Tensor) -> Tensor:
+        """Every product, one after the other: (..., P) -> (..., sum of out * in)."""
+        tensors = self.unflatten(flat)
+        pairs = ((product.scale * tensors[product.left], tensors[product.right]) for product in self.products)
+        return torch.cat([(left @ right).flatten(-2) for left, right in pairs], dim=-1)
 
     def validate(self, tensors: Mapping[str, Tensor], source: str) -> None:
         """Raise FileError, naming `source`, unless these are finite weights of this very shape."""

@@ -16,6 +16,7 @@ from wspace.bind import BoundRecipe
 from wspace.errors import DataError, UserError
 from wspace.features import Pool, extract
 from wspace.interfaces import TEST, TRAIN, VAL, Backbone, Dataset, Images, Target, Text, Wording
+from wspace.processes import gpu_of_this
 from wspace.progress import Progress
 
 
@@ -27,11 +28,19 @@ def cache_folder() -> Path:
 
 
 def device_of(recipe: BoundRecipe) -> torch.device:
-    """Raises UserError if the recipe asks for a GPU that is not there."""
+    """Of this process. Raises UserError if the recipe asks for a GPU that is not there."""
     if recipe.device == "cuda" and not torch.cuda.is_available():
         raise UserError("device: cuda: torch sees no GPU here; set 'device: auto'")
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(automatic if recipe.device == "auto" else recipe.device)
+    kind, number = automatic if recipe.device == "auto" else recipe.device, gpu_of_this()
+    if kind == "cpu" or number is None:
+        return torch.device(kind)
+    if number >= torch.cuda.device_count():
+        raise UserError(
+            f"device: process {number} of this machine has no GPU: torch sees {torch.cuda.device_count()}; start no more "
+            "processes than that"
+        )
+    return torch.device(kind, number)
 
 
 @dataclass(frozen=True)
@@ -134,19 +143,20 @@ class Workbench:
 
     def encode_classes(self, classes: Sequence[str]) -> Tensor:
         """(len(classes), T). Raises UserError for a template that has no place for the class."""
-        return self.text.encode(self._templated(classes))
+        return self.text.encode(self.templated(classes))
 
     def encode_said(self, classes: Sequence[str], wording: Wording | None = None) -> Tensor:
         """Of each class the mean of its sentences' vectors, brought back to unit length: (len(classes), T).
 
         `wording` is that of the recipe unless given. Raises UserError.
         """
-        sentences = (wording or self.recipe.texts.build({})).sentences(classes, self._templated(classes))
+        sentences = (wording or self.recipe.texts.build({})).sentences(classes, self.templated(classes))
         vectors = self.text.encode([sentence for own in sentences for sentence in own])
         means = [own.mean(0) for own in vectors.split([len(own) for own in sentences])]
         return functional.normalize(torch.stack(means), dim=1)
 
-    def _templated(self, classes: Sequence[str]) -> list[str]:
+    def templated(self, classes: Sequence[str]) -> list[str]:
+        """The recipe's template, filled in. Raises UserError if it has no place for the class."""
         template = self.recipe.tasks.template
         if "{}" not in template:
             raise UserError(f"tasks.template: {template!r} has no {{}} where the class name goes")

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -16,8 +15,8 @@ from wspace.errors import WspaceError
 from wspace.store import read_json, save_tensors
 from wspace.tasks import TaskSet
 from wspace.workbench import FeatureScale, Workbench
+from wspace.zoo_format import StoredZoo
 
-SHARD = "heads-{:04d}.safetensors"
 UNIVERSAL = "universal.safetensors"
 ORACLE = "oracle-{}.safetensors"
 
@@ -36,7 +35,7 @@ def once(file: Path, make: Callable[[], Tensor]) -> Tensor:
 
 @dataclass(frozen=True)
 class Zoo:
-    """The zoo stage's folder, read."""
+    """The zoo stage's folder, read: a zoo as `wspace.zoo_format` has it, and what a run adds to it."""
 
     folder: Path
 
@@ -77,14 +76,19 @@ class Zoo:
         return load_file(self.folder / "world.safetensors")
 
     @cached_property
+    def stored(self) -> StoredZoo:
+        return StoredZoo.open(self.folder)
+
+    @cached_property
     def base(self) -> Tensor:  # (P,)
-        return load_file(self.folder / "base.safetensors")["weights"][0]
+        base = self.stored.parent("base")
+        assert base is not None, "the zoo stage leaves one"
+        return base
 
     @cached_property
     def weights(self) -> Tensor:
         """(n, P), of all seen tasks, the held-out ones last."""
-        shards = sorted(self.folder.glob(SHARD.replace("{:04d}", "*")))
-        return torch.cat([load_file(shard)["weights"] for shard in shards])
+        return self.stored.weights()
 
 
 @dataclass(frozen=True)

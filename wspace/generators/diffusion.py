@@ -68,7 +68,12 @@ class Diffusion(Denoising):
         return returned if self.prediction == "x0" else signal * noisy - sigma * returned
 
     def walk(
-        self, x: Tensor, denoise: Callable[[Tensor, Tensor], Tensor], noise: Callable[[], Tensor], how: Generate
+        self,
+        x: Tensor,
+        denoise: Callable[[Tensor, Tensor], Tensor],
+        noise: Callable[[], Tensor],
+        stepped: Callable[[Tensor, Tensor, Tensor], None],
+        how: Generate,
     ) -> Tensor:
         sampler = how.sampler or self.samplers[0]
         solver = self._solver(sampler)
@@ -76,7 +81,9 @@ class Diffusion(Denoising):
             warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
             solver.set_timesteps(timesteps=self._visited(min(how.steps, self.levels)))
         for step in solver.timesteps.tolist():
-            returned = denoise(x, torch.full((len(x),), step / self.levels, device=x.device))
+            level = torch.full((len(x),), step / self.levels, device=x.device)
+            returned = denoise(x, level)
+            stepped(x, returned, level)
             x = solver.step(returned, step, x, variance_noise=noise() if sampler == "ddpm" else None).prev_sample
         return x
 

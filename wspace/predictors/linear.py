@@ -56,7 +56,7 @@ class Linear(Predictor):
         shrink = shrink / (variance * shrink.square()).mean().sqrt().clamp_min(1e-6)  # to unit size over all axes
         self.turn.copy_(basis * shrink)
         self.weight.copy_((basis / shrink).T @ weight)  # turn @ this is weight, on the span of these axes
-        self.bias.copy_(self.line_bias / self.intercept)
+        self.bias.copy_((ridge.mean_y - (ridge.mean_x @ self.turn) @ self.weight) / self.intercept)
 
     def of_zoo(self, condition: Condition) -> Tensor:
         return (self.line_bias + condition.pooled @ self.line_weight).unflatten(1, self.mask.shape)  # (B, N, D)

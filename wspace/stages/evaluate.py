@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,16 +11,25 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from wspace import baselines
+from wspace.bind import BoundRecipe
 from wspace.fitting import accuracies, predict
-from wspace.interfaces import Metric, Outcome
+from wspace.interfaces import Metric, Outcome, Prompts, Symmetry
+from wspace.novelty import Neighbourhood, error_overlap
+from wspace.progress import Bar
 from wspace.seeding import stream
+from wspace.settings import Generate
 from wspace.stages import Job
-from wspace.stages.generate import GENERATED, MISMATCHED
+from wspace.stages.generate import GENERATED, MISMATCHED, trained_system
 from wspace.store import save_tensors, write_json
-from wspace.tasks import prompts_of
+from wspace.system import System
+from wspace.tasks import UNSEEN_TASKS, prompts_of
 from wspace.zoo import Trained, Zoo
 
 CHOOSING = 64  # held-out tasks on which ridge's penalty is chosen
+NOVEL = ("generated", "noise", "retrieval", "oracle")  # methods of which it is asked how new their networks are
+NEAREST = "nearest to {}"  # the zoo's network that such a method's is nearest to
+FOLLOWED = 32  # unseen tasks whose networks are scored along the denoising steps
+MARKED = 20  # of these steps at most, evenly from the first to the last
 
 
 def run(job: Job) -> None:
@@ -28,13 +39,24 @@ def run(job: Job) -> None:
     metrics: list[Metric] = [bound.build({}) for bound in job.recipe.metrics]
     scores: list[dict[str, Any]] = []
     per_task: dict[str, Tensor] = {}
+
+    def record(split: str, metric: str, method: str, values: Tensor) -> None:
+        per_task[f"{split}/{metric}/{method}"] = values
+        low, high = interval(values, job.recipe)
+        row = {"method": method, "split": split, "metric": metric, "mean": float(values.mean())}
+        scores.append(row | {"ci_low": low, "ci_high": high, "n": len(values)})
+
+    neighbourhood = _neighbourhood(job, zoo)
     with job.progress.bar("evaluate", sum(len(zoo.tasks.scored(split)) for split in zoo.tasks.splits)) as bar:
         for split in zoo.tasks.splits:
             tasks = zoo.tasks.scored(split)
-            predictions: dict[str, list[Tensor]] = {name: [] for name in methods[split]}
+            networks = torch.cat([methods[split][name] for name in NOVEL])
+            near = dict(zip(NOVEL, neighbourhood.nearest(networks).split(len(tasks)), strict=True))
+            asked = methods[split] | {NEAREST.format(name): zoo.weights[its.index] for name, its in near.items()}
+            predictions: dict[str, list[Tensor]] = {name: [] for name in asked}
             labels: list[Tensor] = []
             for number, task in enumerate(tasks):
-                stacked = torch.stack([weights[number] for weights in methods[split].values()])
+                stacked = torch.stack([weights[number] for weights in asked.values()])
                 predicted, truth = predict(job.bench.target, stacked, task, job.bench.test, job.bench.class_texts)
                 labels.append(truth)
                 for name, row in zip(predictions, predicted, strict=True):
@@ -43,13 +65,22 @@ def run(job: Job) -> None:
             for name, weights in methods[split].items():
                 outcome = Outcome(weights, methods[split]["oracle"], predictions[name], labels)
                 for metric in metrics:
-                    values = metric.measure(outcome)
-                    per_task[f"{split}/{metric.name}/{name}"] = values
-                    low, high = interval(values, job)
-                    row = {"method": name, "split": split, "metric": metric.name, "mean": float(values.mean())}
-                    scores.append(row | {"ci_low": low, "ci_high": high, "n": len(values)})
+                    record(split, metric.name, name, metric.measure(outcome))
+            for name, its in near.items():
+                record(split, "novelty", name, its.novelty)
+                overlap = error_overlap(predictions[name], predictions[NEAREST.format(name)], labels)
+                record(split, "error_overlap", name, overlap)
     save_tensors(job.folder / "per-task.safetensors", per_task)
-    write_json(job.folder / "scores.json", {"scores": scores, "differences": _differences(per_task, job), **chosen})
+    found = {"scores": scores, "differences": _differences(per_task, job), **_trajectory(job, zoo)}
+    write_json(job.folder / "scores.json", found | chosen)
+
+
+def _neighbourhood(job: Job, zoo: Zoo) -> Neighbourhood:
+    recipe = job.recipe
+    symmetry: Symmetry | None = None
+    if recipe.symmetry is not None:
+        symmetry = recipe.symmetry.build({"spec": job.bench.target.spec})
+    return Neighbourhood(zoo.weights, zoo.base, symmetry, stream(recipe.seed, "novelty"))
 
 
 def _methods(job: Job, zoo: Zoo) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
@@ -86,10 +117,10 @@ def _methods(job: Job, zoo: Zoo) -> tuple[dict[str, dict[str, Tensor]], dict[str
     return methods, {"ridge_penalty": penalty}
 
 
-def interval(values: Tensor, job: Job) -> tuple[float, float]:
+def interval(values: Tensor, recipe: BoundRecipe) -> tuple[float, float]:
     """Bootstrap over tasks, percentile (Efron and Tibshirani, 1993, chapter 13): (B,) -> low, high."""
-    settings = job.recipe.evaluate
-    rng = stream(job.recipe.seed, "bootstrap")
+    settings = recipe.evaluate
+    rng = stream(recipe.seed, "bootstrap")
     drawn = torch.randint(len(values), (settings.bootstrap, len(values)), generator=rng)
     means = values.double()[drawn].mean(1)
     tail = (1 - settings.confidence) / 2
@@ -105,7 +136,63 @@ def _differences(per_task: dict[str, Tensor], job: Job) -> list[dict[str, Any]]:
         if method == "generated":
             continue
         difference = per_task[f"{split}/{metric}/generated"] - values
-        low, high = interval(difference, job)
+        low, high = interval(difference, job.recipe)
         row = {"method": method, "split": split, "metric": metric, "mean": float(difference.mean())}
         rows.append(row | {"ci_low": low, "ci_high": high, "n": len(values)})
     return rows
+
+
+def _trajectory(job: Job, zoo: Zoo) -> dict[str, Any]:
+    """Accuracy along the denoising steps (T2W, figure 3), at the recipe's temperature and at 1; and the oracle's.
+
+    Networks are drawn anew for the first few unseen tasks: kept on disk, one for each task and step would outweigh all
+    else of the run. No rows for a generator without steps.
+    """
+    recipe, bench = job.recipe, job.bench
+    tasks = zoo.tasks.scored(UNSEEN_TASKS)[:FOLLOWED]
+    system, said = trained_system(job, zoo)
+    prompts = prompts_of(tasks, said).to(bench.device)
+
+    def accuracy(weights: Tensor) -> Tensor:
+        return accuracies(bench.target, weights.cpu(), tasks, bench.test, bench.class_texts)
+
+    def summary(values: Tensor) -> dict[str, Any]:
+        low, high = interval(values, recipe)
+        return {"mean": float(values.mean()), "ci_low": low, "ci_high": high, "n": len(values)}
+
+    rows: list[dict[str, Any]] = []
+    temperatures = list(dict.fromkeys((recipe.generate.temperature, 1.0)))
+    with job.progress.bar("trajectory", len(temperatures) * recipe.generate.steps) as bar:
+        for temperature in temperatures:
+            how = replace(recipe.generate, temperature=temperature)
+            rng = stream(recipe.seed, "trajectory", temperature)
+            for step, values in _followed(system, prompts, how, rng, accuracy, bar).items():
+                rows.append({"temperature": temperature, "step": step, **summary(values)})
+    oracle = Trained(job.inputs["opponents"]).oracle(UNSEEN_TASKS)[: len(tasks)]
+    return {"trajectory": rows, "trajectory_oracle": summary(accuracy(oracle))}
+
+
+def _followed(
+    system: System,
+    prompts: Prompts,
+    how: Generate,
+    rng: torch.Generator,
+    accuracy: Callable[[Tensor], Tensor],
+    bar: Bar,
+) -> dict[int, Tensor]:
+    """Step -> accuracy (B,) of the networks as they would then end: of the first step, the last and some between."""
+    marked = {1 + round(mark * (how.steps - 1) / (MARKED - 1)) for mark in range(MARKED)}
+    found: dict[int, Tensor] = {}
+    done = 0
+
+    def watch(step: int, weights: Tensor) -> None:
+        nonlocal done
+        done = step
+        if step in marked and step < how.steps:
+            found[step] = accuracy(weights)
+        bar.advance()
+
+    ended = system.sample(prompts, how, rng, watch)
+    if done:  # a generator may take fewer steps than it is asked for
+        found[done] = accuracy(ended)
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from wspace.seeding import stream
 from wspace.stages import Job
@@ -17,17 +18,20 @@ GENERATED = "generated-{}.safetensors"
 
 
 def run(job: Job) -> None:
-    recipe, device = job.recipe, job.bench.device
-    zoo, trained = Zoo(job.inputs["zoo"]), job.inputs["train"]
-    target = recipe.target.build(zoo.dims)
-    said = load_file(trained / "said.safetensors")["texts"]
-    system = System.build(recipe, target.spec, zoo.dims["text_dim"]).load(trained / "generator.safetensors")
-    system.to(device)
+    recipe, zoo = job.recipe, Zoo(job.inputs["zoo"])
+    system, said = trained_system(job, zoo)
     with job.progress.bar("generate", 2 * len(zoo.tasks.splits)) as bar:
         for split in zoo.tasks.splits:
             tasks = zoo.tasks.scored(split)
             for file, asked in ((GENERATED, tasks), (MISMATCHED, tasks[1:] + tasks[:1])):
                 rng = stream(recipe.seed, "generate", split)
-                weights = system.sample(prompts_of(asked, said).to(device), recipe.generate, rng)
+                weights = system.sample(prompts_of(asked, said).to(job.bench.device), recipe.generate, rng)
                 save_tensors(job.folder / file.format(split), {"weights": weights.to(torch.float32)})
                 bar.advance()
+
+
+def trained_system(job: Job, zoo: Zoo) -> tuple[System, Tensor]:
+    """What stage train left: the generator, on the run's device, and the texts (n, T) of all classes it was told."""
+    trained, target = job.inputs["train"], job.recipe.target.build(zoo.dims)
+    system = System.build(job.recipe, target.spec, zoo.dims["text_dim"]).load(trained / "generator.safetensors")
+    return system.to(job.bench.device), load_file(trained / "said.safetensors")["texts"]

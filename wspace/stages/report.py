@@ -33,6 +33,8 @@ def run(job: Job) -> None:
         "confidence": job.recipe.evaluate.confidence,
         "scores": evaluated["scores"],
         "differences": evaluated["differences"],
+        "trajectory": evaluated["trajectory"],
+        "trajectory_oracle": evaluated["trajectory_oracle"],
         "chosen": {"ridge_penalty": evaluated["ridge_penalty"]},
         "training": read_json(job.inputs["train"] / "summary.json"),
         "pictures": pictures,
@@ -54,6 +56,8 @@ def _figures(job: Job, report: dict[str, Any]) -> dict[str, str]:
         drawn["scores"] = figures.accuracy_by_method(report["scores"])
         drawn["differences"] = figures.paired_differences(report["differences"])
         drawn["tasks"] = figures.task_by_task(accuracies)
+    if report["trajectory"]:
+        drawn["trajectory"] = figures.accuracy_along_steps(report["trajectory"], report["trajectory_oracle"])
     lines = (job.inputs["train"] / "log.jsonl").read_text(encoding="utf-8").splitlines()
     if lines:
         mean = report["training"]["validation_accuracy_of_zoo_mean"]

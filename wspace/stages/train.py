@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from wspace.adversary import OUTRIGHT, Adversary
+from wspace.adversary import Adversary
+from wspace.bind import BoundRecipe
 from wspace.denoising import Denoising
 from wspace.errors import UserError
 from wspace.fitting import TaskBatches, accuracies
 from wspace.interfaces import Prompts, Symmetry
+from wspace.processes import ALONE, Processes, connected, here
+from wspace.progress import Progress
 from wspace.proof import prove
 from wspace.seeding import seeded, stream
 from wspace.settings import Generate, TaskLoss, Train
@@ -26,9 +31,11 @@ from wspace.store import save_tensors, write_json
 from wspace.system import System
 from wspace.tasks import fresh_tasks, prompts_of
 from wspace.training import Loop
+from wspace.workbench import Workbench
 from wspace.zoo import Zoo
 
 CHECKPOINT = "{}.checkpoint.safetensors"
+SAID = "said.safetensors"
 LOOK = Generate(steps=10, guidance=1.0, temperature=0.0)
 """How networks are drawn at a check: always so, for what a recipe says under `generate` must not change what was trained."""
 
@@ -40,18 +47,15 @@ def run(job: Job) -> None:
     recipe, bench = job.recipe, job.bench
     zoo = Zoo(job.inputs["zoo"])
     zoo.check(bench)
-    save_tensors(job.folder / "said.safetensors", {"texts": bench.said})
+    save_tensors(job.folder / SAID, {"texts": bench.said})
     system = System.build(recipe, bench.target.spec, bench.text.dim)
-    symmetry = _symmetry(job)
+    symmetry = symmetry_of(job)
     count = len(zoo.tasks.training)
-    weights, held_out = zoo.weights[:count], zoo.weights[count:]
-    if recipe.train.align:
-        assert symmetry is not None
-        weights, held_out = (symmetry.canonicalize(w, zoo.base) for w in (weights, held_out))
+    weights, held_out = (_aligned(recipe, zoo, w, symmetry) for w in (zoo.weights[:count], zoo.weights[count:]))
     prompts = prompts_of(zoo.tasks.training, bench.said)
     held_out_prompts = prompts_of(zoo.tasks.choosing, bench.said)
     system.fit(weights, prompts, (held_out, held_out_prompts))
-    system.to(bench.device)
+    system.to(bench.device).eval()
 
     looked_at = zoo.tasks.choosing[:LOOKED_AT]
     asked = held_out_prompts[: len(looked_at)].to(bench.device)
@@ -72,11 +76,11 @@ def run(job: Job) -> None:
     if recipe.task_loss.steps and task_parameters:
         step = _task_step(job, zoo, system)
         logs["task"] = _phase(job, "task", system, task_parameters, recipe.task_loss, step, look_at_typical)
-    others = [p for p in system.parameters() if not any(p is t for t in task_parameters)]
+    others = _weight_parameters(system)
+    adversary = adversary_of(job, system) if recipe.train.steps and others else None
     if recipe.train.steps and others:
-        adversary = _adversary(job, system)
-        step = _weight_step(job, system, weights, prompts, symmetry, adversary)
-        logs["train"] = _phase(job, "train", system, others, recipe.train, step, look, adversary)
+        here().send({"folder": str(job.folder), "zoo": str(zoo.folder)})
+        logs["train"] = _weight_phase(job, system, weights, prompts, symmetry, others, adversary, look)
         if adversary is not None:
             health["discriminator_accuracy"] = float(adversary.accuracy)
 
@@ -98,6 +102,7 @@ def run(job: Job) -> None:
         "validation_accuracy": found,
         "validation_accuracy_of_zoo_mean": mean,
         "collapsed": found < mean + COLLAPSED,
+        "processes": here().count,
         **health,
     }
     write_json(job.folder / "summary.json", summary)
@@ -108,44 +113,89 @@ def run(job: Job) -> None:
             f"warning: the generator ignores its condition: its networks for held-out tasks reach {found:.1%} on "
             f"validation images, the zoo's mean {mean:.1%}"
         )
-    if health.get("discriminator_accuracy", 0) > OUTRIGHT:
+    if adversary is not None and adversary.wins_outright:
         job.progress.say(
-            f"warning: the discriminator wins outright (it is right {health['discriminator_accuracy']:.1%} of the time), "
+            f"warning: the discriminator wins outright (it is right {float(adversary.accuracy):.1%} of the time), "
             "so the adversarial loss teaches the generator nothing: lower adversary.lr, or raise adversary.noise"
         )
 
 
-def _symmetry(job: Job) -> Symmetry | None:
-    """The recipe's symmetry, proven. Raises UserError if something in the recipe needs one that is not there."""
-    recipe, spec = job.recipe, job.bench.target.spec
+def follow(recipe: BoundRecipe) -> None:
+    """What every process but the first does: its share of the weight phase, when the first asks for it."""
+    bench = Workbench(recipe, Progress())
+    with connected(bench.device) as processes:
+        while (work := processes.receive()) is not None:
+            _join(Job(recipe, bench, Path(work["folder"]), {"zoo": Path(work["zoo"])}, bench.progress))
+
+
+def _join(job: Job) -> None:
+    """The weight phase of another process's train stage: no images, no encoders, and nothing is written."""
+    recipe, zoo = job.recipe, Zoo(job.inputs["zoo"])
+    spec = recipe.target.build(zoo.dims).spec
+    system = System.build(recipe, spec, zoo.dims["text_dim"]).to(job.bench.device).eval()
+    symmetry = None if recipe.symmetry is None else recipe.symmetry.build({"spec": spec})  # the first has proven it
+    weights = _aligned(recipe, zoo, zoo.weights[: len(zoo.tasks.training)], symmetry)
+    prompts = prompts_of(zoo.tasks.training, load_file(job.folder / SAID)["texts"])
+    others, adversary = _weight_parameters(system), adversary_of(job, system)
+    _weight_phase(job, system, weights, prompts, symmetry, others, adversary, lambda: 0.0)
+
+
+def _aligned(recipe: BoundRecipe, zoo: Zoo, weights: Tensor, symmetry: Symmetry | None) -> Tensor:
+    """(n, P), moved to be near the base if the recipe says so."""
+    if not recipe.train.align:
+        return weights
+    assert symmetry is not None
+    return symmetry.canonicalize(weights, zoo.base)
+
+
+def _weight_parameters(system: System) -> list[nn.Parameter]:
+    """All that no task loss trains."""
+    task_parameters = system.generator.task_parameters()
+    return [p for p in system.parameters() if not any(p is t for t in task_parameters)]
+
+
+def _weight_phase(
+    job: Job,
+    system: System,
+    weights: Tensor,
+    prompts: Prompts,
+    symmetry: Symmetry | None,
+    parameters: Sequence[nn.Parameter],
+    adversary: Adversary | None,
+    look: Callable[[], float],
+) -> list[dict[str, Any]]:
+    """In every process at once, from the state of the first."""
+    states = [system.state_dict(), {} if adversary is None else adversary.state_dict()]
+    here().agree([tensor for state in states for tensor in state.values()])
+    step = weight_step(job, system, weights, prompts, symmetry, adversary)
+    return _phase(job, "train", system, parameters, job.recipe.train, step, look, adversary, here())
+
+
+def symmetry_of(job: Job) -> Symmetry | None:
+    """The recipe's symmetry, proven."""
+    recipe = job.recipe
     if recipe.symmetry is None:
-        needs = {
-            "losses.symmetry": recipe.losses.symmetry > 0,
-            "train.augment": recipe.train.augment > 0,
-            "train.align": recipe.train.align,
-        }
-        for name in (name for name, needed in needs.items() if needed):
-            raise UserError(f"{name}: the recipe names no symmetry; add `symmetry: permutation`, or leave {name} out")
         return None
-    symmetry: Symmetry = recipe.symmetry.build({"spec": spec})
-    prove(symmetry, job.bench.target, recipe.symmetry.name, stream(recipe.seed, "proof"))
+    symmetry: Symmetry = recipe.symmetry.build({"spec": job.bench.target.spec})
+    dims = (job.bench.backbone.dim, job.bench.text.dim)
+    prove(symmetry, job.bench.target, recipe.symmetry.name, dims, stream(recipe.seed, "proof"))
     return symmetry
 
 
-def _adversary(job: Job, system: System) -> Adversary | None:
+def adversary_of(job: Job, system: System) -> Adversary | None:
     recipe = job.recipe
     if not recipe.losses.adversarial:
         return None
     with seeded(stream(recipe.seed, "discriminator").initial_seed()):
         discriminator = recipe.discriminator.build({"layout": system.tokenizer.layout})
-    return Adversary(discriminator, recipe.adversary, recipe.train.steps).to(job.bench.device)
+    return Adversary(discriminator, recipe.adversary, recipe.train.steps, here()).to(job.bench.device)
 
 
 Step = Callable[[int, torch.Generator], tuple[Tensor, Mapping[str, Tensor]]]
 """One batch's loss at a step, and figures for the log."""
 
 
-def _weight_step(
+def weight_step(
     job: Job,
     system: System,
     weights: Tensor,
@@ -153,21 +203,30 @@ def _weight_step(
     symmetry: Symmetry | None,
     adversary: Adversary | None,
 ) -> Step:
-    """The generator's own loss on networks of the zoo, and the terms that have a weight (T2W, eq. 14)."""
+    """The generator's own loss on networks of the zoo, and the terms that have a weight (T2W, eq. 14).
+
+    With `precision: bfloat16` the generator computes by autocast, the discriminator and every sum in float32.
+    """
     settings, losses, device = job.recipe.train, job.recipe.losses, job.bench.device
+    half, batch = job.recipe.precision == "bfloat16", here().share(settings.batch)
     factors = {"symmetry": losses.symmetry, "adversarial": losses.adversarial}
 
     def step(number: int, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
-        rows = torch.randint(len(weights), (settings.batch,), generator=rng)
+        rows = torch.randint(len(weights), (batch,), generator=rng)
         moves = None
         if symmetry is not None and (settings.augment or losses.symmetry):
-            moves = system.moves(symmetry, settings.batch, rng, augment=settings.augment, penalty=losses.symmetry > 0)
-        pairs = system.pairs(weights[rows].to(device), prompts[rows].to(device), moves)
-        terms = system.generator.loss(pairs, rng)
+            moves = system.moves(symmetry, batch, rng, augment=settings.augment, penalty=losses.symmetry > 0)
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            pairs = system.pairs(weights[rows].to(device), prompts[rows].to(device), moves)
+            terms = system.generator.loss(pairs, rng)
+        if losses.symmetry and "symmetry" not in terms:
+            raise UserError("losses.symmetry: this generator has no such term; set it to 0")
         shown = {name: value.detach() for name, value in terms.items()}
         if adversary is not None:
-            generated = system.generator.estimate(pairs, job.recipe.adversary.noise, rng)
-            if adversary.learns_at(number):
+            learning = adversary.learns_at(number)
+            with torch.set_grad_enabled(not learning), torch.autocast(device.type, torch.bfloat16, enabled=half):
+                generated = system.generator.estimate(pairs, job.recipe.adversary.noise, rng).float()
+            if learning:
                 shown |= adversary.learn(pairs.tokens, generated)
             else:
                 terms["adversarial"] = adversary.judge(generated)
@@ -207,19 +266,24 @@ def _phase(
     step: Step,
     look: Callable[[], float],
     adversary: Adversary | None = None,
+    processes: Processes = ALONE,
 ) -> list[dict[str, Any]]:
-    """Train these parameters, and leave in `system` those averages that did best at a look. Returns the log."""
-    loop = Loop(system, settings, job.folder / CHECKPOINT.format(name), parameters, adversary)
+    """Train these parameters, and leave in `system` those averages that did best at a look. Returns the log.
+
+    Of several processes, each draws by a random stream of its own, and the first alone looks and writes.
+    """
+    loop = Loop(system, settings, job.folder / CHECKPOINT.format(name), parameters, adversary, processes)
     loop.resume()
     with job.progress.bar(name, settings.steps) as bar:
         bar.resume(loop.step)
         while loop.step < settings.steps:
-            rng = stream(job.recipe.seed, name, loop.step)
+            rng = stream(job.recipe.seed, name, loop.step, *processes.own)
             with torch.random.fork_rng([job.bench.device] if job.bench.device.type == "cuda" else []):
                 torch.manual_seed(rng.initial_seed())  # for dropout layers, which take no generator
                 loop.advance(*step(loop.step, rng))
             bar.advance()
-            if loop.step % settings.check_every == 0 or loop.step == settings.steps:
+            due = loop.step % settings.check_every == 0 or loop.step == settings.steps
+            if due and processes.rank == 0:
                 with loop.averaged_parameters():
                     accuracy = look()
                 loop.keep_if_best(accuracy)

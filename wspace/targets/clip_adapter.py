@@ -20,12 +20,15 @@ class ClipAdapter(Target):
     (`activation: none`, `bias: false`); listing 1 has GELU, biases and unit vectors, as here by default. Hidden width is
     16 in the text and 8 in the listing; we take 16. Neither names a temperature: with unit vectors and none, logits
     differ by at most 2 and no head trains, so CLIP's habit of a large fixed one stands here.
+
+    What leaves the function as it is depends on the activation: hidden units may be permuted with any, may change sign
+    with `tanh` (not the paper's), and with `none` every change of their basis is allowed (symmetry `gl`).
     """
 
     def __init__(
         self,
         rank: Annotated[int, Ge(1)] = 16,
-        activation: Literal["gelu", "none"] = "gelu",
+        activation: Literal["gelu", "tanh", "none"] = "gelu",
         bias: bool = True,
         temperature: Annotated[float, Gt(0)] = 50.0,
         *,
@@ -56,6 +59,8 @@ class ClipAdapter(Target):
             hidden = hidden + w["b1"][:, None]
         if self.activation == "gelu":
             hidden = functional.gelu(hidden)
+        elif self.activation == "tanh":
+            hidden = hidden.tanh()
         projected = hidden @ w["w2"]  # (B, M, T)
         if "b2" in w:
             projected = projected + w["b2"][:, None]

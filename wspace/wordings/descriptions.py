@@ -9,7 +9,7 @@ from typing import Any, Literal
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from wspace.errors import FileError, UserError, did_you_mean
+from wspace.errors import FileError, UserError, nearest
 from wspace.interfaces import Wording
 
 ICONS = Path(__file__).with_name("icons.yaml")
@@ -31,8 +31,8 @@ class Descriptions(Wording):
         for name, otherwise in zip(classes, templated, strict=True):
             if name not in described and self.missing == "error":
                 raise UserError(
-                    f"{self.file}: does not describe {name!r}.{did_you_mean(name, list(described))} "
-                    "`texts.missing: template` says such a class as the template does."
+                    f"{self.file}: does not describe {name!r}{nearest(name, list(described)) or ';'} "
+                    "`texts.missing: template` would say it as the template does"
                 )
             found.append(described.get(name, (otherwise,)))
         return found
@@ -44,7 +44,7 @@ def read_descriptions(file: Path) -> dict[str, tuple[str, ...]]:
         read: Any = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise FileError(f"{file}: cannot be read: {error.strerror}") from error
-    except (YAMLError, UnicodeDecodeError) as error:
+    except (YAMLError, ValueError) as error:  # a date that is none is a ValueError, and so is what is not UTF-8
         raise FileError(f"{file}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(read, dict) or not read:
         raise FileError(f"{file}: expected a mapping of class names to sentences")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from wspace_t2w.prior_attention import PriorAttention
 from wspace_t2w.prior_fusion import PriorFusion, fuse
+from wspace_t2w.unit_attention import UnitAttention
 
 from wspace.errors import UserError
 from wspace.interfaces import Condition, Prompts, TokenLayout
@@ -108,12 +109,13 @@ def denoiser(seed: int = 0, live: bool = True, **arguments: Any) -> PriorAttenti
     return made
 
 
-def inputs(count: int = 4) -> tuple[Tensor, Tensor, Condition]:
+def inputs(count: int = 4) -> tuple[Tensor, Tensor, Condition, Tensor]:
     rng = torch.Generator().manual_seed(1)
     x, level = torch.randn(count, 3, 5, generator=rng) * LAYOUT.mask, torch.rand(count, generator=rng)
     tokens, mask = torch.randn(count, 3, TEXT, generator=rng), torch.ones(count, 3, dtype=torch.bool)
     mask[1, 2] = mask[2, 1:] = False
-    return x, level, Condition(tokens * mask[..., None], mask, torch.zeros(count, TEXT))
+    anchor = torch.randn(1, 3, 5, generator=rng) * LAYOUT.mask
+    return x, level, Condition(tokens * mask[..., None], mask, torch.zeros(count, TEXT)), anchor.expand_as(x)
 
 
 PROJECTIONS = pytest.mark.parametrize("projections", ["own", "shared"])
@@ -125,26 +127,26 @@ SKIPS = pytest.mark.parametrize("skip", [True, False])
 def test_the_output_is_shaped_as_the_tokens_and_starts_at_zero(
     projections: Literal["own", "shared"], skip: bool
 ) -> None:
-    x, level, condition = inputs()
-    assert denoiser(projections=projections, skip=skip)(x, level, condition).shape == x.shape
-    assert not denoiser(live=False, projections=projections, skip=skip)(x, level, condition).any()
+    x, level, condition, anchor = inputs()
+    assert denoiser(projections=projections, skip=skip)(x, level, condition, anchor).shape == x.shape
+    assert not denoiser(live=False, projections=projections, skip=skip)(x, level, condition, anchor).any()
 
 
 @PROJECTIONS
 def test_gradients_reach_every_parameter(projections: Literal["own", "shared"]) -> None:
-    made, (x, level, condition) = denoiser(projections=projections), inputs()
-    made(x, level, condition).square().sum().backward()
+    made, (x, level, condition, anchor) = denoiser(projections=projections), inputs()
+    made(x, level, condition, anchor).square().sum().backward()
     for name, parameter in made.named_parameters():
         assert parameter.grad is not None and parameter.grad.any(), name
     fresh = denoiser(live=False, projections=projections)
-    (fresh(x, level, condition) - x).square().sum().backward()
+    (fresh(x, level, condition, anchor) - x).square().sum().backward()
     assert all(p.grad is not None and p.grad.any() for p in (fresh.leave, fresh.leave_bias, fresh.gate.weight))
 
 
 @PROJECTIONS
 def test_padding_among_condition_tokens_changes_nothing(projections: Literal["own", "shared"]) -> None:
-    made, (x, level, condition) = denoiser(projections=projections), inputs()
-    expected = made(x, level, condition)
+    made, (x, level, condition, anchor) = denoiser(projections=projections), inputs()
+    expected = made(x, level, condition, anchor)
     hidden = ~condition.mask[..., None]
     filled = Condition(condition.tokens.masked_fill(hidden, 50.0), condition.mask, condition.pooled)
     longer = Condition(
@@ -153,25 +155,27 @@ def test_padding_among_condition_tokens_changes_nothing(projections: Literal["ow
         condition.pooled,
     )
     for other in (filled, longer):
-        torch.testing.assert_close(made(x, level, other), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(made(x, level, other, anchor), expected, rtol=1e-4, atol=1e-5)
     for b in range(4):  # each task without any padding, on the path that has no mask
         kept = condition.mask[b]
         alone = Condition(condition.tokens[b : b + 1, kept], kept[kept][None], condition.pooled[b : b + 1])
-        torch.testing.assert_close(made(x[b : b + 1], level[b : b + 1], alone)[0], expected[b], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            made(x[b : b + 1], level[b : b + 1], alone, anchor[:1])[0], expected[b], rtol=1e-4, atol=1e-5
+        )
 
 
 @SKIPS
 def test_the_output_depends_on_level_condition_and_every_token(skip: bool) -> None:
-    made, (x, level, condition) = denoiser(skip=skip), inputs()
-    before = made(x, level, condition)
+    made, (x, level, condition, anchor) = denoiser(skip=skip), inputs()
+    before = made(x, level, condition, anchor)
 
     def moved(after: Tensor) -> list[bool]:
         return [bool((after[b] - before[b]).abs().max() > 1e-4) for b in range(4)]
 
-    assert moved(made(x, level + torch.tensor([0.1, 0, 0, 0]), condition)) == [True, False, False, False]
+    assert moved(made(x, level + torch.tensor([0.1, 0, 0, 0]), condition, anchor)) == [True, False, False, False]
     tokens = condition.tokens.clone()
     tokens[1, 0] += 1
-    assert moved(made(x, level, Condition(tokens, condition.mask, condition.pooled))) == [
+    assert moved(made(x, level, Condition(tokens, condition.mask, condition.pooled), anchor)) == [
         False,
         True,
         False,
@@ -179,7 +183,7 @@ def test_the_output_depends_on_level_condition_and_every_token(skip: bool) -> No
     ]
     shifted = x.clone()
     shifted[2, 0] += torch.arange(5.0)
-    after = made(shifted, level, condition)
+    after = made(shifted, level, condition, anchor)
     assert moved(after) == [False, False, True, False]
     assert ((after - before)[2].abs().amax(1) > 1e-5).all()  # attention has no mask: all tokens of that network
 
@@ -188,30 +192,30 @@ def test_own_projections_tell_tokens_apart_and_shared_ones_are_the_same_for_all(
     own, shared = denoiser(projections="own"), denoiser(projections="shared")
     assert (own.enter.shape, own.leave.shape) == ((3, 5, 8), (3, 8, 5))  # eq. 5: a projection for each block
     assert (shared.enter.shape, shared.leave.shape) == ((1, 5, 8), (1, 8, 5))
-    x, level, condition = inputs()
+    x, level, condition, anchor = inputs()
     for made in (own, shared):  # without positions, biases and gates, only projections tell tokens apart
         nn.init.zeros_(made.position)
         nn.init.zeros_(made.leave_bias)
         nn.init.constant_(made.gate.weight, 0.1)
         nn.init.zeros_(made.gate.bias)
-        turned = made(x.flip(1), level, condition).flip(1)
-        equal = torch.allclose(turned, made(x, level, condition), atol=1e-5)
+        turned = made(x.flip(1), level, condition, anchor).flip(1)
+        equal = torch.allclose(turned, made(x, level, condition, anchor), atol=1e-5)
         assert equal == (made is shared)
 
 
 def test_the_skip_is_a_gate_of_the_level_times_the_input() -> None:
-    made, (x, level, condition) = denoiser(), inputs()
+    made, (x, level, condition, anchor) = denoiser(), inputs()
     for parameter in (made.leave, made.leave_bias):
         nn.init.zeros_(parameter)
     level = torch.tensor([0.2, 0.2, 0.2, 0.7])
-    out = made(x, level, condition).detach()
+    out = made(x, level, condition, anchor).detach()
     gates = (out / x.where(LAYOUT.mask, torch.ones(()))).masked_fill(~LAYOUT.mask, 0)  # (B, N, D)
     for n in range(3):
         width = int(LAYOUT.mask[n].sum())
         torch.testing.assert_close(gates[:3, n, :width], gates[0, n, 0].expand(3, width), rtol=1e-3, atol=1e-4)
         assert abs(float(gates[3, n, 0] - gates[0, n, 0])) > 1e-3
     made.skip = False
-    assert not made(x, level, condition).any()
+    assert not made(x, level, condition, anchor).any()
 
 
 def test_a_width_that_heads_do_not_divide_is_an_error_of_the_user() -> None:
@@ -222,3 +226,108 @@ def test_a_width_that_heads_do_not_divide_is_an_error_of_the_user() -> None:
 
 def test_an_odd_width_works() -> None:
     assert denoiser(width=9, heads=3)(*inputs()).shape == (4, 3, 5)
+
+
+# ---------------------------------------------------------------- unit attention
+
+UNITS = TokenLayout(torch.tensor([[True] * 5] * 6 + [[True] * 3 + [False] * 2]), 6)  # six units and an output bias
+
+
+def unit_denoiser(layout: TokenLayout = UNITS, seed: int = 0, live: bool = True, **arguments: Any) -> UnitAttention:
+    torch.manual_seed(seed)
+    made = UnitAttention(**{"width": 8, "depth": 2, "heads": 2} | arguments, layout=layout, condition_width=TEXT)
+    if live:
+        for parameter in (made.leave.weight, made.leave_others, made.gate.weight, made.gate.bias):
+            nn.init.normal_(parameter, std=0.5)
+    return made.eval()
+
+
+def unit_inputs(layout: TokenLayout = UNITS, count: int = 4) -> tuple[Tensor, Tensor, Condition, Tensor]:
+    _, level, condition, _ = inputs(count)
+    rng = torch.Generator().manual_seed(2)
+    x, anchor = (torch.randn(count, *layout.mask.shape, generator=rng) * layout.mask for _ in range(2))
+    return x, level, condition, anchor
+
+
+def permuted(tokens: Tensor, places: Tensor) -> Tensor:
+    """The unit tokens of each network in another order, network by network; the other tokens where they are."""
+    rows = [torch.cat([own[order], own[len(order) :]]) for own, order in zip(tokens, places, strict=True)]
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-13)])
+def test_units_permuted_come_out_permuted(dtype: torch.dtype, tolerance: float) -> None:
+    for seed in range(3):
+        made = unit_denoiser(seed=seed).to(dtype)
+        x, level, condition, anchor = unit_inputs()
+        condition = Condition(condition.tokens.to(dtype), condition.mask, condition.pooled.to(dtype))
+        x, level, anchor = x.to(dtype), level.to(dtype), anchor.to(dtype)
+        places = torch.rand(4, 6, generator=torch.Generator().manual_seed(seed)).argsort(1)
+        said = made(x, level, condition, anchor)
+        moved = made(permuted(x, places), level, condition, permuted(anchor, places))
+        error = (moved - permuted(said, places)).flatten(1).norm(dim=1) / said.flatten(1).norm(dim=1)
+        assert float(error.max().detach()) < tolerance
+        for half in (
+            (permuted(x, places), anchor),
+            (x, permuted(anchor, places)),
+        ):  # both move, or it is another network
+            other = made(half[0], level, condition, half[1])
+            assert (other - permuted(said, places)).abs().max() > 1e-2 and (other - said).abs().max() > 1e-2
+
+
+def test_tokens_that_are_no_units_have_places_of_their_own() -> None:
+    layout = TokenLayout(torch.ones(4, 5, dtype=torch.bool), 2)
+    made, (x, level, condition, anchor) = unit_denoiser(layout), unit_inputs(layout)
+    said, order = made(x, level, condition, anchor), [0, 1, 3, 2]
+    turned = made(x[:, order], level, condition, anchor[:, order])
+    assert (turned - said[:, order])[:, 2:].abs().max() > 1e-2
+    swapped = made(x[:, [1, 0, 2, 3]], level, condition, anchor[:, [1, 0, 2, 3]])
+    torch.testing.assert_close(swapped, said[:, [1, 0, 2, 3]], rtol=1e-4, atol=1e-5)
+
+
+def test_a_unit_sees_level_condition_and_every_other_token() -> None:
+    made, (x, level, condition, anchor) = unit_denoiser(), unit_inputs()
+    before = made(x, level, condition, anchor)
+
+    def moved(after: Tensor) -> list[bool]:
+        return [bool((after[b] - before[b]).abs().max() > 1e-4) for b in range(4)]
+
+    assert moved(made(x, level + torch.tensor([0.1, 0, 0, 0]), condition, anchor)) == [True, False, False, False]
+    tokens = condition.tokens.clone()
+    tokens[1, 0] += 1
+    told = Condition(tokens, condition.mask, condition.pooled)
+    assert moved(made(x, level, told, anchor)) == [False, True, False, False]
+    for token in (0, 6):
+        for shifted, others in (((x, token), anchor), ((anchor, token), x)):
+            changed = shifted[0].clone()
+            changed[2, shifted[1]] += torch.arange(5.0)
+            pair = (changed, others) if shifted[0] is x else (others, changed)
+            after = made(pair[0], level, condition, pair[1])
+            assert moved(after) == [False, False, True, False]
+            assert ((after - before)[2].abs().amax(1) > 1e-5).all()
+    filled = condition.tokens.masked_fill(~condition.mask[..., None], 50.0)
+    hidden = Condition(filled, condition.mask, condition.pooled)
+    torch.testing.assert_close(made(x, level, hidden, anchor), before, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("units", [6, 7])
+def test_a_fresh_one_says_zero_and_its_gradients_reach_every_parameter(units: int) -> None:
+    """Also where every token is a unit: a target without an output bias."""
+    layout = TokenLayout(UNITS.mask if units == 6 else torch.ones(7, 5, dtype=torch.bool), units)
+    fresh, (x, level, condition, anchor) = unit_denoiser(layout, live=False), unit_inputs(layout)
+    assert not fresh(x, level, condition, anchor).any() and fresh(x, level, condition, anchor).shape == x.shape
+    made = unit_denoiser(layout)
+    made(x, level, condition, anchor).square().sum().backward()
+    for name, parameter in made.named_parameters():
+        assert parameter.grad is not None and (parameter.grad.any() or not parameter.numel()), name
+
+
+def test_what_unit_attention_cannot_use_is_an_error_of_the_user() -> None:
+    with pytest.raises(UserError) as caught:
+        unit_denoiser(width=10, heads=4)
+    assert str(caught.value) == "denoiser 'unit-attention': width 10 is not a multiple of heads 4"
+    with pytest.raises(UserError) as caught:
+        unit_denoiser(LAYOUT)
+    assert str(caught.value) == (
+        "denoiser 'unit-attention': it needs a token for each hidden unit, as `tokenizer: neuron` makes"
+    )
