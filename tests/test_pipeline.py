@@ -23,7 +23,7 @@ from wspace.store import MANIFEST, Store, read_json
 
 from .tiny import Tiny, stages_fixture, tiny_fixture  # noqa: F401
 
-NAMES = ["zoo", "train", "generate", "evaluate", "report"]
+NAMES = ["zoo", "opponents", "train", "generate", "evaluate", "report"]
 Bind = Callable[..., BoundRecipe]
 
 
@@ -110,17 +110,17 @@ def test_nothing_runs_when_nothing_has_changed(go, bind, tmp_path: Path, monkeyp
     monkeypatch.setattr("wspace.workbench.Workbench", None)  # not even built
     said = Said()
     folder, plan = pipeline.run(bind(), tmp_path / "runs", said)
-    assert [step.action for step in plan] == ["cached"] * 5 and said.lines == []
+    assert [step.action for step in plan] == ["cached"] * 6 and said.lines == []
     assert all(step.why.startswith("made 20") for step in plan) and folder == tmp_path / "runs/tiny"
     assert go() == []
 
 
 CHANGES = [
-    ("seed=1", 5),
-    ("dataset.size=9", 5),
-    ("target.rank=8", 5),
-    ("tasks.seen=9", 5),
-    ("tasks.held_out=0.2", 5),  # which tasks the zoo keeps apart
+    ("seed=1", 6),
+    ("dataset.size=9", 6),
+    ("target.rank=8", 6),
+    ("tasks.seen=9", 6),
+    ("tasks.held_out=0.2", 6),  # which tasks the zoo keeps apart
     ("generator.denoiser.depth=3", 4),
     ("tokenizer.size=8", 4),
     ("train.steps=11", 4),
@@ -147,7 +147,7 @@ def test_the_version_of_a_component_is_part_of_the_key(tiny: Tiny, bind) -> None
     tiny.file.write_text(tiny.file.read_text().replace("version: ClassVar[int] = 3", "version: ClassVar[int] = 4"))
     read_class.cache_clear()
     after = keys(bind())
-    assert [name for name in NAMES if before[name] != after[name]] == NAMES[1:]
+    assert [name for name in NAMES if before[name] != after[name]] == NAMES[2:]
 
 
 def test_the_version_of_a_nested_component_is_part_of_the_key(tiny: Tiny, bind) -> None:
@@ -155,7 +155,7 @@ def test_the_version_of_a_nested_component_is_part_of_the_key(tiny: Tiny, bind) 
     tiny.file.write_text(tiny.file.read_text().replace("class Net:\n", "class Net:\n    version = 2\n\n"))
     read_class.cache_clear()
     after = keys(bind())
-    assert [name for name in NAMES if before[name] != after[name]] == NAMES[1:]
+    assert [name for name in NAMES if before[name] != after[name]] == NAMES[2:]
 
 
 def test_the_version_of_a_stage_is_part_of_the_key(stages, bind, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +163,7 @@ def test_the_version_of_a_stage_is_part_of_the_key(stages, bind, monkeypatch: py
     changed = tuple(replace(s, version=s.version + 1) if s.name == "generate" else s for s in pipeline.STAGES)
     monkeypatch.setattr(pipeline, "STAGES", changed)
     after = keys(bind())
-    assert [name for name in NAMES if before[name] != after[name]] == NAMES[2:]
+    assert [name for name in NAMES if before[name] != after[name]] == NAMES[3:]
 
 
 def test_what_files_hold_is_part_of_the_key(bind, tmp_path: Path) -> None:
@@ -209,20 +209,20 @@ def test_before_the_first_run_nothing_is_done_yet(why) -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ((), ["cached"] * 5),
+        ((), ["cached"] * 6),
         (
             ("generator.denoiser.depth=8",),
-            ["cached", "generator.denoiser.depth 2 -> 8", *AFTER_TRAIN],
+            ["cached", "cached", "generator.denoiser.depth 2 -> 8", *AFTER_TRAIN],
         ),
         (("generate.steps=5", "generate.guidance=2"), [
-            "cached", "cached", "generate.guidance 1.0 -> 2.0, generate.steps 20 -> 5",
+            "cached", "cached", "cached", "generate.guidance 1.0 -> 2.0, generate.steps 20 -> 5",
             "follows generate", "follows generate, evaluate",
         ]),
         (("symmetry=flip",), [
-            "cached", "symmetry.axes (absent) -> ['hidden'], symmetry.use (absent) -> flip",
+            "cached", "cached", "symmetry.axes (absent) -> ['hidden'], symmetry.use (absent) -> flip",
             *AFTER_TRAIN,
         ]),
-        (("metrics=[{use: count, most: 4}]",), [*["cached"] * 3, "metrics.0.most 3 -> 4", "follows evaluate"]),
+        (("metrics=[{use: count, most: 4}]",), [*["cached"] * 4, "metrics.0.most 3 -> 4", "follows evaluate"]),
     ],
 )  # fmt: skip
 def test_a_stage_says_why_it_runs(go, why, changes: tuple[str, ...], expected: list[str]) -> None:
@@ -240,7 +240,7 @@ def test_a_changed_version_is_told_as_such(go, why, tiny: Tiny) -> None:
 
 def test_two_settings_of_one_recipe_live_side_by_side(go, bind, tmp_path: Path) -> None:
     go()
-    assert go("generate.steps=5") == NAMES[2:]
+    assert go("generate.steps=5") == NAMES[3:]
     root = tmp_path / "runs/tiny"
     assert (
         read_json(root / RUN)["stages"]["generate"]
@@ -257,16 +257,16 @@ def test_two_settings_of_one_recipe_live_side_by_side(go, bind, tmp_path: Path) 
 def test_force_takes_the_later_stages_along(go, why) -> None:
     go()
     assert list(why(force=("generate",)).values()) == [
-        "cached", "cached", "forced", "generate is redone", "generate, evaluate is redone",
+        "cached", "cached", "cached", "forced", "generate is redone", "generate, evaluate is redone",
     ]  # fmt: skip
-    assert go(force=["generate"]) == NAMES[2:]
+    assert go(force=["generate"]) == NAMES[3:]
     assert go() == []
 
 
 def test_a_forced_stage_starts_from_nothing(go, stages) -> None:
     go()
     go(force=["zoo"])
-    assert [found for _, found, _ in stages.calls] == [[]] * 5
+    assert [found for _, found, _ in stages.calls] == [[]] * 6
 
 
 def test_interrupted_after_a_force_nothing_old_passes_for_new(go, stages) -> None:
@@ -292,27 +292,27 @@ def test_only_runs_one_stage(go, tmp_path: Path) -> None:
     assert not (tmp_path / "runs/tiny" / RUN).exists(), "not a finished run"
     assert go(only="zoo") == []
     assert go(only="train") == ["train"]
-    assert go() == NAMES[2:]
+    assert go() == ["opponents", *NAMES[3:]]
 
 
 def test_only_one_stage_forced_leaves_nothing_old_after_it(go) -> None:
     go()
     assert go(only="train", force=["train"]) == ["train"]
-    assert go() == NAMES[2:]
+    assert go() == NAMES[3:]
 
 
 def test_only_a_stage_whose_inputs_are_missing_is_refused(go) -> None:
     go(only="zoo")
     with pytest.raises(UserError) as caught:
         go(only="evaluate")
-    assert str(caught.value) == "--only evaluate: it needs train, generate, not done yet for this recipe"
+    assert str(caught.value) == "--only evaluate: it needs opponents, train, generate, not done yet for this recipe"
 
 
 @pytest.mark.parametrize("options", [{"only": "zooo"}, {"force": ["zooo"]}])
 def test_an_unknown_stage_is_told_the_known_ones(go, options: dict) -> None:
     with pytest.raises(UserError) as caught:
         go(**options)
-    assert str(caught.value) == "no stage 'zooo': the stages are zoo, train, generate, evaluate, report"
+    assert str(caught.value) == "no stage 'zooo': the stages are zoo, opponents, train, generate, evaluate, report"
 
 
 # ---------------------------------------------------------------- failures
@@ -343,7 +343,7 @@ def test_a_failure_leaves_what_was_done_and_the_next_run_goes_on(
     assert sorted(os.listdir(root / partial)) == ["elapsed.json", "half.txt"]
     (root / partial / "elapsed.json").write_text("100.0")
     stages.fails.clear()
-    assert go() == NAMES[2:]
+    assert go() == NAMES[3:]
     assert stages.calls[0] == ("generate", ["elapsed.json", "half.txt"], ["zoo", "train"])
     manifest = Store(root).manifest("generate", keys(bind())["generate"])
     assert 100 <= manifest["seconds"] < 200, "the time of both attempts"
@@ -358,7 +358,7 @@ def test_a_full_disk_is_one_sentence_and_the_next_run_goes_on(go, stages) -> Non
     ):
         go()
     stages.fails.clear()
-    assert go() == NAMES[1:]
+    assert go() == NAMES[2:]
 
 
 def test_a_disk_full_at_the_very_end_leaves_the_old_record(go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -386,7 +386,7 @@ def test_a_manifest_taken_away_means_redoing_that_stage(go, bind, tmp_path: Path
 def test_a_stage_taken_away_is_not_done_yet(go, why, bind, tmp_path: Path) -> None:
     go()
     shutil.rmtree(Store(tmp_path / "runs/tiny").folder("report", keys(bind())["report"]))
-    assert list(why().values()) == ["cached"] * 4 + ["not done yet"]
+    assert list(why().values()) == ["cached"] * 5 + ["not done yet"]
 
 
 def test_a_file_in_place_of_the_runs_folder_is_the_users_error(go, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from wspace.bind import bind
 from wspace.plugins import load_plugins
 from wspace.recipe import read_recipe
 from wspace.registry import KINDS
+from wspace.study import bind_study, is_study
 
 PACKAGE = Path(wspace.__file__).parent
 ROOT = PACKAGE.parent
@@ -25,7 +26,7 @@ FOLDERS = {kind: "symmetries" if kind == "symmetry" else f"{kind}s" for kind in 
 HEAVY = {"torch", "torchvision", "timm", "open_clip", "diffusers", "matplotlib", "safetensors"}
 LIGHT = (
     "errors", "hookspecs", "registry", "builtin", "plugins", "signature", "settings", "recipe", "bind", "store",
-    "pipeline", "cli", "fingerprint", "progress", "table",
+    "pipeline", "cli", "fingerprint", "progress", "table", "study", "processes",
 )  # fmt: skip
 OUTER = ("recipe", "store", "pipeline", "bind", "cli", "run", "stages")
 
@@ -148,6 +149,7 @@ def test_there_are_recipes() -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda file: str(file.relative_to(ROOT / "recipes")))
 def test_a_recipe_has_no_problem_and_says_how_to_run_it(recipe: Path) -> None:
-    bound = bind(read_recipe(recipe), load_plugins().registry)
+    source, registry = read_recipe(recipe), load_plugins().registry
+    bound = bind_study(source, registry) if is_study(source) else bind(source, registry)
     assert bound.name == recipe.stem
     assert recipe.read_text(encoding="utf-8").startswith(f"# wspace run {recipe.relative_to(ROOT)}")

@@ -63,14 +63,30 @@ def main() -> None:
 
 
 def _bind(recipe: str, settings: list[str] | None, plugins: list[Path] | None) -> Any:
+    """A recipe."""
+    from wspace.errors import UserError
+    from wspace.study import Study
+
+    bound = _bind_any(recipe, settings, plugins)
+    if isinstance(bound, Study):
+        raise UserError(f"{bound.file}: a study, of which `run`, `check` and `report` know what to do; name its recipe")
+    return bound
+
+
+def _bind_any(recipe: str, settings: list[str] | None, plugins: list[Path] | None) -> Any:
+    """A recipe or a study."""
     from wspace.bind import bind
     from wspace.plugins import load_plugins
     from wspace.recipe import find_recipe, read_recipe
+    from wspace.study import bind_study, is_study
 
     loaded = load_plugins(plugins or ())
-    source = read_recipe(find_recipe(recipe), settings or ())
+    file = find_recipe(recipe)
+    source = read_recipe(file)
     try:
-        return bind(source, loaded.registry)
+        if is_study(source):
+            return bind_study(source, loaded.registry, settings or ())
+        return bind(read_recipe(file, settings or ()), loaded.registry)
     finally:
         for fact in loaded.broken:
             print(f"warning: plugin {fact.name!r} cannot be used: {fact.error}", file=sys.stderr)
@@ -89,10 +105,13 @@ def run(
     plugin: PluginFiles = None,
 ) -> None:
     """Do what a recipe says: zoo, opponents, train, generate, evaluate, report."""
-    from wspace import pipeline, processes, progress
+    from wspace import pipeline, processes, progress, study
     from wspace.store import Store
 
-    bound = _bind(recipe, settings, plugin)
+    bound = _bind_any(recipe, settings, plugin)
+    if isinstance(bound, study.Study):
+        _run_study(bound, runs, dry, only, force)
+        return
     if processes.launched().rank:  # started by torchrun or accelerate, to help the first process
         if not dry:
             from wspace.stages.train import follow
@@ -102,7 +121,7 @@ def run(
     if dry:
         plan = pipeline.steps(bound, Store(runs / bound.name), force or ())
         for step in plan if only is None else [pipeline.only_step(plan, only)]:
-            print(f"{step.stage.name:9} {'cached' if step.action == 'cached' else 'will run':9} {step.why}")
+            _print_step(step)
         return
     with processes.leading(bound):
         folder, plan = pipeline.run(bound, runs, progress.for_terminal(), force=force or (), only=only)
@@ -113,6 +132,28 @@ def run(
     print(folder)
 
 
+def _run_study(bound: Any, runs: Path, dry: bool, only: str | None, force: list[str] | None) -> None:
+    from wspace import progress, study
+    from wspace.errors import UserError
+
+    if only is not None:
+        raise UserError("--only: a study runs all stages of its members")
+    if dry:
+        for name, plan in study.plan(bound, runs, force or ()).items():
+            print(name)
+            for step in plan:
+                _print_step(step)
+        return
+    folder = study.run(bound, runs, progress.for_terminal(), force or ())
+    _print_report(folder)
+    print(folder)
+
+
+def _print_step(step: Any) -> None:
+    state = {"cached": "cached", "link": "will link", "run": "will run"}[step.action]
+    print(f"{step.stage.name:9} {state:9} {step.why}")
+
+
 @app.command()
 def check(
     recipe: Recipe,
@@ -121,9 +162,13 @@ def check(
     plugin: PluginFiles = None,
 ) -> None:
     """Every problem of a recipe at once, with file, line and the nearest known name."""
+    from wspace.errors import UserError
     from wspace.recipe import dump
+    from wspace.study import Study
 
-    bound = _bind(recipe, settings, plugin)
+    bound = _bind_any(recipe, settings, plugin)
+    if fill and isinstance(bound, Study):
+        raise UserError(f"{bound.file}: a study has no one recipe to fill; --fill the recipe that it names")
     print(dump(bound.filled) if fill else f"{bound.file}: no problems", end="" if fill else "\n")
 
 
@@ -229,14 +274,19 @@ def cp(name: str, dest: Path) -> None:
 
 
 @app.command()
-def report(run: RunFolder, as_json: Json = False) -> None:
-    """The table of a finished run."""
+def report(
+    run: RunFolder,
+    as_json: Json = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As a table of GitHub's Markdown.")] = False,
+) -> None:
+    """The table of a finished run, or of a study."""
+    from wspace import study
     from wspace.run import report_of
 
     if as_json:
-        print(json.dumps(report_of(run)))
+        print(json.dumps(study.report_of(run) or report_of(run)))
     else:
-        _print_report(run)
+        _print_report(run, markdown)
 
 
 @app.command()
@@ -442,8 +492,12 @@ def take_network(
     print(out)
 
 
-def _print_report(run: Path) -> None:
+def _print_report(run: Path, markdown: bool = False) -> None:
+    from wspace import study, table
     from wspace.run import report_of
-    from wspace.table import print_table
 
-    print_table(report_of(run))
+    of_study = study.report_of(run)
+    if of_study is not None:
+        table.print_study(of_study, markdown)
+    else:
+        table.print_table(report_of(run), markdown)

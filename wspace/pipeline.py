@@ -65,10 +65,11 @@ class Step:
 
     stage: Stage
     key: str
-    action: Literal["cached", "run"]
+    action: Literal["cached", "link", "run"]
     why: str
     stale: tuple[str, ...] = ()  # sources that have changed since; the key does not know
     forced: bool = False  # what is there of it goes first
+    found: Path | None = None  # the same artifact in another run, to link
 
 
 def slots_of(recipe: BoundRecipe, stage: Stage) -> dict[str, Any]:
@@ -157,13 +158,20 @@ def steps(recipe: BoundRecipe, store: Store, force: Sequence[str] = ()) -> list[
             why = "forced" if stage.name in force else f"{', '.join(n for n in stage.takes if n in forced)} is redone"
             forced.add(stage.name)
             plan.append(Step(stage, key, "run", why, forced=True))
-        elif manifest is None:
-            plan.append(Step(stage, key, "run", _why(recipe, stage, last, found)))
+        elif manifest is not None:
+            plan.append(Step(stage, key, "cached", f"made {manifest['made']}", _stale(recipe, stage, manifest)))
+        elif other := store.elsewhere(stage.name, key):
+            stale = _stale(recipe, stage, read_json(other / MANIFEST))
+            plan.append(Step(stage, key, "link", f"made in {other.parent}", stale, found=other))
         else:
-            now = _sources(recipe, stage)
-            stale = tuple(name for name, digest in manifest["sources"].items() if now.get(name) != digest)
-            plan.append(Step(stage, key, "cached", f"made {manifest['made']}", stale))
+            plan.append(Step(stage, key, "run", _why(recipe, stage, last, found)))
     return plan
+
+
+def _stale(recipe: BoundRecipe, stage: Stage, manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """Sources behind an artifact that have changed since it was made."""
+    now = _sources(recipe, stage)
+    return tuple(name for name, digest in manifest["sources"].items() if now.get(name) != digest)
 
 
 def _last_run(store: Store) -> dict[str, Any]:
@@ -219,9 +227,14 @@ def run(
         with disk_errors(store.root):
             for step in forced:  # all at once: after an interruption, no old one must pass for new
                 store.discard(step.stage.name, step.key)
-        for step in plan:
-            if step.action == "run":
-                _run(step, recipe, bench, store, folders, progress)
+    else:
+        bench = None
+    for step in plan:
+        if step.found is not None:
+            progress.say(f"{step.stage.name}: {step.why}")
+            store.link(step.stage.name, step.key, step.found)
+        elif step.action == "run":
+            _run(step, recipe, bench, store, folders, progress)
     if all(store.manifest(name, key) for name, key in found.items()):
         _finish(recipe, store, folders)
     return store.root, plan
@@ -232,7 +245,7 @@ def only_step(plan: Sequence[Step], name: str) -> Step:
     by_name = {step.stage.name: step for step in plan}
     if name not in by_name:
         raise UserError(f"no stage {name!r}: the stages are {', '.join(by_name)}")
-    missing = [take for take in by_name[name].stage.takes if by_name[take].action == "run"]
+    missing = [take for take in by_name[name].stage.takes if by_name[take].action != "cached"]
     if missing:
         raise UserError(f"--only {name}: it needs {', '.join(missing)}, not done yet for this recipe")
     return by_name[name]

@@ -66,9 +66,18 @@ def read_recipe(file: Path, settings: Sequence[str] = ()) -> Source:
     except (OSError, UnicodeDecodeError) as error:
         raise FileError(f"{file}: cannot be read: {error}") from error
     source = parse_recipe(text, str(file))
-    for keys, value in sorted((_setting(setting) for setting in settings), key=_outer_first):
-        _set(source, keys, value)
+    _set_all(source, [_setting(setting) for setting in settings])
     return source
+
+
+def apply(source: Source, settings: Mapping[str, Any]) -> None:
+    """`--set`s that are values already: dotted path -> value."""
+    _set_all(source, [(path.split("."), value) for path, value in settings.items()])
+
+
+def _set_all(source: Source, settings: Sequence[tuple[list[str], Any]]) -> None:
+    for keys, value in sorted(settings, key=_outer_first):
+        _set(source, keys, value)
 
 
 def parse_recipe(text: str, file: str) -> Source:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MANIFEST = "artifact.json"
+STUDY = "study.json"
 ELAPSED = "elapsed.json"
 ZOO_HEADER = "zoo.json"
 """In a zoo's folder: what its networks share, and hashes of everything else (`wspace.zoo_format`)."""
@@ -37,6 +38,23 @@ class Store:
         file = self.folder(stage, key) / MANIFEST
         return read_json(file) if file.is_file() else None
 
+    def elsewhere(self, stage: str, key: str) -> Path | None:
+        """The same artifact, finished, in a run beside this one, or in a study's; None if there is none."""
+        name, runs = self.folder(stage, key).name, self.root.parent
+        places = [runs.glob(f"*/{name}"), runs.glob(f"*/*/{name}")]
+        if (runs / STUDY).is_file():  # a study's member: other runs lie one folder up
+            places.append(runs.parent.glob(f"*/{name}"))
+        return next((f for place in places for f in sorted(place) if (f / MANIFEST).is_file()), None)
+
+    def link(self, stage: str, key: str, found: Path) -> None:
+        """Make an artifact of another run this one's too: its files are never changed, so they are shared where they can be."""
+        partial = self._partial(stage, key)
+        with disk_errors(partial):
+            if partial.exists():
+                shutil.rmtree(partial)
+            shutil.copytree(found, partial, copy_function=_link_or_copy)
+            self._finish(stage, key)
+
     def discard(self, stage: str, key: str) -> None:
         for folder in (self.folder(stage, key), self._partial(stage, key)):
             if folder.exists():
@@ -45,16 +63,27 @@ class Store:
     @contextmanager
     def making(self, stage: str, key: str) -> Iterator[Path]:
         """A folder to fill, that of an interrupted attempt if there was one. It must hold a manifest in the end."""
-        partial, finished = self._partial(stage, key), self.folder(stage, key)
+        partial = self._partial(stage, key)
         with disk_errors(partial):
             partial.mkdir(parents=True, exist_ok=True)
             yield partial
-            if finished.exists() and not (finished / MANIFEST).is_file():  # damaged
-                shutil.rmtree(finished)
-            os.replace(partial, finished)
+            self._finish(stage, key)
+
+    def _finish(self, stage: str, key: str) -> None:
+        finished = self.folder(stage, key)
+        if finished.exists() and not (finished / MANIFEST).is_file():  # damaged
+            shutil.rmtree(finished)
+        os.replace(self._partial(stage, key), finished)
 
     def _partial(self, stage: str, key: str) -> Path:
         return self.folder(stage, key).with_suffix(".partial")
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one that has no links
+        shutil.copy2(source, target)
 
 
 @contextmanager

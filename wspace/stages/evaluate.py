@@ -14,6 +14,7 @@ from wspace import baselines
 from wspace.bind import BoundRecipe
 from wspace.fitting import accuracies, predict
 from wspace.interfaces import Metric, Outcome, Prompts, Symmetry
+from wspace.intervals import over_tasks
 from wspace.novelty import Neighbourhood, error_overlap
 from wspace.progress import Bar
 from wspace.seeding import stream
@@ -118,14 +119,8 @@ def _methods(job: Job, zoo: Zoo) -> tuple[dict[str, dict[str, Tensor]], dict[str
 
 
 def interval(values: Tensor, recipe: BoundRecipe) -> tuple[float, float]:
-    """Bootstrap over tasks, percentile (Efron and Tibshirani, 1993, chapter 13): (B,) -> low, high."""
     settings = recipe.evaluate
-    rng = stream(recipe.seed, "bootstrap")
-    drawn = torch.randint(len(values), (settings.bootstrap, len(values)), generator=rng)
-    means = values.double()[drawn].mean(1)
-    tail = (1 - settings.confidence) / 2
-    low, high = means.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
-    return low, high
+    return over_tasks(values, settings.bootstrap, settings.confidence, stream(recipe.seed, "bootstrap"))
 
 
 def _differences(per_task: dict[str, Tensor], job: Job) -> list[dict[str, Any]]:
