@@ -10,7 +10,7 @@ from wspace.bind import Bound
 from wspace.errors import RecipeError
 from wspace.recipe import dump
 
-from .tiny import Tiny, tiny_fixture  # noqa: F401
+from .tiny import RECIPE, Tiny, tiny_fixture  # noqa: F401
 
 SECTION_KEYS = "align, augment, batch, check_every, clip, ema, lr, steps, warmup, weight_decay"
 RECIPE_KEYS = (
@@ -292,3 +292,10 @@ def test_building_imports_the_class_and_passes_on_what_it_asks_for(tiny: Tiny) -
 
 def test_a_run_is_named_after_its_recipe_file(tiny: Tiny) -> None:
     assert tiny.bind(name="some/where/t2w.yaml").name == "t2w"
+
+
+def test_arguments_without_a_use_are_those_of_the_default(tiny: Tiny) -> None:
+    before, after = RECIPE.split("generator:")[0], RECIPE[RECIPE.index("metrics:") :]
+    bound = tiny.bind(before + "generator: {use: defaulted, denoiser: {width: 9}}\n" + after)
+    denoiser = bound.generator.arguments["denoiser"]
+    assert denoiser.name == "net" and denoiser.arguments["width"] == 9

@@ -27,8 +27,8 @@ METHODS = {
 
 
 @pytest.fixture(scope="module")
-def report(nano, wspace):
-    done = wspace("report", nano, "--json")
+def report(nano, inside):
+    done = inside("report", nano, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -111,16 +111,16 @@ def test_a_second_run_does_nothing_and_says_so(nano, wspace):
     assert before == {f: f.stat().st_mtime_ns for f in nano.rglob("*") if f.is_file() and "-" in f.parent.name}
 
 
-def test_dry_says_which_key_changed_and_what_follows(nano, wspace):
-    done = wspace("run", NANO, "--runs", nano.parent, "--set", "generate.steps=7", "--dry")
+def test_dry_says_which_key_changed_and_what_follows(nano, inside):
+    done = inside("run", NANO, "--runs", nano.parent, "--set", "generate.steps=7", "--dry")
     lines = done.stdout.splitlines()
     assert [line.split()[:2] for line in lines[:3]] == [["zoo", "cached"], ["opponents", "cached"], ["train", "cached"]]
     assert "generate.steps 5 -> 7" in lines[3]
     assert "follows" in lines[4]
 
 
-def test_a_sampler_there_is_not_ends_with_2_and_trains_nothing(nano, wspace):
-    done = wspace("run", NANO, "--runs", nano.parent, "--set", "generate.sampler=dpm")
+def test_a_sampler_there_is_not_ends_with_2_and_trains_nothing(nano, inside):
+    done = inside("run", NANO, "--runs", nano.parent, "--set", "generate.sampler=dpm")
     assert (done.returncode, done.stdout) == (2, "")
     told = [line for line in done.stderr.splitlines() if not line.startswith("backbone")]
     assert told == [
@@ -149,7 +149,7 @@ def _until(condition, process: subprocess.Popen, seconds: float = 120) -> None:
         time.sleep(0.01)
 
 
-def test_a_killed_and_an_interrupted_run_go_on_to_the_same_bytes(nano, tmp_path):
+def test_a_killed_and_an_interrupted_run_go_on_to_the_same_bytes(nano, inside, tmp_path):
     command = [sys.executable, "-c", "from wspace.cli import main; main()", "run", str(NANO), "--runs", str(tmp_path)]
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
 
@@ -166,7 +166,7 @@ def test_a_killed_and_an_interrupted_run_go_on_to_the_same_bytes(nano, tmp_path)
     assert second.returncode == 130
     assert told.rstrip().splitlines()[-1] == "interrupted: the same command goes on from here"
 
-    assert subprocess.run(command, **silent).returncode == 0
+    assert inside("run", NANO, "--runs", tmp_path).returncode == 0
     for file in sorted(nano.rglob("*.safetensors")):
         again = tmp_path / "nano" / file.relative_to(nano)
         assert again.read_bytes() == file.read_bytes(), file.name
@@ -175,8 +175,8 @@ def test_a_killed_and_an_interrupted_run_go_on_to_the_same_bytes(nano, tmp_path)
 # ---------------------------------------------------------------- using a run
 
 
-def test_generate_score_predict(nano, wspace, head, known, tmp_path):
-    scored = wspace("score", nano, head, "--json")
+def test_generate_score_predict(nano, inside, head, known, tmp_path):
+    scored = inside("score", nano, head, "--json")
     result = json.loads(scored.stdout)
     assert result["classes"] == known[:3] and 0.2 < result["accuracy"] <= 1
 
@@ -184,7 +184,7 @@ def test_generate_score_predict(nano, wspace, head, known, tmp_path):
     chosen = [int(np.flatnonzero(images.labels == number)[0]) for number in range(3)]
     for number, row in enumerate(images.read(chosen)):
         Image.fromarray(row).save(tmp_path / f"{number}.png")
-    predicted = wspace("predict", nano, head, *sorted(tmp_path.glob("*.png")), "--json")
+    predicted = inside("predict", nano, head, *sorted(tmp_path.glob("*.png")), "--json")
     rows = json.loads(predicted.stdout)["predictions"]
     assert sum(row["class"] == known[number] for number, row in enumerate(rows)) >= 2
     assert all(sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-4) for row in rows)
@@ -197,17 +197,17 @@ def test_python_and_command_line_make_the_same_weights(nano, head, known):
     assert all(torch.equal(written[name], tensor) for name, tensor in network.tensors.items())
 
 
-def test_class_names_need_not_be_in_the_data_set(nano, wspace, tmp_path):
-    done = wspace("generate", nano, "--classes", "otter, lamp, Übergröße", "--out", tmp_path / "odd.safetensors")
+def test_class_names_need_not_be_in_the_data_set(nano, inside, tmp_path):
+    done = inside("generate", nano, "--classes", "otter, lamp, Übergröße", "--out", tmp_path / "odd.safetensors")
     assert done.returncode == 0, done.stderr
-    refused = wspace("score", nano, tmp_path / "odd.safetensors")
+    refused = inside("score", nano, tmp_path / "odd.safetensors")
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: the data set has no images of 'otter', 'lamp', 'Übergröße' to score on.")
 
 
-def test_several_draws_differ_and_repeat_with_their_seed(nano, wspace, known, tmp_path):
+def test_several_draws_differ_and_repeat_with_their_seed(nano, inside, known, tmp_path):
     for name in ("a", "b"):
-        wspace(
+        inside(
             "generate",
             nano,
             "--classes",
@@ -245,69 +245,69 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
         ("otter, , lamp", "one of the class names is empty"),
     ],
 )
-def test_class_lists_that_make_no_task(nano, wspace, tmp_path, classes, message):
-    assert refused(wspace("generate", nano, "--classes", classes, "--out", tmp_path / "x.safetensors")) == message
+def test_class_lists_that_make_no_task(nano, inside, tmp_path, classes, message):
+    assert refused(inside("generate", nano, "--classes", classes, "--out", tmp_path / "x.safetensors")) == message
     assert not (tmp_path / "x.safetensors").exists()
 
 
-def test_a_truncated_head(nano, wspace, head, tmp_path):
+def test_a_truncated_head(nano, inside, head, tmp_path):
     file = tmp_path / "cut.safetensors"
     file.write_bytes(head.read_bytes()[:-100])
-    assert refused(wspace("score", nano, file)) == f"{file}: truncated, or not a safetensors file"
+    assert refused(inside("score", nano, file)) == f"{file}: truncated, or not a safetensors file"
 
 
-def test_a_head_with_nan(nano, wspace, head, tmp_path):
+def test_a_head_with_nan(nano, inside, head, tmp_path):
     tensors = load_file(head)
     tensors["w2"][0, 0] = float("nan")
     file = tmp_path / "nan.safetensors"
     save_file(tensors, file, {"wspace": json.dumps({"classes": ["a", "b"]})})
-    assert refused(wspace("score", nano, file)) == f"{file}: w2 holds values that are not finite numbers"
+    assert refused(inside("score", nano, file)) == f"{file}: w2 holds values that are not finite numbers"
 
 
-def test_a_head_of_another_shape(nano, wspace, head, tmp_path):
+def test_a_head_of_another_shape(nano, inside, head, tmp_path):
     tensors = load_file(head)
     tensors["w1"] = tensors["w1"][:, :2].contiguous()
     file = tmp_path / "thin.safetensors"
     save_file(tensors, file, {"wspace": json.dumps({"classes": ["a", "b"]})})
-    assert refused(wspace("score", nano, file)) == f"{file}: w1 has shape (1280, 2); this target needs (1280, 4)"
+    assert refused(inside("score", nano, file)) == f"{file}: w1 has shape (1280, 2); this target needs (1280, 4)"
 
 
-def test_a_folder_that_is_no_run(wspace, tmp_path):
+def test_a_folder_that_is_no_run(inside, tmp_path):
     message = f"{tmp_path}: not the folder of a finished run; `wspace run RECIPE` makes one and prints it last"
-    assert refused(wspace("report", tmp_path)) == message
-    assert refused(wspace("generate", tmp_path, "--classes", "a,b")) == message
+    assert refused(inside("report", tmp_path)) == message
+    assert refused(inside("generate", tmp_path, "--classes", "a,b")) == message
 
 
-def test_a_picture_that_cannot_be_read(nano, wspace, head, tmp_path):
+def test_a_picture_that_cannot_be_read(nano, inside, head, tmp_path):
     file = tmp_path / "no.png"
     file.write_text("not a picture")
-    assert refused(wspace("predict", nano, head, file)) == f"{file}: cannot be read as a picture"
+    assert refused(inside("predict", nano, head, file)) == f"{file}: cannot be read as a picture"
 
 
-def test_a_data_set_with_one_class(wspace, tmp_path):
+def test_a_data_set_with_one_class(inside, tmp_path):
     (tmp_path / "pictures/cat").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(tmp_path / "pictures/cat/1.png")
-    done = wspace(
+    done = inside(
         "run", NANO, "--runs", tmp_path / "runs", "--set", f"dataset={{use: folder, path: {tmp_path / 'pictures'}}}"
     )
     assert done.returncode == 2
     assert "pictures: " in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
 
 
-def test_weights_that_must_be_downloaded_and_cannot(wspace, tmp_path):
-    done = wspace("run", NANO, "--runs", tmp_path, "--set", "backbone={use: timm, model: resnet18}")
+def test_weights_that_must_be_downloaded_and_cannot(inside, tmp_path):
+    done = inside("run", NANO, "--runs", tmp_path, "--set", "backbone={use: timm, model: resnet18}")
     assert done.returncode == 2
     assert "resnet18" in done.stderr.splitlines()[-1] and "pretrained: false" in done.stderr.splitlines()[-1]
 
 
-def test_a_folder_of_pictures_works_as_icons_do(nano, wspace, tmp_path):
+def test_a_folder_of_pictures_works_as_icons_do(nano, inside, tmp_path):
     images = package.load(nano).bench.images
     for number in range(len(images)):
         folder = tmp_path / "pictures" / images.classes[images.labels[number]].replace(" ", "_")
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(images.read([number])[0]).save(folder / f"{number}.png")
     (tmp_path / "pictures" / images.classes[0].replace(" ", "_") / "broken.png").write_text("no picture")
-    done = wspace(
+    done = inside(
         "run",
         NANO,
         "--runs",
@@ -318,14 +318,14 @@ def test_a_folder_of_pictures_works_as_icons_do(nano, wspace, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "cannot be read and is skipped" in done.stderr
     folder = tmp_path / "runs/nano"
-    report = json.loads(wspace("report", folder, "--json").stdout)
+    report = json.loads(inside("report", folder, "--json").stdout)
     assert accuracy(report, "generated") > accuracy(report, "mismatched")
     shutil.rmtree(tmp_path / "pictures" / images.classes[0].replace(" ", "_"))
     dataset = f"dataset={{use: folder, path: {tmp_path / 'pictures'}, size: 64}}"
-    changed = wspace("run", NANO, "--dry", "--runs", tmp_path / "runs", "--set", dataset)
+    changed = inside("run", NANO, "--dry", "--runs", tmp_path / "runs", "--set", dataset)
     assert "will run" in changed.stdout.splitlines()[0] and "files it reads" in changed.stdout.splitlines()[0]
 
 
-def test_every_table_of_a_run_can_be_read_without_colour(nano, wspace):
-    text = wspace("report", nano).stdout
+def test_every_table_of_a_run_can_be_read_without_colour(nano, inside):
+    text = inside("report", nano).stdout
     assert "generated" in text and "oracle" in text and "\x1b" not in text

@@ -21,6 +21,8 @@ from wspace.discriminators.mlp import MLP as Discriminator
 from wspace.errors import UserError
 from wspace.generators.diffusion import Diffusion
 from wspace.interfaces import Generator, Prompts
+from wspace.progress import Progress
+from wspace.run import Run
 from wspace.stages import opponents
 from wspace.store import read_json
 from wspace.system import System
@@ -300,6 +302,25 @@ def test_in_every_phase_the_generator_is_told_what_is_said_and_not_what_networks
     go(told=told)
     known = {tuple(row.tolist()) for row in told}
     assert all(len(rows) > 5 and rows <= known for rows in heard.values())
+
+
+def test_a_run_is_told_classes_in_the_words_of_its_recipe(go: Go, tmp_path: Path) -> None:
+    folder, file = go().parent, tmp_path / "described.yaml"
+    file.write_text("class 3: [It looks like class 7, 'A picture of class 7']\n", encoding="utf-8")
+
+    def weights(classes: tuple[str, str], *settings: str) -> dict[str, Tensor]:
+        recipe = recipe_of(tmp_path, *settings)
+        finished = Run(folder, recipe, {"zoo": folder / "zoo", "train": folder / "train"}, Progress())
+        finished.bench = bench_of(recipe)
+        return finished.generate(classes).tensors
+
+    described = weights(("class 3", "class 5"), f"texts={{use: descriptions, file: {file}, missing: template}}")
+    templated = weights(("class 7", "class 5"))
+    for name, tensor in described.items():
+        torch.testing.assert_close(tensor, templated[name])
+    assert not torch.allclose(weights(("class 3", "class 5"))["w1"], described["w1"], atol=1e-3)
+    with pytest.raises(UserError, match="does not describe 'class 5': did you mean class 3"):
+        weights(("class 3", "class 5"), f"texts={{use: descriptions, file: {file}}}")
 
 
 def test_a_sampler_there_is_not_is_an_error_of_the_user(go: Go, tmp_path: Path) -> None:

@@ -39,11 +39,10 @@ class Store:
         return read_json(file) if file.is_file() else None
 
     def elsewhere(self, stage: str, key: str) -> Path | None:
-        """The same artifact, finished, in a run beside this one, or in a study's; None if there is none."""
+        """The same artifact, finished, in a run beside this one, or in a study's member; None if there is none."""
         name, runs = self.folder(stage, key).name, self.root.parent
         places = [runs.glob(f"*/{name}"), runs.glob(f"*/*/{name}")]
-        if (runs / STUDY).is_file():  # a study's member: other runs lie one folder up
-            places.append(runs.parent.glob(f"*/{name}"))
+        places.append(runs.parent.glob(f"*/{name}"))  # beside the study that this run is a member of
         return next((f for place in places for f in sorted(place) if (f / MANIFEST).is_file()), None)
 
     def link(self, stage: str, key: str, found: Path) -> None:
