@@ -294,7 +294,7 @@ def test_list_and_show_tell_a_broken_component_apart(call: Call, tiny) -> None:
 def test_show_tells_parameters_defaults_and_what_the_run_gives(call: Call, tiny) -> None:
     lines = call("show", "denoiser", "net", "--plugin", tiny.plugin).out.splitlines()
     assert lines[0] == "denoiser net   (Net, plugin tiny_plugin, version 1)"
-    assert "  width: int" in lines and "  cap: Annotated[float, Gt(0)] | None = None" in lines
+    assert "  width: int (required)" in lines and "  cap: float, above 0; or null = null" in lines
     assert "  layout: given by the run: shape and mask of the token sequence (TokenLayout)" in lines
 
 

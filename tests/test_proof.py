@@ -59,7 +59,7 @@ def test_what_leaves_an_adapter_as_it_is_depends_on_its_activation(kind: str, ac
         (Permutation(spec=SPEC), MLP(functional.gelu)),
         (SignPermutation(spec=SPEC), MLP(torch.tanh)),
         (SignPermutation(("second",), spec=without("mix")), MLP(torch.sin, without("mix"))),
-        (GL("second", spec=without("mix")), MLP(lambda x: x, without("mix"))),
+        (GL(("second",), spec=without("mix")), MLP(lambda x: x, without("mix"))),
         (Trivial(), MLP(functional.gelu)),
     ],
 )

@@ -41,7 +41,7 @@ MOVED: dict[str, tuple[Symmetry, Target]] = {
     "one axis": (Permutation(("second",), spec=SPEC), MLP(functional.relu)),
     "sign-permutation": (SignPermutation(spec=SPEC), MLP(torch.tanh)),
     "gl": (GL(spec=PLAIN), LINEAR),
-    "gl of the other axis": (GL("second", spec=PLAIN), LINEAR),
+    "gl of the other axis": (GL(("second",), spec=PLAIN), LINEAR),
     "gl of an adapter": (
         GL(spec=(adapter := ClipAdapter(4, "none", feature_dim=DIMS[0], text_dim=DIMS[1])).spec),
         adapter,
@@ -282,7 +282,7 @@ def test_a_reference_for_each_network_or_one_for_all_in_any_number_of_them(kind:
 @property_test
 @given(seed=SEEDS)
 def test_gl_multiplies_what_comes_in_and_divides_what_goes_out(seed: int) -> None:
-    symmetry, rng = GL("second", spec=PLAIN), rng_of(seed)
+    symmetry, rng = GL(("second",), spec=PLAIN), rng_of(seed)
     g, weights = symmetry.sample(2, rng), torch.randn(2, PLAIN.size, generator=rng, dtype=torch.float64)
     before, after = PLAIN.unflatten(weights), PLAIN.unflatten(symmetry.act(g, weights))
     for b, element in enumerate(g):
@@ -394,17 +394,17 @@ BOUND = WeightSpec((WeightEntry("w", (2, 3), ("in", "out")),))
         ),
         (lambda: GL(spec=UNEVEN), "symmetry 'gl': the lengths of axis 'hidden' differ: 3 in 'w1' and 4 in 'w2'"),
         (
-            lambda: GL("first", spec=SPEC),
+            lambda: GL(("first",), spec=SPEC),
             "symmetry 'gl': tensor 'mix' of axes first, first is on neither side of axis 'first': "
             "incoming tensors have it last, outgoing ones are matrices that have it first",
         ),
         (
-            lambda: GL("in", spec=CHAIN),
+            lambda: GL(("in",), spec=CHAIN),
             "symmetry 'gl': tensor 'square' of axes first, in, first is on neither side of axis 'in': "
             "incoming tensors have it last, outgoing ones are matrices that have it first",
         ),
-        (lambda: GL("text", spec=SPEC), "symmetry 'gl': axis 'text' has no outgoing tensor: it has w3, b3 alone"),
-        (lambda: GL("feature", spec=SPEC), "symmetry 'gl': axis 'feature' has no incoming tensor: it has w1 alone"),
+        (lambda: GL(("text",), spec=SPEC), "symmetry 'gl': axis 'text' has no outgoing tensor: it has w3, b3 alone"),
+        (lambda: GL(("feature",), spec=SPEC), "symmetry 'gl': axis 'feature' has no incoming tensor: it has w1 alone"),
     ],
 )
 def test_axes_that_cannot_be_moved_are_refused(build: Callable[[], Symmetry], message: str) -> None:
@@ -415,4 +415,4 @@ def test_axes_that_cannot_be_moved_are_refused(build: Callable[[], Symmetry], me
 
 def test_the_free_axes_are_moved_if_none_is_named_and_the_first_of_them_by_gl() -> None:
     assert Permutation(spec=CHAIN).axes == SignPermutation(spec=CHAIN).axes == ("first", "second")
-    assert GL(spec=PLAIN).axis == "first"
+    assert GL(spec=PLAIN).axes == ("first",)

@@ -156,6 +156,11 @@ def _said(file: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
 # ---------------------------------------------------------------- writing
 
 
+def base_model_of(target: Mapping[str, Any]) -> str:
+    """What a recipe's `lora` calls its frozen network, where that has a name."""
+    return str(target.get("model", "")) if target.get("base") == "timm" else ""
+
+
 def write_adapter(
     folder: Path,
     spec: WeightSpec,
@@ -169,12 +174,10 @@ def write_adapter(
 
     Raises UserError for weights that are not LoRA adapters.
     """
-    factors = {
-        product.layer: (product, *trimmed(tensors[product.left], tensors[product.right])) for product in spec.products
-    }
     covered = {name for product in spec.products for name in (product.left, product.right)}
-    if not factors or covered != set(tensors):
+    if not covered or covered != set(tensors):
         raise UserError("these weights are not LoRA adapters of linear layers, so PEFT has no form for them")
+    factors = {p.layer: (p, *trimmed(tensors[p.left], tensors[p.right])) for p in spec.products}
     ranks = {layer: left.shape[1] for layer, (_, left, _) in factors.items()}
     alphas = {layer: product.scale * ranks[layer] for layer, (product, _, _) in factors.items()}
     rank, alpha = max(ranks.values()), max(alphas.values())
@@ -187,7 +190,7 @@ def write_adapter(
         "lora_alpha": alpha,
         "rank_pattern": {re.escape(layer): r for layer, r in ranks.items() if r != rank},
         "alpha_pattern": {re.escape(layer): a for layer, a in alphas.items() if a != alpha},
-        "target_modules": list(factors),
+        "target_modules": sorted(factors),
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": False,

@@ -143,6 +143,16 @@ def bind(source: Source, registry: Registry) -> BoundRecipe:
     return BoundRecipe(source.file, **arguments, filled=filled)
 
 
+def bind_example(component: Component, registry: Registry) -> Bound:
+    """A component with the arguments it is registered with as an example. Raises RecipeError."""
+    source = Source(f"the example of {component.kind} {component.name!r}", {})
+    binder = _Binder(source, registry)
+    bound = binder.component(component.kind, {**component.example, "use": component.name}, ())
+    if bound is None or binder.problems:
+        raise RecipeError(source.file, binder.problems)
+    return bound
+
+
 class _Binder:
     def __init__(self, source: Source, registry: Registry):
         self.source, self.registry = source, registry
@@ -164,7 +174,10 @@ class _Binder:
         bound = {}
         for name, parameter in known.items():
             if name in values:
-                bound[name] = self.value(parameter.annotation, values[name], (*path, name))
+                value = values[name]
+                if isinstance(parameter.default, str) and isinstance(value, Mapping) and "use" not in value:
+                    value = {"use": parameter.default, **value}  # `discriminator.width` of the default discriminator
+                bound[name] = self.value(parameter.annotation, value, (*path, name))
             elif not parameter.required:
                 # as if it were written out: 1 for a float is 1.0
                 bound[name] = self.value(parameter.annotation, parameter.default, (*path, name))

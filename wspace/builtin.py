@@ -11,20 +11,34 @@ def wspace_register(register: Register) -> None:
     register("dataset", "icons", "wspace.datasets.icons:Icons", example={"concepts": 4, "renderings": 1})
     register("dataset", "folder", "wspace.datasets.folder:Folder", example={"path": "pictures"})
     register(
-        "dataset", "timm", "wspace.datasets.timm:TimmDataset", example={"name": "torch/cifar100", "download": True}
+        "dataset",
+        "timm",
+        "wspace.datasets.timm:TimmDataset",
+        example={"name": "torch/image_folder", "path": "pictures", "test": None, "size": 32},
     )
 
     register("backbone", "timm", "wspace.backbones.timm:TimmBackbone", example={"pretrained": False})
-    register("backbone", "open_clip", "wspace.backbones.open_clip:OpenClipBackbone", example={"pretrained": None})
+    register(
+        "backbone",
+        "open_clip",
+        "wspace.backbones.open_clip:OpenClipBackbone",
+        example={"model": "ViT-S-32-alt", "pretrained": None},
+    )
     register("backbone", "pixels", "wspace.backbones.pixels:Pixels", example={"side": 4})
 
     register("text", "minilm", "wspace.texts.minilm:MiniLM")
-    register("text", "open_clip", "wspace.texts.open_clip:OpenClipText", example={"pretrained": None})
+    register(
+        "text",
+        "open_clip",
+        "wspace.texts.open_clip:OpenClipText",
+        example={"model": "ViT-S-32-alt", "pretrained": None},
+    )
 
     register("wording", "template", "wspace.wordings.template:Template")
     register("wording", "descriptions", "wspace.wordings.descriptions:Descriptions")
 
     register("target", "clip-adapter", "wspace.targets.clip_adapter:ClipAdapter", example={"rank": 4})
+    register("target", "lora", "wspace.targets.lora:Lora", example={"rank": 2, "depth": 1})
 
     register("symmetry", "permutation", "wspace.symmetries.permutation:Permutation")
     register("symmetry", "sign-permutation", "wspace.symmetries.sign_permutation:SignPermutation")

@@ -76,20 +76,25 @@ def _bind(recipe: str, settings: list[str] | None, plugins: list[Path] | None) -
 def _bind_any(recipe: str, settings: list[str] | None, plugins: list[Path] | None) -> Any:
     """A recipe or a study."""
     from wspace.bind import bind
-    from wspace.plugins import load_plugins
     from wspace.recipe import find_recipe, read_recipe
     from wspace.study import bind_study, is_study
 
-    loaded = load_plugins(plugins or ())
+    registry = _registry(plugins)
     file = find_recipe(recipe)
     source = read_recipe(file)
-    try:
-        if is_study(source):
-            return bind_study(source, loaded.registry, settings or ())
-        return bind(read_recipe(file, settings or ()), loaded.registry)
-    finally:
-        for fact in loaded.broken:
-            print(f"warning: plugin {fact.name!r} cannot be used: {fact.error}", file=sys.stderr)
+    if is_study(source):
+        return bind_study(source, registry, settings or ())
+    return bind(read_recipe(file, settings or ()), registry)
+
+
+def _registry(plugins: list[Path] | None) -> Any:
+    """What is registered. Plugins that cannot be used are told, and stop nobody."""
+    from wspace.plugins import load_plugins
+
+    loaded = load_plugins(plugins or ())
+    for fact in loaded.broken:
+        print(f"warning: plugin {fact.name!r} cannot be used: {fact.error}", file=sys.stderr)
+    return loaded.registry
 
 
 @app.command()
@@ -133,9 +138,11 @@ def run(
 
 
 def _run_study(bound: Any, runs: Path, dry: bool, only: str | None, force: list[str] | None) -> None:
-    from wspace import progress, study
+    from wspace import processes, progress, study
     from wspace.errors import UserError
 
+    if processes.launched().count > 1:
+        raise UserError("a study runs in one process: start it without torchrun or accelerate")
     if only is not None:
         raise UserError("--only: a study runs all stages of its members")
     if dry:
@@ -195,17 +202,26 @@ def plan(recipe: Recipe, settings: Settings = None, as_json: Json = False, plugi
 
 @app.command("list")
 def list_components(
-    kind: Annotated[str | None, typer.Argument(help="A kind; all of them if none.")] = None, plugin: PluginFiles = None
+    kind: Annotated[str | None, typer.Argument(help="A kind; all of them if none.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="All about all of them: docs/components.md.")] = False,
+    plugin: PluginFiles = None,
 ) -> None:
     """The components there are."""
-    from wspace.errors import UnknownComponent, did_you_mean
-    from wspace.plugins import load_plugins
+    from wspace.errors import UnknownComponent, UserError, did_you_mean
     from wspace.registry import KINDS
     from wspace.signature import UnreadableSignature, signature_of
 
     if kind is not None and kind not in KINDS:
         raise UnknownComponent(f"no kind {kind!r}.{did_you_mean(kind, list(KINDS))}")
-    for component in load_plugins(plugin or ()).registry.all(kind):
+    registry = _registry(plugin)
+    if markdown:
+        from wspace.catalogue import page
+
+        if kind is not None:
+            raise UserError("list --markdown: the page is about every kind; leave the kind out")
+        print(page(registry), end="")
+        return
+    for component in registry.all(kind):
         try:
             summary = signature_of(component).doc.partition("\n")[0]
         except UnreadableSignature as error:
@@ -215,25 +231,16 @@ def list_components(
 
 @app.command()
 def show(kind: str, name: str, plugin: PluginFiles = None) -> None:
-    """A component: its parameters, defaults, source and an example."""
+    """A component: its parameters, their bounds and defaults, the papers it follows, where it is, and an example."""
+    from wspace.catalogue import described
     from wspace.errors import UserError
-    from wspace.plugins import load_plugins
-    from wspace.recipe import dump
-    from wspace.registry import GIVEN
-    from wspace.signature import UnreadableSignature, signature_of
+    from wspace.signature import UnreadableSignature
 
-    component = load_plugins(plugin or ()).registry.get(kind, name)
+    component = _registry(plugin).get(kind, name)
     try:
-        signature = signature_of(component)
+        print(described(component), end="")
     except UnreadableSignature as error:
         raise UserError(f"{kind} {name!r} is broken: {error}") from error
-    print(f"{kind} {name}   ({signature.name}, plugin {component.plugin}, version {signature.version})")
-    print(f"{signature.file}:{signature.line}\n\n{signature.doc}\n")
-    for parameter in signature.settable.values():
-        print(f"  {parameter.name}: {parameter.text}" + ("" if parameter.required else f" = {parameter.default!r}"))
-    for given in signature.given:
-        print(f"  {given}: given by the run: {GIVEN.get(given, '?')}")
-    print("\n" + dump({kind: {"use": name, **component.example}}), end="")
 
 
 @app.command()
@@ -253,6 +260,19 @@ def list_recipes() -> None:
 
     for name, file in packaged_recipes().items():
         print(f"{name:20} {file.read_text(encoding='utf-8').splitlines()[0].removeprefix('# ')}")
+
+
+@app.command("new-plugin")
+def new_plugin(
+    name: Annotated[str, typer.Argument(help="Small letters, digits and hyphens: my-plugin.")],
+    dest: Annotated[Path, typer.Option(metavar="DIR", help="Where its folder goes.")] = Path("."),
+) -> None:
+    """Write a plugin to begin with: a package with a denoiser, a target and their tests."""
+    from wspace.skeleton import new_plugin as write
+    from wspace.skeleton import next_commands
+
+    folder = write(name, dest)
+    print(folder, "", *(f"  {command}" for command in next_commands(folder)), sep="\n")
 
 
 @app.command()
@@ -293,7 +313,10 @@ def report(
 def generate(
     run: RunFolder,
     classes: Annotated[str, typer.Option(help='Class names, separated by commas: "otter, lamp, crab".')],
-    out: Annotated[Path, typer.Option(help="File to write; with --count, numbered.")] = Path("head.safetensors"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File to write, else head.safetensors; with --count, numbered; with --peft, a folder."),
+    ] = None,
     count: Annotated[int, typer.Option(min=1, help="How many to draw.")] = 1,
     steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps.")] = None,
     guidance: Annotated[float | None, typer.Option(min=0, help="Strength of the condition; 1 is as trained.")] = None,
@@ -301,6 +324,7 @@ def generate(
         float | None, typer.Option(min=0, help="Scale of the random draws; 0: the typical one.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
+    peft: Annotated[bool, typer.Option("--peft", help="LoRA adapters, as folders that PEFT loads.")] = False,
     plugin: PluginFiles = None,
 ) -> None:
     """Weights for a list of class names, which need not be in any data set."""
@@ -311,9 +335,13 @@ def generate(
     names = check_classes(classes.split(","))
     opened = Run.open(run, plugin or (), for_terminal())
     networks = opened.generate_many(names, count, seed=seed, steps=steps, guidance=guidance, temperature=temperature)
+    out = out or Path("adapter" if peft else "head.safetensors")
     for number, network in enumerate(networks, start=1):
         file = out if count == 1 else out.with_stem(f"{out.stem}-{number}")
-        network.save(file)
+        if peft:
+            opened.save_adapter(network, file)
+        else:
+            network.save(file)
         print(file)
 
 

@@ -16,9 +16,11 @@ WspaceError              1  it failed while running
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class WspaceError(Exception):
@@ -96,3 +98,18 @@ def nearest(name: str, known: Sequence[str]) -> str:
     names = get_close_matches(name, known, n=3, cutoff=0.4)
     *others, last = names or [""]
     return (f": did you mean {', '.join(others)} or {last}?" if others else f": did you mean {last}?") if last else ""
+
+
+def reason(error: BaseException) -> str:
+    """Somebody else's exception on one line: its type, what it says, and where in their code it was raised."""
+    said = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    text = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    if isinstance(error, SyntaxError):  # says where by itself
+        return text
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _between(Path(frame.filename))]
+    return f"{text} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else text
+
+
+def _between(file: Path) -> bool:
+    """Whether a file is of what stands between us and a plugin, or our own."""
+    return "importlib" in str(file) or "pluggy" in file.parts or Path(__file__).parent in file.parents

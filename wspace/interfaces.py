@@ -52,6 +52,8 @@ class Images(ABC):
 
 
 class Dataset(ABC):
+    """Where images come from: a folder, a package, a download."""
+
     version: ClassVar[int] = 1
 
     @abstractmethod
@@ -253,6 +255,8 @@ class Condition:
 
 
 class Conditioner(nn.Module, ABC):
+    """What is said of a task, made into what a generator listens to."""
+
     version: ClassVar[int] = 1
     width: int  # C
     pooled_width: int  # C'
@@ -366,7 +370,9 @@ class Generator(nn.Module, ABC):
 
         Differentiable, and never moved by the symmetry; what a discriminator sees (T2W, eq. 13).
         """
-        raise UserError("losses.adversarial: this generator makes no estimates for a discriminator to judge; set it to 0")
+        raise UserError(
+            "losses.adversarial: this generator makes no estimates for a discriminator to judge; set it to 0"
+        )
 
     def task_parameters(self) -> list[nn.Parameter]:
         """What a task loss trains, and `loss` then leaves alone; none if this generator learns from weights only."""
@@ -406,6 +412,8 @@ class Outcome:
 
 
 class Metric(ABC):
+    """A figure of the report: how good, or how new, a method's networks are."""
+
     version: ClassVar[int] = 1
     name: ClassVar[str]  # as in the report
     higher_is_better: ClassVar[bool]

@@ -21,6 +21,19 @@ def lora_spec(layers: Mapping[str, tuple[int, int]], rank: int, scale: Mapping[s
     return WeightSpec(tuple(entries), tuple(f"{layer}.rank" for layer in layers), tuple(products))
 
 
+def squared_distance(spec: WeightSpec, weights: Tensor, others: Tensor) -> Tensor:
+    """Of the products of networks (B, P) and (B, P), scaled as they are added, all layers together: (B,).
+
+    Without forming them: B A - B' A' is [B, -B'] times A on top of A', and |L R|² is the inner product of LᵀL and R Rᵀ.
+    """
+    ours, theirs, total = spec.unflatten(weights), spec.unflatten(others), weights.new_zeros(len(weights))
+    for p in spec.products:
+        left = torch.cat([ours[p.left], -theirs[p.left]], dim=2)  # (B, out, 2r)
+        right = torch.cat([ours[p.right], theirs[p.right]], dim=1)  # (B, 2r, in)
+        total = total + p.scale**2 * ((left.mT @ left) * (right @ right.mT)).sum((1, 2))
+    return total
+
+
 def padded(left: Tensor, right: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """The same product at a higher rank, with columns and rows of zeros."""
     more = rank - left.shape[-1]

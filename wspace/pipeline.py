@@ -223,6 +223,10 @@ def run(
     if any(step.action == "run" for step in plan):
         from wspace.workbench import Workbench
 
+        for step in plan:
+            if step.action == "run":
+                for bound in recipe.components(step.stage.reads):
+                    bound.component.load()  # what a component lacks is told now, not hours later
         bench = Workbench(recipe, progress)
         with disk_errors(store.root):
             for step in forced:  # all at once: after an interruption, no old one must pass for new

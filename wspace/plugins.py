@@ -15,10 +15,11 @@ from typing import Any
 import pluggy
 
 from wspace import builtin, hookspecs
-from wspace.errors import FileError, NameClash, UserError
+from wspace.errors import FileError, NameClash, UserError, did_you_mean, reason
 from wspace.registry import Component, Registry
 
 BUILTIN = "wspace"
+HOOKS = [name for name in vars(hookspecs) if name.startswith("wspace_")]
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def load_plugins(files: Iterable[Path] = (), allowed: str | None = None) -> Plug
         except NameClash:
             raise
         except (Exception, SystemExit) as error:  # somebody's fault: told by `wspace plugins`, stops nobody
-            plugins.facts.append(PluginFact(entry.name, source, error=f"{type(error).__name__}: {error}"))
+            plugins.facts.append(PluginFact(entry.name, source, error=reason(error)))
     for file in files:
         module = _module_from(file)
         try:
@@ -69,20 +70,27 @@ def load_plugins(files: Iterable[Path] = (), allowed: str | None = None) -> Plug
         except NameClash:
             raise
         except (Exception, SystemExit) as error:
-            raise UserError(f"{file}: cannot be used: {type(error).__name__}: {error}") from error
+            raise UserError(f"{file}: cannot be used: {reason(error)}") from error
     return plugins
 
 
 def _admit(plugins: Plugins, name: str, source: str, module: ModuleType) -> None:
     manager = pluggy.PluginManager("wspace")
     manager.add_hookspecs(hookspecs)
+    for hook in dir(module):  # a misspelt hook is an error, not silence
+        if manager.parse_hookimpl_opts(module, hook) is not None and hook not in HOOKS:
+            raise pluggy.PluginValidationError(module, f"unknown hook {hook!r}.{did_you_mean(hook, HOOKS)}")
     manager.register(module, name)
-    manager.check_pending()  # a misspelt hook is an error, not silence
     offered: list[Component] = []
 
     def register(kind: str, name_: str, target: str, *, example: Mapping[str, Any] | None = None) -> None:
+        who = f"plugin {name!r} registers the {kind} {name_!r}"
         if any((kind, name_) == (other.kind, other.name) for other in offered):
-            raise pluggy.PluginValidationError(module, f"plugin {name!r} registers the {kind} {name_!r} twice")
+            raise pluggy.PluginValidationError(module, f"{who} twice")
+        if not isinstance(target, str) or not all(part.strip() for part in target.partition(":")):
+            raise pluggy.PluginValidationError(
+                module, f"{who} as {target!r}: write where its class is, as in 'package.module:Class'"
+            )
         offered.append(Component(kind, name_, target, name, example or {}))
 
     manager.hook.wspace_register(register=register)
@@ -109,7 +117,7 @@ def _module_from(file: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[file.stem]
-        raise UserError(f"{file}: cannot be imported: {type(error).__name__}: {error}") from error
+        raise UserError(f"{file}: cannot be imported: {reason(error)}") from error
     return module
 
 

@@ -6,13 +6,14 @@ is who. All of them read one disk; the first alone writes to it.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wspace.errors import UserError
 
@@ -32,6 +33,7 @@ class Processes:
 
     rank: int = 0
     count: int = 1
+    store: Any = field(default=None, compare=False, repr=False)  # a torch.distributed.Store, for messages
 
     def share(self, batch: int) -> int:
         """Of a batch, for each process. Raises UserError."""
@@ -70,26 +72,30 @@ class Processes:
             for tensor in tensors:
                 distributed.broadcast(tensor, 0)
 
-    def send(self, work: Mapping[str, str] | None) -> None:
-        """Give the others, who wait for it in `receive`, something to do; None: nothing more."""
+    def send(self, work: Mapping[str, str]) -> None:
+        """Give the others something to do, all at once, and the first with them."""
         if self.count > 1:
-            self._pass(json.dumps(work).encode())
+            self._tell(work)
 
-    def receive(self) -> Mapping[str, str] | None:
-        return json.loads(self._pass(b""))
+    def received(self) -> Iterator[Mapping[str, str]]:
+        """What the first sends, one after the other, until it leaves."""
+        for number in itertools.count():
+            work = json.loads(self.store.get(f"work {number}"))
+            if work is None:
+                return
+            yield work
 
-    def _pass(self, message: bytes) -> bytes:
-        """From the first to the others, through the CPU: a GPU would be kept busy waiting."""
-        import torch
-        import torch.distributed as distributed
-
-        length = torch.tensor(len(message))
-        distributed.broadcast(length, 0)
-        content = torch.empty(int(length), dtype=torch.uint8)
+    def leave(self) -> None:
+        """When nothing more is to be sent, and the others know."""
         if self.rank == 0:
-            content.copy_(torch.frombuffer(bytearray(message), dtype=torch.uint8))
-        distributed.broadcast(content, 0)
-        return content.numpy().tobytes()
+            self._tell(None)
+        self.store.set(f"left {self.rank}", "")
+        if self.rank == 0:  # where it keeps the store itself, it must be the last to go
+            self.store.wait([f"left {rank}" for rank in range(self.count)])
+
+    def _tell(self, work: Mapping[str, str] | None) -> None:
+        # Not by a collective, in which the others would wait with all their might for as long as the zoo takes.
+        self.store.set(f"work {self.store.add('sent', 1) - 1}", json.dumps(work))
 
 
 ALONE = Processes()
@@ -130,18 +136,21 @@ def connected(device: torch.device) -> Iterator[Processes]:
     global _here
     import torch.distributed as distributed
 
-    backend = "gloo"
     if device.type == "cuda":
         import torch
 
         torch.cuda.set_device(device)
-        backend = "cpu:gloo,cuda:nccl"
-    distributed.init_process_group(backend, timeout=LONGEST)
-    _here = launched()
+    rendezvous: Any = distributed.rendezvous("env://", timeout=LONGEST)  # a function, and a module of that name
+    store, rank, count = next(rendezvous)
+    store.set_timeout(LONGEST)
+    group, messages = (distributed.PrefixStore(name, store) for name in ("group", "messages"))
+    distributed.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo", store=group, rank=rank, world_size=count, timeout=LONGEST
+    )
+    _here = Processes(rank, count, messages)
     try:
         yield _here
-        if _here.rank == 0:
-            _here.send(None)
+        _here.leave()
         distributed.destroy_process_group()  # not after an error: others may wait in the middle of something, for ever
     finally:
         _here = ALONE

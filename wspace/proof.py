@@ -70,7 +70,7 @@ def _misdeclared(part: Part, spec: WeightSpec, holds: Callable[[Symmetry], bool]
         for dims in _dimensions(entry, spec.axis_size(part.axis)):
             if dims == said:
                 continue
-            axes = (part.axis if dim in dims else f"not {part.axis}" for dim in range(len(entry.shape)))
+            axes = (part.axis if dim in dims else f"not-{part.axis}-{dim}" for dim in range(len(entry.shape)))
             other = replace(entry, axes=tuple(axes))
             try:
                 group = part.on(spec=replace(spec, entries=tuple(other if e is entry else e for e in spec.entries)))

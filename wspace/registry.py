@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from wspace.errors import NameClash, UnknownComponent, did_you_mean
+from wspace.errors import MissingPackage, NameClash, UnknownComponent, UserError, WspaceError, did_you_mean, reason
 
 KINDS: dict[str, str] = {
     "dataset": "Dataset",
@@ -74,8 +74,22 @@ class Component:
         return self.target.partition(":")[2]
 
     def load(self) -> type:
-        """Import the class. This is the only place that does."""
-        return getattr(importlib.import_module(self.module), self.class_name)
+        """Import the class. This is the only place that does.
+
+        Raises MissingPackage, or UserError for a module that fails in any other way or has no such class.
+        """
+        who = f"{self.kind} {self.name!r} of plugin {self.plugin!r}"
+        try:
+            module = importlib.import_module(self.module)
+        except WspaceError:
+            raise
+        except ModuleNotFoundError as error:
+            raise MissingPackage(f"{who} needs the package {error.name!r}, which is not installed") from error
+        except Exception as error:
+            raise UserError(f"{who} cannot be imported: {reason(error)}") from error
+        if not hasattr(module, self.class_name):
+            raise UserError(f"{who}: module {self.module!r} has no class {self.class_name!r}")
+        return getattr(module, self.class_name)
 
 
 class Registry:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wspace.adapters import base_model_of, write_adapter
 from wspace.bind import BoundRecipe, bind
 from wspace.errors import NotARun, UserError, did_you_mean
 from wspace.fitting import predict
@@ -26,6 +27,7 @@ from wspace.system import System
 from wspace.tasks import prompts_of
 from wspace.workbench import Workbench
 from wspace.zoo import Zoo
+from wspace.zoo_format import new_folder
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,14 @@ class Run:
             Network(names, self.target.spec.unflatten(row), f"{origin}, draw {number + 1} of {count}")
             for number, row in enumerate(weights)
         ]
+
+    def save_adapter(self, network: Network, folder: str | Path) -> None:
+        """A new folder of LoRA adapters that stock PEFT loads onto `target.network`. Raises UserError for other weights."""
+        base, texts = base_model_of(self.recipe.target.told()), self.bench.templated(network.classes)
+        with new_folder(Path(folder)) as made:
+            write_adapter(
+                made, self.target.spec, network.tensors, base_model=base, texts=texts, classes=network.classes
+            )
 
     def load_network(self, file: str | Path) -> Network:
         """Raises FileError unless the file holds weights of this run's target."""

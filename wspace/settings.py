@@ -91,6 +91,7 @@ class Losses:
 
     symmetry: Annotated[float, Ge(0)] = 0.0  # lambda_1, eq. 12
     adversarial: Annotated[float, Ge(0)] = 0.0  # lambda_2, eq. 13
+    product: Annotated[float, Ge(0)] = 0.0  # squared distance of low-rank products (LoRA), over the zoo's own spread
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-from wspace.errors import FileError
+from wspace.axes import Block, blocks_of, read, solved
+from wspace.errors import FileError, UserError
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,16 @@ class WeightEntry:
 
     name: str
     shape: tuple[int, ...]
-    axes: tuple[str, ...]  # one name per dimension
+    axes: tuple[str, ...]  # one per dimension: a name, or what `wspace.axes` can read
 
     @property
     def size(self) -> int:
         return prod(self.shape)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Of all axes in it, each once."""
+        return tuple(dict.fromkeys(axis for text in self.axes for term in read(text)[0] for axis in term.axes))
 
 
 @dataclass(frozen=True)
@@ -58,11 +64,62 @@ class WeightSpec:
         return out
 
     def axis_size(self, axis: str) -> int:
-        """Length of a named axis. Raises KeyError if no tensor has it."""
-        for entry in self.entries:
-            if axis in entry.axes:
-                return entry.shape[entry.axes.index(axis)]
-        raise KeyError(axis)
+        """Number of units of a named axis; of one within another, in all units of that together.
+
+        Raises KeyError if no tensor has it.
+        """
+        outer = self.outer(axis)
+        return self._sizes[axis] * (1 if outer is None else self._sizes[outer])
+
+    def outer(self, axis: str) -> str | None:
+        """The axis each of whose units has units of this one of its own, if it is within another."""
+        return self._outers.get(axis)
+
+    def layout(self, entry: WeightEntry) -> tuple[tuple[Block, ...], ...]:
+        """Of each dimension of a tensor, the stretches that move with an axis. Raises UserError if they do not fill it."""
+        if entry.name not in self._layouts:
+            self._layouts[entry.name] = tuple(self._blocks(entry, dim, text) for dim, text in enumerate(entry.axes))
+        return self._layouts[entry.name]
+
+    def _blocks(self, entry: WeightEntry, dim: int, text: str) -> tuple[Block, ...]:
+        who = f"tensor {entry.name!r}: dimension {dim}, {text!r},"
+        try:
+            blocks = blocks_of(text, self._sizes)
+        except KeyError as error:
+            raise UserError(
+                f"{who} leaves the size of axis {error} open: write it behind the name, in brackets"
+            ) from error
+        for block in blocks:
+            if block.axis is not None and block.outer != self.outer(block.axis):
+                raise UserError(f"{who} does not have axis {block.axis!r} within {self.outer(block.axis)!r}; others do")
+        filled = blocks[-1].start + blocks[-1].length
+        if filled != entry.shape[dim]:
+            raise UserError(f"{who} is {filled} long, as far as other tensors tell; the tensor has {entry.shape[dim]}")
+        return blocks
+
+    @cached_property
+    def _layouts(self) -> dict[str, tuple[tuple[Block, ...], ...]]:
+        return {}
+
+    @cached_property
+    def _sizes(self) -> dict[str, int]:
+        """Units of each axis; of one within another, in one unit of that."""
+        dims = dict.fromkeys((text, n) for e in self.entries for text, n in zip(e.axes, e.shape, strict=True))
+        sizes = {axis: size for text, _ in dims for axis, size in read(text)[1]}
+        open_ = list(dims)
+        while True:
+            found = [found for text, length in open_ if (found := solved(text, length, sizes))]
+            if not found:
+                return sizes
+            sizes = dict(reversed(found)) | sizes  # where tensors disagree, the first is believed
+            open_ = [
+                (text, length) for text, length in open_ if any(a not in sizes for t in read(text)[0] for a in t.axes)
+            ]
+
+    @cached_property
+    def _outers(self) -> dict[str, str]:
+        terms = dict.fromkeys(term for entry in self.entries for text in entry.axes for term in read(text)[0])
+        return {term.axes[1]: term.axes[0] for term in terms if len(term.axes) == 2}
 
     def unflatten(self, flat: Tensor) -> dict[str, Tensor]:
         """(..., P) -> name: (..., *shape), views of `flat`."""
@@ -73,12 +130,6 @@ class WeightSpec:
         first = self.entries[0]
         batch = tensors[first.name].shape[: tensors[first.name].ndim - len(first.shape)]
         return torch.cat([tensors[e.name].reshape((*batch, e.size)) for e in self.entries], dim=-1)
-
-    def multiplied(self, flat: Tensor) -> Tensor:
-        """Every product, one after the other: (..., P) -> (..., sum of out * in)."""
-        tensors = self.unflatten(flat)
-        pairs = ((product.scale * tensors[product.left], tensors[product.right]) for product in self.products)
-        return torch.cat([(left @ right).flatten(-2) for left, right in pairs], dim=-1)
 
     def validate(self, tensors: Mapping[str, Tensor], source: str) -> None:
         """Raise FileError, naming `source`, unless these are finite weights of this very shape."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from wspace.adapters import write_adapter
+from wspace.adapters import base_model_of, write_adapter
 from wspace.errors import FileError
 from wspace.network import Network
 from wspace.recipe import dump
@@ -114,7 +114,7 @@ def take(folder: Path, name: str, out: Path, peft: bool) -> None:
     number = zoo.number(name)
     entry, tensors = zoo.entries[number], zoo.read(number)
     if peft:
-        base = zoo.header.made_with.get("base_model") or (zoo.header.target or {}).get("model", "")
+        base = zoo.header.made_with.get("base_model") or base_model_of(zoo.header.target or {})
         with new_folder(out) as made:
             write_adapter(made, zoo.spec, tensors, base_model=base, texts=entry.texts, classes=entry.classes)
     else:

@@ -100,7 +100,7 @@ class Entry:
     seed: int | None = None
     parent: str | None = None  # the sha256 of a Parent, or a name from outside
     extra: dict[str, Any] = field(default_factory=dict)  # what an importer found worth keeping
-    sha256: str = ""  # of its tensors in the order of zoo.json, each as raw little-endian bytes
+    sha256: str = ""  # of its tensors in the order of their names, each as raw little-endian bytes
 
 
 _HEADER, _ENTRY = TypeAdapter(Header), TypeAdapter(Entry)
@@ -235,7 +235,7 @@ class StoredZoo:
                 found.append(f"{where}: there are only {count} rows")
                 continue
             row = {t.name: stacks[t.name][entry.row] for t in self.header.tensors}
-            if sha256_of(row.values()) != entry.sha256:
+            if sha256_of(row) != entry.sha256:
                 found.append(
                     f"{where}: its weights changed since they were written: their sha256 is not the one in {INDEX}"
                 )
@@ -253,7 +253,7 @@ class StoredZoo:
         weights = [t for t in self.header.tensors if t.is_weight]
         if any(t.name not in tensors or tuple(tensors[t.name].shape) != t.shape for t in weights):
             return [f"{parent.file}: its tensors are not those of {ZOO_HEADER}"]
-        if sha256_of(tensors[t.name] for t in self.header.tensors if t.name in tensors) != parent.sha256:
+        if sha256_of(tensors) != parent.sha256:
             return [f"{parent.file}: changed since it was written: its sha256 is not the one in {ZOO_HEADER}"]
         return []
 
@@ -330,11 +330,11 @@ def name_of_dtype(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def sha256_of(tensors: Iterator[Tensor] | Any) -> str:
-    """Of the raw bytes of tensors, one after the other."""
+def sha256_of(tensors: Mapping[str, Tensor]) -> str:
+    """Of the raw bytes of tensors, in the order of their names."""
     digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data)
+    for name in sorted(tensors):
+        digest.update(tensors[name].detach().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -352,9 +352,9 @@ def seal(folder: Path, header: Header, entries: Sequence[Entry]) -> StoredZoo:
     hashed: dict[tuple[str, int], str] = {}
     for name in sorted({entry.shard for entry in entries}):
         with _opened(folder / name) as opened:
-            stacks = [opened.get_tensor(t.name) for t in header.tensors]
+            stacks = {t.name: opened.get_tensor(t.name) for t in header.tensors}
         for row in {entry.row for entry in entries if entry.shard == name}:
-            hashed[name, row] = sha256_of(stack[row] for stack in stacks)
+            hashed[name, row] = sha256_of({key: stack[row] for key, stack in stacks.items()})
         shards[name] = _sha256_of_file(folder / name)
     entries = [replace(entry, sha256=hashed[entry.shard, entry.row]) for entry in entries]
     lines = "".join(json.dumps(_plain(entry), ensure_ascii=False, allow_nan=False) + "\n" for entry in entries)

@@ -99,7 +99,7 @@ def _copied(collection: Collection, header: Header, folder: Path) -> list[Entry]
     for number, network in enumerate(collection.networks):
         read = network.read()
         _check(network, read, collection.networks[0], header.tensors)
-        digest = sha256_of(read[t.name] for t in header.tensors)
+        digest = sha256_of(read)
         if digest in seen:
             raise FileError(f"{network.file}: holds the same weights as {seen[digest].file}")
         seen[digest] = network

@@ -21,6 +21,7 @@ from wspace.denoising import Denoising
 from wspace.errors import UserError
 from wspace.fitting import TaskBatches, accuracies
 from wspace.interfaces import Prompts, Symmetry
+from wspace.lowrank import squared_distance
 from wspace.processes import ALONE, Processes, connected, here
 from wspace.progress import Progress
 from wspace.proof import prove
@@ -31,6 +32,7 @@ from wspace.store import save_tensors, write_json
 from wspace.system import System
 from wspace.tasks import fresh_tasks, prompts_of
 from wspace.training import Loop
+from wspace.weights import WeightSpec
 from wspace.workbench import Workbench
 from wspace.zoo import Zoo
 
@@ -39,6 +41,7 @@ SAID = "said.safetensors"
 LOOK = Generate(steps=10, guidance=1.0, temperature=0.0)
 """How networks are drawn at a check: always so, for what a recipe says under `generate` must not change what was trained."""
 
+SPREAD_OF = 256  # networks of the zoo behind the unit of `losses.product`
 LOOKED_AT = 64  # held-out tasks whose networks are scored on validation images at every check
 COLLAPSED = 0.005  # accuracy above the zoo's mean below which a condition is worth nothing
 
@@ -124,7 +127,7 @@ def follow(recipe: BoundRecipe) -> None:
     """What every process but the first does: its share of the weight phase, when the first asks for it."""
     bench = Workbench(recipe, Progress())
     with connected(bench.device) as processes:
-        while (work := processes.receive()) is not None:
+        for work in processes.received():
             _join(Job(recipe, bench, Path(work["folder"]), {"zoo": Path(work["zoo"])}, bench.progress))
 
 
@@ -191,6 +194,15 @@ def adversary_of(job: Job, system: System) -> Adversary | None:
     return Adversary(discriminator, recipe.adversary, recipe.train.steps, here()).to(job.bench.device)
 
 
+def _product_spread(spec: WeightSpec, weights: Tensor) -> float:
+    """Mean squared distance of the zoo's low-rank products to their mean network's. Raises UserError if there are none."""
+    if not spec.products:
+        raise UserError("losses.product: the weights of this target are no low-rank products; set it to 0")
+    few = weights[:SPREAD_OF]
+    mean = weights.mean(0).expand(len(few), -1)
+    return max(float(squared_distance(spec, few, mean).mean()), 1e-12)
+
+
 Step = Callable[[int, torch.Generator], tuple[Tensor, Mapping[str, Tensor]]]
 """One batch's loss at a step, and figures for the log."""
 
@@ -209,7 +221,8 @@ def weight_step(
     """
     settings, losses, device = job.recipe.train, job.recipe.losses, job.bench.device
     half, batch = job.recipe.precision == "bfloat16", here().share(settings.batch)
-    factors = {"symmetry": losses.symmetry, "adversarial": losses.adversarial}
+    factors = {"symmetry": losses.symmetry, "adversarial": losses.adversarial, "product": losses.product}
+    spread = _product_spread(system.spec, weights) if losses.product else 0.0
 
     def step(number: int, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
         rows = torch.randint(len(weights), (batch,), generator=rng)
@@ -221,6 +234,11 @@ def weight_step(
             terms = system.generator.loss(pairs, rng)
         if losses.symmetry and "symmetry" not in terms:
             raise UserError("losses.symmetry: this generator has no such term; set it to 0")
+        if losses.product:
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                estimated = system.generator.estimate(pairs, 1.0, rng).float()
+            made = system.tokenizer.detokenize(estimated)
+            terms["product"] = squared_distance(system.spec, made, weights[rows].to(device)).mean() / spread
         shown = {name: value.detach() for name, value in terms.items()}
         if adversary is not None:
             learning = adversary.learns_at(number)

@@ -97,7 +97,7 @@ def _whole(file: Path) -> bool:
 
 
 def _parent(job: Job, base: Tensor) -> Parent:
-    return Parent("base", BASE, sha256_of(job.bench.target.spec.unflatten(base[0]).values()))
+    return Parent("base", BASE, sha256_of(job.bench.target.spec.unflatten(base[0])))
 
 
 def _entries(job: Job, tasks: TaskSet, parent: Parent) -> list[Entry]:
@@ -169,16 +169,17 @@ def _agreeing(job: Job, folder: Path) -> StoredZoo:
     for key, there in (header.target or {}).items():
         if target.get(key) != there:
             raise differs("target" if key == "use" else f"target.{key}", there, target.get(key, "absent"))
-    for there, here in zip(header.spec.entries, spec.entries, strict=False):
-        if there.name != here.name:
-            raise differs("a tensor's name", repr(there.name), repr(here.name))
-        if there.shape != here.shape:
-            raise differs(f"the shape of {there.name}", there.shape, here.shape)
-    for there, here in zip(header.products, spec.products, strict=False):
-        if there.scale != here.scale:
-            raise differs(f"the scale of the product at {there.layer}", there.scale, here.scale)
-    if len(header.spec.entries) != len(spec.entries):
-        raise differs("the number of tensors", len(header.spec.entries), len(spec.entries))
+    shapes, expected = ({e.name: e.shape for e in either.entries} for either in (header.spec, spec))
+    for name in sorted(set(shapes) ^ set(expected)):
+        has, lack = ("have a", "have none") if name in shapes else ("have no", "have one")
+        raise UserError(f"zoo.source: {folder}: its networks {has} tensor {name!r}; those of this recipe {lack}")
+    for name, shape in expected.items():
+        if shapes[name] != shape:
+            raise differs(f"the shape of {name}", shapes[name], shape)
+    scales, expected = ({p.layer: p.scale for p in either.products} for either in (header.spec, spec))
+    for layer in sorted(scales.keys() & expected.keys()):
+        if scales[layer] != expected[layer]:
+            raise differs(f"the scale of the product at {layer}", scales[layer], expected[layer])
     for name, there in header.made_with.get("fingerprints", {}).items():
         if there != job.bench.fingerprints.get(name):
             raise UserError(f"zoo.source: {folder}: its networks were trained with other {name} than this recipe's")
@@ -205,7 +206,8 @@ def _take(job: Job, source: StoredZoo, rows: list[int], parents: tuple[Parent, .
     entries, spec = [source.entries[row] for row in rows], job.bench.target.spec
     for name in {*(entry.shard for entry in entries), *(parent.file for parent in source.header.parents)}:
         link(source.folder / name, job.folder / name)
-    axes = {entry.name: entry.axes for entry in spec.entries}
-    tensors = tuple(replace(t, axes=axes.get(t.name, t.axes)) for t in source.header.tensors)
+    known = {t.name: t for t in source.header.tensors}
+    ours = tuple(replace(known.pop(entry.name), axes=entry.axes) for entry in spec.entries)  # in our order
+    tensors = (*ours, *known.values())
     header = replace(source.header, tensors=tensors, free=spec.free, products=spec.products, parents=parents)
     seal(job.folder, header, entries)

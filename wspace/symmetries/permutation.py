@@ -16,7 +16,8 @@ class Permutation(Symmetry):
     """S_n for each named axis of the target's weights (Ainsworth et al., 2022, section 2).
 
     Without `axes`: for each that the target calls free. An element is the permutations of all axes side by side: (sum of
-    axis lengths,) of indices, and moves unit g[i] to place i. Networks are aligned by weight matching.
+    axis lengths,) of indices, and moves unit g[i] to place i. Of an axis within another (dimensions of a head) units are
+    permuted within their outer unit, and move with it. Networks are aligned by weight matching.
     """
 
     def __init__(self, axes: tuple[str, ...] | None = None, *, spec: WeightSpec):
@@ -24,7 +25,17 @@ class Permutation(Symmetry):
         self.lengths = [spec.axis_size(axis) for axis in self.axes]
 
     def sample(self, count: int, rng: torch.Generator) -> Tensor:
-        return torch.cat([torch.rand(count, n, generator=rng).argsort(dim=1) for n in self.lengths], dim=1)
+        drawn: dict[str, Tensor] = {}
+        for axis, length in self._outermost_first():
+            outer = self.spec.outer(axis)
+            if outer is None:
+                drawn[axis] = torch.rand(count, length, generator=rng).argsort(dim=1)
+                continue
+            units = self.spec.axis_size(outer)
+            within = torch.rand(count, units, length // units, generator=rng).argsort(dim=2)
+            of_outer = drawn.get(outer, torch.arange(units).expand(count, -1))
+            drawn[axis] = (of_outer[..., None] * (length // units) + within).flatten(1)
+        return torch.cat([drawn[axis] for axis in self.axes], dim=1)
 
     def identity(self, count: int) -> Tensor:
         return torch.cat([torch.arange(n) for n in self.lengths]).expand(count, -1)
@@ -46,3 +57,6 @@ class Permutation(Symmetry):
 
     def parts(self) -> list[Part]:
         return [Part("permuting", axis, partial(Permutation, (axis,))) for axis in self.axes]
+
+    def _outermost_first(self) -> list[tuple[str, int]]:
+        return sorted(zip(self.axes, self.lengths, strict=True), key=lambda pair: self.spec.outer(pair[0]) is not None)

@@ -1,0 +1,132 @@
+"""Laws of conditioners."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wspace.interfaces import Condition, Conditioner, Prompts
+from wspace.testing.every import kept_in_file, reaches, repeats, rows_alone, stirred
+from wspace.testing.law import check
+from wspace.testing.subject import Instance, Subject, apart
+from wspace.testing.toys import BATCH, TASKS, prompts_of
+
+
+@check("conditioner")
+def check_conditions_are_shaped_as_promised(subject: Subject) -> None:
+    conditioner = _fitted(subject)
+    condition = conditioner(prompts_of(BATCH))
+    length = condition.tokens.shape[1]
+    subject.shaped("its condition tokens", condition.tokens, (BATCH, length, conditioner.width))
+    subject.shaped("its pooled vectors", condition.pooled, (BATCH, conditioner.pooled_width))
+    subject.shaped("the mask of its tokens", condition.mask, (BATCH, length), torch.bool)
+
+
+@check("conditioner")
+def check_every_task_has_a_token_to_look_at(subject: Subject) -> None:
+    conditioner = _fitted(subject)
+    condition = conditioner(prompts_of(BATCH))
+    for what, found in (("of a task", condition), ("of null", conditioner.null(condition))):
+        subject.hold(found.mask.any(1).all(), f"the condition {what} should have a visible token: attention needs one")
+
+
+@check("conditioner")
+def check_padded_classes_are_ignored(subject: Subject) -> None:
+    conditioner, prompts = _fitted(subject), prompts_of(BATCH)
+    longer = Prompts(functional.pad(prompts.texts, (0, 0, 0, 3)), functional.pad(prompts.mask, (0, 3)))
+    with torch.no_grad():
+        expected, found = conditioner(prompts), conditioner(longer)
+    for row in range(BATCH):
+        one, two = found.tokens[row, found.mask[row]], expected.tokens[row, expected.mask[row]]
+        subject.near(f"the tokens of task {row} with three more padded classes", one, two, 1e-5)
+    subject.near("the pooled vectors with three more padded classes", found.pooled, expected.pooled, 1e-5)
+
+
+@check("conditioner")
+def check_tasks_do_not_see_each_other(subject: Subject) -> None:
+    conditioner, prompts = _fitted(subject), prompts_of(BATCH)
+    with torch.no_grad():
+        together = conditioner(prompts)
+        rows_alone(subject, "the condition of task", _flat(together), lambda r: _flat(conditioner(prompts[r : r + 1])))
+
+
+@check("conditioner")
+def check_tells_tasks_apart(subject: Subject) -> None:
+    conditioner = _fitted(subject)
+    with torch.no_grad():
+        found = _flat(conditioner(prompts_of(BATCH)))
+    subject.hold(
+        apart(found[1:], found[:-1]) > 1e-4, "different tasks should have different conditions, and have the same"
+    )
+
+
+@check("conditioner")
+def check_null_says_nothing_of_the_task(subject: Subject) -> None:
+    conditioner = _fitted(subject)
+    with torch.no_grad():
+        one, two = (conditioner(prompts_of(BATCH, seed)) for seed in (0, 3))
+        null, other = conditioner.null(one), conditioner.null(two)
+    for name in ("tokens", "mask", "pooled"):
+        found, expected = getattr(null, name), getattr(one, name)
+        subject.hold(found.shape == expected.shape, f"the {name} of null should be shaped as those of a condition are")
+        subject.equal(f"the {name} of null for other tasks", getattr(other, name), found)
+    subject.hold(
+        apart(_flat(null), _flat(one)) > 1e-4, "null should be another condition than a task's, and is the same"
+    )
+
+
+@check("conditioner")
+def check_one_training_task_is_enough(subject: Subject) -> None:
+    instance = subject.instances[0]
+    conditioner = subject.build(instance.around)
+    conditioner.fit(prompts_of(1))
+    found = _flat(conditioner(prompts_of(BATCH)))
+    subject.hold(found.isfinite().all(), "conditions should be finite when it was fitted to a single task, and are not")
+
+
+@check("conditioner")
+def check_pooled_vectors_hang_on_no_parameter(subject: Subject) -> None:
+    """Linear paths read them in closed form, before anything is trained."""
+    conditioner = _fitted(subject)
+    before = conditioner(prompts_of(BATCH)).pooled.detach().clone()
+    after = stirred(conditioner)(prompts_of(BATCH)).pooled
+    subject.near("pooled vectors after its parameters changed", after, before, 1e-5)
+
+
+@check("conditioner")
+def check_gradients_reach_every_parameter(subject: Subject) -> None:
+    conditioner = stirred(_fitted(subject))
+    condition = conditioner(prompts_of(BATCH))
+    null = conditioner.null(condition)
+    reaches(subject, torch.cat([condition.tokens, null.tokens]), dict(conditioner.named_parameters()))
+
+
+@check("conditioner")
+def check_says_the_same_twice(subject: Subject) -> None:
+    def said(rng: torch.Generator) -> Tensor:
+        with torch.no_grad():
+            return _flat(_fitted(subject)(prompts_of(BATCH)))
+
+    repeats(subject, "what it says of tasks, fitted again", said)
+
+
+@check("conditioner")
+def check_statistics_are_kept_in_its_state(subject: Subject) -> None:
+    instance: Instance = subject.instances[0]
+    answer: Callable[[nn.Module], Tensor] = lambda module: _flat(module(prompts_of(BATCH)))  # noqa: E731
+    kept_in_file(subject, instance, stirred(_fitted(subject)), answer)
+
+
+def _fitted(subject: Subject) -> Conditioner:
+    conditioner: Conditioner = subject.build(subject.instances[0].around)
+    conditioner.fit(prompts_of(TASKS))
+    return conditioner
+
+
+def _flat(condition: Condition) -> Tensor:
+    """All it says, a row a task: (B, L * C + L + C'). Hidden tokens count as zeros."""
+    shown = torch.where(condition.mask[..., None], condition.tokens, 0)
+    return torch.cat([shown.flatten(1), condition.mask.float(), condition.pooled], dim=1)

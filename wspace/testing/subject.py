@@ -1,0 +1,249 @@
+"""A component under test, and the toy surroundings it is built in: small shapes, random numbers, nothing downloaded."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from wspace import interfaces
+from wspace.bind import Bound, bind_example
+from wspace.errors import MissingPackage, MissingWeights, RecipeError, UserError, reason
+from wspace.lowrank import lora_spec
+from wspace.registry import KINDS, Component, Registry
+from wspace.seeding import seeded, stream
+from wspace.signature import UnreadableSignature, signature_of
+from wspace.testing.law import Unbuilt, Unlawful, Unreadable
+from wspace.tokenizers.chunk import Chunk
+from wspace.tokenizers.neuron import Neuron
+from wspace.weights import WeightEntry, WeightSpec
+
+FEATURES, TEXTS = 3 * 16**2, 6  # F as of pictures of 16 x 16, which a target may want to see; T
+CONDITION, POOLED = 5, 4  # C, C'
+PICTURES = "pictures"  # what an example of a data set may name as its folder: classes of drawn pictures
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a component is given: a value for every name in `wspace.registry.GIVEN`."""
+
+    name: str
+    spec: WeightSpec
+    layout: interfaces.TokenLayout
+
+    @property
+    def given(self) -> dict[str, object]:
+        return {
+            "device": torch.device("cpu"),
+            "feature_dim": FEATURES,
+            "text_dim": TEXTS,
+            "spec": self.spec,
+            "layout": self.layout,
+            "condition_width": CONDITION,
+            "pooled_width": POOLED,
+        }
+
+
+def _layers(**widths: int) -> WeightSpec:
+    """Linear layers with biases, from 7 features through hidden axes of these names and widths to texts."""
+    names, sizes = ["feature", *widths, "text"], [7, *widths.values(), TEXTS]
+    entries = []
+    for number in range(1, len(names)):
+        of, to = names[number - 1], names[number]
+        entries.append(WeightEntry(f"w{number}", (sizes[number - 1], sizes[number]), (of, to)))
+        entries.append(WeightEntry(f"b{number}", (sizes[number],), (to,)))
+    return WeightSpec(tuple(entries), free=tuple(widths))
+
+
+HIDDEN = _layers(hidden=4)
+SPECS = {
+    "one hidden layer": HIDDEN,
+    "two hidden layers": _layers(hidden=3, second=4),
+    "a low-rank update": lora_spec({"layer": (6, 7)}, 3, {"layer": 2.0}),
+}
+LAYOUTS = {
+    "a token for each hidden unit": Neuron(spec=HIDDEN).layout,
+    "tokens of 8 values": Chunk(8, spec=HIDDEN).layout,
+}
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A component, built."""
+
+    made: Any
+    around: Surroundings
+
+
+@dataclass
+class Subject:
+    """One registered component, to be held to the laws of its kind."""
+
+    component: Component
+    registry: Registry
+    _made: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def who(self) -> str:
+        return f"{self.component.kind} {self.component.name!r}"
+
+    @cached_property
+    def bound(self) -> Bound:
+        """With the arguments of its example. Raises Unbuilt."""
+        with contextlib.chdir(scratch()):  # where files that an example names lie
+            try:
+                signature_of(self.component)
+                return bind_example(self.component, self.registry)
+            except UnreadableSignature as error:
+                raise Unreadable(f"its constructor cannot be read: {error}") from error
+            except RecipeError as error:
+                raise Unbuilt(f"{error.problems[0].where}: {error.problems[0].message}") from error
+
+    def build(self, around: Surroundings, seed: int = 0) -> Any:
+        """Parameters come from the seed; modules are in evaluation mode."""
+        with seeded(seed):
+            made = self.bound.build(around.given)
+        return made.eval() if isinstance(made, nn.Module) else made
+
+    @cached_property
+    def instances(self) -> list[Instance]:
+        """Built in each of the surroundings that it takes.
+
+        Raises Unbuilt if it takes none, MissingWeights or MissingPackage if something it needs is not here.
+        """
+        made, refused = [], []
+        for around in self._surroundings():
+            try:
+                made.append(Instance(self.build(around), around))
+            except (Unbuilt, MissingWeights, MissingPackage):
+                raise
+            except UserError as error:
+                refused.append(f"with {around.name}: {error}")
+            except Exception as error:
+                raise Unbuilt(reason(error)) from error
+        if not made:
+            raise Unbuilt("; ".join(dict.fromkeys(refused)))
+        wanted = getattr(interfaces, KINDS[self.component.kind])
+        if not isinstance(made[0].made, wanted):
+            raise Unbuilt(f"{self.component.class_name} is no {wanted.__name__} of wspace.interfaces")
+        return made
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """What is expensive to make, shared by checks."""
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
+
+    def _surroundings(self) -> list[Surroundings]:
+        layout = LAYOUTS["a token for each hidden unit"]
+        if self.component.kind in ("symmetry", "tokenizer"):
+            return [Surroundings(name, spec, layout) for name, spec in (SPECS | self._specs_of_targets()).items()]
+        if self.component.kind in ("predictor", "denoiser", "discriminator", "generator"):
+            return [Surroundings(name, HIDDEN, layout) for name, layout in LAYOUTS.items()]
+        return [Surroundings("one hidden layer", HIDDEN, layout)]
+
+    def _specs_of_targets(self) -> dict[str, WeightSpec]:
+        """Of those that come with the same plugin, as their examples have them."""
+        specs = {}
+        for other in self.registry.all("target"):
+            if other.plugin == self.component.plugin:
+                with contextlib.suppress(UserError, Unbuilt):  # its own checks say why it cannot be built
+                    specs[f"target {other.name!r}"] = Subject(other, self.registry).instances[0].made.spec
+        return specs
+
+    # ------------------------------------------------------------ how a check speaks
+
+    def fail(self, law: str) -> NoReturn:
+        raise Unlawful(f"{self.who}: {law}")
+
+    def hold(self, condition: object, law: str) -> None:
+        if not condition:
+            self.fail(law)
+
+    def shaped(self, what: str, found: object, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> None:
+        """Fail unless it is a tensor of finite numbers, of this shape and type."""
+        if not isinstance(found, Tensor):
+            self.fail(f"{what} should be a tensor, and is a {type(found).__name__}")
+        self.hold(tuple(found.shape) == shape, f"{what} should have shape {shape}, and has {tuple(found.shape)}")
+        self.hold(found.dtype == dtype, f"{what} should be of {dtype}, and is of {found.dtype}")
+        self.hold(torch.isfinite(found).all(), f"{what} should be finite numbers, and some are not")
+
+    def equal(self, what: str, found: Tensor, expected: Tensor) -> None:
+        """Fail unless both have the same bytes."""
+        if found.shape != expected.shape or found.dtype != expected.dtype:
+            self.fail(f"{what}: {_said(found)} in place of {_said(expected)}")
+        if not torch.equal(found, expected):
+            self.fail(f"{what}: off by {apart(found, expected):.2g} of the largest value, and should be the very same")
+
+    def near(self, what: str, found: Tensor, expected: Tensor, within: float) -> None:
+        """Fail unless they differ by less than `within` of the largest value."""
+        if found.shape != expected.shape:
+            self.fail(f"{what}: shape {tuple(found.shape)} in place of {tuple(expected.shape)}")
+        off = apart(found, expected)
+        self.hold(off <= within, f"{what}: off by {off:.2g} of the largest value, where {within:.0e} would be rounding")
+
+
+def _said(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} of {tensor.dtype}"
+
+
+def apart(found: Tensor, expected: Tensor) -> float:
+    """Greatest difference over greatest value; not a number if either is not."""
+    if not expected.numel():
+        return 0.0
+    most = expected.detach().abs().max().double().clamp_min(1e-12)
+    return float((found.detach().double() - expected.detach().double()).abs().max() / most)
+
+
+def rng_of(*names: str | int) -> torch.Generator:
+    return stream(0, "conformance", *names)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=rng_of("normal", seed))
+
+
+def twice(make: Callable[[torch.Generator], T]) -> tuple[T, T]:
+    """From the same seed, while torch's global random numbers differ: what comes out may not."""
+    made = []
+    with torch.random.fork_rng(devices=[]):
+        for seed in (1, 2):
+            torch.default_generator.manual_seed(seed)
+            made.append(make(rng_of("twice")))
+    return made[0], made[1]
+
+
+@cache
+def scratch() -> Path:
+    """A folder of this process, removed at its end; holds `pictures/`."""
+    folder = Path(tempfile.mkdtemp(prefix="wspace-testing-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    _draw_pictures(folder / PICTURES)
+    return folder
+
+
+def _draw_pictures(root: Path) -> None:
+    """Three classes of eight pictures: discs, bars and checks, no two of them alike."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:24, :24]
+    for name, drawn in {
+        "disc": (rows - 12) ** 2 + (columns - 12) ** 2 < 64,
+        "bar": (rows > 8) & (rows < 16),
+        "check": (rows // 6 + columns // 6) % 2 == 0,
+    }.items():
+        (root / name).mkdir(parents=True)
+        for number in range(8):
+            colours = rng.integers(0, 256, (2, 3), dtype=np.uint8)
+            Image.fromarray(np.where(drawn[..., None], *colours)).save(root / name / f"{number}.png")

@@ -1,0 +1,144 @@
+"""Laws of tokenizers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from wspace.interfaces import Tokenizer
+from wspace.symmetries.permutation import Permutation
+from wspace.testing.every import kept_in_file, rows_alone
+from wspace.testing.law import check
+from wspace.testing.subject import Instance, Subject, normal, rng_of
+
+ZOO, OTHERS = 9, 4
+ROUNDING = 1e-5  # relative, float32
+
+
+@check("tokenizer")
+def check_mask_has_a_place_for_every_weight(subject: Subject) -> None:
+    for instance in subject.instances:
+        mask, size = instance.made.layout.mask, instance.around.spec.size
+        subject.hold(mask.dtype == torch.bool and mask.ndim == 2, "its mask should be bool of shape (N, D)")
+        places = int(mask.sum())
+        subject.hold(places == size, f"its mask should have {size} places for {size} weights, and has {places}")
+
+
+@check("tokenizer")
+def check_tokens_are_shaped_as_laid_out(subject: Subject) -> None:
+    for tokenizer, others in _fitted(subject):
+        shape = (OTHERS, *tokenizer.layout.mask.shape)
+        subject.shaped("its tokens", tokenizer.tokenize(others), shape)
+        subject.shaped("what it arranges", tokenizer.arrange(others), shape)
+        subject.shaped("the weights of its tokens", tokenizer.detokenize(tokenizer.tokenize(others)), others.shape)
+
+
+@check("tokenizer")
+def check_round_trip_is_exact(subject: Subject) -> None:
+    for tokenizer, others in _fitted(subject):
+        back = tokenizer.detokenize(tokenizer.tokenize(others))
+        subject.near("weights made tokens and weights again", back, others, ROUNDING)
+
+
+@check("tokenizer")
+def check_round_trip_is_exact_where_a_zoo_does_not_vary(subject: Subject) -> None:
+    """Networks all alike have no spread to divide by."""
+    for instance in subject.instances:
+        tokenizer = subject.build(instance.around)
+        alike = normal(1, instance.around.spec.size).expand(ZOO, -1)
+        tokenizer.fit(alike)
+        tokens = tokenizer.tokenize(alike)
+        subject.hold(tokens.isfinite().all(), "tokens of a zoo of networks all alike should be finite, and are not")
+        subject.near("such a zoo made tokens and weights again", tokenizer.detokenize(tokens), alike, ROUNDING)
+
+
+@check("tokenizer")
+def check_collect_undoes_arrange(subject: Subject) -> None:
+    for tokenizer, others in _fitted(subject):
+        subject.equal("values arranged and collected", tokenizer.collect(tokenizer.arrange(others)), others)
+
+
+@check("tokenizer")
+def check_padding_is_zero(subject: Subject) -> None:
+    for tokenizer, others in _fitted(subject):
+        for what, tokens in (("tokens", tokenizer.tokenize(others)), ("arranged values", tokenizer.arrange(others))):
+            filled = tokens[:, ~tokenizer.layout.mask].abs()
+            subject.hold(not filled.any(), f"padding among its {what} should be zero, and is up to {_most(filled):.2g}")
+
+
+@check("tokenizer")
+def check_filled_padding_is_ignored(subject: Subject) -> None:
+    for tokenizer, others in _fitted(subject):
+        tokens = tokenizer.tokenize(others)
+        filled = tokens.masked_fill(~tokenizer.layout.mask, 9.0)
+        subject.equal(
+            "weights of tokens whose padding is 9", tokenizer.detokenize(filled), tokenizer.detokenize(tokens)
+        )
+
+
+@check("tokenizer")
+def check_units_permuted_are_tokens_permuted(subject: Subject) -> None:
+    """Of a layout that promises a token for each hidden unit."""
+    for instance in subject.instances:
+        tokenizer, spec = instance.made, instance.around.spec
+        units = tokenizer.layout.units
+        if not units:
+            continue
+        weights = normal(OTHERS, spec.size, seed=1)
+        before, holds = tokenizer.arrange(weights), False
+        for axis in (axis for axis in spec.free if spec.axis_size(axis) == units):
+            group = Permutation((axis,), spec=spec)
+            places = group.sample(OTHERS, rng_of("units"))
+            after = tokenizer.arrange(group.act(places, weights))
+            expected = before.clone()
+            expected[:, :units] = torch.stack(
+                [row[order] for row, order in zip(before[:, :units], places, strict=True)]
+            )
+            holds = holds or torch.equal(after, expected)
+        subject.hold(holds, f"its first {units} tokens should move as the units of a free axis do, and do not")
+
+
+@check("tokenizer")
+def check_gradients_reach_tokens(subject: Subject) -> None:
+    for tokenizer, others in _fitted(subject):
+        tokens = tokenizer.tokenize(others).detach().requires_grad_()
+        weights = tokenizer.detokenize(tokens)
+        subject.hold(
+            weights.requires_grad, "no gradient comes from weights to tokens: a task loss could not train anything"
+        )
+        (found,) = torch.autograd.grad(weights.square().sum(), tokens)
+        inside = found[(tokenizer.arrange(torch.ones_like(others)) != 0) & tokenizer.layout.mask]
+        subject.hold(inside.isfinite().all() and (inside != 0).all(), "a gradient should come to every token value")
+
+
+@check("tokenizer")
+def check_networks_do_not_see_each_other(subject: Subject) -> None:
+    for tokenizer, others in _fitted(subject):
+        tokens = tokenizer.tokenize(others)
+        rows_alone(
+            subject, "the tokens of network", tokens, lambda row, t=tokenizer, o=others: t.tokenize(o[row : row + 1])
+        )
+
+
+@check("tokenizer")
+def check_scales_are_kept_in_its_state(subject: Subject) -> None:
+    for instance in subject.instances:
+        tokenizer, others = _fit(subject, instance)
+        kept_in_file(subject, instance, tokenizer, lambda module, others=others: module.tokenize(others))  # type: ignore
+
+
+def _fit(subject: Subject, instance: Instance) -> tuple[Tokenizer, Tensor]:
+    """Fitted to a zoo of weights of very different sizes, and networks that it has not seen."""
+    size = instance.around.spec.size
+    spread = torch.linspace(0.1, 2.0, size)
+    tokenizer = subject.build(instance.around)
+    tokenizer.fit(1 + spread * normal(ZOO, size, seed=2))
+    return tokenizer, 1 + spread * normal(OTHERS, size, seed=3)
+
+
+def _fitted(subject: Subject) -> list[tuple[Tokenizer, Tensor]]:
+    return [_fit(subject, instance) for instance in subject.instances]
+
+
+def _most(tensor: Tensor) -> float:
+    return float(tensor.max()) if tensor.numel() else 0.0
