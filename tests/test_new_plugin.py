@@ -177,7 +177,10 @@ def test_the_example_is_no_part_of_the_workspace_and_ci_tests_it_in_its_own_fold
 # ---------------------------------------------------------------- the command
 
 
-def test_a_plugin_of_two_words_is_named_so_throughout(inside: Wspace, tmp_path: Path) -> None:
+def test_a_plugin_of_two_words_is_named_so_throughout(
+    inside: Wspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("UV_RUN_RECURSION_DEPTH", raising=False)  # under `uv run` the commands are uv's
     done = inside("new-plugin", "wspace-river-otters", "--dest", tmp_path)
     folder = tmp_path / "wspace-river-otters"
     assert done.returncode == 0 and done.stdout.splitlines() == [

@@ -225,7 +225,7 @@ def run(
 
         for step in plan:
             if step.action == "run":
-                for bound in recipe.components(step.stage.reads):
+                for bound in _bound(recipe, step.stage):
                     bound.component.load()  # what a component lacks is told now, not hours later
         bench = Workbench(recipe, progress)
         with disk_errors(store.root):
