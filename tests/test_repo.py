@@ -27,8 +27,9 @@ HEAVY = {"torch", "torchvision", "timm", "open_clip", "diffusers", "matplotlib",
 LIGHT = (
     "errors", "hookspecs", "registry", "builtin", "plugins", "signature", "settings", "recipe", "bind", "store",
     "pipeline", "cli", "fingerprint", "progress", "table", "study", "processes",
+    "catalogue", "skeleton",
 )  # fmt: skip
-OUTER = ("recipe", "store", "pipeline", "bind", "cli", "run", "stages")
+OUTER = ("recipe", "store", "pipeline", "bind", "cli", "run", "stages", "testing")
 
 
 def imports(file: Path, *, everywhere: bool = False) -> set[str]:

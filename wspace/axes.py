@@ -70,13 +70,18 @@ def read(text: str) -> tuple[tuple[Term, ...], tuple[tuple[str, int], ...]]:
     return tuple(terms), tuple(sizes)
 
 
+def names_in(text: str) -> tuple[str, ...]:
+    """Of the axes in it, each once. Raises UserError."""
+    return tuple(dict.fromkeys(axis for term in read(text)[0] for axis in term.axes))
+
+
 def solved(text: str, length: int, sizes: Mapping[str, int]) -> tuple[str, int] | None:
     """The one axis of a dimension whose size is not known, and that size; None if there is no such one."""
     terms, _ = read(text)
-    unknown = {axis for term in terms for axis in term.axes if axis not in sizes}
+    unknown = [axis for axis in names_in(text) if axis not in sizes]
     if len(unknown) != 1:
         return None
-    (axis,) = unknown
+    axis = unknown[0]
     without = sum(term.length({**sizes, axis: 0}) for term in terms)
     each = sum(term.length({**sizes, axis: 1}) for term in terms) - without
     size, rest = divmod(length - without, each)

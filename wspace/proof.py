@@ -9,6 +9,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from wspace.axes import names_in
 from wspace.errors import UserError
 from wspace.interfaces import Part, Symmetry, Target
 from wspace.weights import WeightEntry, WeightSpec
@@ -45,7 +46,7 @@ def prove(symmetry: Symmetry, target: Target, name: str, dims: tuple[int, int], 
     for part in symmetry.parts():
         error_of_part = error_of(part.on(spec=spec))
         if not error_of_part < TOLERANCE:
-            of = ", ".join(entry.name for entry in spec.entries if part.axis in entry.axes)
+            of = ", ".join(entry.name for entry in spec.entries if part.axis in entry.names)
             if part.axis in spec.free:
                 hint = _misdeclared(part, spec, lambda group: error_of(group) < TOLERANCE)
             else:
@@ -66,11 +67,12 @@ def _weights(target: Target, rng: torch.Generator) -> Tensor:
 def _misdeclared(part: Part, spec: WeightSpec, holds: Callable[[Symmetry], bool]) -> str:
     """The tensor without whose axes as declared the symmetry would hold, in words; nothing, if there is no such one."""
     for entry in spec.entries:
-        said = tuple(dim for dim, axis in enumerate(entry.axes) if axis == part.axis)
-        for dims in _dimensions(entry, spec.axis_size(part.axis)):
+        said = tuple(dim for dim, text in enumerate(entry.axes) if part.axis in names_in(text))
+        for dims in _dimensions(entry, said, spec.axis_size(part.axis)):
             if dims == said:
                 continue
-            axes = (part.axis if dim in dims else f"not-{part.axis}-{dim}" for dim in range(len(entry.shape)))
+            whole = (entry.axes[dim] if dim in said else part.axis for dim in range(len(entry.shape)))
+            axes = (text if dim in dims else str(entry.shape[dim]) for dim, text in enumerate(whole))
             other = replace(entry, axes=tuple(axes))
             try:
                 group = part.on(spec=replace(spec, entries=tuple(other if e is entry else e for e in spec.entries)))
@@ -81,9 +83,9 @@ def _misdeclared(part: Part, spec: WeightSpec, holds: Callable[[Symmetry], bool]
     return ""
 
 
-def _dimensions(entry: WeightEntry, length: int) -> Iterator[tuple[int, ...]]:
-    """Every set of dimensions that could be an axis of this length."""
-    fitting = [dim for dim, size in enumerate(entry.shape) if size == length]
+def _dimensions(entry: WeightEntry, said: tuple[int, ...], length: int) -> Iterator[tuple[int, ...]]:
+    """Every set of dimensions that could be an axis of this length, or are said to have it."""
+    fitting = [dim for dim, size in enumerate(entry.shape) if size == length or dim in said]
     for count in range(len(fitting) + 1):
         yield from combinations(fitting, count)
 

@@ -10,7 +10,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from wspace.axes import Block, blocks_of, read, solved
+from wspace.axes import Block, blocks_of, names_in, read, solved
 from wspace.errors import FileError, UserError
 
 
@@ -29,7 +29,7 @@ class WeightEntry:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Of all axes in it, each once."""
-        return tuple(dict.fromkeys(axis for text in self.axes for term in read(text)[0] for axis in term.axes))
+        return tuple(dict.fromkeys(axis for text in self.axes for axis in names_in(text)))
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,7 @@ class WeightSpec:
             if not found:
                 return sizes
             sizes = dict(reversed(found)) | sizes  # where tensors disagree, the first is believed
-            open_ = [
-                (text, length) for text, length in open_ if any(a not in sizes for t in read(text)[0] for a in t.axes)
-            ]
+            open_ = [(text, length) for text, length in open_ if any(a not in sizes for a in names_in(text))]
 
     @cached_property
     def _outers(self) -> dict[str, str]:
