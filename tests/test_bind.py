@@ -139,6 +139,12 @@ ONE_PROBLEM = [
         "losses:\n  symmetry: 0.1",
         "17: losses.symmetry: the recipe names no symmetry; add `symmetry: permutation`, or leave losses.symmetry out",
     ),
+    # what the generator must have
+    (
+        "train: {steps: 10}",
+        "generate: {sampler: eluer}",
+        "16: generate.sampler: generator 'noise' has no sampler 'eluer'. Did you mean 'euler'? Known: euler, heun",
+    ),
     # shapes
     ("dataset: grid", "dataset: 3", "1: dataset: expected a dataset: a name, or {use: NAME, ...}, got 3"),
     ("dataset: grid", "dataset:", "1: dataset: expected a dataset: a name, or {use: NAME, ...}, got None"),
@@ -168,6 +174,11 @@ ONE_PROBLEM = [
 def test_a_problem_is_told_word_for_word_with_its_line(tiny: Tiny, old: str, new: str, message: str) -> None:
     assert tiny.recipe.count(old) == 1
     assert problems(tiny, tiny.recipe.replace(old, new)) == f"tiny.yaml:{message}"
+
+
+def test_a_generator_without_samplers_takes_none(tiny: Tiny) -> None:
+    text = RECIPE.replace("use: noise", "use: defaulted").replace("train:", "generate: {sampler: euler}\ntrain:")
+    assert "16: generate.sampler: generator 'defaulted' has no sampler 'euler'. It has none" in problems(tiny, text)
 
 
 def test_a_component_whose_constructor_cannot_be_read_is_named_as_broken(tiny: Tiny) -> None:

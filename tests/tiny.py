@@ -107,6 +107,8 @@ class Judge:
 
 
 class Noise:
+    samplers: ClassVar[tuple[str, ...]] = ("euler", "heun")
+
     def __init__(
         self, denoiser: Denoiser, helper: Denoiser | None = None, levels: int = 10, *, pooled_width: int
     ):

@@ -132,6 +132,8 @@ def bind(source: Source, registry: Registry) -> BoundRecipe:
     arguments = binder.arguments(signature, source.values, (), "a recipe")
     if not binder.problems and arguments["symmetry"] is None:
         binder.without_symmetry(arguments["train"], arguments["losses"])
+    if not binder.problems:
+        binder.sampler(arguments["generator"], arguments["generate"].sampler)
     if binder.problems:
         raise RecipeError(source.file, binder.problems)
     filled = {
@@ -206,6 +208,12 @@ class _Binder:
         for path in (path for path, asked in needed.items() if asked):
             name = ".".join(path)
             self.problem(path, f"the recipe names no symmetry; add `symmetry: permutation`, or leave {name} out")
+
+    def sampler(self, generator: Bound, name: str | None) -> None:
+        known = generator.signature.samplers
+        if name is not None and name not in known:
+            hint = did_you_mean(name, list(known)) if known else " It has none to choose from; leave this out."
+            self.problem(("generate", "sampler"), f"generator {generator.name!r} has no sampler {name!r}.{hint}")
 
     def component(self, kind: str, value: Any, path: tuple[str | int, ...]) -> Bound | None:
         block = {"use": value} if isinstance(value, str) else value

@@ -68,6 +68,7 @@ class Signature:
     parameters: tuple[Parameter, ...]
     doc: str
     version: int
+    samplers: tuple[str, ...]  # of a generator: what `generate.sampler` may be
     file: Path
     line: int
 
@@ -130,7 +131,8 @@ def read_class(file: Path, name: str) -> Signature:
                 f"{file}: {name} has no constructor of its own, and may inherit one of {others[0]}"
             )
         parameters = [] if init is None else _from_arguments(init.args, names, file)
-    return Signature(name, tuple(parameters), ast.get_docstring(node) or "", _version(node), file, node.lineno)
+    doc = ast.get_docstring(node) or ""
+    return Signature(name, tuple(parameters), doc, _version(node), _samplers(node), file, node.lineno)
 
 
 def _is_dataclass(node: ast.stmt) -> bool:
@@ -203,12 +205,28 @@ def _is_quoted(annotation: ast.AST) -> bool:
 
 
 def _version(node: ast.ClassDef) -> int:
+    value = _class_variable(node, "version")
+    if not isinstance(value, ast.Constant):
+        return 1
+    if type(value.value) is not int:
+        raise UnreadableSignature(f"class {node.name!r}: version {value.value!r} is not a whole number")
+    return value.value
+
+
+def _samplers(node: ast.ClassDef) -> tuple[str, ...]:
+    value = _class_variable(node, "samplers")
+    if value is None:
+        return ()
+    try:
+        return tuple(ast.literal_eval(value))
+    except (ValueError, TypeError) as error:
+        raise UnreadableSignature(f"class {node.name!r}: samplers is not a tuple of names") from error
+
+
+def _class_variable(node: ast.ClassDef, name: str) -> ast.expr | None:
     for n in node.body:
-        if not isinstance(n, ast.AnnAssign | ast.Assign):
-            continue
-        target = n.target if isinstance(n, ast.AnnAssign) else n.targets[0]
-        if isinstance(target, ast.Name) and target.id == "version" and isinstance(n.value, ast.Constant):
-            if type(n.value.value) is not int:
-                raise UnreadableSignature(f"class {node.name!r}: version {n.value.value!r} is not a whole number")
-            return n.value.value
-    return 1
+        if isinstance(n, ast.AnnAssign | ast.Assign):
+            target = n.target if isinstance(n, ast.AnnAssign) else n.targets[0]
+            if isinstance(target, ast.Name) and target.id == name:
+                return n.value
+    return None
