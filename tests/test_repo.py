@@ -27,7 +27,7 @@ HEAVY = {"torch", "torchvision", "timm", "open_clip", "diffusers", "matplotlib",
 LIGHT = (
     "errors", "hookspecs", "registry", "builtin", "plugins", "signature", "settings", "recipe", "bind", "store",
     "pipeline", "cli", "fingerprint", "progress", "table", "study", "processes",
-    "catalogue", "skeleton",
+    "catalogue", "skeleton", "cli_uses",
 )  # fmt: skip
 OUTER = ("recipe", "store", "pipeline", "bind", "cli", "run", "stages", "testing")
 

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from wspace import cli_uses
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two torch processes on few cores would starve each other
 
 app = typer.Typer(
@@ -26,6 +28,8 @@ bench = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(bench, name="bench")
+
+app.add_typer(cli_uses.app)
 
 Recipe = Annotated[str, typer.Argument(help="A recipe file, or the name of a packaged recipe.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
@@ -133,6 +137,9 @@ def run(
     if all(step.action == "cached" for step in plan):
         print("nothing has changed: no stage had to run")
     if (folder / pipeline.RUN).is_file() and only is None:
+        from wspace.run import write_page
+
+        write_page(folder)
         _print_report(folder)
     print(folder)
 

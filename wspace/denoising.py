@@ -83,8 +83,10 @@ class Denoising(Generator):
         noise: Callable[[], Tensor],
         stepped: Callable[[Tensor, Tensor, Tensor], None],
         how: Generate,
+        start: float = 1.0,
     ) -> Tensor:
-        """From pure noise (B, N, D) to clean; `denoise(x, level (B,))` is the denoiser, `noise()` a fresh draw.
+        """From level `start`, by default pure noise, (B, N, D) to clean; `denoise(x, level (B,))` is the denoiser,
+        `noise()` a fresh draw.
 
         After every step `stepped(x, returned, level)` is to be called: where it began, and the denoiser's answer it took.
         """
@@ -153,6 +155,31 @@ class Denoising(Generator):
         rng: torch.Generator,
         watch: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
+        return self._drawn(condition, null, how, rng, watch)
+
+    @torch.no_grad()
+    def refine(
+        self,
+        tokens: Tensor,
+        condition: Condition,
+        null: Condition,
+        how: Generate,
+        level: float,
+        rng: torch.Generator,
+    ) -> Tensor:
+        return self._drawn(condition, null, how, rng, None, tokens, level)
+
+    def _drawn(
+        self,
+        condition: Condition,
+        null: Condition,
+        how: Generate,
+        rng: torch.Generator,
+        watch: Callable[[int, Tensor], None] | None,
+        begun: Tensor | None = None,
+        level: float = 1.0,
+    ) -> Tensor:
+        """From pure noise; or from networks (B, N, D) noised to a level."""
         if how.sampler is not None and how.sampler not in self.samplers:
             raise UserError(f"generate.sampler: no {how.sampler!r}.{did_you_mean(how.sampler, list(self.samplers))}")
         typical = self.typical(condition)  # (B, N, D)
@@ -181,4 +208,8 @@ class Denoising(Generator):
             x = x * self.mask
             return typical + self.spread * (x if self.clip is None else x.clamp(-self.clip, self.clip))
 
-        return finish(self.walk(noise(), denoise, noise, stepped, how))
+        x = noise()
+        if begun is not None:
+            levels = torch.full((len(begun),), level, device=begun.device)
+            x, _ = self.mix((begun - typical) / self.spread, x, levels)
+        return finish(self.walk(x, denoise, noise, stepped, how, level))

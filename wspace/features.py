@@ -65,6 +65,16 @@ class Pool:
         labels = torch.repeat_interleave(torch.arange(len(task)), self.counts[list(task)])
         return self.features[self.rows_of(task)], labels
 
+    def few(self, count: int, rng: torch.Generator) -> Pool:
+        """At most so many images of each class, drawn once."""
+        table = torch.stack(
+            [
+                row[torch.randperm(int(n), generator=rng)[:count]].tile(-(-count // max(1, min(int(n), count))))[:count]
+                for row, n in zip(self.table, self.counts, strict=True)
+            ]
+        )
+        return Pool(self.features, self.labels, table, self.counts.clamp_max(count))
+
     def rows_of(self, task: Sequence[int]) -> Tensor:
         """Rows of `features`, in the order of `of_task`: images count as they do within this split."""
         return torch.cat([self.table[c, : self.counts[c]] for c in task])

@@ -1,29 +1,21 @@
-"""The report's figures, each as a PNG data URI. Matplotlib's objects alone: no global state is touched."""
+"""The report's figures, each as a PNG data URI."""
 
 from __future__ import annotations
 
-import base64
-import io
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wspace.drawing import BLUE, GREEN, GREY, INK, ORANGE, TEXT, VERMILLION, dress, encoded, new_figure, short
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-WIDTH = 5.6  # inches: narrow, for the text to be legible on a telephone
-DPI = 180
-TEXT = 10  # points
 SPAN, REACH = (
     40.0,
     20.0,
 )  # points of accuracy shown, and of difference: what lies beyond is an arrow, or no interval would show
-
-# Okabe and Ito's colours (2008), told apart by colour-blind readers
-BLUE, ORANGE, GREEN, VERMILLION, INK, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#222222", "#767676"
 
 TITLES = {"seen": "seen tasks", "unseen-tasks": "unseen tasks", "unseen-classes": "unseen classes"}
 PHASES = {"task": "task loss: cross-entropy", "train": "the generator's own loss"}
@@ -38,7 +30,7 @@ def accuracy_by_method(scores: Sequence[Mapping[str, Any]]) -> str:
     """A dot and an interval for each method, a panel for each split."""
     rows = [row for row in scores if row["metric"] == "accuracy"]
     splits, methods = splits_of(rows), _by_mean(rows)
-    figure = _figure(1.2 + 0.27 * len(methods))
+    figure = new_figure(1.2 + 0.27 * len(methods))
     panels = figure.subplots(1, len(splits), sharex=True, sharey=True, squeeze=False)[0]
     reference = {"oracle": (ORANGE, "--"), "universal": (INK, ":")}
     best = max(1.0, 100 * max(row["ci_high"] for row in rows))
@@ -66,13 +58,13 @@ def accuracy_by_method(scores: Sequence[Mapping[str, Any]]) -> str:
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
                 zorder=4,
             )
-        _dress(panel, TITLES.get(split, split), "accuracy (%)", "")
+        dress(panel, TITLES.get(split, split), "accuracy (%)", "")
         panel.tick_params(axis="y", length=0)
     _methods_on(panels[0], methods)
     panels[0].set_xlim(floor - 0.06 * (best - floor), best + 0.3 * (best - floor))
     panels[0].plot([], [], "D", color=BLUE, markersize=5.5, label="generated")
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=TEXT)
-    return _encoded(figure)
+    return encoded(figure)
 
 
 def paired_differences(differences: Sequence[Mapping[str, Any]]) -> str:
@@ -80,7 +72,7 @@ def paired_differences(differences: Sequence[Mapping[str, Any]]) -> str:
     rows = [row for row in differences if row["metric"] == "accuracy"]
     splits, methods = splits_of(rows), _by_mean(rows)[::-1]
     reach = min(REACH, 1.1 * max(100 * max(-row["ci_low"], row["ci_high"], 0.005) for row in rows))
-    figure = _figure((0.6 + 0.26 * len(methods)) * len(splits) + 0.5)
+    figure = new_figure((0.6 + 0.26 * len(methods)) * len(splits) + 0.5)
     panels = figure.subplots(len(splits), 1, sharex=True, squeeze=False)[:, 0]
     verdicts = {BLUE: "generated is better", GREY: "interval holds 0", VERMILLION: "generated is worse"}
     for panel, split in zip(panels, splits, strict=True):
@@ -102,21 +94,21 @@ def paired_differences(differences: Sequence[Mapping[str, Any]]) -> str:
                 fontsize=TEXT,
             )
         title = TITLES.get(split, split)
-        _dress(panel, f"{title}: generated − method", "", "")
+        dress(panel, f"{title}: generated − method", "", "")
         panel.set_xlim(-1.03 * reach, 1.03 * reach)
         _methods_on(panel, methods)
     panels[-1].set_xlabel("difference in accuracy (percentage points)", fontsize=TEXT)
     for colour, verdict in verdicts.items():
         panels[0].plot([], [], "o-", color=colour, linewidth=3, markersize=6, label=verdict)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=TEXT)
-    return _encoded(figure)
+    return encoded(figure)
 
 
 def task_by_task(accuracies: Mapping[str, Sequence[float]]) -> str:
     """A dot for each task: generated against oracle and ridge. Method -> accuracy of each task."""
     own = 100 * np.asarray(accuracies["generated"], dtype=float)
     others = [name for name in ("oracle", "ridge") if name in accuracies]
-    figure = _figure(3.4)
+    figure = new_figure(3.4)
     panels = figure.subplots(1, len(others), sharex=True, sharey=True, squeeze=False)[0]
     every = np.concatenate([own, *(100 * np.asarray(accuracies[name], dtype=float) for name in others)])
     margin = max(2.0, 0.06 * float(np.ptp(every)))
@@ -127,18 +119,18 @@ def task_by_task(accuracies: Mapping[str, Sequence[float]]) -> str:
         panel.plot(other, own, "o", color=BLUE, alpha=0.45, markersize=4.5, markeredgewidth=0, label="a task")
         above, below = int((own > other).sum()), int((own < other).sum())
         title = f"against {name}: better on {above},\nequal on {len(own) - above - below}, worse on {below}"
-        _dress(panel, title, f"{name}: accuracy (%)", "")
+        dress(panel, title, f"{name}: accuracy (%)", "")
         panel.set(xlim=limits, ylim=limits, aspect="equal")
         panel.grid(axis="y", color="#e4e4e4")
     panels[0].set_ylabel("generated: accuracy (%)", fontsize=TEXT)
     panels[0].legend(loc="upper left", frameon=False, fontsize=TEXT - 1, handletextpad=0.4)
-    return _encoded(figure)
+    return encoded(figure)
 
 
 def training_curves(log: Sequence[Mapping[str, Any]], zoo_mean: float) -> str:
     """Loss, and accuracy on held-out tasks, over the steps of each phase. `zoo_mean`: what ignoring the texts gives."""
     phases: list[str] = list(dict.fromkeys(entry["phase"] for entry in log))
-    figure = _figure(4.6)
+    figure = new_figure(4.6)
     panels = figure.subplots(2, len(phases), sharex="col", squeeze=False)
     for (upper, lower), phase in zip(panels.T, phases, strict=True):
         entries = [entry for entry in log if entry["phase"] == phase]
@@ -151,7 +143,7 @@ def training_curves(log: Sequence[Mapping[str, Any]], zoo_mean: float) -> str:
             max(float(np.quantile(losses, 0.99)), smooth.max()),
         )
         upper.set_ylim(low - 0.06 * (high - low + 1e-9), high + 0.06 * (high - low + 1e-9))
-        _dress(upper, PHASES.get(phase, phase), "", "y")
+        dress(upper, PHASES.get(phase, phase), "", "y")
         looks = [(e["step"], 100 * e["validation_accuracy"]) for e in entries if "validation_accuracy" in e]
         lower.axhline(100 * zoo_mean, color=VERMILLION, linestyle="--", linewidth=1.6, label="the zoo mean")
         if looks:
@@ -161,7 +153,7 @@ def training_curves(log: Sequence[Mapping[str, Any]], zoo_mean: float) -> str:
             lower.plot(
                 at[best], values[best], "*", color=ORANGE, markersize=12, markeredgecolor=INK, zorder=4, label="kept"
             )
-        _dress(lower, "", "step", "y")
+        dress(lower, "", "step", "y")
         lower.set_xlim(0, steps[-1] * 1.05)
     bottom = min(panel.get_ylim()[0] for panel in panels[1])
     top = max(panel.get_ylim()[1] for panel in panels[1])
@@ -172,14 +164,14 @@ def training_curves(log: Sequence[Mapping[str, Any]], zoo_mean: float) -> str:
     panels[0, 0].legend(frameon=False, fontsize=TEXT - 1)
     handles, labels = panels[1, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=TEXT)
-    return _encoded(figure)
+    return encoded(figure)
 
 
 def accuracy_along_steps(rows: Sequence[Mapping[str, Any]], oracle: Mapping[str, Any]) -> str:
     """Mean accuracy of the networks as they would end after each step, and its interval: a line for each temperature."""
     from matplotlib.ticker import MaxNLocator
 
-    figure = _figure(3.3)
+    figure = new_figure(3.3)
     panel = figure.subplots()
     panel.axhline(100 * oracle["mean"], color=ORANGE, linestyle="--", linewidth=1.6, zorder=4, label="oracle")
     styles = ((BLUE, "o-"), (GREEN, "s:"))
@@ -193,18 +185,18 @@ def accuracy_along_steps(rows: Sequence[Mapping[str, Any]], oracle: Mapping[str,
         panel.vlines([steps[0], steps[-1]], [low[0], low[-1]], [high[0], high[-1]], **outline)
         label = f"temperature {temperature:g}"
         panel.plot(steps, means, style, color=colour, linewidth=2, markersize=5.5, zorder=3, label=label)
-    _dress(panel, "", "denoising step", "y")
+    dress(panel, "", "denoising step", "y")
     panel.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     panel.set_ylabel("accuracy (%)", fontsize=TEXT)
     panel.margins(y=0.12)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=TEXT)
-    return _encoded(figure)
+    return encoded(figure)
 
 
 def picture_sheet(pixels: np.ndarray, predicted: Sequence[str], true: Sequence[str]) -> str:
     """Pictures (n, S, S, 3) uint8, six a row: above each the class seen in it, below it the true one if it differs."""
     rows = -(-len(pixels) // 6)
-    figure = _figure(1.62 * rows + 0.4, width=7.0)
+    figure = new_figure(1.62 * rows + 0.4, width=7.0)
     panels = figure.subplots(rows, 6, squeeze=False)
     for panel in panels.flat[len(pixels) :]:
         panel.axis("off")
@@ -215,14 +207,14 @@ def picture_sheet(pixels: np.ndarray, predicted: Sequence[str], true: Sequence[s
         panel.set(xticks=[], yticks=[])
         for side in panel.spines.values():
             side.set(color=colour, linewidth=3)
-        title = f"{'✓' if right else '✗'} {_short(seen)}"
+        title = f"{'✓' if right else '✗'} {short(seen)}"
         panel.set_title(title, fontsize=TEXT - 1, color=colour, pad=4, parse_math=False)
-        below = "" if right else f"is {_short(truth)}"
+        below = "" if right else f"is {short(truth)}"
         panel.set_xlabel(below, fontsize=TEXT - 1, color=INK, labelpad=3, parse_math=False)
     for mark, colour, label in (("✓", BLUE, "right"), ("✗", VERMILLION, "wrong; below: what it is")):
         panels[0, 0].plot([], [], "s", color=colour, markersize=9, label=f"{mark} {label}")
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=TEXT)
-    return _encoded(figure, colours=None)
+    return encoded(figure, colours=None)
 
 
 # ---------------------------------------------------------------- drawing
@@ -235,23 +227,8 @@ def _by_mean(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(row["method"] for row in ordered))
 
 
-def _figure(height: float, width: float = WIDTH) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
-
-
-def _dress(panel: Axes, title: str, xlabel: str, grid: str) -> None:
-    panel.set_title(title, fontsize=TEXT, color=INK, parse_math=False)
-    panel.set_xlabel(xlabel, fontsize=TEXT, color=INK, parse_math=False)
-    panel.tick_params(labelsize=TEXT - 1, length=3, color=GREY, labelcolor=INK)
-    panel.grid(axis="y" if grid == "y" else "x", color="#e4e4e4")
-    panel.set_axisbelow(True)
-    panel.spines[["top", "right"]].set_visible(False)
-
-
 def _methods_on(panel: Axes, methods: Sequence[str]) -> None:
-    panel.set_yticks(range(len(methods)), [_short(name, 22) for name in methods], fontsize=TEXT, parse_math=False)
+    panel.set_yticks(range(len(methods)), [short(name, 22) for name in methods], fontsize=TEXT, parse_math=False)
     panel.set_ylim(-0.7, len(methods) - 0.3)
     panel.tick_params(axis="y", length=0)
     for label, name in zip(panel.get_yticklabels(), methods, strict=True):
@@ -266,23 +243,3 @@ def _smoothed(values: np.ndarray) -> np.ndarray:
     places = np.arange(len(values))
     first, last = np.maximum(places - half, 0), np.minimum(places + half + 1, len(values))
     return (total[last] - total[first]) / (last - first)
-
-
-def _short(name: str, width: int = 14) -> str:
-    name = " ".join(name.split())
-    return name if len(name) <= width else name[: width - 1] + "…"
-
-
-def _encoded(figure: Figure, *, colours: int | None = 128) -> str:
-    """As a PNG of so many colours, a third of the size; None: of as many as there are."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a class named in a script that the font lacks
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-    if colours is not None:
-        image = Image.open(buffer).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
-        buffer = io.BytesIO()
-        image.save(buffer, "png", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -104,6 +104,17 @@ def accuracies(target: Target, weights: Tensor, tasks: Sequence[Task], pool: Poo
 
 
 @torch.no_grad()
+def losses(target: Target, weights: Tensor, tasks: Sequence[Task], pool: Pool, class_texts: Tensor) -> Tensor:
+    """Cross-entropy (B,) of network b on all of the pool's images of tasks[b]."""
+    values = []
+    for row, task in zip(weights, tasks, strict=True):
+        features, labels = pool.of_task(task)
+        logits = target.logits(row[None], features[None], class_texts[list(task)][None])[0]  # (m, K)
+        values.append(functional.cross_entropy(logits, labels))
+    return torch.stack(values)
+
+
+@torch.no_grad()
 def predict(target: Target, weights: Tensor, task: Task, pool: Pool, class_texts: Tensor) -> tuple[Tensor, Tensor]:
     """Several networks (B, P) on one task's images: predictions (B, m) and labels (m,), within the task."""
     features, labels = pool.of_task(task)

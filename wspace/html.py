@@ -8,6 +8,7 @@ from typing import Any
 
 from wspace.figures import TITLES, splits_of
 from wspace.table import ORDER
+from wspace.uses import Section, Table, percent
 
 MEANINGS = {
     "oracle": "weights trained for that very task, on its training images",
@@ -51,6 +52,15 @@ CAPTIONS = {
 }
 
 
+USES = "<!-- studies made since the run ended -->"
+"""Where the page has room for them."""
+
+
+def with_sections(page: str, sections: Sequence[Section]) -> str:
+    """A page of `render`, and what was studied since."""
+    return page.replace(USES, "\n".join([USES, *map(_section, sections)]), 1)
+
+
 def render(report: Mapping[str, Any], figures: Mapping[str, str], recipe_yaml: str, versions: Mapping[str, str]) -> str:
     """The page. `figures`: data URIs by name (those of CAPTIONS get one)."""
     confidence = f"{100 * report['confidence']:g} %"
@@ -63,6 +73,7 @@ def render(report: Mapping[str, Any], figures: Mapping[str, str], recipe_yaml: s
         "<section><h2>Figures</h2>",
         *(_figure(name, uri, _caption(name, report, confidence)) for name, uri in figures.items()),
         "</section>",
+        USES,
         f"<section><h2>Methods</h2>{_methods(report['scores'])}</section>",
         f"<section><h2>Training</h2>{_training(report['training'], report.get('chosen', {}))}</section>",
         f"<section><h2>Time</h2>{_seconds(report['seconds'])}</section>",
@@ -127,6 +138,37 @@ def _note(report: Mapping[str, Any], confidence: str) -> str:
 
 
 # ---------------------------------------------------------------- parts of the page
+
+
+def _section(section: Section) -> str:
+    said = "".join(f"<p>{escape(sentence)}</p>" for sentence in section.says)
+    settings = ", ".join(f"{name} {_told(value)}" for name, value in section.settings.items())
+    parts = [f'<section id="{escape(section.use, quote=True)}"><h2>{escape(section.title)}</h2>{said}']
+    parts += map(_table_of, section.tables)
+    parts += [_figure(f"{section.use}-{f.name}", f.uri, f.caption) for f in section.figures]
+    return "".join([*parts, f"<p class=note>{escape(settings)}</p></section>"])
+
+
+def _told(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _table_of(table: Table) -> str:
+    head = "".join(f"<th scope=col>{escape(name)}</th>" for name in ("", *table.columns))
+    lines = []
+    for row in table.rows:
+        cells = "".join(_use_cell(row.cells.get(name), form) for name, form in table.columns.items())
+        own = " class=own" if row.own else ""
+        lines.append(f"<tr{own}><th scope=row>{escape(row.name)}</th>{cells}</tr>")
+    rows = f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
+    return f'<h3>{escape(table.title)}</h3><div class="scroll numbers"><table>{rows}</table></div>'
+
+
+def _use_cell(cell: Mapping[str, float] | None, form: Any) -> str:
+    if cell is None:
+        return "<td></td>"
+    mean, interval = percent(cell, form).replace("-", "−").split(" ", 1)
+    return f"<td>{mean} <small>{interval}</small></td>"
 
 
 def _scores(scores: Sequence[Mapping[str, Any]]) -> str:
@@ -259,6 +301,7 @@ body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 s
 main { max-width: 52rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 1rem; }
 h2 { font-size: 1.2rem; margin: 2.6rem 0 .8rem; padding-bottom: .3rem; border-bottom: 1px solid var(--line); }
+h3 { font-size: 1rem; margin: 1.6rem 0 .6rem; }
 .kicker { margin: 0; color: var(--mark); font-size: .85rem; font-weight: 600; letter-spacing: .04em; }
 .headline { font-size: 1.25rem; line-height: 1.45; margin: 0 0 .8rem; padding-left: .9rem;
   border-left: 4px solid var(--mark); }

@@ -17,6 +17,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import ClassVar
 
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 
 from wspace.errors import UserError
 from wspace.settings import Generate
-from wspace.weights import WeightSpec
+from wspace.weights import WeightEntry, WeightSpec
 
 # ---------------------------------------------------------------- data and frozen encoders
 
@@ -114,6 +115,11 @@ class Target(ABC):
     @abstractmethod
     def init(self, count: int, rng: torch.Generator) -> Tensor:
         """Fresh weights (count, P), as the architecture's author would initialise them."""
+
+    def fans(self, entry: WeightEntry) -> tuple[int, int]:
+        """Inputs and outputs of a matrix or a convolution's kernel, as torch lays them out: (out, in, ...)."""
+        field = prod(entry.shape[2:])
+        return entry.shape[1] * field, entry.shape[0] * field
 
     @abstractmethod
     def logits(self, weights: Tensor, features: Tensor, texts: Tensor) -> Tensor:
@@ -396,6 +402,23 @@ class Generator(nn.Module, ABC):
         `watch` is called after every step, if there are any, with the steps done and the network (B, N, D) as it would
         now end. Raises UserError for a sampler it has not.
         """
+
+    def refine(
+        self,
+        tokens: Tensor,
+        condition: Condition,
+        null: Condition,
+        how: Generate,
+        level: float,
+        rng: torch.Generator,
+    ) -> Tensor:
+        """Networks (B, N, D) noised to a level in (0, 1] and drawn from there on, as SDEdit does (Meng et al., 2022).
+
+        Raises UserError from a generator that has no levels of noise.
+        """
+        raise UserError(
+            "this generator has no levels of noise to go back to, so it cannot refine weights that are there"
+        )
 
 
 # ---------------------------------------------------------------- evaluation

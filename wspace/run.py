@@ -9,25 +9,33 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from wspace.adapters import base_model_of, write_adapter
+from wspace.baselines import descriptions
 from wspace.bind import BoundRecipe, bind
 from wspace.errors import NotARun, UserError, did_you_mean
 from wspace.fitting import predict
+from wspace.html import with_sections
 from wspace.interfaces import Target
 from wspace.network import Network, check_classes
 from wspace.pipeline import RUN
 from wspace.plugins import load_plugins
 from wspace.progress import Progress
 from wspace.recipe import read_recipe
+from wspace.ridge import Ridge
 from wspace.seeding import stream
-from wspace.store import read_json
+from wspace.stages.train import SAID
+from wspace.store import read_json, write_text
 from wspace.system import System
-from wspace.tasks import prompts_of
+from wspace.tasks import UNSEEN_TASKS, Task, prompts_of
+from wspace.uses import sections
 from wspace.workbench import Workbench
-from wspace.zoo import Zoo
+from wspace.zoo import Trained, Zoo
 from wspace.zoo_format import new_folder
+
+PAGE = "report.html"
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,39 @@ class Run:
     def system(self) -> System:
         system = System.build(self.recipe, self.target.spec, self.zoo.dims["text_dim"])
         return system.load(self.artifacts["train"] / "generator.safetensors").to(self.bench.device)
+
+    @cached_property
+    def opponents(self) -> Trained:
+        return Trained(self.artifacts["opponents"])
+
+    @cached_property
+    def said(self) -> Tensor:
+        """(n, T), of every class of the data set: what the generator was told."""
+        return load_file(self.artifacts["train"] / SAID)["texts"]
+
+    def task_of(self, classes: Sequence[str]) -> Task:
+        """Raises UserError if the data set has not all of them."""
+        known = self.bench.images.classes
+        missing = [name for name in classes if name not in known]
+        if missing:
+            hint = did_you_mean(missing[0], known).partition(" Known:")[0]
+            raise UserError(f"the data set has no images of {', '.join(map(repr, missing))} to score on.{hint}")
+        return tuple(known.index(name) for name in check_classes(classes))
+
+    def unseen(self, count: int) -> tuple[Task, ...]:
+        """So many of the unseen tasks that the report is about, or all there are."""
+        return self.zoo.tasks.scored(UNSEEN_TASKS)[:count]
+
+    def sample(self, tasks: Sequence[Task], rng: torch.Generator, **how: Any) -> Tensor:
+        """Generated networks (B, P) for tasks of the data set's classes; `how` is as in the recipe but for what is given."""
+        settings = replace(self.recipe.generate, **how)
+        return self.system.sample(prompts_of(tasks, self.said).to(self.bench.device), settings, rng).cpu()
+
+    def ridge(self, tasks: Sequence[Task]) -> Tensor:
+        """Networks (B, P) as the report's closed-form linear map has them."""
+        penalty = read_json(self.artifacts["evaluate"] / "scores.json")["ridge_penalty"]
+        known, asked = descriptions(prompts_of(self.zoo.tasks.seen, self.said), prompts_of(tasks, self.said))
+        return Ridge.fit(known, self.zoo.weights).predict(asked, penalty)
 
     def generate(
         self,
@@ -131,12 +172,7 @@ class Run:
     def score(self, network: Network) -> dict[str, Any]:
         """Accuracy on the test images of the network's classes. Raises UserError if the data set has not all of them."""
         self.zoo.check(self.bench)
-        known = self.bench.images.classes
-        missing = [name for name in network.classes if name not in known]
-        if missing:
-            hint = did_you_mean(missing[0], known).partition(" Known:")[0]
-            raise UserError(f"the data set has no images of {', '.join(map(repr, missing))} to score on.{hint}")
-        task = tuple(known.index(name) for name in network.classes)
+        task = self.task_of(network.classes)
         predicted, labels = predict(self.target, self._flat(network), task, self.bench.test, self.bench.class_texts)
         accuracy = float((predicted[0] == labels).float().mean())
         return {"accuracy": accuracy, "images": len(labels), "classes": list(network.classes), "chance": 1 / len(task)}
@@ -167,4 +203,12 @@ def stages_of(folder: Path) -> dict[str, str]:
 def report_of(folder: Path) -> dict[str, Any]:
     """The report of a run, as `wspace report --json` prints it. Raises NotARun."""
     report = read_json(folder / stages_of(folder)["report"] / "report.json")
-    return {"recipe": report["recipe"], "run": str(folder)} | report
+    uses = {section.use: section.as_json() for section in sections(folder)}
+    return {"recipe": report["recipe"], "run": str(folder)} | report | {"uses": uses}
+
+
+def write_page(folder: Path) -> Path:
+    """The run's report.html: what its stages left, and what was studied since. Raises NotARun."""
+    page = (folder / stages_of(folder)["report"] / PAGE).read_text(encoding="utf-8")
+    write_text(folder / PAGE, with_sections(page, sections(folder)))
+    return folder / PAGE

@@ -109,6 +109,12 @@ def write_text(file: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_bytes(file: Path, content: bytes) -> None:
+    """Whole or not at all."""
+    with _replacing(file) as temporary:
+        temporary.write_bytes(content)
+
+
 def read_json(file: Path) -> Any:
     """Raises FileError if it cannot be read or is not JSON."""
     try:

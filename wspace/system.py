@@ -107,3 +107,12 @@ class System(nn.Module):
         if not torch.isfinite(weights).all():
             raise Diverged("the generator made weights that are not finite numbers; train it longer or at a lower rate")
         return weights
+
+    @torch.no_grad()
+    def refine(self, weights: Tensor, prompts: Prompts, how: Generate, level: float, rng: torch.Generator) -> Tensor:
+        """Networks (B, P), noised to a level in (0, 1] and denoised under their tasks' prompts."""
+        condition = self.conditioner(prompts)
+        tokens = self.tokenizer.tokenize(weights)
+        return self.tokenizer.detokenize(
+            self.generator.refine(tokens, condition, self.conditioner.null(condition), how, level, rng)
+        )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wspace.uses import Section
 
 ORDER = (
     "oracle", "generated", "ridge", "retrieval", "zoo-mean", "base", "universal", "noise", "mismatched", "random",
@@ -54,6 +57,21 @@ def print_study(report: Mapping[str, Any], markdown: bool = False) -> None:
     differences = {(row["label"], row["minus"], row["split"]): row for row in report["differences"]}
     lines = [[f"{a} - {b}", *(_percent(differences.get((a, b, s)), signed=True) for s in splits)] for a, b in pairs]
     _show((["paired difference, points", *splits], lines), markdown, "")
+
+
+def print_section(section: Section, markdown: bool = False) -> None:
+    """The tables of a study, and what came out in words."""
+    from wspace.uses import percent
+
+    for table in section.tables:
+        own = {row.name for row in table.rows if row.own}
+        lines = [
+            [row.name, *(percent(row.cells[c], form) if c in row.cells else "" for c, form in table.columns.items())]
+            for row in table.rows
+        ]
+        _show((["", *table.columns], lines), markdown, table.title, lambda line, own=own: line[0] in own)
+    for sentence in section.says:
+        print(sentence)
 
 
 def _show(cells: Cells, markdown: bool, title: str, bold: Callable[[Sequence[str]], bool] | None = None) -> None:

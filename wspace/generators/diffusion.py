@@ -74,12 +74,13 @@ class Diffusion(Denoising):
         noise: Callable[[], Tensor],
         stepped: Callable[[Tensor, Tensor, Tensor], None],
         how: Generate,
+        start: float = 1.0,
     ) -> Tensor:
         sampler = how.sampler or self.samplers[0]
         solver = self._solver(sampler)
         with warnings.catch_warnings():  # diffusers hands tensors to numpy in a way that numpy 2 calls old
             warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
-            solver.set_timesteps(timesteps=self._visited(min(how.steps, self.levels)))
+            solver.set_timesteps(timesteps=self._visited(how.steps, start))
         for step in solver.timesteps.tolist():
             level = torch.full((len(x),), step / self.levels, device=x.device)
             returned = denoise(x, level)
@@ -87,12 +88,14 @@ class Diffusion(Denoising):
             x = solver.step(returned, step, x, variance_noise=noise() if sampler == "ddpm" else None).prev_sample
         return x
 
-    def _visited(self, steps: int) -> list[int]:
-        """Levels evenly down from pure noise: "trailing" in table 2 of Lin et al. (2024).
+    def _visited(self, steps: int, start: float = 1.0) -> list[int]:
+        """Levels evenly down from pure noise, or from a level: "trailing" in table 2 of Lin et al. (2024).
 
         Not diffusers' own, which by rounding has one step too many, on the level -1, for some numbers of steps.
         """
-        return [round(self.levels * (steps - done) / steps) - 1 for done in range(steps)]
+        top = max(1, round(start * self.levels))
+        steps = min(steps, top)
+        return [round(top * (steps - done) / steps) - 1 for done in range(steps)]
 
     def _solver(self, sampler: str) -> Any:
         """The betas, and how to go from one level to the next.

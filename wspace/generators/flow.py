@@ -59,13 +59,16 @@ class Flow(Denoising):
         noise: Callable[[], Tensor],
         stepped: Callable[[Tensor, Tensor, Tensor], None],
         how: Generate,
+        start: float = 1.0,
     ) -> Tensor:
         sampler, steps = how.sampler or self.samplers[0], how.steps
         for step in range(steps):
-            here, there = (torch.full((len(x),), 1 - done / steps, device=x.device) for done in (step, step + 1))
+            here, there = (
+                torch.full((len(x),), start * (1 - done / steps), device=x.device) for done in (step, step + 1)
+            )
             velocity = denoise(x, here)
             if sampler == "heun" and step + 1 < steps:
-                velocity = (velocity + denoise(x - velocity / steps, there)) / 2
+                velocity = (velocity + denoise(x - start * velocity / steps, there)) / 2
             stepped(x, velocity, here)
-            x = x - velocity / steps
+            x = x - start * velocity / steps
         return x

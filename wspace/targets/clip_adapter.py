@@ -52,6 +52,9 @@ class ClipAdapter(Target):
             drawn[entry.name] = (torch.rand(count, *entry.shape, generator=rng) * 2 - 1) * fan_in**-0.5
         return self.spec.flatten(drawn)  # (count, P)
 
+    def fans(self, entry: WeightEntry) -> tuple[int, int]:
+        return entry.shape[0], entry.shape[1]  # as listing 1 multiplies, inputs first
+
     def logits(self, weights: Tensor, features: Tensor, texts: Tensor) -> Tensor:
         w = self.spec.unflatten(weights)
         hidden = features @ w["w1"]  # (B, M, r)

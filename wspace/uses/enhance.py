@@ -1,0 +1,153 @@
+"""Half-trained networks noised and denoised under their task's text (T2W, section 4.4 and figure 6; Meng et al., 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from wspace.errors import UserError
+from wspace.features import Pool
+from wspace.fitting import Schedule, accuracies, fit
+from wspace.interfaces import Symmetry
+from wspace.network import Network
+from wspace.run import Run
+from wspace.seeding import stream
+from wspace.tasks import Task, prompts_of
+from wspace.uses import Figure, Row, Section, Table, percent, summary
+from wspace.uses.figures import level_sweep
+
+LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+CHOOSING = 32  # held-out seen tasks on which the level is chosen, by validation images
+
+Start = Literal["fresh", "base"]
+"""What the half-trained networks began as: the target's own initialisation, or the zoo's base."""
+
+BEFORE, ENHANCED, GENERATED = "half-trained", "enhanced", "generated"
+
+
+def enhance(run: Run, networks: Tensor, texts: Sequence[Tensor], level: float, temperature: float, seed: int) -> Tensor:
+    """Networks (B, P) for tasks told by texts (K_b, T) each, noised to `level` and denoised: (B, P).
+
+    They are first moved near to the zoo's base by the recipe's symmetry, which leaves what they compute as it is.
+    """
+    lengths = [len(own) for own in texts]
+    stacked = torch.cat(list(texts))
+    tasks = [tuple(range(sum(lengths[:b]), sum(lengths[: b + 1]))) for b in range(len(lengths))]
+    prompts = prompts_of(tasks, stacked).to(run.bench.device)
+    how = replace(run.recipe.generate, temperature=temperature)
+    moved = aligned(run, networks, run.zoo.base).to(run.bench.device)
+    return run.system.refine(moved, prompts, how, level, stream(seed, "enhance", level)).cpu()
+
+
+def aligned(run: Run, networks: Tensor, reference: Tensor) -> Tensor:
+    """The same functions (B, P), as near to the reference (P,) or (B, P) as the recipe's symmetry can bring them."""
+    if run.recipe.symmetry is None:
+        return networks
+    symmetry: Symmetry = run.recipe.symmetry.build({"spec": run.target.spec})
+    return symmetry.canonicalize(networks, reference)
+
+
+def half_trained(run: Run, tasks: Sequence[Task], start: Start, seed: int) -> Tensor:
+    """(B, P): trained as the zoo's networks are, for half of the steps."""
+    zoo, bench = run.recipe.zoo, run.bench
+    begun = run.target.init(len(tasks), stream(seed, "half-trained"))
+    if start == "base":
+        begun = run.zoo.base.expand(len(tasks), -1)
+    schedule = Schedule(max(1, zoo.steps // 2), zoo.batch, zoo.lr)
+    return fit(run.target, begun, tasks, bench.train, bench.class_texts, schedule, stream(seed, "half-trained images"))
+
+
+def chosen_level(run: Run, start: Start, temperature: float, seed: int) -> float:
+    """The one that does best on held-out tasks' validation images."""
+    tasks = run.zoo.tasks.choosing[:CHOOSING]
+    networks = half_trained(run, tasks, start, seed)
+    swept = {level: _accuracy(run, tasks, networks, level, temperature, seed, run.bench.val) for level in LEVELS}
+    return max(LEVELS, key=lambda level: float(swept[level].mean()))
+
+
+def _accuracy(
+    run: Run, tasks: Sequence[Task], networks: Tensor, level: float, temperature: float, seed: int, pool: Pool
+) -> Tensor:
+    """(B,), of networks enhanced at this level."""
+    made = enhance(run, networks, [run.said[list(task)] for task in tasks], level, temperature, seed)
+    return accuracies(run.target, made, tasks, pool, run.bench.class_texts)
+
+
+def study(
+    run: Run, tasks: Sequence[Task], *, starts: Sequence[Start] = ("fresh", "base"), temperature: float, seed: int
+) -> Section:
+    """Before and after on these tasks, beside generating alone and averaging with the generated network."""
+    run.zoo.check(run.bench)
+    generated = run.sample(tasks, stream(seed, "enhance"))
+    tables, says, curves, levels = list[Table](), list[str](), dict[str, dict[str, list[float]]](), dict[str, float]()
+    with run.bench.progress.bar("enhance", len(starts) * (len(LEVELS) + 1)) as bar:
+        for start in starts:
+            before = half_trained(run, tasks, start, seed)
+            levels[start] = chosen_level(run, start, temperature, seed)
+            bar.advance()
+            swept = dict[float, Tensor]()
+            for level in LEVELS:
+                swept[level] = _accuracy(run, tasks, before, level, temperature, seed, run.bench.test)
+                bar.advance()
+            scores = {
+                BEFORE: _scored(run, before, tasks),
+                ENHANCED: swept[levels[start]],
+                GENERATED: _scored(run, generated, tasks),
+                "average of both": _scored(run, (aligned(run, before, generated) + generated) / 2, tasks),
+            }
+            tables.append(_table(run, scores, f"from {start} weights, enhanced at level {levels[start]:g}"))
+            says.append(_said(scores, run, start))
+            curves[f"from {start} weights"] = {
+                ENHANCED: [100 * float(swept[level].mean()) for level in LEVELS],
+                **{name: [100 * float(scores[name].mean())] for name in (BEFORE, GENERATED)},
+            }
+    caption = (
+        f"Accuracy on test images of {len(tasks)} unseen tasks, by the level of noise that half-trained heads are taken "
+        "back to; 1 would be generating from pure noise. The level of the table was chosen on other tasks."
+    )
+    settings = {"tasks": len(tasks), "temperature": temperature, "levels": list(LEVELS), "seed": seed}
+    figures = (Figure("levels", caption, level_sweep(LEVELS, curves, ENHANCED)),)
+    return Section("enhance", "Enhancing half-trained heads", says, settings, tables, figures)
+
+
+def _scored(run: Run, networks: Tensor, tasks: Sequence[Task]) -> Tensor:
+    return accuracies(run.target, networks, tasks, run.bench.test, run.bench.class_texts)
+
+
+def _table(run: Run, scores: dict[str, Tensor], title: str) -> Table:
+    rows = []
+    for name, accuracy in scores.items():
+        gain = accuracy - scores[BEFORE]
+        cells = {"accuracy": summary(accuracy, run), "gain": summary(gain, run)}
+        if name != BEFORE:
+            cells["worse on"] = summary((gain < 0).float(), run)
+        rows.append(Row(name, cells, own=name == ENHANCED))
+    return Table(f"{title}: accuracy (%)", {"accuracy": "percent", "gain": "points", "worse on": "percent"}, rows)
+
+
+def _said(scores: dict[str, Tensor], run: Run, start: Start) -> str:
+    gain = scores[ENHANCED] - scores[BEFORE]
+    wins = max(scores, key=lambda name: float(scores[name].mean()))
+    return (
+        f"Heads half-trained from {start} weights gain {percent(summary(gain, run), 'points')} points by enhancing, and "
+        f"lose on {int((gain < 0).sum())} of {len(gain)} tasks. Best of all: {wins}."
+    )
+
+
+def one(run: Run, network: Network, level: float | None, temperature: float, seed: int) -> tuple[Network, float]:
+    """A user's network enhanced for the classes it names; and the level, chosen on held-out tasks where none is given.
+
+    Raises UserError for a level that is not in (0, 1].
+    """
+    if level is not None and not 0 < level <= 1:
+        raise UserError(f"--level {level:g}: a level of noise is above 0 and at most 1")
+    if level is None:
+        level = chosen_level(run, "fresh", temperature, seed)
+    flat = run.target.spec.flatten(network.tensors)[None]  # (1, P)
+    made = enhance(run, flat, [run.bench.encode_said(network.classes)], level, temperature, seed)
+    origin = f"{network.origin}, enhanced by {run.recipe.name} at level {level:g}"
+    return Network(network.classes, run.target.spec.unflatten(made[0]), origin), level

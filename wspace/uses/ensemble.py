@@ -1,0 +1,119 @@
+"""Several draws for one task, put together; beside as many heads trained on its images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from wspace.fitting import Schedule, accuracies, fit_until_validated
+from wspace.network import Network
+from wspace.run import Run
+from wspace.seeding import stream
+from wspace.tasks import Task
+from wspace.uses import Row, Section, Table, percent, summary
+
+WAYS = ("one", "best on training images", "averaged weights", "vote")
+"""What can be made of N networks; `one` is the mean of their accuracies."""
+
+TYPICAL = "generated at temperature 0"
+
+
+def drawn(run: Run, tasks: Sequence[Task], count: int, temperature: float, seed: int) -> Tensor:
+    """`count` networks for each task: (N, B, P)."""
+    return torch.stack([run.sample(tasks, stream(seed, "ensemble", n), temperature=temperature) for n in range(count)])
+
+
+def oracles(run: Run, tasks: Sequence[Task], count: int, seed: int) -> Tensor:
+    """As the report's oracle is trained, from the zoo's base, on other draws of the task's images each: (N, B, P)."""
+    bench, opponents = run.bench, run.recipe.opponents
+    found = []
+    with bench.progress.bar("oracles", count) as bar:
+        for n in range(count):
+            weights, _ = fit_until_validated(
+                run.target,
+                run.zoo.base.expand(len(tasks), -1),
+                tasks,
+                bench.train,
+                bench.val,
+                bench.class_texts,
+                Schedule(opponents.steps, run.recipe.zoo.batch, run.recipe.zoo.lr),
+                stream(seed, "ensemble oracle", n),
+                check_every=opponents.check_every,
+                patience=opponents.patience,
+            )
+            found.append(weights)
+            bar.advance()
+    return torch.stack(found)
+
+
+def best(run: Run, networks: Tensor, tasks: Sequence[Task]) -> Tensor:
+    """Of (N, B, P), each task's network that does best on its training images: (B, P)."""
+    bench = run.bench
+    found = torch.stack([accuracies(run.target, own, tasks, bench.train, bench.class_texts) for own in networks])
+    return networks[found.argmax(0), torch.arange(len(tasks))]
+
+
+@torch.no_grad()
+def vote(run: Run, networks: Tensor, tasks: Sequence[Task]) -> Tensor:
+    """Accuracy (B,) of the class that most of N networks (N, B, P) name; of equals, the more probable one."""
+    bench, values = run.bench, []
+    for number, task in enumerate(tasks):
+        features, labels = bench.test.of_task(task)
+        texts = bench.class_texts[list(task)].expand(len(networks), -1, -1)
+        logits = run.target.logits(networks[:, number], features.expand(len(networks), -1, -1), texts)  # (N, m, K)
+        votes = functional.one_hot(logits.argmax(2), len(task)).sum(0)  # (m, K)
+        chosen = (votes + 0.5 * logits.softmax(2).mean(0)).argmax(1)  # a probability never outweighs a vote
+        values.append((chosen == labels).float().mean())
+    return torch.stack(values)
+
+
+def _ways(run: Run, networks: Tensor, tasks: Sequence[Task]) -> dict[str, Tensor]:
+    """Way -> accuracy (B,)."""
+
+    def scored(own: Tensor) -> Tensor:
+        return accuracies(run.target, own, tasks, run.bench.test, run.bench.class_texts)
+
+    found = (
+        torch.stack([scored(own) for own in networks]).mean(0),
+        scored(best(run, networks, tasks)),
+        scored(networks.mean(0)),
+        vote(run, networks, tasks),
+    )
+    return dict(zip(WAYS, found, strict=True))
+
+
+def study(run: Run, tasks: Sequence[Task], *, count: int, temperature: float, seed: int) -> Section:
+    """What `count` draws are worth on each task, and what as many trained heads are."""
+    run.zoo.check(run.bench)
+    generated = _ways(run, drawn(run, tasks, count, temperature, seed), tasks)
+    trained = _ways(run, oracles(run, tasks, count, seed), tasks)
+    typical = run.sample(tasks, stream(seed, "ensemble"), temperature=0.0)
+    typical_scores = accuracies(run.target, typical, tasks, run.bench.test, run.bench.class_texts)
+    rows = []
+    for way in WAYS:
+        own, other = generated[way], trained[way]
+        cells = {"generated": summary(own, run), "trained": summary(other, run)}
+        rows.append(Row(way, cells | {"generated - trained": summary(own - other, run)}, own=way == "vote"))
+    rows.append(Row(TYPICAL, {"generated": summary(typical_scores, run)}))
+    columns = dict(zip(rows[0].cells, ("percent", "percent", "points"), strict=True))
+    says = []
+    for way in WAYS[1:]:
+        gain = summary(generated[way] - generated["one"], run)
+        says.append(f"{way}: {percent(gain, 'points')} points over one draw at temperature {temperature:g}.")
+    loss = summary(typical_scores - generated["vote"], run)
+    says.append(f"One head at temperature 0 is {percent(loss, 'points')} points from the vote of {count} draws.")
+    settings = {"tasks": len(tasks), "count": count, "temperature": temperature, "seed": seed}
+    title = f"{count} heads for one task: accuracy (%)"
+    return Section("ensemble", "Ensembles", says, settings, [Table(title, columns, rows)])
+
+
+def one(run: Run, classes: Sequence[str], *, count: int, temperature: float, seed: int) -> tuple[Network, Section]:
+    """For a user's classes: the averaged network of `count` draws, and how all ways do on their images."""
+    task = run.task_of(classes)
+    section = study(run, [task], count=count, temperature=temperature, seed=seed)
+    averaged = drawn(run, [task], count, temperature, seed).mean(0)[0]
+    origin = f"{run.recipe.name}, average of {count} draws at temperature {temperature:g}, seed {seed}"
+    return Network(tuple(classes), run.target.spec.unflatten(averaged), origin), section

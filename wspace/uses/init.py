@@ -1,0 +1,170 @@
+"""Training from generated weights, beside the usual initialisations (T2W, section 4.4 and table 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+from wspace.features import Pool
+from wspace.fitting import Schedule, accuracies, fit, losses
+from wspace.interfaces import Target
+from wspace.run import Run
+from wspace.seeding import stream
+from wspace.tasks import Task
+from wspace.uses import Figure, Row, Section, Table, percent, summary
+from wspace.uses.figures import learning_curves
+
+GENERATED = "generated"
+ALL = 0
+"""Images of a class, where there is no limit."""
+
+MARKS = 24  # steps at which networks are scored, closer together at first
+
+
+def _uniform(bound: Callable[[int, int], float]) -> Callable[[Tensor, int, int, torch.Generator], Tensor]:
+    return lambda like, fan_in, fan_out, rng: (torch.rand(like.shape, generator=rng) * 2 - 1) * bound(fan_in, fan_out)
+
+
+def _normal(deviation: Callable[[int, int], float]) -> Callable[[Tensor, int, int, torch.Generator], Tensor]:
+    return lambda like, fan_in, fan_out, rng: torch.randn(like.shape, generator=rng) * deviation(fan_in, fan_out)
+
+
+STANDARD = {
+    "Xavier uniform": _uniform(lambda fan_in, fan_out: sqrt(6 / (fan_in + fan_out))),
+    "Xavier normal": _normal(lambda fan_in, fan_out: sqrt(2 / (fan_in + fan_out))),
+    "Kaiming uniform": _uniform(lambda fan_in, _: sqrt(6 / fan_in)),
+    "Kaiming normal": _normal(lambda fan_in, _: sqrt(2 / fan_in)),
+    "uniform(-0.1, 0.1)": _uniform(lambda *_: 0.1),
+    "normal(0, 0.01)": _normal(lambda *_: 0.01),
+}
+"""Glorot and Bengio (2010), eq. 16; He et al. (2015), eq. 10; and T2W's two of a fixed size."""
+
+
+def standard(name: str, target: Target, count: int, rng: torch.Generator) -> Tensor:
+    """Fresh networks (count, P): matrices and kernels drawn so, vectors as the target itself begins."""
+    tensors = target.spec.unflatten(target.init(count, rng))
+    for entry in target.spec.entries:
+        if len(entry.shape) > 1:
+            tensors[entry.name] = STANDARD[name](tensors[entry.name], *target.fans(entry), rng)
+    return target.spec.flatten(tensors)
+
+
+def starts(run: Run, tasks: Sequence[Task], rng: torch.Generator) -> dict[str, Tensor]:
+    """Name -> networks (B, P) to train from."""
+    count = len(tasks)
+    return {
+        GENERATED: run.sample(tasks, rng),
+        **{name: standard(name, run.target, count, rng) for name in STANDARD},
+        "base": run.zoo.base.expand(count, -1),
+        "universal": run.opponents.universal.expand(count, -1),
+        "ridge": run.ridge(tasks),
+    }
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What became of one start on each of B tasks."""
+
+    steps: Sequence[int]  # at which it was scored; the first is 0
+    curve: Tensor  # (len(steps), B), accuracy on test images
+    loss: Tensor  # (B,), on test images in the end
+    weights: Tensor  # (B, P)
+
+    def reached(self, accuracy: Tensor) -> Tensor:
+        """(B,): the first step scored at which a network was as accurate as (B,); the last one, if none was."""
+        there = self.curve >= accuracy  # (marks, B)
+        there[-1] = True
+        return torch.tensor(self.steps, dtype=torch.float32)[there.int().argmax(0)]
+
+
+def train(run: Run, tasks: Sequence[Task], pool: Pool, start: Tensor, schedule: Schedule, seed: int) -> Trained:
+    """From start[b] on tasks[b]. The images drawn depend on the seed alone, so every start sees the same ones."""
+    bench, target = run.bench, run.target
+    spacing = torch.logspace(0, torch.tensor(schedule.steps).log10().item(), MARKS)
+    marks = sorted({0, *spacing.round().int().tolist(), schedule.steps})
+    curve = [accuracies(target, start, tasks, bench.test, bench.class_texts)]
+
+    def score(step: int, weights: Tensor) -> bool:
+        if step in marks:
+            curve.append(accuracies(target, weights, tasks, bench.test, bench.class_texts))
+        return False
+
+    rng = stream(seed, "init images")
+    ended = fit(target, start, tasks, pool, bench.class_texts, schedule, rng, on_step=score)
+    return Trained(marks, torch.stack(curve), losses(target, ended, tasks, bench.test, bench.class_texts), ended)
+
+
+def study(
+    run: Run,
+    tasks: Sequence[Task],
+    *,
+    shots: Sequence[int] = (ALL, 16, 4, 1),
+    epochs: int = 50,
+    lr: float = 3e-4,
+    batch: int = 32,
+    seed: int = 0,
+) -> tuple[Section, Tensor]:
+    """Every start on every task, with so many images a class (0: all of them), by Adam with a cosine.
+
+    An epoch is as many images as a task has, on the mean over tasks. Also gives the networks (B, P) that were trained
+    from generated weights on the first of `shots`.
+    """
+    run.zoo.check(run.bench)
+    begun = starts(run, tasks, stream(seed, "init"))
+    tables, curves, says, kept = list[Table](), dict[str, dict[str, Trained]](), list[str](), None
+    with run.bench.progress.bar("init", len(shots) * len(begun)) as bar:
+        for count in shots:
+            pool = run.bench.train if count == ALL else run.bench.train.few(count, stream(seed, "init few", count))
+            images = sum(int(pool.counts[list(task)].sum()) for task in tasks) / len(tasks)
+            schedule = Schedule(max(1, round(epochs * images / batch)), batch, lr)
+            trained = dict[str, Trained]()
+            for name, start in begun.items():
+                trained[name] = train(run, tasks, pool, start, schedule, seed)
+                bar.advance()
+            kept = trained[GENERATED].weights if kept is None else kept
+            label = "all images" if count == ALL else f"{count} image{'s' * (count > 1)} a class"
+            table, said = _compared(run, trained, label, schedule.steps)
+            tables.append(table)
+            says.append(said)
+            curves[label] = trained
+    assert kept is not None
+    drawn = {
+        label: {name: (t.steps, (100 * t.curve.mean(1)).tolist()) for name, t in trained.items()}
+        for label, trained in curves.items()
+    }
+    caption = (
+        f"Accuracy on test images while training from each start, mean over {len(tasks)} unseen tasks; steps on a "
+        "logarithmic axis, the start itself on its left edge."
+    )
+    settings = {"tasks": len(tasks), "epochs": epochs, "optimiser": "Adam", "lr": lr, "batch": batch, "seed": seed}
+    figures = (Figure("curves", caption, learning_curves(drawn, GENERATED, tuple(STANDARD))),)
+    return Section("init", "Training from generated weights", says, settings, tables, figures), kept
+
+
+def _compared(run: Run, trained: Mapping[str, Trained], label: str, steps: int) -> tuple[Table, str]:
+    """One table, and what it says of the generated start against the best of the standard ones."""
+    final = {name: t.curve[-1] for name, t in trained.items()}
+    best = max(STANDARD, key=lambda name: float(final[name].mean()))
+    rows = []
+    for name, t in trained.items():
+        cells = {
+            "at the start": summary(t.curve[0], run),
+            "trained": summary(final[name], run),
+            "test loss": summary(t.loss, run),
+            f"minus {best}": summary(final[name] - final[best], run),
+            "steps to equal it": summary(t.reached(final[best]), run),
+        }
+        rows.append(Row(name, cells, own=name == GENERATED))
+    forms = ("percent", "percent", "number", "points", "number")
+    columns = dict(zip(rows[0].cells, forms, strict=True))
+    own = rows[0].cells
+    said = (
+        f"{label}: trained from generated weights {percent(own['trained'])} %, "
+        f"{percent(own[f'minus {best}'], 'points')} points from {best}, the best standard start, "
+        f"whose accuracy it has after {own['steps to equal it']['mean']:.0f} of {steps} steps."
+    )
+    return Table(f"{label}, {steps} steps: accuracy (%), by start", columns, rows), said
