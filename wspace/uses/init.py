@@ -44,6 +44,14 @@ STANDARD = {
 """Glorot and Bengio (2010), eq. 16; He et al. (2015), eq. 10; and T2W's two of a fixed size."""
 
 
+OTHERS: dict[str, Callable[[Run, Sequence[Task]], Tensor]] = {
+    "base": lambda run, tasks: run.zoo.base.expand(len(tasks), -1),
+    "universal": lambda run, tasks: run.opponents.universal.expand(len(tasks), -1),
+    "ridge": lambda run, tasks: run.ridge(tasks),
+}
+"""Starts that cost no generator."""
+
+
 def standard(name: str, target: Target, count: int, rng: torch.Generator) -> Tensor:
     """Fresh networks (count, P): matrices and kernels drawn so, vectors as the target itself begins."""
     tensors = target.spec.unflatten(target.init(count, rng))
@@ -59,9 +67,7 @@ def starts(run: Run, tasks: Sequence[Task], rng: torch.Generator) -> dict[str, T
     return {
         GENERATED: run.sample(tasks, rng),
         **{name: standard(name, run.target, count, rng) for name in STANDARD},
-        "base": run.zoo.base.expand(count, -1),
-        "universal": run.opponents.universal.expand(count, -1),
-        "ridge": run.ridge(tasks),
+        **{name: start(run, tasks) for name, start in OTHERS.items()},
     }
 
 
@@ -162,9 +168,10 @@ def _compared(run: Run, trained: Mapping[str, Trained], label: str, steps: int) 
     forms = ("percent", "percent", "number", "points", "number")
     columns = dict(zip(rows[0].cells, forms, strict=True))
     own = rows[0].cells
+    others = [f"{percent(summary(final[GENERATED] - final[name], run), 'points')} from {name}" for name in OTHERS]
     said = (
-        f"{label}: trained from generated weights {percent(own['trained'])} %, "
-        f"{percent(own[f'minus {best}'], 'points')} points from {best}, the best standard start, "
-        f"whose accuracy it has after {own['steps to equal it']['mean']:.0f} of {steps} steps."
+        f"{label}: trained from generated weights {percent(own['trained'])} % ({100 * own['at the start']['mean']:.1f} "
+        f"before), {percent(own[f'minus {best}'], 'points')} points from {best}, the best standard start, whose accuracy "
+        f"it has after {own['steps to equal it']['mean']:.0f} of {steps} steps; {', '.join(others)}."
     )
     return Table(f"{label}, {steps} steps: accuracy (%), by start", columns, rows), said
