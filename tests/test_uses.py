@@ -212,7 +212,8 @@ BAD = [
     (["init", "--shots", "0"], "error: --shots: '0' is neither a number of images nor 'all'"),
     (["init", "--out", "x.safetensors"], "error: --out: a study trains many heads; name the --classes of one"),
     (["init", "--classes", "lamp"], "error: one class ('lamp') leaves nothing to tell apart: name two or more"),
-    (["enhance", "--level", "0.5"], "error: --out and --level: a study makes many heads at many levels; name the one to enhance"),
+    (["enhance", "--level", "0.5"], "error: --out and --level: a study makes many heads at many levels; name the one to "
+     "enhance"),
     (["enhance", "no.safetensors"], "error: no.safetensors: no such file"),
     (["ensemble", "--out", "x.safetensors"], "error: --out: a study makes heads for many tasks; name the --classes of one"),
 ]  # fmt: skip
