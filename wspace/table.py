@@ -13,7 +13,7 @@ ORDER = (
 )  # fmt: skip
 """Methods as a reader wants them: the bound, ours, then opponents from strong to weak by their nature."""
 
-WIDTH = 110  # columns, where no terminal says otherwise
+WIDTH = 160  # columns at most, where no terminal says otherwise
 
 Cells = tuple[list[str], list[list[str]]]
 """A head and lines."""
