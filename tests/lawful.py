@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -17,6 +17,7 @@ from wspace.errors import DataError, UserError
 from wspace.interfaces import (
     TEST,
     TRAIN,
+    Architecture,
     Backbone,
     Closed,
     Condition,
@@ -24,6 +25,7 @@ from wspace.interfaces import (
     Dataset,
     Denoiser,
     Discriminator,
+    Fusion,
     Generator,
     Images,
     Metric,
@@ -47,6 +49,7 @@ EXAMPLES = {
     "backbone": ("Averages", {}),
     "text": ("Letters", {}),
     "wording": ("Plain", {}),
+    "architecture": ("Stack", {"width": 5}),
     "target": ("Head", {"rank": 4}),
     "symmetry": ("Cyclic", {}),
     "tokenizer": ("Rows", {}),
@@ -55,6 +58,7 @@ EXAMPLES = {
     "denoiser": ("Gated", {"width": 6}),
     "discriminator": ("Judge", {}),
     "generator": ("Direct", {"denoiser": {"use": "lawful", "width": 6}}),
+    "fusion": ("Midway", {}),
     "metric": ("Errors", {}),
 }
 """Kind -> class and arguments, registered under the name `lawful`."""
@@ -132,6 +136,21 @@ class Plain(Wording):
     def sentences(self, classes: Sequence[str], templated: Sequence[str]) -> list[tuple[str, ...]]:
         pairs = zip(classes, templated, strict=True)
         return [(f"{self.article} {name}", sentence) for name, sentence in pairs]
+
+
+class Stack(Architecture):
+    """A hidden layer, its axes told by hand."""
+
+    def __init__(self, width: Annotated[int, Ge(1)] = 8):
+        self.width = width
+
+    def build(self, inputs: tuple[int, ...], outputs: int) -> nn.Module:
+        last = nn.Linear(self.width, outputs)
+        return nn.Sequential(nn.Linear(inputs[0], self.width), nn.Tanh(), last)
+
+    def axes(self, module: nn.Module) -> Mapping[str, tuple[str, ...]]:
+        first = {"0.weight": ("unit", str(module[0].in_features)), "0.bias": ("unit",)}
+        return first | {"2.weight": (str(module[2].out_features), "unit"), "2.bias": (str(module[2].out_features),)}
 
 
 class Head(Target):
@@ -380,6 +399,17 @@ class Direct(Generator):
         levels, anchor = torch.full((len(noisy),), level), self.anchor.expand_as(noisy)
         found = self.denoiser(noisy, levels, condition, anchor)
         return (self.mean.detach() + found) * self.mask
+
+
+class Midway(Fusion):
+    """Halfway from one to the other, and from there a step towards where they began."""
+
+    def __init__(self, *, base: Tensor):
+        self.base = base
+
+    def fuse(self, first: Tensor, second: Tensor) -> Tensor:
+        middle = first / 2 + second / 2
+        return middle.lerp(self.base, 0.1)
 
 
 class Errors(Metric):

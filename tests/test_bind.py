@@ -15,7 +15,7 @@ from .tiny import RECIPE, Tiny, tiny_fixture  # noqa: F401
 SECTION_KEYS = "align, augment, batch, check_every, clip, ema, lr, steps, warmup, weight_decay"
 RECIPE_KEYS = (
     "adversary, backbone, conditioner, dataset, device, discriminator, evaluate, generate, generator, losses, metrics, "
-    "opponents, precision, seed, symmetry, target, task_loss, tasks, text, texts, tokenizer, train, zoo"
+    "opponents, precision, reconstruction, seed, symmetry, target, task_loss, tasks, text, texts, tokenizer, train, zoo"
 )
 NET_KEYS = "cap, depth, pair, rate, rates, title, width"
 

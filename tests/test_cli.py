@@ -119,7 +119,7 @@ def test_commands_that_look_do_not_load_torch(tmp_path: Path) -> None:
             "no stage 'nosuch': the stages are zoo, opponents, train, generate, evaluate, report",
         ),
         ("run nano --dry --only train", "--only train: it needs zoo, not done yet for this recipe"),
-        ("list nosuch", "no kind 'nosuch'. Known: backbone, conditioner,"),
+        ("list nosuch", "no kind 'nosuch'. Known: architecture, backbone, conditioner,"),
         ("show denoiser mlpp", "no denoiser named 'mlpp'. Did you mean 'mlp'?"),
         ("show denoisr mlp", "no kind 'denoisr'. Did you mean 'denoiser'?"),
         ("cp nosuch .", "nosuch: no such file, and no packaged recipe of that name."),
@@ -336,6 +336,7 @@ def test_report_as_json_is_one_object_and_nothing_else(call: Call, recipe, tiny,
         "run": str(tmp_path / "runs/tiny"),
         "seed": 42,
         "scores": [],
+        "uses": {},
     }
     assert (done.status, done.err) == (0, "")
 

@@ -23,7 +23,9 @@ from wspace.errors import UserError
 from wspace.importers import import_zoo
 from wspace.lowrank import balanced, lora_spec, padded, squared_distance, trimmed
 from wspace.network import Network
+from wspace.progress import Progress
 from wspace.proof import prove
+from wspace.run import Run
 from wspace.seeding import stream
 from wspace.store import read_json, write_json
 from wspace.symmetries.gl import GL
@@ -153,6 +155,24 @@ def test_the_canonical_form_depends_on_the_orbit_alone(seed: int, canonical: Any
         torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-5)
 
 
+@property_test
+@given(seed=SEEDS)
+def test_the_canonical_form_by_svd_is_the_decomposition_of_each_product(seed: int) -> None:
+    """Columns of B and rows of A are the singular vectors, each times the root of its value, whatever B and A were."""
+    symmetry, weights = (
+        GL(canonical="svd", spec=SPEC),
+        torch.randn(2, SPEC.size, generator=rng_of(seed), dtype=torch.float64),
+    )
+    found = SPEC.unflatten(symmetry.canonicalize(weights, weights[0]))
+    named = SPEC.unflatten(weights)
+    for p in SPEC.products:
+        values = torch.linalg.svdvals(named[p.left] @ named[p.right])[:, :3]
+        left, right = found[p.left], found[p.right]
+        torch.testing.assert_close(left @ right, named[p.left] @ named[p.right], rtol=1e-4, atol=1e-4)
+        for gram in (left.mT @ left, right @ right.mT):
+            torch.testing.assert_close(gram, torch.diag_embed(values), rtol=1e-3, atol=1e-3)
+
+
 def test_padded_adapters_have_a_canonical_form_by_svd_alone() -> None:
     weights = torch.randn(2, SPEC.size, generator=rng_of(0))
     for name, tensor in SPEC.unflatten(weights).items():
@@ -241,6 +261,20 @@ def test_a_fresh_adapter_changes_nothing_and_scores_are_the_same_again() -> None
     again = on_features()
     assert torch.equal(again.logits(fresh, features, texts), target.logits(fresh, features, texts))
     assert not torch.equal(on_features(seed=1).projection, target.projection)
+
+
+@pytest.mark.parametrize("target", [on_features(), on_pictures()], ids=["features", "timm"])
+def test_scores_and_the_loss_of_products_know_no_basis_and_plain_errors_do(target: Lora) -> None:
+    symmetry, weights, (features, texts) = GL(spec=target.spec), random_weights(target, 3), inputs(target, 3)
+    moved = symmetry.act(symmetry.sample(3, rng_of(5)), weights)
+    torch.testing.assert_close(
+        target.logits(moved, features, texts), target.logits(weights, features, texts), rtol=1e-3, atol=1e-3
+    )
+    other = weights.roll(1, 0)
+    apart = squared_distance(target.spec, weights, other)
+    torch.testing.assert_close(squared_distance(target.spec, moved, other), apart, rtol=1e-3, atol=0)
+    assert squared_distance(target.spec, moved, weights).max() < 1e-4 * apart.min()
+    assert (moved - weights).square().sum(1).min() > 0.1 * weights.square().sum(1).max()
 
 
 def test_the_group_is_proven_on_the_target() -> None:
@@ -601,6 +635,15 @@ def test_adapters_are_generated_from_a_zoo_of_adapters(peft: Any, tmp_path: Path
     target = bench.target
     assert isinstance(target, Lora) and torch.equal(Zoo(tmp_path / "run/zoo").weights, made.weights)
     features = torch.randn(5, 6, generator=rng_of(0))
+    opened = Run(tmp_path / "run", recipe, {name: tmp_path / "run" / name for name in ("zoo", "train")}, Progress())
+    opened.bench = bench
+    told = opened.generate(["class 3", "class 5"])
+    opened.save_adapter(told, tmp_path / "told")
+    assert AdapterFolder.open(tmp_path / "told").classes == ("class 3", "class 5")
+    with torch.no_grad():
+        pooled = loaded(peft, target.network, tmp_path / "told")(features)
+        expected = merged(target.network, target.spec, target.spec.flatten(told.tensors))(features)
+    torch.testing.assert_close(pooled, expected, rtol=1e-4, atol=1e-5)
     for row in range(2):
         folder = tmp_path / f"generated/{row}"
         write_adapter(

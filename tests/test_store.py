@@ -151,6 +151,8 @@ def test_discarding_takes_the_finished_and_the_half_made(tmp_path: Path) -> None
     for folder in (store.folder("zoo", KEY), tmp_path / "zoo-0123456789ab.partial", other):
         folder.mkdir()
         (folder / "x").touch()
-    store.discard("zoo", KEY)
-    store.discard("train", KEY)
-    assert os.listdir(tmp_path) == ["zoo-other"]
+    store.discard("zoo", KEY, "this command")
+    store.discard("train", KEY, "this command")
+    marks = [f"{stage}-{KEY[:12]}.forced" for stage in ("train", "zoo")]
+    assert sorted(os.listdir(tmp_path)) == [*marks, "zoo-other"]
+    assert store.forced("zoo", KEY) == "this command" and store.forced("generate", KEY) is None

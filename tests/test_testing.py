@@ -158,6 +158,50 @@ BROKEN = {
         '(f"{self.article} {name}", sentence, f"one of {len(classes)}")',
     ),
     # ------------------------------------------------------------ targets
+    "architecture/says_what_it_sees": broken(
+        "sees should be 'features' or 'pictures', and is 'sounds'",
+        '    """A hidden layer, its axes told by hand."""\n',
+        '    """A hidden layer, its axes told by hand."""\n\n    sees = "sounds"\n',
+    ),
+    "architecture/as_many_outputs_as_asked": broken(
+        "what its module gives should have shape (3, 7), and has (3, 6)",
+        "last = nn.Linear(self.width, outputs)",
+        "last = nn.Linear(self.width, 6)",
+    ),
+    "architecture/same_seed_same_module": broken(
+        "modules of different seeds should differ, and are the same",
+        "        last = nn.Linear(self.width, outputs)\n",
+        "        torch.manual_seed(0)\n        last = nn.Linear(self.width, outputs)\n",
+    ),
+    "architecture/images_do_not_see_each_other": broken(
+        "what it gives for image 0 of a batch against the same by itself: off by ",
+        "nn.Tanh(), last)",
+        "nn.Softmax(0), last)",
+    ),
+    "architecture/every_parameter_matters": broken(
+        "no gradient comes to 2.extra",
+        "        last = nn.Linear(self.width, outputs)\n",
+        "        last = nn.Linear(self.width, outputs)\n        last.extra = nn.Parameter(torch.ones(2))\n",
+        'return first | {"2.weight"',
+        'return first | {"2.extra": ("2",), "2.weight"',
+    ),
+    "architecture/axes_are_free": broken(
+        "its axes: permuting axis 'unit' (of 0.weight, 2.weight) changes what this target's networks compute, by ",
+        'first = {"0.weight": ("unit", str(module[0].in_features)), "0.bias": ("unit",)}',
+        'first = {"0.weight": ("unit", str(module[0].in_features)), "0.bias": (str(self.width),)}',
+    ),
+    "target/only_statistics_are_calibrated": broken(
+        "tensor 'a' after statistics are taken: off by 1 of the largest value, and should be the very same",
+        "    def logits(self, weights: Tensor, features: Tensor, texts: Tensor) -> Tensor:\n",
+        "    def calibrated(self, weights: Tensor, features: Tensor) -> Tensor:\n        return 2 * weights\n\n"
+        "    def logits(self, weights: Tensor, features: Tensor, texts: Tensor) -> Tensor:\n",
+    ),
+    "target/files_hold_its_tensors": broken(
+        "a file should hold a, left, right, and holds ",
+        "    def logits(self, weights: Tensor, features: Tensor, texts: Tensor) -> Tensor:\n",
+        "    def exported(self, weights: Tensor) -> dict[str, Tensor]:\n        return {}\n\n"
+        "    def logits(self, weights: Tensor, features: Tensor, texts: Tensor) -> Tensor:\n",
+    ),
     "target/spec_is_sound": broken(
         "its spec calls axis 'hiden' free, and no tensor has it", 'free=("hidden",),\n', 'free=("hiden",),\n'
     ),
@@ -568,6 +612,32 @@ BROKEN = {
         "self.mean.copy_(closed.tokens.mean(0))\n        self.shift = closed.tokens.mean()",
         "return (self.mean.detach() + found)",
         'return (self.mean.detach() + found + getattr(self, "shift", 0))',
+    ),
+    # ------------------------------------------------------------ fusions
+    "fusion/fused_networks_are_shaped_as_weights": broken(
+        "what it makes of three pairs should have shape (3, 62), and has (3, 61)",
+        "return middle.lerp(self.base, 0.1)",
+        "return middle.lerp(self.base, 0.1)[:, 1:]",
+    ),
+    "fusion/networks_that_are_fused_stay_as_they_are": broken(
+        "the first of the networks it was given, afterwards: off by ",
+        "middle = first / 2 + second / 2",
+        "middle = first.clamp_(-1, 1) / 2 + second / 2",
+    ),
+    "fusion/fuses_the_same_twice": broken(
+        "what it makes of two networks from the same seed, a second time: off by ",
+        "middle = first / 2 + second / 2",
+        "middle = first / 2 + second / 2 + 1e-5 * torch.rand(())",
+    ),
+    "fusion/pairs_do_not_see_each_other": broken(
+        "what it makes of pair 0 of a batch against the same by itself: off by ",
+        "middle = first / 2 + second / 2",
+        "middle = first / 2 + second.mean(0) / 2",
+    ),
+    "fusion/both_networks_matter": broken(
+        "what it makes should hang on the second network, and does not",
+        "middle = first / 2 + second / 2",
+        "middle = first / 2 + first / 2",
     ),
     # ------------------------------------------------------------ metrics
     "metric/one_value_for_each_task": broken(

@@ -9,7 +9,6 @@ from statistics import median
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,7 +22,7 @@ from wspace.run import Run
 from wspace.seeding import stream
 from wspace.stages.evaluate import interval
 from wspace.targets.clip_adapter import ClipAdapter
-from wspace.tasks import UNSEEN_TASKS, Task, draw_tasks, prompts_of
+from wspace.tasks import UNSEEN_TASKS, Task, draw_tasks
 from wspace.workbench import Workbench
 
 SAMPLERS = (
@@ -103,8 +102,7 @@ def samplers(run: Run, tasks: int | None, temperatures: Sequence[float]) -> dict
     zoo.check(bench)
     contestants = _contestants(system.generator)
     chosen = zoo.tasks.scored(UNSEEN_TASKS)[:tasks]
-    said = load_file(run.artifacts["train"] / "said.safetensors")["texts"]
-    prompts = prompts_of(chosen, said).to(bench.device)
+    prompts = run.prompts(chosen)
     groups = [slice(first, first + TOGETHER) for first in range(0, len(chosen), TOGETHER)]
     system.sample(
         prompts[groups[0]], replace(recipe.generate, sampler=contestants[0][0], steps=2), stream(0, "warm-up")
@@ -128,7 +126,8 @@ def samplers(run: Run, tasks: int | None, temperatures: Sequence[float]) -> dict
                     bar.advance(steps * len(weights))
             finest: tuple[float, Tensor] | None = None
             for contestant in contestants:
-                values = accuracies(run.target, torch.cat(drawn[contestant]), chosen, bench.test, bench.class_texts)
+                ready = run.calibrated(torch.cat(drawn[contestant]), chosen)
+                values = accuracies(run.target, ready, chosen, bench.test, bench.class_texts)
                 each = median(seconds[contestant])
                 finest = finest or (each, values)
                 rows.append(

@@ -70,6 +70,7 @@ class BoundRecipe:
     tasks: settings.Tasks
     zoo: settings.Zoo
     opponents: settings.Opponents
+    reconstruction: settings.Reconstruction
     train: settings.Train
     losses: settings.Losses
     adversary: settings.Adversary
@@ -147,11 +148,16 @@ def bind(source: Source, registry: Registry) -> BoundRecipe:
 
 def bind_example(component: Component, registry: Registry) -> Bound:
     """A component with the arguments it is registered with as an example. Raises RecipeError."""
-    source = Source(f"the example of {component.kind} {component.name!r}", {})
-    binder = _Binder(source, registry)
-    bound = binder.component(component.kind, {**component.example, "use": component.name}, ())
+    block = {**component.example, "use": component.name}
+    return bind_one(component.kind, block, registry, f"the example of {component.kind} {component.name!r}")
+
+
+def bind_one(kind: str, block: Any, registry: Registry, where: str) -> Bound:
+    """A component as a recipe would name it, but `where` it stands. Raises RecipeError."""
+    binder = _Binder(Source(where, {}), registry)
+    bound = binder.component(kind, block, ())
     if bound is None or binder.problems:
-        raise RecipeError(source.file, binder.problems)
+        raise RecipeError(where, binder.problems)
     return bound
 
 

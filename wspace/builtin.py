@@ -37,8 +37,18 @@ def wspace_register(register: Register) -> None:
     register("wording", "template", "wspace.wordings.template:Template")
     register("wording", "descriptions", "wspace.wordings.descriptions:Descriptions")
 
+    register("architecture", "mlp", "wspace.architectures.mlp:MLP", example={"hidden": [5], "norm": "batch"})
+    register("architecture", "cnn", "wspace.architectures.cnn:CNN", example={"channels": [4, 5]})
+    register("architecture", "timm", "wspace.architectures.timm:TimmModel", example={"patch": 8})
+
     register("target", "clip-adapter", "wspace.targets.clip_adapter:ClipAdapter", example={"rank": 4})
     register("target", "lora", "wspace.targets.lora:Lora", example={"rank": 2, "depth": 1})
+    register(
+        "target",
+        "module",
+        "wspace.targets.module:Module",
+        example={"architecture": {"use": "mlp", "hidden": [5], "norm": "batch"}},
+    )
 
     register("symmetry", "permutation", "wspace.symmetries.permutation:Permutation")
     register("symmetry", "sign-permutation", "wspace.symmetries.sign_permutation:SignPermutation")
@@ -62,10 +72,23 @@ def wspace_register(register: Register) -> None:
         "wspace.generators.flow:Flow",
         example={"denoiser": {"use": "mlp", "width": 16, "depth": 1}},
     )
+    register("generator", "ridge", "wspace.generators.ridge:Ridge")
+    register(
+        "generator",
+        "hypernetwork",
+        "wspace.generators.hypernetwork:Hypernetwork",
+        example={"width": 16, "learns": "weights"},
+    )
     register("denoiser", "mlp", "wspace.denoisers.mlp:MLP", example={"width": 16, "depth": 1})
 
     register("predictor", "linear", "wspace.predictors.linear:Linear")
     register("discriminator", "mlp", "wspace.discriminators.mlp:MLP", example={"width": 16})
+
+    register("fusion", "average", "wspace.fusions.average:Average")
+    register("fusion", "git-rebasin", "wspace.fusions.git_rebasin:GitRebasin")
+    register("fusion", "slerp", "wspace.fusions.slerp:Slerp")
+    register("fusion", "task-arithmetic", "wspace.fusions.task_arithmetic:TaskArithmetic")
+    register("fusion", "ties", "wspace.fusions.ties:Ties")
 
     register("metric", "accuracy", "wspace.metrics.accuracy:Accuracy")
     register("metric", "weight_mse", "wspace.metrics.weight_mse:WeightMSE")

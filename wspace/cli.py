@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from wspace import cli_uses
+from wspace import cli_spec, cli_uses
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two torch processes on few cores would starve each other
 
@@ -30,6 +30,7 @@ bench = typer.Typer(
 app.add_typer(bench, name="bench")
 
 app.add_typer(cli_uses.app)
+app.add_typer(cli_spec.app)
 
 Recipe = Annotated[str, typer.Argument(help="A recipe file, or the name of a packaged recipe.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
@@ -158,7 +159,9 @@ def _run_study(bound: Any, runs: Path, dry: bool, only: str | None, force: list[
             for step in plan:
                 _print_step(step)
         return
-    folder = study.run(bound, runs, progress.for_terminal(), force or ())
+    folder, plan = study.run(bound, runs, progress.for_terminal(), force or ())
+    if all(step.action == "cached" for step in plan):
+        print("nothing has changed: no stage had to run")
     _print_report(folder)
     print(folder)
 
@@ -439,6 +442,41 @@ def bench_samplers(
             f"{row['temperature']:<11g}  {row['sampler']:12}  {row['steps']:5}  {row['seconds_per_network']:9.4f}  "
             f"{_interval(row['accuracy'], '.1f'):>19}  {_interval(row['difference'], '+.1f'):>19}  {row['speedup']:6.1f} x"
         )
+
+
+@bench.command("matching")
+def bench_matching(
+    pairs: Annotated[int, typer.Option(min=1, help="Of networks, each from a seed of its own.")] = 3,
+    width: Annotated[int, typer.Option(min=1)] = 256,
+    depth: Annotated[int, typer.Option(min=1, help="Hidden layers.")] = 3,
+    steps: Annotated[int, typer.Option(min=1, help="Of training.")] = 600,
+    model: Annotated[
+        str | None, typer.Option(help="Of timm: time and memory of matching two of random weights, instead.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Barriers between independently trained networks, before and after matching."""
+    from wspace.matching_benchmark import of_digits, of_model
+    from wspace.progress import for_terminal
+
+    result = of_digits(pairs, width, depth, steps, for_terminal()) if model is None else of_model(model)
+    if as_json:
+        print(json.dumps(result))
+    elif model is not None:
+        print(
+            f"{model}, {result['parameters']:,} parameters, {result['axes']} axes: {result['seconds']:.0f} s, "
+            f"{result['mib_peak']:.0f} MiB at most ({result['mib_before']:.0f} before)"
+        )
+    else:
+        print(f"widths {'-'.join(map(str, result['widths']))}; barriers of the cross-entropy\n")
+        print("seeds  images  before  weights matched  activations matched")
+        for number, row in enumerate(result["rows"]):
+            for part, barrier in row["barrier"].items():
+                left = {how: "" if share is None else f" ({share:.1%})" for how, share in row["left"][part].items()}
+                weights, activations = (f"{barrier[how]:.3f}{left[how]}" for how in ("weights", "activations"))
+                print(
+                    f"{2 * number}, {2 * number + 1:<3} {part:6}  {barrier['before']:6.3f}  {weights:>15}  {activations:>19}"
+                )
 
 
 def _interval(summary: dict[str, float], form: str) -> str:

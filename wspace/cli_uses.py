@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -59,7 +60,7 @@ def initialise(
     counts = [_shots(text.strip()) for text in shots.split(",")]
     if out is not None and classes is None:
         raise UserError("--out: a study trains many heads; name the --classes of one")
-    from wspace.network import Network, check_classes
+    from wspace.network import check_classes
     from wspace.uses.init import study
 
     names = None if classes is None else check_classes(classes.split(","))
@@ -68,7 +69,7 @@ def initialise(
     section, trained = study(opened, chosen, shots=counts, epochs=epochs, lr=lr, seed=seed)
     if out is not None and names is not None:
         origin = f"{opened.recipe.name}, trained from generated weights for {epochs} epochs"
-        Network(names, opened.target.spec.unflatten(trained[0]), origin).save(out)
+        opened.network(names, trained[0], origin).save(out)
     _show(section, run, as_json, keep=names is None)
 
 
@@ -145,3 +146,143 @@ def ensemble(
         if out is not None:
             network.save(out)
     _show(section, run, as_json, keep=names is None)
+
+
+PICTURES = {
+    "trajectory": ("tasks",),
+    "landscape": ("classes", "grid", "span", "dry", "long"),
+    "cam": ("classes", "layer", "images", "steps", "temperature"),
+    "space": ("networks",),
+}
+"""What `plot` draws, and the options each has besides those of all."""
+
+
+@app.command()
+def plot(
+    run: RunFolder,
+    picture: Annotated[str, typer.Argument(metavar="PICTURE", help=", ".join(PICTURES))],
+    tasks: Annotated[int | None, typer.Option(min=2, help="trajectory: tasks of each split; 32 if not given.")] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="landscape, cam: a task of these instead of the report's.")
+    ] = None,
+    grid: Annotated[int | None, typer.Option(min=3, help="landscape: points on a side; 21 if not given.")] = None,
+    span: Annotated[
+        float | None, typer.Option(min=1e-6, help="landscape: how far it reaches, in lengths of the head; 1.")
+    ] = None,
+    dry: Annotated[
+        bool, typer.Option("--dry", help="landscape: say how many points, and how long they would take.")
+    ] = False,
+    long: Annotated[bool, typer.Option("--long", help="landscape: even if it takes hours.")] = False,
+    layer: Annotated[str | None, typer.Option(help="cam: name of the backbone's layer to look into.")] = None,
+    images: Annotated[int | None, typer.Option(min=1, max=12, help="cam: test images shown; 6 if not given.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=6, help="cam: denoising steps, the last ones; 4 if not given.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="cam: scale of the random draws; the recipe's.")
+    ] = None,
+    networks: Annotated[
+        int | None, typer.Option(min=3, max=4000, help="space: of the zoo, at most; 1000 if not given.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: Json = False,
+    plugin: PluginFiles = None,
+) -> None:
+    """Pictures of a run: accuracy along denoising, the loss around a head, where heads look, a map of weights."""
+    from wspace.errors import UserError, did_you_mean
+
+    if picture not in PICTURES:
+        raise UserError(f"plot: no picture {picture!r}.{did_you_mean(picture, list(PICTURES))}")
+    asked: dict[str, Any] = {
+        "tasks": tasks, "classes": classes, "grid": grid, "span": span, "dry": dry or None, "long": long or None,
+        "layer": layer, "images": images, "steps": steps, "temperature": temperature, "networks": networks,
+    }  # fmt: skip
+    given = {name: value for name, value in asked.items() if value is not None}
+    for name in given:
+        if name not in PICTURES[picture]:
+            others = " and ".join(other for other, own in PICTURES.items() if name in own)
+            raise UserError(f"plot {picture}: --{name} is for {others} alone")
+    if classes is not None:
+        from wspace.network import check_classes
+
+        given["classes"] = check_classes(classes.split(","))
+    module = importlib.import_module(f"wspace.uses.{picture}")
+    if picture != "trajectory":
+        given["seed"] = seed
+    opened = _open(run, plugin)
+    if given.pop("dry", False):
+        allowed = given.pop("long", False)
+        cost = module.Cost.of(module.landscapes(opened, **given), long=allowed)
+        print(json.dumps(vars(cost)) if as_json else cost)
+        return
+    _show(module.study(opened, **given), run, as_json, keep=classes is None)
+
+
+@app.command()
+def fuse(
+    run: RunFolder,
+    first: Annotated[Path | None, typer.Argument(metavar="A", help="A head; the study over pairs if none.")] = None,
+    second: Annotated[Path | None, typer.Argument(metavar="B", help="A head for other classes.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="One way to fuse, not all: a name, or {use: NAME, ...} as in a recipe.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="With --method: where the fused head goes.")] = None,
+    pairs: Annotated[int, typer.Option(min=2, help="Pairs of tasks of the study.")] = 20,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: Json = False,
+    plugin: PluginFiles = None,
+) -> None:
+    """One head for two tasks: generated from their joined texts, or two heads fused by their weights."""
+    from wspace.errors import UserError
+
+    if first is None and out is not None:
+        raise UserError("--out: a study fuses many heads; name the two to fuse")
+    if first is not None and second is None:
+        raise UserError(f"{first} alone: name two heads to fuse, or none for the study")
+    if out is not None and method is None:
+        raise UserError("--out: there are many ways to fuse two heads; name one by --method")
+    opened = _open(run, plugin)
+    from wspace.uses.fuse import compared, load_pair, one, study
+
+    if first is None or second is None:
+        _show(study(opened, pairs=pairs, method=method, seed=seed), run, as_json, keep=method is None)
+        return
+    heads = load_pair(opened, first, second)
+    if out is None or method is None:
+        _show(compared(opened, *heads, method, seed), run, as_json, keep=False)
+        return
+    one(opened, *heads, method, seed).save(out)
+    print(json.dumps({"file": str(out)}) if as_json else out)
+
+
+@app.command()
+def interpolate(
+    run: RunFolder,
+    start: Annotated[
+        str | None, typer.Option("--from", help="Class names, separated by commas; the study over pairs if none.")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", help="Class names of another task.")] = None,
+    through: Annotated[list[str] | None, typer.Option(help="A task on the way; may be given several times.")] = None,
+    steps: Annotated[int, typer.Option(min=3, help="Points along the way, both ends among them.")] = 9,
+    pairs: Annotated[int, typer.Option(min=2, help="Pairs of tasks of the study.")] = 20,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: Json = False,
+    plugin: PluginFiles = None,
+) -> None:
+    """From one task to another, along the condition and along weights: accuracy on both tasks on the way."""
+    from wspace.errors import UserError
+
+    if (start is None) != (end is None):
+        raise UserError("--from and --to: name the classes of both tasks, or of neither for the study")
+    if start is None and through:
+        raise UserError("--through: the study goes from one task to another; name them by --from and --to")
+    from wspace.network import check_classes
+    from wspace.uses.interpolate import one, study
+
+    named = [] if start is None or end is None else [start, *(through or ()), end]
+    corners = [check_classes(names.split(",")) for names in named]
+    opened = _open(run, plugin)
+    if corners:
+        _show(one(opened, corners, steps=steps, seed=seed), run, as_json, keep=False)
+        return
+    _show(study(opened, pairs=pairs, steps=steps, seed=seed), run, as_json, keep=True)

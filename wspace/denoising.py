@@ -35,6 +35,8 @@ class Denoising(Generator):
         self, denoiser: Denoiser, predictor: Predictor | None, dropout: float, clip: float | None, layout: TokenLayout
     ):
         super().__init__()
+        if layout.codes:
+            raise UserError("this generator finds numbers in noise, and tokens are codes: take another tokenizer or generator")
         self.denoiser, self.predictor, self.dropout, self.clip = denoiser, predictor, dropout, clip
         self.mask: Tensor
         self.anchor: Tensor

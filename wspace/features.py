@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isqrt
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from wspace.errors import UserError
 from wspace.fingerprint import of_json
 from wspace.interfaces import Backbone, Images
 from wspace.progress import Progress
@@ -39,6 +41,14 @@ def extract(images: Images, backbone: Backbone, cache: Path, progress: Progress)
     file.parent.mkdir(parents=True, exist_ok=True)
     save_tensors(file, {"features": features})
     return features
+
+
+def picture_shape(width: int, who: str, instead: str) -> tuple[int, int, int]:
+    """Of the pictures that `backbone: pixels` has flattened to so many values. Raises UserError if there are no such ones."""
+    side = isqrt(width // 3)
+    if 3 * side**2 != width:
+        raise UserError(f"{who}: features of width {width} are no pictures: use `backbone: pixels`, or {instead}")
+    return 3, side, side
 
 
 @dataclass(frozen=True)

@@ -169,10 +169,17 @@ def training_curves(log: Sequence[Mapping[str, Any]], zoo_mean: float) -> str:
 
 def accuracy_along_steps(rows: Sequence[Mapping[str, Any]], oracle: Mapping[str, Any]) -> str:
     """Mean accuracy of the networks as they would end after each step, and its interval: a line for each temperature."""
-    from matplotlib.ticker import MaxNLocator
-
     figure = new_figure(3.3)
     panel = figure.subplots()
+    along_steps(panel, rows, oracle)
+    panel.set_ylabel("accuracy (%)", fontsize=TEXT)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=TEXT)
+    return encoded(figure)
+
+
+def along_steps(panel: Axes, rows: Sequence[Mapping[str, Any]], oracle: Mapping[str, Any]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     panel.axhline(100 * oracle["mean"], color=ORANGE, linestyle="--", linewidth=1.6, zorder=4, label="oracle")
     styles = ((BLUE, "o-"), (GREEN, "s:"))
     for temperature, (colour, style) in zip(dict.fromkeys(row["temperature"] for row in rows), styles, strict=False):
@@ -187,10 +194,7 @@ def accuracy_along_steps(rows: Sequence[Mapping[str, Any]], oracle: Mapping[str,
         panel.plot(steps, means, style, color=colour, linewidth=2, markersize=5.5, zorder=3, label=label)
     dress(panel, "", "denoising step", "y")
     panel.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-    panel.set_ylabel("accuracy (%)", fontsize=TEXT)
     panel.margins(y=0.12)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=TEXT)
-    return encoded(figure)
 
 
 def picture_sheet(pixels: np.ndarray, predicted: Sequence[str], true: Sequence[str]) -> str:

@@ -13,10 +13,13 @@ from torch.nn import functional
 from wspace.errors import Diverged
 from wspace.features import Pool
 from wspace.interfaces import Target
+from wspace.seeding import stream
 from wspace.tasks import Task, pad
 
 AVERAGED = 0.98
 """Decay of the running average that `fit_until_validated` looks at: steadier than the iterates, and better."""
+
+CALIBRATED_ON = 256  # training images behind a network's statistics, as evenly of its classes as those of a step
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class TaskBatches:
 
     def losses(self, target: Target, weights: Tensor, features: Tensor, label: Tensor) -> Tensor:
         """Mean cross-entropy of each network on its own images: (B, P), (B, m, F), (B, m) -> (B,)."""
-        logits = target.logits(weights, features, self.texts).masked_fill(self.hidden, -torch.inf)  # (B, m, K)
+        logits = target.training_logits(weights, features, self.texts).masked_fill(self.hidden, -torch.inf)  # (B, m, K)
         return functional.cross_entropy(logits.mT, label, reduction="none").mean(1)
 
 
@@ -62,10 +65,10 @@ def fit(
     *,
     on_step: Callable[[int, Tensor], bool] | None = None,
 ) -> Tensor:
-    """Train network b from start[b] on tasks[b], by Adam on cross-entropy; returns weights (B, P).
+    """Train network b from start[b] on tasks[b], by Adam on cross-entropy; returns weights (B, P), calibrated.
 
-    Each network's numbers depend on its own images alone. `on_step(step, weights)` may look, and stops the training by
-    returning True. Raises Diverged when a weight is no longer finite.
+    Each network's numbers depend on its own images alone. `on_step(step, weights)` may look at weights not calibrated yet,
+    and stops the training by returning True. Raises Diverged when a weight is no longer finite.
     """
     batches = TaskBatches(tasks, pool, class_texts)
     weights = start.clone().requires_grad_()
@@ -86,7 +89,18 @@ def fit(
     result = averaged if terms else weights.detach()
     if not torch.isfinite(result).all():
         raise Diverged(f"training networks at rate {schedule.lr} gave weights that are not finite numbers: lower it")
-    return result
+    return calibrated(target, result, tasks, pool, class_texts)
+
+
+def calibrated(target: Target, weights: Tensor, tasks: Sequence[Task], pool: Pool, class_texts: Tensor) -> Tensor:
+    """Networks (B, P) with their statistics, where the target has such, taken from the pool's images of tasks[b].
+
+    No label is looked at, but images are drawn evenly of all classes. The same tasks and pool give the same images.
+    """
+    if not target.statistics:
+        return weights
+    batches = TaskBatches(tasks, pool, class_texts)
+    return target.calibrated(weights, batches.draw(CALIBRATED_ON, stream(0, "calibration"))[0])
 
 
 def _decayed(step: int, schedule: Schedule) -> float:
@@ -141,8 +155,8 @@ def fit_until_validated(
     Stops when the mean over networks has not improved for `patience` checks. Returns weights (B, P) and their
     validation accuracies (B,). The start itself is the first candidate.
     """
-    best, averaged = start.clone(), start.clone()
-    best_accuracy = accuracies(target, start, tasks, val, class_texts)
+    best, averaged = calibrated(target, start, tasks, train, class_texts).clone(), start.clone()
+    best_accuracy = accuracies(target, best, tasks, val, class_texts)
     peak, since = float(best_accuracy.mean()), 0
 
     def check(step: int, weights: Tensor) -> bool:
@@ -150,9 +164,10 @@ def fit_until_validated(
         averaged.lerp_(weights, 1 - min(AVERAGED, step / (step + 10)))  # short at first, or the start would linger
         if step % check_every:
             return False
-        now = accuracies(target, averaged, tasks, val, class_texts)
+        candidate = calibrated(target, averaged, tasks, train, class_texts)
+        now = accuracies(target, candidate, tasks, val, class_texts)
         better = now > best_accuracy
-        best[better], best_accuracy[better] = averaged[better], now[better]
+        best[better], best_accuracy[better] = candidate[better], now[better]
         mean = float(now.mean())
         peak, since = (mean, 0) if mean > peak else (peak, since + 1)
         return since >= patience

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isqrt
 from typing import Literal
 
 import numpy as np
@@ -46,9 +47,12 @@ class ImageEncoder:
         half = self.precision == "bfloat16"
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             for start in range(0, max(len(pixels), 1), self.batch):
-                x = prepare(pixels[start : start + self.batch], self.mean, self.std, self.size, self.device)
-                blocks.append(self.network(x).float().cpu())
+                blocks.append(self.network(self.prepare(pixels[start : start + self.batch])).float().cpu())
         return torch.cat(blocks)  # outside: an inference tensor could not be an input of training
+
+    def prepare(self, pixels: np.ndarray) -> Tensor:
+        """(M, S, S, 3) uint8 -> (M, 3, size, size), as the network takes them."""
+        return prepare(pixels, self.mean, self.std, self.size, self.device)
 
     def dim(self, size: int) -> int:
         """F, by encoding one black picture."""
@@ -56,6 +60,23 @@ class ImageEncoder:
         if features.ndim != 2:
             raise UserError(f"gives {tuple(features.shape[1:])} for a picture, not one vector")
         return features.shape[1]
+
+
+def as_maps(values: Tensor, prefix: int = 0, channels_last: bool = False) -> Tensor:
+    """What a layer gives, as maps of its features: tokens (M, prefix + h*h, C), (M, C, h, w) or (M, h, w, C) -> (M, C, h, w).
+
+    Raises UserError for what has no places in the picture, or one alone.
+    """
+    if isinstance(values, Tensor):
+        side = isqrt(max(0, values.shape[1] - prefix)) if values.ndim == 3 else 0
+        if values.ndim == 3 and prefix + side**2 == values.shape[1]:
+            values = values[:, prefix:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
+        elif values.ndim == 4 and channels_last:
+            values = values.permute(0, 3, 1, 2)
+        if values.ndim == 4 and min(values.shape[2:]) > 1:
+            return values
+        raise UserError(f"gives {tuple(values.shape[1:])} for a picture, which is no map of it")
+    raise UserError(f"gives a {type(values).__name__} for a picture, which is no map of it")
 
 
 def precision_for(

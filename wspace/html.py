@@ -17,7 +17,8 @@ MEANINGS = {
     "retrieval": "the training weights whose task is described most alike",
     "zoo-mean": "the mean of the training weights",
     "base": "the shared starting point of the zoo",
-    "universal": "one set of weights trained on all classes (for unseen classes: on all seen ones)",
+    "universal": "one set of weights for every task, trained on the images of all seen classes; like generated, it has "
+    "never met an unseen class",
     "noise": "nearest training weights plus noise of the zoo's own spread",
     "mismatched": "generated, but from the texts of another task: what the condition is worth",
     "random": "the target's own initialisation",
@@ -172,26 +173,32 @@ def _use_cell(cell: Mapping[str, float] | None, form: Any) -> str:
 
 
 def _scores(scores: Sequence[Mapping[str, Any]]) -> str:
+    """Accuracy on every split; the other metrics on the first alone, or the table would be wider than any screen."""
     found = {(row["method"], row["metric"], row["split"]): row for row in scores}
-    metrics = list(dict.fromkeys(row["metric"] for row in scores))
     tasks = {row["split"]: row["n"] for row in scores}
     splits = splits_of(scores)
+    measured = {metric: splits if metric == "accuracy" else splits[:1] for metric in _metrics(scores)}
+    columns = [(metric, split) for metric, shown in measured.items() for split in shown]
     groups = "".join(
-        f"<th colspan={len(splits)} scope=colgroup>{escape(metric)}{' (%)' if metric == 'accuracy' else ''}</th>"
-        for metric in metrics
+        f"<th colspan={len(shown)} scope=colgroup>{escape(metric)}{' (%)' if metric == 'accuracy' else ''}</th>"
+        for metric, shown in measured.items()
     )
     names = "".join(
         f"<th scope=col>{escape(TITLES.get(split, split))}<small>{tasks[split]} tasks</small></th>"
-        for _ in metrics
-        for split in splits
+        for _, split in columns
     )
     lines = []
     for method in _in_order(scores):
-        cells = "".join(_cell(found.get((method, metric, split))) for metric in metrics for split in splits)
+        cells = "".join(_cell(found.get((method, metric, split))) for metric, split in columns)
         own = " class=own" if method == "generated" else ""
         lines.append(f"<tr{own}><th scope=row>{escape(method)}</th>{cells}</tr>")
     head = f"<thead><tr><th rowspan=2 scope=col>method</th>{groups}</tr><tr>{names}</tr></thead>"
     return f'<div class="scroll numbers"><table>{head}<tbody>{"".join(lines)}</tbody></table></div>'
+
+
+def _metrics(scores: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Accuracy first, whatever the recipe's order."""
+    return sorted(dict.fromkeys(row["metric"] for row in scores), key=lambda metric: metric != "accuracy")
 
 
 def _cell(row: Mapping[str, Any] | None) -> str:

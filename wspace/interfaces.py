@@ -15,11 +15,11 @@ Letters in shapes, everywhere:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from math import prod
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -69,6 +69,17 @@ class Dataset(ABC):
         """One picture from outside (S, S, 3), prepared as the data set's own. Raises DataError."""
 
 
+@dataclass(frozen=True)
+class Layers:
+    """The network of a backbone, to be looked into while gradients pass through it."""
+
+    network: nn.Module  # layers are called as its modules are
+    features: Callable[[Tensor], Tensor]  # prepared pictures (M, 3, S, S) -> (M, F), differentiable in them
+    prepare: Callable[[np.ndarray], Tensor]  # (M, S, S, 3) uint8 -> (M, 3, S, S)
+    maps: Callable[[Tensor], Tensor]  # what a layer gives -> (M, C, h, w). Raises UserError if that has no places
+    stages: tuple[str, ...] = ()  # layers worth looking at where none is named, the last of the network last
+
+
 class Backbone(ABC):
     """A frozen image encoder."""
 
@@ -79,6 +90,10 @@ class Backbone(ABC):
     @abstractmethod
     def encode(self, pixels: np.ndarray) -> Tensor:
         """(M, S, S, 3) uint8 -> (M, F) float32 on the CPU, the same for every batch size up to rounding."""
+
+    def layers(self) -> Layers:
+        """What pictures of attention are made of (Grad-CAM). Raises UserError from a backbone that has no layers."""
+        raise UserError("this recipe's backbone has no layers to look into")
 
 
 class Text(ABC):
@@ -106,20 +121,48 @@ class Wording(ABC):
 # ---------------------------------------------------------------- what is generated
 
 
+class Architecture(ABC):
+    """An ordinary torch module, made to measure: what the target `module` generates the weights of."""
+
+    version: ClassVar[int] = 1
+    sees: Literal["features", "pictures"] = "features"
+    """Vectors (F,), or pictures (3, S, S) in [-1, 1], for which the backbone is to be `pixels`."""
+
+    @abstractmethod
+    def build(self, inputs: tuple[int, ...], outputs: int) -> nn.Module:
+        """A fresh module: (M, *inputs) -> (M, outputs), image by image in evaluation mode.
+
+        Initialised as its author would, by torch's global random numbers, which are seeded. Raises UserError for
+        inputs that it cannot take.
+        """
+
+    def axes(self, module: nn.Module) -> Mapping[str, tuple[str, ...]] | None:
+        """Name of each parameter and floating buffer -> what each dimension is made of (`wspace.axes`), by hand.
+
+        Axes that have names may be permuted, which is proven before use; a number is a dimension whose order means
+        something. None: found by tracing the module.
+        """
+        return None
+
+
 class Target(ABC):
     """The architecture whose weights are generated: a classifier over frozen features, evaluated for many nets at once."""
 
     version: ClassVar[int] = 1
     spec: WeightSpec
+    outputs: ClassVar[int] = 0
+    """The dimension that the outputs of a matrix or a kernel are on: the first, as torch lays them out."""
+    statistics: tuple[str, ...] = ()
+    """Tensors that follow from the others and from images, and that nobody trains: running means of batch norm."""
 
     @abstractmethod
     def init(self, count: int, rng: torch.Generator) -> Tensor:
         """Fresh weights (count, P), as the architecture's author would initialise them."""
 
     def fans(self, entry: WeightEntry) -> tuple[int, int]:
-        """Inputs and outputs of a matrix or a convolution's kernel, as torch lays them out: (out, in, ...)."""
+        """Inputs and outputs of a matrix or a convolution's kernel."""
         field = prod(entry.shape[2:])
-        return entry.shape[1] * field, entry.shape[0] * field
+        return entry.shape[1 - self.outputs] * field, entry.shape[self.outputs] * field
 
     @abstractmethod
     def logits(self, weights: Tensor, features: Tensor, texts: Tensor) -> Tensor:
@@ -127,6 +170,18 @@ class Target(ABC):
 
         (B, P), (B, M, F), (B, K, T) -> (B, M, K): net b sees only features[b] and texts[b].
         """
+
+    def training_logits(self, weights: Tensor, features: Tensor, texts: Tensor) -> Tensor:
+        """As `logits`, while training: `statistics` are not read, but those of these very images take their place."""
+        return self.logits(weights, features, texts)
+
+    def calibrated(self, weights: Tensor, features: Tensor) -> Tensor:
+        """Weights whose `statistics` are those of training images: (B, P), (B, M, F) -> (B, P); the others stay."""
+        return weights
+
+    def exported(self, weights: Tensor) -> dict[str, Tensor]:
+        """One network (P,) as tensors for a file: those of the spec, and whatever `spec.aside` names."""
+        return self.spec.unflatten(weights)
 
 
 @dataclass(frozen=True)
@@ -189,6 +244,8 @@ class TokenLayout:
 
     mask: Tensor  # (N, D) bool: True where a token value is a weight
     units: int = 0  # the first so many tokens are one each for a hidden unit: permuting units permutes these
+    codes: int = 0  # above 0: token values are codes, whole numbers from 0 to below this
+    places: Tensor | None = None  # (N, 3): of each token its tensor, the row there, and where in the row
 
     @property
     def count(self) -> int:  # N
@@ -199,15 +256,34 @@ class TokenLayout:
         return self.mask.shape[1]
 
 
+CODES = "this tokenizer's tokens are codes, which no symmetry moves: set train.augment and losses.symmetry to 0"
+
+
 class Tokenizer(nn.Module, ABC):
-    """Weights <-> a sequence of tokens. The round trip is exact up to float32 rounding."""
+    """Weights <-> a sequence of tokens. The round trip is exact up to float32 rounding, unless it says that it is `lossy`.
+
+    A lossy one learns a code: its parameters are trained in a phase of their own (`reconstruction`), before the generator,
+    by its `loss`. Its tokens are no places of weights, so that no symmetry acts on them.
+    """
 
     version: ClassVar[int] = 1
+    lossy: ClassVar[bool] = False
     layout: TokenLayout
 
     @abstractmethod
     def fit(self, weights: Tensor) -> None:
-        """Take scales from the training zoo (n, P). They are buffers, so they are saved with the generator."""
+        """Take scales from the training zoo (n, P). They are buffers, so they are saved with the generator.
+
+        Of a lossy one it is called before it learns, and again after that.
+        """
+
+    def loss(self, weights: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        """Of a lossy one: named scalars for networks (B, P), whose sum is descended."""
+        raise NotImplementedError(f"{type(self).__name__} has nothing to learn")
+
+    def figures(self) -> dict[str, Tensor]:
+        """Of a lossy one: what the log says of the last `loss` beside it, such as how much of a codebook is in use."""
+        return {}
 
     @abstractmethod
     def tokenize(self, weights: Tensor) -> Tensor:
@@ -217,13 +293,16 @@ class Tokenizer(nn.Module, ABC):
     def detokenize(self, tokens: Tensor) -> Tensor:
         """(B, N, D) -> (B, P)."""
 
-    @abstractmethod
     def arrange(self, values: Tensor) -> Tensor:
-        """One value a weight to where that weight lies among the tokens, unscaled: (B, P) -> (B, N, D)."""
+        """One value a weight to where that weight lies among the tokens, unscaled: (B, P) -> (B, N, D).
 
-    @abstractmethod
+        Raises UserError from a lossy one; every other has this and `collect`.
+        """
+        raise UserError(CODES)
+
     def collect(self, tokens: Tensor) -> Tensor:
         """`arrange` undone: (B, N, D) -> (B, P)."""
+        raise UserError(CODES)
 
 
 # ---------------------------------------------------------------- conditions
@@ -231,16 +310,41 @@ class Tokenizer(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class Prompts:
-    """What is said about a batch of tasks: the text vectors of their classes, padded to the longest."""
+    """What is said about a batch of tasks: the text vectors of their classes, padded to the longest, and what else is known.
+
+    Every field is of B tasks, a row or an item each; those that may be None are for conditioners that ask for them.
+    """
 
     texts: Tensor  # (B, K, T), rows of unit length, zero where padded
     mask: Tensor  # (B, K) bool
+    names: tuple[str, ...] | None = None  # what each task is called, as `wspace.tasks.name_of` has it
 
     def to(self, device: torch.device) -> Prompts:
-        return Prompts(self.texts.to(device), self.mask.to(device))
+        return self._each(lambda values: values.to(device) if isinstance(values, Tensor) else values)
 
     def __getitem__(self, index: Tensor | slice) -> Prompts:
-        return Prompts(self.texts[index], self.mask[index])
+        rows = range(len(self.mask))[index] if isinstance(index, slice) else index.tolist()
+        return self._each(
+            lambda values: values[index] if isinstance(values, Tensor) else tuple(values[r] for r in rows)
+        )
+
+    def _each(self, change: Callable[[Any], Any]) -> Prompts:
+        known = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: change(values) for name, values in known.items() if values is not None})
+
+
+PICTURE_SIDE = 8
+PICTURE = 3 * PICTURE_SIDE**2
+"""Values of one picture in `Told.pictures`."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What holds for all tasks of a run: its data set and its architecture, for conditioners that ask for them."""
+
+    texts: Tensor  # (n, T), of the classes that the zoo knows, as prompts have them
+    pictures: Tensor  # (n, S, PICTURE), some training images of each, made small, in [-1, 1]
+    architecture: Tensor  # (T,), the text of what is generated
 
 
 @dataclass(frozen=True)
@@ -264,8 +368,12 @@ class Conditioner(nn.Module, ABC):
     """What is said of a task, made into what a generator listens to."""
 
     version: ClassVar[int] = 1
+    asks: ClassVar[bool] = False  # whether it is to be `told` of the data set and the architecture, before all else
     width: int  # C
     pooled_width: int  # C'
+
+    def told(self, what: Told) -> None:
+        """Take in what holds for all tasks. It is no part of the state: it is told again after that is loaded."""
 
     @abstractmethod
     def fit(self, prompts: Prompts) -> None:
@@ -277,6 +385,9 @@ class Conditioner(nn.Module, ABC):
     @abstractmethod
     def null(self, like: Condition) -> Condition:
         """The condition that says nothing, shaped as `like`: for condition dropout and guidance."""
+
+    def check(self, prompts: Prompts) -> None:
+        """Raise UserError for a task of which it knows nothing; of such a task `forward` says what `null` does."""
 
 
 # ---------------------------------------------------------------- generators
@@ -419,6 +530,19 @@ class Generator(nn.Module, ABC):
         raise UserError(
             "this generator has no levels of noise to go back to, so it cannot refine weights that are there"
         )
+
+
+# ---------------------------------------------------------------- two networks into one
+
+
+class Fusion(ABC):
+    """One network for two tasks out of a network for each, by their weights alone: no text, no images, no training."""
+
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def fuse(self, first: Tensor, second: Tensor) -> Tensor:
+        """first[b] with second[b], of one target: (B, P), (B, P) -> (B, P)."""
 
 
 # ---------------------------------------------------------------- evaluation

@@ -145,15 +145,29 @@ def _match(
         places = torch.arange(spec.axis_size(axis), device=weights.device).expand(len(weights), -1)
         moves[axis] = Move(places, torch.ones_like(places, dtype=weights.dtype) if signed else None)
     families = families_of(spec, axes)
-    coupled = any(sum(_moving(blocks, axes) for blocks in spec.layout(entry)) > 1 for entry in spec.entries)
-    for _ in range(SWEEPS if coupled else 1):
-        changed = False
+    coupled, pending = _coupled(spec, families), set(families)
+    for _ in range(SWEEPS):
         for family in families:
+            if family not in pending:  # it would come out as it did
+                continue
             better, rows = _improved(family, weights, reference, spec, moves)
-            moves, changed = {**moves, **better}, changed or bool(rows.any())
-        if not changed:
+            pending.discard(family)
+            if rows.any():
+                moves |= better
+                pending |= coupled[family]
+        if not pending:
             break
     return moves
+
+
+def _coupled(spec: WeightSpec, families: Families) -> dict[tuple[str, ...], set[tuple[str, ...]]]:
+    """With each family those whose best places depend on where it is: they share a tensor; itself, if one has it twice."""
+    coupled: dict[tuple[str, ...], set[tuple[str, ...]]] = {family: set() for family in families}
+    for entry in spec.entries:
+        along = [family for blocks in spec.layout(entry) for family in families if _moving(blocks, family)]
+        for number, family in enumerate(along):
+            coupled[family].update(along[:number], along[number + 1 :])
+    return coupled
 
 
 def _moving(blocks: tuple[Block, ...], axes: tuple[str, ...]) -> bool:
@@ -168,10 +182,8 @@ def _improved(
     signed, count = old[family[0]].signs is not None, len(weights)
     lengths = {axis: move.places.shape[1] for axis, move in old.items()}
     worth = {axis: weights.new_zeros(count, n, n) for axis, n in lengths.items()}  # (B, n, n): of unit j in place i
-    once = {
-        axis: value.clone() for axis, value in worth.items()
-    }  # in tensors with the family along one dimension alone
-    twice = []  # the other tensors
+    # of these, in tensors with the family along one dimension alone; `twice` are the others
+    once, twice = {axis: value.clone() for axis, value in worth.items()}, list[WeightEntry]()
     for entry in spec.entries:
         layout = spec.layout(entry)
         dims = [dim for dim, blocks in enumerate(layout, start=1) if _moving(blocks, family)]

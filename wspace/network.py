@@ -15,22 +15,23 @@ from wspace.store import disk_errors, save_tensors
 from wspace.weights import WeightSpec
 
 METADATA = "wspace"
-"""The entry of a file's metadata that says what its weights are: JSON with `classes` and `origin`."""
+"""The entry of a file's metadata that says what its weights are: JSON with `classes`, `origin` and, of a run's, `zoo`."""
 
 
 @dataclass(frozen=True)
 class Network:
     classes: tuple[str, ...]
-    tensors: dict[str, Tensor]  # by the names of the target's WeightSpec
+    tensors: dict[str, Tensor]  # by the names of the target's WeightSpec, and what that sets aside
     origin: str = ""  # the run it comes from, and how it was drawn
+    zoo: str = ""  # the artifact that its run stands on; none of weights from elsewhere
 
     def save(self, file: Path) -> None:
         """As safetensors, the classes in its metadata. Raises DiskError."""
         with disk_errors(file):
             file.parent.mkdir(parents=True, exist_ok=True)
             # one entry: safetensors writes several in an order that changes from process to process
-            about = json.dumps({"classes": self.classes, "origin": self.origin}, ensure_ascii=False)
-            save_tensors(file, self.tensors, {METADATA: about})
+            about = {"classes": self.classes, "origin": self.origin} | ({"zoo": self.zoo} if self.zoo else {})
+            save_tensors(file, self.tensors, {METADATA: json.dumps(about, ensure_ascii=False)})
 
     @classmethod
     def load(cls, file: Path, spec: WeightSpec) -> Network:
@@ -40,18 +41,19 @@ class Network:
         try:
             with safe_open(file, "pt") as opened:
                 metadata = opened.metadata() or {}
-                tensors = {name: opened.get_tensor(name).float() for name in opened.keys()}  # noqa: SIM118 (not a dict)
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
         except SafetensorError as error:
             raise FileError(f"{file}: truncated, or not a safetensors file") from error
         try:
             about = json.loads(metadata[METADATA])
-            classes, origin = about["classes"], str(about.get("origin", ""))
+            classes, origin, zoo = about["classes"], str(about.get("origin", "")), str(about.get("zoo", ""))
             if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
                 raise ValueError("not a list of names")
         except (KeyError, ValueError, TypeError) as error:
             raise FileError(f"{file}: does not say its classes; `wspace generate` writes files that do") from error
+        tensors = {name: tensor if name in spec.aside else tensor.float() for name, tensor in tensors.items()}
         spec.validate(tensors, str(file))
-        return cls(check_classes(classes), tensors, origin)
+        return cls(check_classes(classes), tensors, origin, zoo)
 
 
 def check_classes(classes: Sequence[str]) -> tuple[str, ...]:

@@ -18,8 +18,20 @@ from wspace.bind import Bound, BoundRecipe
 from wspace.errors import FileError, UserError
 from wspace.progress import Progress
 from wspace.recipe import dump
+from wspace.settings import Reconstruction
 from wspace.signature import source_file
-from wspace.store import ELAPSED, MANIFEST, ZOO_HEADER, Store, disk_errors, read_json, write_json, write_text
+from wspace.store import (
+    ELAPSED,
+    MANIFEST,
+    STUDY,
+    ZOO_HEADER,
+    Store,
+    disk_errors,
+    read_json,
+    sizes,
+    write_json,
+    write_text,
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +41,7 @@ class Stage:
     reads: tuple[str, ...]  # slots of the recipe
     takes: tuple[str, ...]  # stages before
     version: int = 1  # raised when the stage computes something else
+    shared: bool = True  # whether another run's artifact will do: it says nothing of the run it was made in
 
     def load(self) -> Any:
         """The function, imported."""
@@ -43,16 +56,23 @@ STAGES = (
         "train",
         "wspace.stages.train:run",
         (
-            "texts", "symmetry", "tokenizer", "conditioner", "generator", "task_loss", "train", "losses", "adversary",
-            "discriminator", "precision",
+            "texts", "symmetry", "tokenizer", "conditioner", "generator", "reconstruction", "task_loss", "train", "losses",
+            "adversary", "discriminator", "precision",
         ),
         ("zoo",),
         2,
     ),
     Stage("generate", "wspace.stages.generate:run", ("generate",), ("zoo", "train"), 2),
     Stage("evaluate", "wspace.stages.evaluate:run", ("metrics", "evaluate"), ("zoo", "opponents", "train", "generate"), 3),
-    Stage("report", "wspace.stages.report:run", (), ("zoo", "opponents", "train", "generate", "evaluate"), 2),
+    Stage("report", "wspace.stages.report:run", (), ("zoo", "opponents", "train", "generate", "evaluate"), 2, False),
 )  # fmt: skip
+
+LATER: dict[str, Any] = {
+    "zoo.copies": 1,
+    "task_loss.zoo": 0.0,
+    **{f"reconstruction.{name}": value for name, value in vars(Reconstruction()).items()},
+}
+"""Settings that came after artifacts had been made, at the value that was theirs before: there, no key knows of them."""
 
 RECORDED = ("wspace", "torch", "timm", "open_clip_torch", "diffusers", "numpy", "safetensors")
 
@@ -77,7 +97,7 @@ def slots_of(recipe: BoundRecipe, stage: Stage) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for slot in stage.reads:
         _flatten(recipe.filled[slot], slot, flat)
-    return flat
+    return {name: value for name, value in flat.items() if name not in LATER or LATER[name] != value}
 
 
 def _flatten(value: Any, path: str, into: dict[str, Any]) -> None:
@@ -143,14 +163,16 @@ def _sources(recipe: BoundRecipe, stage: Stage) -> dict[str, str]:
     return {name: hashlib.sha256(source_file(name).read_bytes()).hexdigest() for name in sorted(modules)}
 
 
-def steps(recipe: BoundRecipe, store: Store, force: Sequence[str] = ()) -> list[Step]:
-    """What a run would do. A forced stage takes those after it along."""
+def steps(
+    recipe: BoundRecipe, store: Store, force: Sequence[str] = (), found: Mapping[str, str] | None = None
+) -> list[Step]:
+    """What a run would do. A forced stage takes those after it along. `found`: the keys, where they are known."""
     names = [stage.name for stage in STAGES]
     for name in force:
         if name not in names:
             raise UserError(f"no stage {name!r}: the stages are {', '.join(names)}")
     last = _last_run(store)
-    found, plan, forced = keys(recipe), [], set(force)
+    found, plan, forced = found or keys(recipe), list[Step](), set(force)
     for stage in STAGES:
         key = found[stage.name]
         manifest = store.manifest(stage.name, key)
@@ -160,11 +182,12 @@ def steps(recipe: BoundRecipe, store: Store, force: Sequence[str] = ()) -> list[
             plan.append(Step(stage, key, "run", why, forced=True))
         elif manifest is not None:
             plan.append(Step(stage, key, "cached", f"made {manifest['made']}", _stale(recipe, stage, manifest)))
-        elif other := store.elsewhere(stage.name, key):
+        elif stage.shared and (other := store.elsewhere(stage.name, key)):
             stale = _stale(recipe, stage, read_json(other / MANIFEST))
             plan.append(Step(stage, key, "link", f"made in {other.parent}", stale, found=other))
         else:
-            plan.append(Step(stage, key, "run", _why(recipe, stage, last, found)))
+            why = "forced" if store.forced(stage.name, key) else _why(recipe, stage, last, found)
+            plan.append(Step(stage, key, "run", why))
     return plan
 
 
@@ -203,53 +226,93 @@ def _why(recipe: BoundRecipe, stage: Stage, last: Mapping[str, Any], found: Mapp
 
 
 def run(
-    recipe: BoundRecipe, runs: Path, progress: Progress, *, force: Sequence[str] = (), only: str | None = None
+    recipe: BoundRecipe,
+    runs: Path,
+    progress: Progress,
+    *,
+    force: Sequence[str] = (),
+    only: str | None = None,
+    all_runs: Path | None = None,
 ) -> tuple[Path, list[Step]]:
-    """Do what is left to do. Returns the run's folder and the steps; interrupted, the next call goes on."""
+    """Do what is left to do. Returns the run's folder and the steps; interrupted, the next call goes on.
+
+    `all_runs` holds the runs that artifacts are shared with, if not `runs`. Raises UserError if another process runs it.
+    """
+    check_folder(runs)
+    store = Store(runs / recipe.name, all_runs)
+    if (store.root / STUDY).is_file():
+        raise UserError(
+            f"{store.root}: a study is there already; give the recipe's file another name, or --runs another folder"
+        )
+    found = keys(recipe)
+    _chosen(steps(recipe, store, force, found), only)  # what is wrong with these is said before a folder is made
+    with store.locked():
+        plan = steps(recipe, store, force, found)  # another process may just have finished some
+        chosen = _chosen(plan, only)
+        folders = {name: store.folder(name, key) for name, key in found.items()}
+        for step in plan:
+            if step.stale:
+                state = "cached" if step.action == "cached" else step.why
+                changed = f"{', '.join(step.stale)} changed since; --force {step.stage.name} to redo"
+                progress.say(f"{step.stage.name}: {state}, but {changed}")
+        bench = None
+        if any(step.action == "run" for step in chosen):
+            from wspace.workbench import Workbench
+
+            for step in chosen:
+                if step.action == "run":
+                    for bound in _bound(recipe, step.stage):
+                        bound.component.load()  # what a component lacks is told now, not hours later
+            bench = Workbench(recipe, progress)
+            _discard(plan, store, str(time.time_ns()))
+        for step in chosen:
+            if step.found is not None:
+                progress.say(f"{step.stage.name}: {step.why}")
+                store.link(step.stage.name, step.key, step.found)
+            elif step.action == "run":
+                _run(step, recipe, bench, store, folders, progress)
+        if all(store.manifest(name, key) for name, key in found.items()):
+            _finish(recipe, store, folders)
+    return store.root, chosen
+
+
+def check_folder(runs: Path) -> None:
+    """Raises UserError for a file where run folders are to be."""
     if runs.exists() and not runs.is_dir():
         raise UserError(f"{runs}: not a folder")
-    store = Store(runs / recipe.name)
-    plan = steps(recipe, store, force)
-    found = {step.stage.name: step.key for step in plan}
-    folders = {name: store.folder(name, key) for name, key in found.items()}
-    for step in plan:
-        if step.stale:
-            progress.say(
-                f"{step.stage.name}: cached, but {', '.join(step.stale)} changed since; --force {step.stage.name} to redo"
-            )
-    forced = [step for step in plan if step.forced]
-    if only is not None:
-        plan = [only_step(plan, only)]
-    if any(step.action == "run" for step in plan):
-        from wspace.workbench import Workbench
 
-        for step in plan:
-            if step.action == "run":
-                for bound in _bound(recipe, step.stage):
-                    bound.component.load()  # what a component lacks is told now, not hours later
-        bench = Workbench(recipe, progress)
-        with disk_errors(store.root):
-            for step in forced:  # all at once: after an interruption, no old one must pass for new
-                store.discard(step.stage.name, step.key)
-    else:
-        bench = None
-    for step in plan:
-        if step.found is not None:
-            progress.say(f"{step.stage.name}: {step.why}")
-            store.link(step.stage.name, step.key, step.found)
-        elif step.action == "run":
-            _run(step, recipe, bench, store, folders, progress)
-    if all(store.manifest(name, key) for name, key in found.items()):
-        _finish(recipe, store, folders)
-    return store.root, plan
+
+def discard(recipe: BoundRecipe, store: Store, force: Sequence[str], mark: str) -> None:
+    """Throw forced stages and those after them away, for the next run to make anew.
+
+    Of runs that are given one mark, the first to make an artifact makes it for all of them.
+    """
+    plan = steps(recipe, store, force)
+    with store.locked():
+        _discard(plan, store, mark)
+
+
+def _discard(plan: Sequence[Step], store: Store, mark: str) -> None:
+    with disk_errors(store.root):
+        for step in plan:  # all at once: after an interruption, no old one must pass for new
+            if step.forced:
+                store.discard(step.stage.name, step.key, mark)
+
+
+def _chosen(plan: list[Step], only: str | None) -> list[Step]:
+    """The steps to take: all, or the one asked for and the links it needs."""
+    if only is None:
+        return plan
+    chosen = only_step(plan, only)
+    return [step for step in plan if step.found and step.stage.name in chosen.stage.takes] + [chosen]
 
 
 def only_step(plan: Sequence[Step], name: str) -> Step:
-    """Raises UserError unless all it takes is there."""
+    """Raises UserError unless all it takes is there, or in another run."""
     by_name = {step.stage.name: step for step in plan}
     if name not in by_name:
         raise UserError(f"no stage {name!r}: the stages are {', '.join(by_name)}")
-    missing = [take for take in by_name[name].stage.takes if by_name[take].action != "cached"]
+    missing = [take for take in by_name[name].stage.takes if by_name[take].action == "run"]
     if missing:
         raise UserError(f"--only {name}: it needs {', '.join(missing)}, not done yet for this recipe")
     return by_name[name]
@@ -271,7 +334,10 @@ def _run(
         finally:
             seconds = before + time.monotonic() - started
             write_json(folder / ELAPSED, seconds)
-        write_json(folder / MANIFEST, _manifest(step, recipe, seconds))
+        manifest = _manifest(step, recipe, seconds) | {"files": sizes(folder)}
+        if mark := store.forced(stage.name, step.key):
+            manifest["forced"] = mark
+        write_json(folder / MANIFEST, manifest)
 
 
 def _manifest(step: Step, recipe: BoundRecipe, seconds: float) -> dict[str, Any]:

@@ -62,7 +62,8 @@ def plan(recipe: BoundRecipe) -> dict[str, Any]:
         return _seconds(lambda: fit(target, start, [task] * heads, pool, texts, schedule, rng)) / (heads * steps)
 
     a_head_step = fitting(settings.together, 4)
-    prompts, eight = prompts_of([task] * recipe.train.batch, texts), prompts_of([task] * 8, texts)
+    names = [str(c) for c in task]
+    prompts, eight = prompts_of([task] * recipe.train.batch, texts, names), prompts_of([task] * 8, texts, names)
     some = target.init(8, rng)
     system.fit(some, eight, (some, eight))
 
@@ -78,7 +79,10 @@ def plan(recipe: BoundRecipe) -> dict[str, Any]:
     side = recipe.dataset.arguments.get("size", 96)
     an_image = _seconds(lambda: bench.backbone.encode(np.zeros((64, side, side, 3), np.uint8))) / 64
 
-    seen, scored = recipe.tasks.seen, (3 if recipe.tasks.unseen_classes else 2) * recipe.tasks.evaluate
+    seen, scored = (
+        recipe.tasks.seen * recipe.zoo.copies,
+        (3 if recipe.tasks.unseen_classes else 2) * recipe.tasks.evaluate,
+    )
     oracle_steps = opponents.steps * (scored + RATE_TASKS * len(opponents.rates))
     zoo_bytes = seen * size * FLOAT
     group = settings.together * (size * (ADAM + 2) + 2 * settings.batch * features) * FLOAT

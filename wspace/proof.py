@@ -35,11 +35,18 @@ def prove(symmetry: Symmetry, target: Target, name: str, dims: tuple[int, int], 
     The message names the axis that breaks it and its tensors, where the symmetry has parts to try one by one; and if the
     target calls that axis free and is wrong about one tensor alone, that tensor.
     """
-    spec, end = target.spec, "what this target's networks compute, by {:.3g}% of the largest score{}"
 
     def error_of(group: Symmetry) -> float:
         return symmetry_error(group, target, dims, rng)
 
+    prove_by(symmetry, target.spec, error_of, name, "this target's networks compute", "the target's spec")
+
+
+def prove_by(
+    symmetry: Symmetry, spec: WeightSpec, error_of: Callable[[Symmetry], float], name: str, what: str, whose: str
+) -> None:
+    """The same for any function of weights of this spec, of which `error_of` tells how much a group changes it."""
+    end = f"what {what}, by {{:.3g}}% of the largest score{{}}"
     error = error_of(symmetry)
     if error < TOLERANCE:
         return
@@ -48,7 +55,7 @@ def prove(symmetry: Symmetry, target: Target, name: str, dims: tuple[int, int], 
         if not error_of_part < TOLERANCE:
             of = ", ".join(entry.name for entry in spec.entries if part.axis in entry.names)
             if part.axis in spec.free:
-                hint = _misdeclared(part, spec, lambda group: error_of(group) < TOLERANCE)
+                hint = _misdeclared(part, spec, lambda group: error_of(group) < TOLERANCE, whose)
             else:
                 hint = f"; free axes: {', '.join(spec.free) or 'none'}"
             raise UserError(
@@ -64,7 +71,7 @@ def _weights(target: Target, rng: torch.Generator) -> Tensor:
     return fresh + fresh.square().mean().sqrt().clamp_min(0.01) * torch.randn(fresh.shape, generator=rng)
 
 
-def _misdeclared(part: Part, spec: WeightSpec, holds: Callable[[Symmetry], bool]) -> str:
+def _misdeclared(part: Part, spec: WeightSpec, holds: Callable[[Symmetry], bool], whose: str) -> str:
     """The tensor without whose axes as declared the symmetry would hold, in words; nothing, if there is no such one."""
     for entry in spec.entries:
         said = tuple(dim for dim, text in enumerate(entry.axes) if part.axis in names_in(text))
@@ -79,7 +86,7 @@ def _misdeclared(part: Part, spec: WeightSpec, holds: Callable[[Symmetry], bool]
             except UserError:  # no such group on such a spec
                 continue
             if holds(group):
-                return f"; the target's spec is wrong about tensor {entry.name!r}: {_corrected(part.axis, said, dims)}"
+                return f"; {whose} is wrong about tensor {entry.name!r}: {_corrected(part.axis, said, dims)}"
     return ""
 
 

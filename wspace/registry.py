@@ -14,6 +14,7 @@ KINDS: dict[str, str] = {
     "backbone": "Backbone",
     "text": "Text",
     "wording": "Wording",
+    "architecture": "Architecture",
     "target": "Target",
     "symmetry": "Symmetry",
     "tokenizer": "Tokenizer",
@@ -22,6 +23,7 @@ KINDS: dict[str, str] = {
     "denoiser": "Denoiser",
     "discriminator": "Discriminator",
     "generator": "Generator",
+    "fusion": "Fusion",
     "metric": "Metric",
 }
 """Kind -> its interface, a class of `wspace.interfaces`. The order is the order of the data flow."""
@@ -34,6 +36,7 @@ GIVEN: dict[str, str] = {
     "layout": "shape and mask of the token sequence (TokenLayout)",
     "condition_width": "width of a condition token, C (int)",
     "pooled_width": "width of the pooled condition vector, C' (int)",
+    "base": "weights (P,) that the zoo's networks were trained from (Tensor)",
 }
 """Keyword-only constructor parameters: known only at run time, given by name, never set by a recipe."""
 
@@ -44,6 +47,7 @@ GIVEN_TO: dict[str, tuple[str, ...]] = {
     "backbone": ("device",),
     "text": ("device",),
     "wording": (),
+    "architecture": (),
     "target": ("feature_dim", "text_dim"),
     "symmetry": ("spec",),
     "tokenizer": ("spec", "text_dim"),
@@ -52,6 +56,7 @@ GIVEN_TO: dict[str, tuple[str, ...]] = {
     "denoiser": _OF_SYSTEMS,
     "discriminator": ("layout",),
     "generator": _OF_SYSTEMS,
+    "fusion": ("spec", "base"),
     "metric": (),
 }
 """Which of these are known when a component of a kind is built."""

@@ -40,6 +40,12 @@ class Ridge:
         shrunk = self.eigenvalues + penalty * self.eigenvalues.mean()  # (C,)
         return self.basis @ (self.cross / shrunk.clamp_min(1e-12)[:, None])
 
+    def best_penalty(self, x: Tensor, y: Tensor) -> tuple[float, float]:
+        """Of `PENALTIES`, the one of least mean squared error on pairs held out, (m, C) and (m, Q); and that error."""
+        errors = {penalty: float((self.predict(x, penalty) - y).square().mean()) for penalty in PENALTIES}
+        best = min(errors, key=errors.__getitem__)
+        return best, errors[best]
+
     def predict(self, x: Tensor, penalty: float) -> Tensor:
         """(B, C) -> (B, Q)."""
         return self.mean_y + (x - self.mean_x) @ self.weight(penalty)

@@ -18,17 +18,17 @@ from wspace.bind import BoundRecipe, bind
 from wspace.errors import NotARun, UserError, did_you_mean
 from wspace.fitting import predict
 from wspace.html import with_sections
-from wspace.interfaces import Target
+from wspace.interfaces import Prompts, Target
 from wspace.network import Network, check_classes
 from wspace.pipeline import RUN
 from wspace.plugins import load_plugins
 from wspace.progress import Progress
 from wspace.recipe import read_recipe
+from wspace.registry import Registry
 from wspace.ridge import Ridge
 from wspace.seeding import stream
-from wspace.stages.train import SAID
-from wspace.store import read_json, write_text
-from wspace.system import System
+from wspace.store import STUDY, read_json, read_text, write_text
+from wspace.system import SAID, System
 from wspace.tasks import UNSEEN_TASKS, Task, prompts_of
 from wspace.uses import sections
 from wspace.workbench import Workbench
@@ -56,8 +56,16 @@ class Prediction:
 
 
 class Run:
-    def __init__(self, folder: Path, recipe: BoundRecipe, artifacts: dict[str, Path], progress: Progress):
+    def __init__(
+        self,
+        folder: Path,
+        recipe: BoundRecipe,
+        artifacts: dict[str, Path],
+        progress: Progress,
+        registry: Registry | None = None,
+    ):
         self.folder, self.recipe, self.artifacts = folder, recipe, artifacts
+        self.registry = registry or load_plugins().registry
         self.bench = Workbench(recipe, progress)
 
     @classmethod
@@ -65,11 +73,10 @@ class Run:
         """Raises NotARun unless the folder is that of a finished run."""
         folder = Path(folder)
         stages = stages_of(folder)
-        bound = bind(read_recipe(folder / "recipe.yaml"), load_plugins(plugins).registry)
-        recipe = replace(bound, file=read_json(folder / RUN)["recipe"])
-        return cls(
-            folder, recipe, {name: folder / artifact for name, artifact in stages.items()}, progress or Progress()
-        )
+        registry = load_plugins(plugins).registry
+        recipe = replace(bind(read_recipe(folder / "recipe.yaml"), registry), file=read_json(folder / RUN)["recipe"])
+        artifacts = {name: folder / artifact for name, artifact in stages.items()}
+        return cls(folder, recipe, artifacts, progress or Progress(), registry)
 
     @cached_property
     def zoo(self) -> Zoo:
@@ -106,16 +113,38 @@ class Run:
         """So many of the unseen tasks that the report is about, or all there are."""
         return self.zoo.tasks.scored(UNSEEN_TASKS)[:count]
 
+    def prompts(self, tasks: Sequence[Task]) -> Prompts:
+        """What is said of tasks of the data set's classes. Raises UserError for one of which the generator knows nothing."""
+        prompts = prompts_of(tasks, self.said, self.zoo.classes)
+        self.system.conditioner.check(prompts)
+        return prompts.to(self.bench.device)
+
     def sample(self, tasks: Sequence[Task], rng: torch.Generator, **how: Any) -> Tensor:
         """Generated networks (B, P) for tasks of the data set's classes; `how` is as in the recipe but for what is given."""
         settings = replace(self.recipe.generate, **how)
-        return self.system.sample(prompts_of(tasks, self.said).to(self.bench.device), settings, rng).cpu()
+        drawn = self.system.sample(self.prompts(tasks), settings, rng).cpu()
+        return self.calibrated(drawn, tasks)
 
     def ridge(self, tasks: Sequence[Task]) -> Tensor:
         """Networks (B, P) as the report's closed-form linear map has them."""
         penalty = read_json(self.artifacts["evaluate"] / "scores.json")["ridge_penalty"]
         known, asked = descriptions(prompts_of(self.zoo.tasks.seen, self.said), prompts_of(tasks, self.said))
-        return Ridge.fit(known, self.zoo.weights).predict(asked, penalty)
+        return self.calibrated(Ridge.fit(known, self.zoo.weights).predict(asked, penalty), tasks)
+
+    def calibrated(self, weights: Tensor, tasks: Sequence[Task]) -> Tensor:
+        """Networks (B, P) whose statistics, where the target has such, are of training images of tasks[b]."""
+        if not self.target.statistics:
+            return weights
+        self.zoo.check(self.bench)
+        return self.bench.calibrated(weights, tasks)
+
+    def calibrated_for(self, weights: Tensor, names: Sequence[str]) -> Tensor:
+        """As `calibrated`, for classes by name: where the data set lacks one, on images of all that the zoo knows."""
+        if not self.target.statistics:
+            return weights
+        known, tasks = self.zoo.classes, self.zoo.tasks
+        task = tuple(map(known.index, names)) if set(names) <= set(known) else tasks.classes
+        return self.calibrated(weights, [task] * len(weights))
 
     def generate(
         self,
@@ -149,13 +178,18 @@ class Run:
             temperature = 1.0
         asked = {"steps": steps, "guidance": guidance, "temperature": temperature}
         how = replace(settings, **{name: value for name, value in asked.items() if value is not None})
-        prompts = prompts_of([tuple(range(len(names)))] * count, self.bench.encode_said(names))
-        weights = self.system.sample(prompts.to(self.bench.device), how, stream(seed, "generate")).cpu()
+        prompts = prompts_of([tuple(range(len(names)))] * count, self.bench.encode_said(names), names)
+        self.system.conditioner.check(prompts)
+        drawn = self.system.sample(prompts.to(self.bench.device), how, stream(seed, "generate")).cpu()
         origin = f"{self.recipe.name}, seed {seed}, temperature {how.temperature}"
         return [
-            Network(names, self.target.spec.unflatten(row), f"{origin}, draw {number + 1} of {count}")
-            for number, row in enumerate(weights)
+            self.network(names, row, f"{origin}, draw {number + 1} of {count}")
+            for number, row in enumerate(self.calibrated_for(drawn, names))
         ]
+
+    def network(self, names: Sequence[str], weights: Tensor, origin: str) -> Network:
+        """Weights (P,) of this run, with all that their file says of them."""
+        return Network(tuple(names), self.target.exported(weights), origin, self.zoo.folder.name)
 
     def save_adapter(self, network: Network, folder: str | Path) -> None:
         """A new folder of LoRA adapters that stock PEFT loads onto `target.network`. Raises UserError for other weights."""
@@ -195,6 +229,9 @@ class Run:
 
 def stages_of(folder: Path) -> dict[str, str]:
     """Stage -> artifact folder. Raises NotARun."""
+    if (folder / STUDY).is_file():
+        member = read_json(folder / STUDY)["members"][0]
+        raise NotARun(f"{folder}: the folder of a study, not of a run; name one of its runs, such as {folder / member}")
     if not (folder / RUN).is_file() or not (folder / "recipe.yaml").is_file():
         raise NotARun(f"{folder}: not the folder of a finished run; `wspace run RECIPE` makes one and prints it last")
     return read_json(folder / RUN)["stages"]
@@ -208,7 +245,7 @@ def report_of(folder: Path) -> dict[str, Any]:
 
 
 def write_page(folder: Path) -> Path:
-    """The run's report.html: what its stages left, and what was studied since. Raises NotARun."""
-    page = (folder / stages_of(folder)["report"] / PAGE).read_text(encoding="utf-8")
+    """The run's report.html: what its stages left, and what was studied since. Raises NotARun, FileError."""
+    page = read_text(folder / stages_of(folder)["report"] / PAGE)
     write_text(folder / PAGE, with_sections(page, sections(folder)))
     return folder / PAGE

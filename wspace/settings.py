@@ -31,12 +31,14 @@ if TYPE_CHECKING:
 class Tasks:
     """Which tasks: random sets of classes, described by a template. Seen and unseen ones never coincide."""
 
-    seen: Annotated[int, Ge(2)] = 4800
+    seen: Annotated[int, Ge(1)] = 4800
     unseen: Annotated[int, Ge(1)] = 1200
     classes: tuple[Annotated[int, Ge(2)], Annotated[int, Ge(2)]] = (8, 32)  # fewest and most classes of a task
     template: str = "a photo of {}"
     evaluate: Annotated[int, Ge(2)] = 200  # tasks of each split that are scored
-    held_out: Annotated[float, Gt(0), Lt(1)] = 0.1  # share of the seen tasks kept for choosing strengths
+    held_out: Annotated[float, Ge(0), Lt(1)] = (
+        0.1  # share of the seen tasks kept for choosing; 0: a copy of each instead
+    )
     unseen_classes: Annotated[float, Ge(0), Lt(1)] = 0.15  # share of the classes that nothing is trained on
 
 
@@ -48,6 +50,7 @@ class Zoo:
     """
 
     source: Path | None = None
+    copies: Annotated[int, Ge(1)] = 1  # networks of each seen task, which met its images in other orders
     base_steps: Annotated[int, Ge(0)] = 300
     base_batch: Annotated[int, Ge(1)] = 256
     base_lr: Annotated[float, Gt(0)] = 1e-3
@@ -86,6 +89,26 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Reconstruction:
+    """How a tokenizer that loses something (an autoencoder) is trained, before all else: on the zoo's networks alone.
+
+    It is kept as it was when networks held out did best after a round trip, on validation images.
+    """
+
+    steps: Annotated[int, Ge(0)] = 1000
+    batch: Annotated[int, Ge(1)] = 64
+    lr: Annotated[float, Gt(0)] = 1e-3
+    warmup: Annotated[float, Ge(0), Lt(1)] = 0.05
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+    clip: Annotated[float, Gt(0)] | None = 1.0
+    ema: Annotated[float, Ge(0), Lt(1)] = 0.0
+    check_every: Annotated[int, Ge(1)] = 100
+    most_lost: Annotated[float, Ge(0), Le(1)] = (
+        0.05  # accuracy that a round trip may cost; the run ends if it costs more
+    )
+
+
+@dataclass(frozen=True)
 class Losses:
     """Weights of the terms beside the generator's own (T2W, eq. 14); 0: not computed."""
 
@@ -119,6 +142,9 @@ class TaskLoss:
     images: Annotated[int, Ge(1)] = 32  # of each task
     lr: Annotated[float, Gt(0)] = 6e-3
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.3  # of image features: against learning the training images by heart
+    zoo: Annotated[float, Ge(0)] = (
+        0.0  # weight of a term beside it: squared distance to the zoo's networks, over their own
+    )
     warmup: Annotated[float, Ge(0), Lt(1)] = 0.05
     weight_decay: Annotated[float, Ge(0)] = 0.0
     clip: Annotated[float, Gt(0)] | None = None
@@ -160,6 +186,7 @@ class Recipe:
     tasks: Tasks
     zoo: Zoo
     opponents: Opponents
+    reconstruction: Reconstruction
     train: Train
     losses: Losses
     adversary: Adversary

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -21,11 +22,28 @@ from wspace.interfaces import (
     Pairs,
     Prompts,
     Symmetry,
+    Told,
     Tokenizer,
 )
 from wspace.seeding import seeded, stream
 from wspace.settings import Generate
+from wspace.store import save_tensors
 from wspace.weights import WeightSpec
+
+
+SAID = "said.safetensors"
+"""Beside a trained generator: what it was told of classes and, where its conditioner asks, of data set and architecture."""
+
+
+def write_said(file: Path, texts: Tensor, told: Told | None) -> None:
+    """`texts` (n, T) are of every class of the data set."""
+    tensors = {} if told is None else {f"told.{field.name}": getattr(told, field.name) for field in fields(told)}
+    save_tensors(file, {"texts": texts, **tensors})
+
+
+def read_told(file: Path) -> Told:
+    tensors = load_file(file)
+    return Told(**{field.name: tensors[f"told.{field.name}"] for field in fields(Told)})
 
 
 class System(nn.Module):
@@ -49,6 +67,8 @@ class System(nn.Module):
         """Take trained parameters. Raises FileError if the file is not this system's."""
         try:
             self.load_state_dict(load_file(file))
+            if self.conditioner.asks:
+                self.conditioner.told(read_told(file.with_name(SAID)))
         except (SafetensorError, OSError, RuntimeError) as error:
             raise FileError(f"{file}: not the trained generator of this recipe: {error}") from error
         return self.eval()
@@ -59,7 +79,11 @@ class System(nn.Module):
         self.conditioner.fit(prompts)
         with torch.no_grad():
             others = (self.tokenizer.tokenize(held_out[0]), self.conditioner(held_out[1]))
-            anchor = self.tokenizer.arrange(self._unit_size(weights.mean(0))[None])[0]  # (N, D)
+            mean = weights.mean(0)
+            if self.tokenizer.lossy:
+                anchor = self.tokenizer.tokenize(mean[None])[0]
+            else:
+                anchor = self.tokenizer.arrange(self._unit_size(mean)[None])[0]  # (N, D)
             closed = Closed(self.tokenizer.tokenize(weights), self.conditioner(prompts), others, anchor)
             self.generator.fit(closed)
 
@@ -100,7 +124,17 @@ class System(nn.Module):
 
         `watch` is called after every sampling step with the weights (B, P) as they would now end.
         """
-        condition = self.conditioner(prompts)
+        return self.sample_under(self.conditioner(prompts), how, rng, watch)
+
+    @torch.no_grad()
+    def sample_under(
+        self,
+        condition: Condition,
+        how: Generate,
+        rng: torch.Generator,
+        watch: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
+        """As `sample`, under a condition that need not be any task's: (B, P)."""
         seen = None if watch is None else lambda done, tokens: watch(done, self.tokenizer.detokenize(tokens))
         tokens = self.generator.sample(condition, self.conditioner.null(condition), how, rng, seen)
         weights = self.tokenizer.detokenize(tokens)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,6 +13,9 @@ ORDER = (
 )  # fmt: skip
 """Methods as a reader wants them: the bound, ours, then opponents from strong to weak by their nature."""
 
+SPLITS = ("unseen-tasks", "seen", "unseen-classes")
+"""Splits as a reader wants them: first the one that all is about."""
+
 WIDTH = 160  # columns at most, where no terminal says otherwise
 
 Cells = tuple[list[str], list[list[str]]]
@@ -21,19 +24,18 @@ Cells = tuple[list[str], list[list[str]]]
 
 def print_table(report: Mapping[str, Any], markdown: bool = False) -> None:
     """The table of a run: accuracy (%) with intervals for each split, then what else was measured, on unseen tasks."""
-    title = f"{report['recipe']}, seed {report['seed']}"
     scores = {(s["method"], s["split"], s["metric"]): s for s in report["scores"]}
-    splits = list(dict.fromkeys(split for _, split, _ in scores))
-    found = list(dict.fromkeys(method for method, _, _ in scores))
-    methods = sorted(found, key=lambda m: ORDER.index(m) if m in ORDER else len(ORDER))
-    head = ["method", *(f"{split}: accuracy %" for split in splits)]
+    splits = _in_order((split for _, split, _ in scores), SPLITS)
+    methods = _in_order((method for method, _, _ in scores), ORDER)
     lines = [[m, *(_percent(scores.get((m, split, "accuracy"))) for split in splits)] for m in methods]
-    _show((head, lines), markdown, title, _is_generated)
+    title = f"{report['recipe']}, seed {report['seed']}"
+    note = _note(report["scores"], report, "tasks")
+    _show((["accuracy %", *splits], lines), markdown, title, note)
     others = [metric for metric in dict.fromkeys(metric for _, _, metric in scores) if metric != "accuracy"]
     if others:
-        about = "unseen-tasks" if "unseen-tasks" in splits else splits[0]
+        about = splits[0]
         cells = [[m, *(_number(scores.get((m, about, metric))) for metric in others)] for m in methods]
-        _show((["method", *others], [line for line in cells if any(line[1:])]), markdown, f"{about}, other metrics")
+        _show(([about, *others], [line for line in cells if any(line[1:])]), markdown)
 
 
 def print_study(report: Mapping[str, Any], markdown: bool = False) -> None:
@@ -52,11 +54,24 @@ def print_study(report: Mapping[str, Any], markdown: bool = False) -> None:
             if with_paper:
                 line.append("" if row is None or row["paper"] is None else f"{row['paper']:.2f}")
     seeds = ", ".join(map(str, report["seeds"]))
-    _show((head, lines), markdown, f"{report['study']}: mean over seeds {seeds}")
+    note = _note(rows, report, "seeds and the tasks of each")
+    _show((head, lines), markdown, f"{report['study']}: mean over seeds {seeds}", note)
     pairs = list(dict.fromkeys((row["label"], row["minus"]) for row in report["differences"]))
     differences = {(row["label"], row["minus"], row["split"]): row for row in report["differences"]}
     lines = [[f"{a} - {b}", *(_percent(differences.get((a, b, s)), signed=True) for s in splits)] for a, b in pairs]
-    _show((["paired difference, points", *splits], lines), markdown, "")
+    if lines:
+        _show((["paired difference, points", *splits], lines), markdown)
+
+
+def _in_order(found: Iterable[str], order: Sequence[str]) -> list[str]:
+    return sorted(dict.fromkeys(found), key=lambda name: order.index(name) if name in order else len(order))
+
+
+def _note(rows: Sequence[Mapping[str, Any]], report: Mapping[str, Any], over: str) -> str:
+    """What the brackets are."""
+    counts = {row["split"]: row["n"] for row in rows}
+    tasks = ", ".join(f"{counts[split]} {split}" for split in _in_order(counts, SPLITS))
+    return f"{100 * report['confidence']:g} % intervals, by bootstrap over {over}: {tasks}" if rows else ""
 
 
 def print_section(section: Section, markdown: bool = False) -> None:
@@ -69,17 +84,23 @@ def print_section(section: Section, markdown: bool = False) -> None:
             [row.name, *(percent(row.cells[c], form) if c in row.cells else "" for c, form in table.columns.items())]
             for row in table.rows
         ]
-        _show((["", *table.columns], lines), markdown, table.title, lambda line, own=own: line[0] in own)
+        _show((["", *table.columns], lines), markdown, table.title, bold=lambda line, own=own: line[0] in own)
     for sentence in section.says:
         print(sentence)
 
 
-def _show(cells: Cells, markdown: bool, title: str, bold: Callable[[Sequence[str]], bool] | None = None) -> None:
+def _show(
+    cells: Cells,
+    markdown: bool,
+    title: str = "",
+    note: str = "",
+    bold: Callable[[Sequence[str]], bool] = lambda line: line[0] == "generated",
+) -> None:
     head, lines = cells
     if markdown:
         print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
         for line in lines:
-            shown = [f"**{cell}**" if cell and bold and bold(line) else cell for cell in line]
+            shown = [f"**{cell}**" if cell and bold(line) else cell for cell in line]
             print("| " + " | ".join(shown) + " |")
         print()
         return
@@ -88,22 +109,21 @@ def _show(cells: Cells, markdown: bool, title: str, bold: Callable[[Sequence[str
 
     table = Table(title=title or None, title_justify="left")
     for number, name in enumerate(head):
-        table.add_column(name, justify="right" if number else "left")
+        table.add_column(name, justify="right" if number else "left", no_wrap=number > 0)
     for line in lines:
         escaped = [cell.replace("[", "\\[") for cell in line]
-        table.add_row(*escaped, style="bold" if bold and bold(line) else None)
-    Console(width=None if Console().is_terminal else WIDTH).print(table)
-
-
-def _is_generated(line: Sequence[str]) -> bool:
-    return line[0] == "generated"
+        table.add_row(*escaped, style="bold" if bold(line) else None)
+    console = Console(width=None if Console().is_terminal else WIDTH)
+    console.print(table)
+    if note:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
 
 
 def _percent(score: Mapping[str, Any] | None, signed: bool = False) -> str:
     if score is None:
         return ""
-    sign = "+" if signed else ""
-    return f"{100 * score['mean']:{sign}.1f} [{100 * score['ci_low']:.1f}, {100 * score['ci_high']:.1f}]"
+    mean, low, high = (round(100 * score[name], 1) + 0.0 for name in ("mean", "ci_low", "ci_high"))  # no "-0.0"
+    return f"{mean:{'+' if signed else ''}.1f} [{low:.1f}, {high:.1f}]"
 
 
 def _number(score: Mapping[str, Any] | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import comb
@@ -27,10 +27,10 @@ FEWEST_UNSEEN = 4  # classes, of which tasks of unseen classes can be made, and 
 @dataclass(frozen=True)
 class TaskSet:
     classes: tuple[int, ...]  # that seen and unseen tasks are made of; nothing is ever trained on the others
-    seen: tuple[Task, ...]
+    seen: tuple[Task, ...]  # one for each network of the zoo: a task comes as often as it has networks
     unseen: tuple[Task, ...]
     novel: tuple[Task, ...]  # of the other classes alone; none, if those are too few
-    held_out: int  # the last so many seen tasks: never trained on, for choosing strengths
+    held_out: int  # the last so many seen ones: networks never trained on, for choosing strengths
     evaluate: int  # at most so many tasks of each split are scored
     notes: tuple[str, ...] = ()
 
@@ -50,7 +50,7 @@ class TaskSet:
     @cached_property
     def kept_back(self) -> frozenset[Task]:
         """Known classes' tasks that nothing may be trained on."""
-        return frozenset((*self.choosing, *self.unseen))
+        return frozenset((*self.choosing, *self.unseen)) - frozenset(self.training)
 
     def scored(self, split: str) -> tuple[Task, ...]:
         """Tasks of a split that the report is about; the seen ones are among those trained on."""
@@ -68,8 +68,8 @@ class TaskSet:
         return cls(**tasks, **rest, held_out=raw["held_out"], evaluate=raw["evaluate"])
 
 
-def draw_tasks(settings: Tasks, classes: int, rng: torch.Generator) -> TaskSet:
-    """Distinct sets of k classes, k uniform in the range asked for (T2W, section 4.1).
+def draw_tasks(settings: Tasks, classes: int, rng: torch.Generator, copies: int = 1) -> TaskSet:
+    """Distinct sets of k classes, k uniform in the range asked for (T2W, section 4.1); each seen one `copies` times.
 
     Classes set apart as unseen make tasks of their own. With fewer classes than all that needs, the range and the number
     of tasks shrink, and `notes` says so. Raises DataError if there are too few classes for two different tasks on each
@@ -91,8 +91,29 @@ def draw_tasks(settings: Tasks, classes: int, rng: torch.Generator) -> TaskSet:
     known, others = (tuple(part.sort().values.tolist()) for part in (shuffled[apart:], shuffled[:apart]))
     seen, unseen = _known_tasks(settings, known, rng, notes)
     novel = _novel_tasks(settings, others, rng, notes) if others else ()
-    chosen_on = _chosen_on(settings, len(seen))
-    return TaskSet(known, seen, unseen, novel, chosen_on, settings.evaluate, tuple(notes))
+    trained_on, chosen_on = _parted(settings, seen, copies)
+    seen = trained_on + chosen_on
+    return TaskSet(known, seen, unseen, novel, len(chosen_on), settings.evaluate, tuple(notes))
+
+
+def _parted(settings: Tasks, seen: tuple[Task, ...], copies: int) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
+    """A task for each network that is trained on, and for each that is held out; first come those of different tasks.
+
+    Raises DataError where nothing would be left of either.
+    """
+    if not settings.held_out:
+        if copies < 2:
+            raise DataError(
+                "tasks.held_out: 0 leaves no network to make choices on; set zoo.copies to 2 or more, of which the last is "
+                "then held out"
+            )
+        return seen * (copies - 1), seen
+    if len(seen) < 2:
+        raise DataError(
+            "tasks.seen: 1 leaves no task to hold out; set tasks.held_out to 0, and zoo.copies to 2 or more"
+        )
+    first_held_out = len(seen) - _chosen_on(settings, len(seen))
+    return seen[:first_held_out] * copies, seen[first_held_out:] * copies
 
 
 def tasks_around(
@@ -224,7 +245,13 @@ def pad(tasks: Sequence[Task]) -> tuple[Tensor, Tensor]:
     return padded, mask
 
 
-def prompts_of(tasks: Sequence[Task], class_texts: Tensor) -> Prompts:
-    """What the texts (n, T) of all classes say of each task."""
+def name_of(classes: Iterable[str]) -> str:
+    """What a task of these classes is called, in whatever order they are named."""
+    return ", ".join(sorted(classes))
+
+
+def prompts_of(tasks: Sequence[Task], class_texts: Tensor, classes: Sequence[str] | None = None) -> Prompts:
+    """What the texts (n, T) of all classes say of each task; and what it is called, given the names of all classes."""
     index, mask = pad(tasks)
-    return Prompts(class_texts[index] * mask[..., None], mask)
+    names = None if classes is None else tuple(name_of(classes[c] for c in task) for task in tasks)
+    return Prompts(class_texts[index] * mask[..., None], mask, names)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from wspace.adversary import Adversary
 from wspace.errors import Diverged
 from wspace.processes import ALONE, Processes
-from wspace.settings import TaskLoss, Train
+from wspace.settings import Reconstruction, TaskLoss, Train
 from wspace.store import save_tensors
 from wspace.system import System
 
@@ -27,7 +27,7 @@ class Loop:
     def __init__(
         self,
         system: System,
-        settings: Train | TaskLoss,
+        settings: Train | TaskLoss | Reconstruction,
         checkpoint: Path,
         parameters: Sequence[nn.Parameter],
         adversary: Adversary | None = None,  # saved along, and stepped by nobody here
@@ -40,6 +40,10 @@ class Loop:
         self.parameters = {
             name: p for name, p in system.named_parameters() if any(p is trained for trained in parameters)
         }
+        learns_code = any(p is trained for p in system.tokenizer.parameters() for trained in parameters)
+        # what a code learns beside its parameters: running means of a codebook, which are best with those they grew up with
+        self.buffers = {f"tokenizer.{name}": b for name, b in system.tokenizer.named_buffers() if learns_code and "tokenizer." + name in system.state_dict()}
+        self.best_buffers = {name: b.clone() for name, b in self.buffers.items()}
         self.averaged = {name: p.detach().clone() for name, p in self.parameters.items()}
         self.best = {name: p.clone() for name, p in self.averaged.items()}
         self.optimizer = torch.optim.AdamW(
@@ -52,7 +56,8 @@ class Loop:
             group["lr"] = self.settings.lr * self._rate()
         means = self.processes.averaged({"loss": loss, **shown})
         if not torch.isfinite(means["loss"]):
-            section = "task_loss" if isinstance(self.settings, TaskLoss) else "train"
+            sections = {Reconstruction: "reconstruction", TaskLoss: "task_loss", Train: "train"}
+            section = sections[type(self.settings)]
             raise Diverged(
                 f"the loss is {float(means['loss'])} at step {self.step}; lower {section}.lr, or {section}.clip"
             )
@@ -104,6 +109,7 @@ class Loop:
         if accuracy > self.best_accuracy:
             self.best_accuracy = accuracy
             self.best = {name: p.clone() for name, p in self.averaged.items()}
+            self.best_buffers = {name: b.clone() for name, b in self.buffers.items()}
 
     # ------------------------------------------------------------ on disk
 
@@ -112,6 +118,8 @@ class Loop:
         tensors = {f"parameters.{name}": p for name, p in self.parameters.items()}
         tensors |= {f"averaged.{name}": p for name, p in self.averaged.items()}
         tensors |= {f"best.{name}": p for name, p in self.best.items()}
+        tensors |= {f"buffers.{name}": b for name, b in self.buffers.items()}
+        tensors |= {f"best_buffers.{name}": b for name, b in self.best_buffers.items()}
         tensors |= {f"optimizer.{i}.{key}": value for i, state in optimizer.items() for key, value in state.items()}
         if self.adversary is not None:
             tensors |= {f"adversary.{name}": value for name, value in self.adversary.state().items()}
@@ -128,7 +136,7 @@ class Loop:
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
         except SafetensorError:
             return
-        parts = ("parameters", "averaged", "best", "optimizer", "adversary")
+        parts = ("parameters", "averaged", "best", "buffers", "best_buffers", "optimizer", "adversary")
         groups: dict[str, dict[str, Tensor]] = {part: {} for part in parts}
         for name, tensor in tensors.items():
             group, _, rest = name.partition(".")
@@ -137,6 +145,9 @@ class Loop:
         for name, averaged in self.averaged.items():
             averaged.copy_(groups["averaged"][name])
             self.best[name].copy_(groups["best"][name])
+        for name, buffer in self.buffers.items():
+            buffer.copy_(groups["buffers"][name])
+            self.best_buffers[name].copy_(groups["best_buffers"][name])
         if self.adversary is not None:
             self.adversary.restore(groups["adversary"])
         moments: dict[int, dict[str, Tensor]] = {}
@@ -149,5 +160,7 @@ class Loop:
     def finish(self) -> list[dict[str, Any]]:
         """Leave the best averages in the system. The checkpoint stays until the stage is done: a killed run goes on."""
         self._put(self.best)
+        for name, buffer in self.buffers.items():
+            buffer.copy_(self.best_buffers[name])
         self.system.eval()
         return self.log

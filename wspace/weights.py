@@ -49,6 +49,7 @@ class WeightSpec:
     entries: tuple[WeightEntry, ...]
     free: tuple[str, ...] = ()  # axes whose order means nothing: permuting one leaves the function as it is
     products: tuple[Product, ...] = ()  # what the function depends on instead of the matrices themselves
+    aside: tuple[str, ...] = ()  # what files of such networks hold besides: counters, further names of a tensor
 
     @cached_property
     def size(self) -> int:  # P
@@ -132,7 +133,7 @@ class WeightSpec:
     def validate(self, tensors: Mapping[str, Tensor], source: str) -> None:
         """Raise FileError, naming `source`, unless these are finite weights of this very shape."""
         expected = {e.name: e.shape for e in self.entries}
-        if set(tensors) != set(expected):
+        if set(tensors) - set(self.aside) != set(expected):
             raise FileError(
                 f"{source}: holds tensors {', '.join(sorted(tensors)) or '(none)'}; this target has {', '.join(expected)}"
             )

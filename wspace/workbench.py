@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -15,9 +17,14 @@ from torch.nn import functional
 from wspace.bind import BoundRecipe
 from wspace.errors import DataError, UserError
 from wspace.features import Pool, extract
-from wspace.interfaces import TEST, TRAIN, VAL, Backbone, Dataset, Images, Target, Text, Wording
+from wspace.fitting import calibrated
+from wspace.interfaces import (
+    PICTURE_SIDE, TEST, TRAIN, VAL, Backbone, Dataset, Images, Target, Text, Told, Wording,
+)
 from wspace.processes import gpu_of_this
 from wspace.progress import Progress
+from wspace.seeding import stream
+from wspace.tasks import Task
 
 
 def cache_folder() -> Path:
@@ -41,6 +48,18 @@ def device_of(recipe: BoundRecipe) -> torch.device:
             "processes than that"
         )
     return torch.device(kind, number)
+
+
+PICTURES = 8  # training images of each class that a conditioner is shown
+
+
+def in_words(block: Mapping[str, Any]) -> str:
+    """A component's block of a recipe as a text encoder may read it: "module, architecture mlp, hidden 32 32"."""
+    parts = []
+    for name, value in block.items():
+        said = in_words(value) if isinstance(value, Mapping) else " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        parts.append(said if name == "use" else f"{name.replace('_', ' ')} {said}")
+    return ", ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -126,10 +145,30 @@ class Workbench:
             raise DataError(f"class {empty[0]!r} has no {name} images")
         return pool
 
+    def calibrated(self, weights: Tensor, tasks: Sequence[Task]) -> Tensor:
+        """Networks (B, P) ready to be scored on tasks[b]: `wspace.fitting.calibrated`, on training images."""
+        if not self.target.statistics:
+            return weights
+        return calibrated(self.target, weights, tasks, self.train, self.class_texts)
+
     @property
     def fingerprints(self) -> dict[str, str]:
         """Of all that weights are trained on: a package upgrade can change what a recipe does not name."""
         return {"images": self.images.fingerprint, "backbone": self.backbone.fingerprint, "text": self.text.fingerprint}
+
+    def told(self, classes: Sequence[int]) -> Told:
+        """What holds for all tasks: some training images of each of these classes, and the target in words."""
+        pictures, rng = [], stream(0, "pictures")
+        for number in classes:
+            rows = np.flatnonzero((self.images.labels == number) & (self.images.split == TRAIN))
+            if not len(rows):
+                name = self.images.classes[number]
+                raise DataError(f"class {name!r} has no training images, and the recipe's conditioner looks at some of each")
+            chosen = rows[(torch.rand(PICTURES, generator=rng) * len(rows)).long().numpy()]
+            pixels = torch.as_tensor(self.images.read(chosen)).permute(0, 3, 1, 2).float() / 127.5 - 1  # (S, 3, s, s)
+            pictures.append(functional.adaptive_avg_pool2d(pixels, PICTURE_SIDE).flatten(1))
+        words = self.text.encode([in_words(self.recipe.target.told())])[0]
+        return Told(self.said[list(classes)], torch.stack(pictures), words)
 
     @cached_property
     def class_texts(self) -> Tensor:

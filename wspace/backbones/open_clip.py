@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,11 +12,12 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
+from wspace.backbones.timm import maps_of, stages_of
 from wspace.checkpoints import fingerprint_of
 from wspace.clip_models import build
 from wspace.errors import UserError
-from wspace.frozen import ImageEncoder, freeze, precision_for
-from wspace.interfaces import Backbone
+from wspace.frozen import ImageEncoder, as_maps, freeze, precision_for
+from wspace.interfaces import Backbone, Layers
 
 
 class OpenClipBackbone(Backbone):
@@ -47,6 +49,7 @@ class OpenClipBackbone(Backbone):
         mean = tuple(tag.get("mean", open_clip.OPENAI_DATASET_MEAN))
         std = tuple(tag.get("std", open_clip.OPENAI_DATASET_STD))
         used = precision_for(precision, device)
+        self._visual, self._features = visual, features
         self._encode = ImageEncoder(features, mean, std, size, batch, used, device)
         try:
             self.dim = self._encode.dim(size)
@@ -57,3 +60,14 @@ class OpenClipBackbone(Backbone):
 
     def encode(self, pixels: np.ndarray) -> Tensor:
         return self._encode(pixels)
+
+    def layers(self) -> Layers:
+        visual = self._visual
+        if hasattr(visual, "trunk"):
+            maps, stages = maps_of(visual.trunk), tuple(f"trunk.{name}" for name in stages_of(visual.trunk))
+        elif hasattr(visual, "transformer"):
+            maps = partial(as_maps, prefix=1)  # behind the class token
+            stages = (f"transformer.resblocks.{len(visual.transformer.resblocks) - 1}.ln_1",)
+        else:
+            maps, stages = as_maps, tuple(name for name, _ in visual.named_children() if name.startswith("layer"))
+        return Layers(visual, self._features, self._encode.prepare, maps, stages)

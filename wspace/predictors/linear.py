@@ -9,7 +9,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from wspace.interfaces import Condition, Predictor, TokenLayout
-from wspace.ridge import PENALTIES, Ridge
+from wspace.ridge import Ridge
 
 
 class Linear(Predictor):
@@ -41,13 +41,11 @@ class Linear(Predictor):
     @torch.no_grad()
     def fit(self, tokens: Tensor, condition: Condition, held_out: tuple[Tensor, Condition]) -> None:
         ridge = Ridge.fit(condition.pooled, tokens.flatten(1))
-        others, asked = held_out[0].flatten(1), held_out[1].pooled
-        errors = {p: float((ridge.predict(asked, p) - others).square().mean()) for p in PENALTIES}
-        best = min(errors, key=errors.__getitem__)
+        best, error = ridge.best_penalty(held_out[1].pooled, held_out[0].flatten(1))
         weight = ridge.weight(best)
         self.line_weight.copy_(weight)
         self.line_bias.copy_(ridge.mean_y - ridge.mean_x @ weight)
-        left = (errors[best] * self.mask.numel() / float(self.mask.sum())) ** 0.5
+        left = (error * self.mask.numel() / float(self.mask.sum())) ** 0.5
         self.spread.fill_(max(left, 1e-6))  # networks all alike leave nothing
 
         first = slice(len(ridge.eigenvalues) - self.turn.shape[1], None)  # eigenvalues ascend

@@ -16,7 +16,7 @@ from wspace.fitting import accuracies, predict
 from wspace.interfaces import Metric, Outcome, Prompts, Symmetry
 from wspace.intervals import over_tasks
 from wspace.novelty import Neighbourhood, error_overlap
-from wspace.progress import Bar
+from wspace.progress import Bar, Progress
 from wspace.seeding import stream
 from wspace.settings import Generate
 from wspace.stages import Job
@@ -90,7 +90,8 @@ def _methods(job: Job, zoo: Zoo) -> tuple[dict[str, dict[str, Tensor]], dict[str
 
     def on_validation(weights: Tensor) -> float:
         few = zoo.tasks.choosing[:CHOOSING]
-        return float(accuracies(bench.target, weights[: len(few)], few, bench.val, bench.class_texts).mean())
+        few_weights = bench.calibrated(weights[: len(few)], few)
+        return float(accuracies(bench.target, few_weights, few, bench.val, bench.class_texts).mean())
 
     weights, splits, trained = zoo.weights, zoo.tasks.splits, Trained(job.inputs["opponents"])
     said = load_file(job.inputs["train"] / "said.safetensors")["texts"]
@@ -101,9 +102,9 @@ def _methods(job: Job, zoo: Zoo) -> tuple[dict[str, dict[str, Tensor]], dict[str
     linear, penalty = baselines.ridge(weights, known, held_out, asked, on_validation)
     methods = {}
     for split in splits:
-        count = len(asked[split])
+        tasks, count = zoo.tasks.scored(split), len(asked[split])
         nearest = baselines.retrieval(weights, known, asked[split])
-        methods[split] = {
+        found = {
             "generated": load_file(job.inputs["generate"] / GENERATED.format(split))["weights"],
             "oracle": trained.oracle(split),
             "universal": trained.universal.expand(count, -1),
@@ -115,6 +116,7 @@ def _methods(job: Job, zoo: Zoo) -> tuple[dict[str, dict[str, Tensor]], dict[str
             "random": bench.target.init(count, stream(recipe.seed, "random", split)),
             "mismatched": load_file(job.inputs["generate"] / MISMATCHED.format(split))["weights"],
         }
+        methods[split] = {name: bench.calibrated(its, tasks) for name, its in found.items()}  # alike for all
     return methods, {"ridge_penalty": penalty}
 
 
@@ -143,28 +145,46 @@ def _trajectory(job: Job, zoo: Zoo) -> dict[str, Any]:
     Networks are drawn anew for the first few unseen tasks: kept on disk, one for each task and step would outweigh all
     else of the run. No rows for a generator without steps.
     """
-    recipe, bench = job.recipe, job.bench
-    tasks = zoo.tasks.scored(UNSEEN_TASKS)[:FOLLOWED]
+    bench, tasks = job.bench, zoo.tasks.scored(UNSEEN_TASKS)[:FOLLOWED]
     system, said = trained_system(job, zoo)
-    prompts = prompts_of(tasks, said).to(bench.device)
 
     def accuracy(weights: Tensor) -> Tensor:
-        return accuracies(bench.target, weights.cpu(), tasks, bench.test, bench.class_texts)
+        own = bench.calibrated(weights.cpu(), tasks)
+        return accuracies(bench.target, own, tasks, bench.test, bench.class_texts)
 
-    def summary(values: Tensor) -> dict[str, Any]:
-        low, high = interval(values, recipe)
-        return {"mean": float(values.mean()), "ci_low": low, "ci_high": high, "n": len(values)}
+    rows = along_steps(
+        system, prompts_of(tasks, said, zoo.classes).to(bench.device), job.recipe, accuracy, job.progress
+    )
+    oracle = Trained(job.inputs["opponents"]).oracle(UNSEEN_TASKS)[: len(tasks)]
+    return {"trajectory": rows, "trajectory_oracle": summary(accuracy(oracle), job.recipe)}
 
+
+def summary(values: Tensor, recipe: BoundRecipe) -> dict[str, float]:
+    """Mean over tasks (B,), and its interval."""
+    low, high = interval(values, recipe)
+    return {"mean": float(values.mean()), "ci_low": low, "ci_high": high, "n": len(values)}
+
+
+def along_steps(
+    system: System,
+    prompts: Prompts,
+    recipe: BoundRecipe,
+    accuracy: Callable[[Tensor], Tensor],
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    """Accuracy of networks drawn for these prompts, were each step the last, at the recipe's temperature and at 1.
+
+    `accuracy` is of weights (B, P): (B,). No rows for a generator without steps.
+    """
     rows: list[dict[str, Any]] = []
     temperatures = list(dict.fromkeys((recipe.generate.temperature, 1.0)))
-    with job.progress.bar("trajectory", len(temperatures) * recipe.generate.steps) as bar:
+    with progress.bar("trajectory", len(temperatures) * recipe.generate.steps) as bar:
         for temperature in temperatures:
             how = replace(recipe.generate, temperature=temperature)
             rng = stream(recipe.seed, "trajectory", temperature)
             for step, values in _followed(system, prompts, how, rng, accuracy, bar).items():
-                rows.append({"temperature": temperature, "step": step, **summary(values)})
-    oracle = Trained(job.inputs["opponents"]).oracle(UNSEEN_TASKS)[: len(tasks)]
-    return {"trajectory": rows, "trajectory_oracle": summary(accuracy(oracle))}
+                rows.append({"temperature": temperature, "step": step, **summary(values, recipe)})
+    return rows
 
 
 def _followed(

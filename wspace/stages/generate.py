@@ -1,4 +1,7 @@
-"""Stage generate: weights for the scored tasks, from their texts alone."""
+"""Stage generate: weights for the scored tasks, from their texts alone.
+
+What a target has of statistics of images (batch norm) is taken from training images of the task, whose labels nobody reads.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,9 @@ def run(job: Job) -> None:
             tasks = zoo.tasks.scored(split)
             for file, asked in ((GENERATED, tasks), (MISMATCHED, tasks[1:] + tasks[:1])):
                 rng = stream(recipe.seed, "generate", split)
-                weights = system.sample(prompts_of(asked, said).to(job.bench.device), recipe.generate, rng)
-                save_tensors(job.folder / file.format(split), {"weights": weights.to(torch.float32)})
+                drawn = system.sample(prompts_of(asked, said, zoo.classes).to(job.bench.device), recipe.generate, rng)
+                weights = job.bench.calibrated(drawn.cpu().to(torch.float32), tasks)
+                save_tensors(job.folder / file.format(split), {"weights": weights})
                 bar.advance()
 
 

@@ -1,7 +1,7 @@
 """Stage train: the generator, on the zoo's pairs.
 
-Three phases: closed forms; the task loss, where the recipe has one and the generator takes it; the generator's own loss,
-with the terms that the recipe gives a weight (T2W, eq. 14).
+In phases: the tokenizer's code, if it has to learn one; closed forms; the task loss, where the recipe has one and the
+generator takes it; the generator's own loss, with the terms that the recipe gives a weight (T2W, eq. 14).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from wspace.adversary import Adversary
 from wspace.bind import BoundRecipe
 from wspace.denoising import Denoising
-from wspace.errors import UserError
+from wspace.errors import UserError, WspaceError
 from wspace.fitting import TaskBatches, accuracies
 from wspace.interfaces import Prompts, Symmetry
 from wspace.lowrank import squared_distance
@@ -26,18 +26,17 @@ from wspace.processes import ALONE, Processes, connected, here
 from wspace.progress import Progress
 from wspace.proof import prove
 from wspace.seeding import seeded, stream
-from wspace.settings import Generate, TaskLoss, Train
+from wspace.settings import Generate, Reconstruction, TaskLoss, Train
 from wspace.stages import Job
 from wspace.store import save_tensors, write_json
-from wspace.system import System
-from wspace.tasks import fresh_tasks, prompts_of
+from wspace.system import SAID, System, read_told, write_said
+from wspace.tasks import Task, fresh_tasks, prompts_of
 from wspace.training import Loop
 from wspace.weights import WeightSpec
 from wspace.workbench import Workbench
 from wspace.zoo import Zoo
 
 CHECKPOINT = "{}.checkpoint.safetensors"
-SAID = "said.safetensors"
 LOOK = Generate(steps=10, guidance=1.0, temperature=0.0)
 """How networks are drawn at a check: always so, for what a recipe says under `generate` must not change what was trained."""
 
@@ -50,21 +49,31 @@ def run(job: Job) -> None:
     recipe, bench = job.recipe, job.bench
     zoo = Zoo(job.inputs["zoo"])
     zoo.check(bench)
-    save_tensors(job.folder / SAID, {"texts": bench.said})
     system = System.build(recipe, bench.target.spec, bench.text.dim)
+    told = bench.told(zoo.tasks.classes) if system.conditioner.asks else None
+    write_said(job.folder / SAID, bench.said, told)
+    if told is not None:
+        system.conditioner.told(told)
     symmetry = symmetry_of(job)
     count = len(zoo.tasks.training)
     weights, held_out = (_aligned(recipe, zoo, w, symmetry) for w in (zoo.weights[:count], zoo.weights[count:]))
-    prompts = prompts_of(zoo.tasks.training, bench.said)
-    held_out_prompts = prompts_of(zoo.tasks.choosing, bench.said)
+    prompts = prompts_of(zoo.tasks.training, bench.said, zoo.classes)
+    held_out_prompts = prompts_of(zoo.tasks.choosing, bench.said, zoo.classes)
+    logs: dict[str, list[dict[str, Any]]] = {}
+    health: dict[str, Any] = {}
+    if system.tokenizer.lossy:
+        logs["reconstruction"], health["reconstruction"] = _code(job, zoo, system, weights, held_out)
     system.fit(weights, prompts, (held_out, held_out_prompts))
     system.to(bench.device).eval()
+    if untold := _untold(job, zoo, system):
+        health["untold"] = untold
 
-    looked_at = zoo.tasks.choosing[:LOOKED_AT]
-    asked = held_out_prompts[: len(looked_at)].to(bench.device)
+    looked_at, asked = zoo.tasks.choosing[:LOOKED_AT], held_out_prompts[:LOOKED_AT].to(bench.device)
+    if _refused(system, held_out_prompts) is not None:  # then on images that the tasks trained on were not trained on
+        looked_at, asked = zoo.tasks.training[:LOOKED_AT], prompts[:LOOKED_AT].to(bench.device)
 
     def on_validation(networks: Tensor) -> float:
-        return float(accuracies(bench.target, networks.cpu(), looked_at, bench.val, bench.class_texts).mean())
+        return _on_validation(bench, networks, looked_at)
 
     def look() -> float:
         return on_validation(system.sample(asked, LOOK, stream(recipe.seed, "look")))
@@ -73,11 +82,9 @@ def run(job: Job) -> None:
         with torch.no_grad():
             return on_validation(system.typical(asked))
 
-    logs: dict[str, list[dict[str, Any]]] = {}
-    health: dict[str, Any] = {}
     task_parameters = system.generator.task_parameters()
     if recipe.task_loss.steps and task_parameters:
-        step = _task_step(job, zoo, system)
+        step = _task_step(job, zoo, system, weights, prompts)
         logs["task"] = _phase(job, "task", system, task_parameters, recipe.task_loss, step, look_at_typical)
     others = _weight_parameters(system)
     adversary = adversary_of(job, system) if recipe.train.steps and others else None
@@ -87,7 +94,7 @@ def run(job: Job) -> None:
         if adversary is not None:
             health["discriminator_accuracy"] = float(adversary.accuracy)
 
-    if symmetry is not None and isinstance(system.generator, Denoising):
+    if symmetry is not None and isinstance(system.generator, Denoising) and not system.tokenizer.lossy:
         rng = stream(recipe.seed, "equivariance")
         moves = system.moves(symmetry, len(asked.mask), rng, augment=0.0, penalty=False)
         error = system.generator.equivariance_error(
@@ -104,7 +111,8 @@ def run(job: Job) -> None:
         "steps": {name: len(log) for name, log in logs.items()},
         "validation_accuracy": found,
         "validation_accuracy_of_zoo_mean": mean,
-        "collapsed": found < mean + COLLAPSED,
+        "collapsed": found < mean + COLLAPSED
+        and len(set(zoo.tasks.training)) > 1,  # of one task there is one to ignore
         "processes": here().count,
         **health,
     }
@@ -123,6 +131,70 @@ def run(job: Job) -> None:
         )
 
 
+def _on_validation(bench: Workbench, networks: Tensor, tasks: Sequence[Task]) -> float:
+    """Mean accuracy of networks (B, P), each on its task's validation images."""
+    ready = bench.calibrated(networks.cpu(), tasks)
+    return float(accuracies(bench.target, ready, tasks, bench.val, bench.class_texts).mean())
+
+
+def _refused(system: System, prompts: Prompts) -> str | None:
+    """What a conditioner that knows nothing of one of these tasks says of it."""
+    try:
+        system.conditioner.check(prompts)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _untold(job: Job, zoo: Zoo, system: System) -> dict[str, str]:
+    """Split -> why its networks are not drawn for its tasks: the conditioner knows nothing of them."""
+    found = {}
+    for split in zoo.tasks.splits:
+        why = _refused(system, prompts_of(zoo.tasks.scored(split), job.bench.said, zoo.classes))
+        if why is not None:
+            found[split] = why
+            job.progress.say(f"note: {split}: {why}; the report's networks are drawn for no task in particular")
+    return found
+
+
+def _code(
+    job: Job, zoo: Zoo, system: System, weights: Tensor, held_out: Tensor
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """The tokenizer's code, learnt from networks (n, P) alone; and what a round trip costs networks held out.
+
+    Raises WspaceError if that is more accuracy than the recipe allows.
+    """
+    settings, bench, tokenizer = job.recipe.reconstruction, job.bench, system.tokenizer
+    tasks = zoo.tasks.choosing[:LOOKED_AT]
+    others = held_out[: len(tasks)].to(bench.device)
+    tokenizer.fit(weights)
+    system.to(bench.device).eval()
+
+    @torch.no_grad()
+    def look() -> float:
+        return _on_validation(bench, tokenizer.detokenize(tokenizer.tokenize(others)), tasks)
+
+    def step(number: int, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
+        rows = torch.randint(len(weights), (settings.batch,), generator=rng)
+        terms = tokenizer.loss(weights[rows].to(bench.device), rng)
+        shown = {name: value.detach() for name, value in terms.items()} | tokenizer.figures()
+        return sum(terms.values(), torch.zeros((), device=bench.device)), shown
+
+    log: list[dict[str, Any]] = []
+    if settings.steps:
+        log = _phase(job, "reconstruction", system, list(tokenizer.parameters()), settings, step, look)
+    tokenizer.requires_grad_(False)
+    before, after = _on_validation(bench, others, tasks), look()
+    if before - after > settings.most_lost:
+        raise WspaceError(
+            f"the tokenizer loses too much: held-out networks reach {before:.1%} on validation images, and {after:.1%} after "
+            f"a round trip, {before - after:.1%} less where reconstruction.most_lost allows {settings.most_lost:.1%}; train it "
+            "longer (reconstruction.steps), give its code more room, or allow more"
+        )
+    system.cpu()
+    return log, {"before": before, "after": after}
+
+
 def follow(recipe: BoundRecipe) -> None:
     """What every process but the first does: its share of the weight phase, when the first asks for it."""
     bench = Workbench(recipe, Progress())
@@ -136,9 +208,12 @@ def _join(job: Job) -> None:
     recipe, zoo = job.recipe, Zoo(job.inputs["zoo"])
     spec = recipe.target.build(zoo.dims).spec
     system = System.build(recipe, spec, zoo.dims["text_dim"]).to(job.bench.device).eval()
+    if system.conditioner.asks:
+        system.conditioner.told(read_told(job.folder / SAID))
     symmetry = None if recipe.symmetry is None else recipe.symmetry.build({"spec": spec})  # the first has proven it
     weights = _aligned(recipe, zoo, zoo.weights[: len(zoo.tasks.training)], symmetry)
-    prompts = prompts_of(zoo.tasks.training, load_file(job.folder / SAID)["texts"])
+    prompts = prompts_of(zoo.tasks.training, load_file(job.folder / SAID)["texts"], zoo.classes)
+    system.tokenizer.requires_grad_(False)  # a code is learnt before
     others, adversary = _weight_parameters(system), adversary_of(job, system)
     _weight_phase(job, system, weights, prompts, symmetry, others, adversary, lambda: 0.0)
 
@@ -152,9 +227,9 @@ def _aligned(recipe: BoundRecipe, zoo: Zoo, weights: Tensor, symmetry: Symmetry 
 
 
 def _weight_parameters(system: System) -> list[nn.Parameter]:
-    """All that no task loss trains."""
-    task_parameters = system.generator.task_parameters()
-    return [p for p in system.parameters() if not any(p is t for t in task_parameters)]
+    """All that no task loss trains, and that is no tokenizer's code."""
+    others = [*system.generator.task_parameters(), *system.tokenizer.parameters()]
+    return [p for p in system.parameters() if not any(p is other for other in others)]
 
 
 def _weight_phase(
@@ -255,9 +330,10 @@ def weight_step(
     return step
 
 
-def _task_step(job: Job, zoo: Zoo, system: System) -> Step:
-    """Cross-entropy of typical networks of seen tasks, on training images."""
+def _task_step(job: Job, zoo: Zoo, system: System, weights: Tensor, prompts: Prompts) -> Step:
+    """Cross-entropy of typical networks of seen tasks, on training images; and their distance to the zoo's (n, P)."""
     settings, bench = job.recipe.task_loss, job.bench
+    unit = weights.var(0, correction=0).mean().clamp_min(1e-12)
 
     def step(number: int, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
         if settings.fresh:
@@ -268,9 +344,15 @@ def _task_step(job: Job, zoo: Zoo, system: System) -> Step:
         batches = TaskBatches(tasks, bench.train, bench.class_texts)
         features, label = batches.draw(settings.images, rng)
         kept = torch.rand(features.shape, generator=rng) >= settings.dropout
-        networks = system.typical(prompts_of(tasks, bench.said).to(bench.device)).cpu()
+        networks = system.typical(prompts_of(tasks, bench.said, zoo.classes).to(bench.device)).cpu()
         features = features * kept / (1 - settings.dropout)
-        return batches.losses(bench.target, networks, features, label).mean(), {}
+        loss = batches.losses(bench.target, networks, features, label).mean()
+        if not settings.zoo:
+            return loss, {}
+        rows = torch.randint(len(weights), (settings.batch,), generator=rng)
+        made = system.typical(prompts[rows].to(bench.device)).cpu()
+        distance = (made - weights[rows]).square().mean() / unit
+        return loss + settings.zoo * distance, {"tasks": loss.detach(), "zoo": distance.detach()}
 
     return step
 
@@ -280,7 +362,7 @@ def _phase(
     name: str,
     system: System,
     parameters: Sequence[nn.Parameter],
-    settings: Train | TaskLoss,
+    settings: Train | TaskLoss | Reconstruction,
     step: Step,
     look: Callable[[], float],
     adversary: Adversary | None = None,

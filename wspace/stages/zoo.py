@@ -25,7 +25,7 @@ def run(job: Job) -> None:
     classes, rng = bench.images.classes, stream(recipe.seed, "tasks")
     rows: list[int] = []
     if source is None:
-        tasks = draw_tasks(recipe.tasks, len(classes), rng)
+        tasks = draw_tasks(recipe.tasks, len(classes), rng, recipe.zoo.copies)
     else:
         tasks, rows = tasks_around(recipe.tasks, _tasks_of(source, classes), len(classes), rng)
     for note in tasks.notes:
@@ -169,7 +169,9 @@ def _agreeing(job: Job, folder: Path) -> StoredZoo:
     for key, there in (header.target or {}).items():
         if target.get(key) != there:
             raise differs("target" if key == "use" else f"target.{key}", there, target.get(key, "absent"))
-    shapes, expected = ({e.name: e.shape for e in either.entries} for either in (header.spec, spec))
+    shapes, expected = (
+        {e.name: e.shape for e in either.entries if e.name not in spec.aside} for either in (header.spec, spec)
+    )
     for name in sorted(set(shapes) ^ set(expected)):
         has, lack = ("have a", "have none") if name in shapes else ("have no", "have one")
         raise UserError(f"zoo.source: {folder}: its networks {has} tensor {name!r}; those of this recipe {lack}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt
@@ -24,6 +24,8 @@ class ClipAdapter(Target):
     What leaves the function as it is depends on the activation: hidden units may be permuted with any, may change sign
     with `tanh` (not the paper's), and with `none` every change of their basis is allowed (symmetry `gl`).
     """
+
+    outputs: ClassVar[int] = 1  # as listing 1 multiplies, inputs first
 
     def __init__(
         self,
@@ -51,9 +53,6 @@ class ClipAdapter(Target):
             fan_in = self.spec.axis_size("feature" if entry.name.endswith("1") else "hidden")
             drawn[entry.name] = (torch.rand(count, *entry.shape, generator=rng) * 2 - 1) * fan_in**-0.5
         return self.spec.flatten(drawn)  # (count, P)
-
-    def fans(self, entry: WeightEntry) -> tuple[int, int]:
-        return entry.shape[0], entry.shape[1]  # as listing 1 multiplies, inputs first
 
     def logits(self, weights: Tensor, features: Tensor, texts: Tensor) -> Tensor:
         w = self.spec.unflatten(weights)

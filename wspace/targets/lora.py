@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from math import isqrt
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import timm
 import torch
 from annotated_types import Ge, Gt
 from timm.models.vision_transformer import Block
@@ -18,10 +16,12 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from wspace.checkpoints import first_misfit, read_state
-from wspace.errors import FileError, MissingPackage, UnknownComponent, UserError, nearest
+from wspace.errors import FileError, MissingPackage, UserError, nearest
+from wspace.features import picture_shape
 from wspace.interfaces import Target
 from wspace.lowrank import lora_spec
 from wspace.seeding import seeded, stream
+from wspace.timm_models import fresh
 from wspace.weights import WeightSpec
 
 
@@ -55,7 +55,9 @@ class Lora(Target):
         feature_dim: int,
         text_dim: int,
     ):
-        self.input_shape = (feature_dim,) if base == "features" else _picture(feature_dim)
+        self.input_shape: tuple[int, ...] = (feature_dim,)
+        if base != "features":
+            self.input_shape = picture_shape(feature_dim, "target 'lora'", "`base: features`")
         if base == "features":
             if width % heads:
                 raise UserError(f"target 'lora': width {width} is no multiple of heads {heads}")
@@ -161,26 +163,10 @@ class FeatureTransformer(nn.Module):
         return self.norm(self.blocks(tokens)).mean(1)
 
 
-def _picture(feature_dim: int) -> tuple[int, int, int]:
-    side = isqrt(feature_dim // 3)
-    if 3 * side**2 != feature_dim:
-        raise UserError(
-            f"target 'lora': features of width {feature_dim} are no pictures: use `backbone: pixels`, or `base: features`"
-        )
-    return 3, side, side
-
-
 def _timm(model: str, patch: int | None, side: int, seed: int) -> nn.Module:
-    if not timm.is_model(model):
-        raise UnknownComponent(f"target 'lora': timm has no model {model!r}{nearest(model, timm.list_models())}")
-    options: dict[str, Any] = {"img_size": side} if patch is None else {"img_size": side, "patch_size": patch}
-    try:
-        with seeded(seed):
-            return timm.create_model(model, num_classes=0, **options)
-    except (TypeError, AssertionError, ValueError, RuntimeError) as error:
-        said = " and ".join(f"{name} {value}" for name, value in options.items())
-        reason = str(error).strip() or type(error).__name__
-        raise UserError(f"target 'lora': timm cannot make {model} with {said}: {reason.splitlines()[0]}") from error
+    options = {"img_size": side} if patch is None else {"img_size": side, "patch_size": patch}
+    with seeded(seed):
+        return fresh("target 'lora'", model, 0, **options)
 
 
 def _with_weights(network: nn.Module, file: Path | None, who: str) -> nn.Module:

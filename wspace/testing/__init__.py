@@ -25,10 +25,12 @@ from wspace.errors import MissingPackage, MissingWeights, did_you_mean
 from wspace.plugins import Plugins, load_plugins
 from wspace.registry import Component, Registry
 from wspace.testing import (  # noqa: F401 (each registers its checks)
+    architectures,
     conditioners,
     data,
     denoisers,
     every,
+    fusions,
     generators,
     metrics,
     symmetries,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,8 @@ def check_every_task_has_a_token_to_look_at(subject: Subject) -> None:
 @check("conditioner")
 def check_padded_classes_are_ignored(subject: Subject) -> None:
     conditioner, prompts = _fitted(subject), prompts_of(BATCH)
-    longer = Prompts(functional.pad(prompts.texts, (0, 0, 0, 3)), functional.pad(prompts.mask, (0, 3)))
+    texts, mask = functional.pad(prompts.texts, (0, 0, 0, 3)), functional.pad(prompts.mask, (0, 3))
+    longer = replace(prompts, texts=texts, mask=mask)
     with torch.no_grad():
         expected, found = conditioner(prompts), conditioner(longer)
     for row in range(BATCH):

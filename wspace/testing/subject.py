@@ -53,6 +53,7 @@ class Surroundings:
             "layout": self.layout,
             "condition_width": CONDITION,
             "pooled_width": POOLED,
+            "base": normal(self.spec.size, seed=90),
         }
 
 
@@ -148,7 +149,7 @@ class Subject:
 
     def _surroundings(self) -> list[Surroundings]:
         layout = LAYOUTS["a token for each hidden unit"]
-        if self.component.kind in ("symmetry", "tokenizer"):
+        if self.component.kind in ("symmetry", "tokenizer", "fusion"):
             return [Surroundings(name, spec, layout) for name, spec in (SPECS | self._specs_of_targets()).items()]
         if self.component.kind in ("predictor", "denoiser", "discriminator", "generator"):
             return [Surroundings(name, HIDDEN, layout) for name, layout in LAYOUTS.items()]

@@ -157,6 +157,34 @@ def check_products_are_all_that_counts(subject: Subject) -> None:
         )
 
 
+@check("target")
+def check_only_statistics_are_calibrated(subject: Subject) -> None:
+    """What is taken from images is what the target calls statistics, and nothing else; training reads none of it."""
+    target, (weights, features, texts) = _target(subject), _inputs(subject)
+    unknown = set(target.statistics) - set(target.spec.slices)
+    subject.hold(not unknown, f"it calls {', '.join(sorted(unknown))} statistics, and its spec has no such tensor")
+    with torch.no_grad():
+        found = target.calibrated(weights, features)
+        subject.shaped("its weights with statistics of images", found, tuple(weights.shape))
+        for name, where in target.spec.slices.items():
+            if name not in target.statistics:
+                subject.equal(f"tensor {name!r} after statistics are taken", found[:, where], weights[:, where])
+        before, after = (target.training_logits(w, features, texts) for w in (weights, found))
+    subject.near("its scores while training, which should read no statistics,", after, before, 1e-4)
+
+
+@check("target")
+def check_files_hold_its_tensors(subject: Subject) -> None:
+    target = _target(subject)
+    weights = target.init(1, rng_of("init"))[0]
+    found = target.exported(weights)
+    wanted = {*target.spec.slices, *target.spec.aside}
+    subject.hold(
+        set(found) == wanted, f"a file should hold {', '.join(sorted(wanted))}, and holds {', '.join(sorted(found))}"
+    )
+    subject.equal("weights that have been in a file", target.spec.flatten(found).float(), weights)
+
+
 def _target(subject: Subject) -> Target:
     return subject.instances[0].made
 

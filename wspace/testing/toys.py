@@ -18,7 +18,7 @@ def prompts_of(count: int, seed: int = 0) -> Prompts:
     sizes = torch.tensor([2 + (row + seed) % 3 for row in range(count)])
     mask = torch.arange(4) < sizes[:, None]
     texts = functional.normalize(normal(count, 4, TEXTS, seed=10 + seed), dim=2)
-    return Prompts(texts * mask[..., None], mask)
+    return Prompts(texts * mask[..., None], mask, tuple(f"task {row} of {seed}" for row in range(count)))
 
 
 def condition_of(count: int, seed: int = 0) -> Condition:

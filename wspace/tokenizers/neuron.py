@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from wspace.axes import names_in
 from wspace.errors import UserError
 from wspace.interfaces import Tokenizer, TokenLayout
 from wspace.scaling import Scale, fit_scale
@@ -23,8 +24,17 @@ class Neuron(Tokenizer):
     def __init__(self, axis: str = "hidden", scale: Literal["zscore", "centered"] = "centered", *, spec: WeightSpec):
         super().__init__()
         if all(axis not in entry.axes for entry in spec.entries):
-            names = sorted({a for entry in spec.entries for a in entry.axes})
-            raise UserError(f"tokenizer 'neuron': this target has no axis {axis!r}; it has {', '.join(names)}")
+            names = sorted({a for entry in spec.entries for a in entry.names})
+            raise UserError(
+                f"tokenizer 'neuron': this target has no axis {axis!r}; it has {', '.join(names) or 'none'}"
+            )
+        for entry in spec.entries:
+            for text in entry.axes:
+                if axis in names_in(text) and text != axis:
+                    raise UserError(
+                        f"tokenizer 'neuron': axis {axis!r} is only a part of a dimension of {entry.name!r}, {text!r}, so that "
+                        "its units are no tokens: use the tokenizer 'chunk', or another axis"
+                    )
         self.scale: Scale = scale
         units = spec.axis_size(axis)
         of_units, others, groups = [], [], torch.empty(spec.size, dtype=torch.long)

@@ -108,16 +108,18 @@ def _generator_of(run: Path) -> str:
 
 def summary(values: Tensor, run: Run) -> dict[str, float]:
     """Mean over tasks (B,) and its interval, as the run's report has them."""
-    from wspace.stages.evaluate import interval
+    from wspace.stages.evaluate import summary as of_recipe
 
-    low, high = interval(values, run.recipe)
-    return {"mean": float(values.mean()), "ci_low": low, "ci_high": high, "n": len(values)}
+    return of_recipe(values, run.recipe)
 
 
 def percent(cell: Mapping[str, float], form: Form = "percent") -> str:
     """As sentences and tables write it: 81.9 [81.3, 82.6]."""
     if form == "number":
-        return f"{cell['mean']:.3g} [{cell['ci_low']:.3g}, {cell['ci_high']:.3g}]"
+        mean, low, high = (
+            f"{v:.0f}" if abs(v) >= 100 else f"{v:.3g}" for v in (cell[k] for k in ("mean", "ci_low", "ci_high"))
+        )
+        return f"{mean} [{low}, {high}]"
     sign = "+" if form == "points" else ""
     return f"{100 * cell['mean']:{sign}.1f} [{100 * cell['ci_low']:.1f}, {100 * cell['ci_high']:.1f}]"
 

@@ -74,7 +74,7 @@ def _accuracy(
 ) -> Tensor:
     """(B,), of networks enhanced at this level."""
     made = enhance(run, networks, [run.said[list(task)] for task in tasks], level, temperature, seed)
-    return accuracies(run.target, made, tasks, pool, run.bench.class_texts)
+    return accuracies(run.target, run.calibrated(made, tasks), tasks, pool, run.bench.class_texts)
 
 
 def study(
@@ -115,7 +115,7 @@ def study(
 
 
 def _scored(run: Run, networks: Tensor, tasks: Sequence[Task]) -> Tensor:
-    return accuracies(run.target, networks, tasks, run.bench.test, run.bench.class_texts)
+    return accuracies(run.target, run.calibrated(networks, tasks), tasks, run.bench.test, run.bench.class_texts)
 
 
 def _table(run: Run, scores: dict[str, Tensor], title: str) -> Table:
@@ -149,5 +149,6 @@ def one(run: Run, network: Network, level: float | None, temperature: float, see
         level = chosen_level(run, "fresh", temperature, seed)
     flat = run.target.spec.flatten(network.tensors)[None]  # (1, P)
     made = enhance(run, flat, [run.bench.encode_said(network.classes)], level, temperature, seed)
+    ready = run.calibrated_for(made, network.classes)
     origin = f"{network.origin}, enhanced by {run.recipe.name} at level {level:g}"
-    return Network(network.classes, run.target.spec.unflatten(made[0]), origin), level
+    return run.network(network.classes, ready[0], origin), level

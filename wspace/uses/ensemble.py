@@ -79,7 +79,7 @@ def _ways(run: Run, networks: Tensor, tasks: Sequence[Task]) -> dict[str, Tensor
     found = (
         torch.stack([scored(own) for own in networks]).mean(0),
         scored(best(run, networks, tasks)),
-        scored(networks.mean(0)),
+        scored(run.calibrated(networks.mean(0), tasks)),
         vote(run, networks, tasks),
     )
     return dict(zip(WAYS, found, strict=True))
@@ -114,6 +114,6 @@ def one(run: Run, classes: Sequence[str], *, count: int, temperature: float, see
     """For a user's classes: the averaged network of `count` draws, and how all ways do on their images."""
     task = run.task_of(classes)
     section = study(run, [task], count=count, temperature=temperature, seed=seed)
-    averaged = drawn(run, [task], count, temperature, seed).mean(0)[0]
+    averaged = run.calibrated(drawn(run, [task], count, temperature, seed).mean(0), [task])[0]
     origin = f"{run.recipe.name}, average of {count} draws at temperature {temperature:g}, seed {seed}"
-    return Network(tuple(classes), run.target.spec.unflatten(averaged), origin), section
+    return run.network(classes, averaged, origin), section

@@ -52,3 +52,24 @@ def level_sweep(levels: Sequence[float], panels: Mapping[str, Mapping[str, Seque
         *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=TEXT
     )
     return encoded(figure)
+
+
+def ways_between(at: Sequence[float], panels: Mapping[str, Mapping[str, Sequence[float]]], ways: Sequence[str]) -> str:
+    """Accuracy (%) on the way from task to task, a panel for each task and one for all; lines differ in their marks too."""
+    across = min(3, len(panels))
+    down = -(-len(panels) // across)
+    figure = new_figure(0.7 + 2.6 * down, width=7.4)
+    axes = figure.subplots(down, across, sharey=True, squeeze=False)
+    styles = [(BLUE, "-", "o", 2.4), (ORANGE, "--", "s", 1.8), (GREEN, "-.", "^", 1.8), (INK, ":", "D", 1.8)]
+    for panel in axes.flat[len(panels) :]:
+        panel.axis("off")
+    for panel, (title, lines) in zip(axes.flat, panels.items(), strict=False):
+        for way, (colour, style, mark, width) in zip(ways, styles, strict=True):
+            panel.plot(at, lines[way], style, marker=mark, color=colour, linewidth=width, markersize=4.5, label=way)
+        dress(panel, title, "share of the way", "y")
+    for panel in axes[:, 0]:
+        panel.set_ylabel("accuracy (%)", fontsize=TEXT, color=INK)
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=TEXT
+    )
+    return encoded(figure)

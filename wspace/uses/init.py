@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from wspace.features import Pool
-from wspace.fitting import Schedule, accuracies, fit, losses
+from wspace.fitting import Schedule, accuracies, calibrated, fit, losses
 from wspace.interfaces import Target
 from wspace.run import Run
 from wspace.seeding import stream
@@ -92,13 +92,15 @@ def train(run: Run, tasks: Sequence[Task], pool: Pool, start: Tensor, schedule: 
     bench, target = run.bench, run.target
     spacing = torch.logspace(0, torch.tensor(schedule.steps).log10().item(), MARKS)
     marks = sorted({0, *spacing.round().int().tolist(), schedule.steps})
-    curve = [accuracies(target, start, tasks, bench.test, bench.class_texts)]
+    curve = list[Tensor]()
 
     def score(step: int, weights: Tensor) -> bool:
         if step in marks:
-            curve.append(accuracies(target, weights, tasks, bench.test, bench.class_texts))
+            ready = calibrated(target, weights, tasks, pool, bench.class_texts)
+            curve.append(accuracies(target, ready, tasks, bench.test, bench.class_texts))
         return False
 
+    score(0, start)
     rng = stream(seed, "init images")
     ended = fit(target, start, tasks, pool, bench.class_texts, schedule, rng, on_step=score)
     return Trained(marks, torch.stack(curve), losses(target, ended, tasks, bench.test, bench.class_texts), ended)

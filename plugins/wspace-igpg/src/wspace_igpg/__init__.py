@@ -1,0 +1,24 @@
+"""IGPG (Soro et al., 2025), "Instruction-Guided Autoregressive Neural Network Parameter Generation", for wspace."""
+
+from __future__ import annotations
+
+from wspace import hookimpl
+from wspace.hookspecs import Register
+
+
+@hookimpl
+def wspace_register(register: Register) -> None:
+    register("dataset", "digits", "wspace_igpg.digits:Digits", example={"size": 16})
+    register(
+        "architecture", "nested", "wspace_igpg.nested_start:Nested", example={"of": {"use": "mlp", "hidden": [5, 6]}}
+    )
+    register(
+        "tokenizer", "vq", "wspace_igpg.weight_codes:WeightCodes", example={"size": 4, "codebook": 16, "hidden": 8}
+    )
+    register("conditioner", "instruction", "wspace_igpg.instruction_set:InstructionSet", example={"width": 16})
+    register(
+        "generator",
+        "autoregressive",
+        "wspace_igpg.code_transformer:CodeTransformer",
+        example={"width": 16, "depth": 1, "heads": 2},
+    )

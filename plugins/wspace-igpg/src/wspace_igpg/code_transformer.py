@@ -1,0 +1,265 @@
+"""A causal transformer over a network's codes, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Annotated, ClassVar
+
+import torch
+from annotated_types import Ge, Gt, Le, Lt
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wspace.errors import UserError
+from wspace.interfaces import Closed, Condition, Generator, Pairs, TokenLayout
+from wspace.settings import Generate
+from wspace.weights import WeightSpec
+from wspace_igpg.layer_tokens import DESCRIBED, described
+
+ROWS, BLOCKS = 512, 64  # places in a tensor, and in a row, that have a vector of their own; further ones share them
+WAVES = 16  # sines, and cosines, of a row's number
+
+
+class CodeTransformer(Generator):
+    """The codes of a network one piece after the other, each given all before it and the instruction (IGPG).
+
+    A piece is known by its tensor's kind, shape and depth, its row and its place in that, never by a number of the whole
+    network's: so networks of other depths and widths can be written. Of a piece's codes each follows from those before it.
+
+    window: pieces back that a piece can see, so that memory is bounded however long a network is (Beltagy et al., 2020).
+    guidance: logits null + g (condition - null); dropout is how often the condition is left out in training, for that.
+    Samplers (`generate.sampler`): top-p draws from the most probable codes that together have `top_p` (Holtzman et al.,
+    2020), top-k from the `top_k` most probable, all from all of them. At temperature 0 each is the most probable code.
+    """
+
+    version: ClassVar[int] = 1
+    samplers: ClassVar[tuple[str, ...]] = ("top-p", "top-k", "all")
+
+    def __init__(
+        self,
+        width: Annotated[int, Ge(2)] = 128,
+        depth: Annotated[int, Ge(1)] = 3,
+        heads: Annotated[int, Ge(1)] = 4,
+        window: Annotated[int, Ge(1)] = 1024,
+        dropout: Annotated[float, Ge(0), Le(1)] = 0.1,
+        smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0,
+        top_p: Annotated[float, Gt(0), Le(1)] = 0.9,
+        top_k: Annotated[int, Ge(1)] = 16,
+        *,
+        spec: WeightSpec,
+        layout: TokenLayout,
+        condition_width: int,
+    ):
+        super().__init__()
+        if not layout.codes:
+            raise UserError("generator 'autoregressive': it writes codes, so it needs a tokenizer of such, as `vq` is")
+        if width % heads:
+            raise UserError(f"generator 'autoregressive': width {width} is not a multiple of heads {heads}")
+        self.window, self.dropout, self.smoothing, self.top_p, self.top_k = window, dropout, smoothing, top_p, top_k
+        self.codes, self.levels, self.width = layout.codes, layout.width, width
+        self.places: Tensor
+        self.tensors: Tensor
+        places = torch.arange(layout.count)[:, None].expand(-1, 3) * torch.tensor([0, 1, 0])
+        self.register_buffer("places", places if layout.places is None else layout.places, persistent=False)
+        self.register_buffer("tensors", described(spec), persistent=False)
+        self.of_code = nn.Parameter(torch.randn(self.levels, self.codes, width) * 0.02)
+        self.start = nn.Parameter(torch.randn(width) * 0.02)
+        self.of_tensor = nn.Sequential(nn.Linear(DESCRIBED, width), nn.GELU(), nn.Linear(width, width))
+        self.of_row, self.of_block = nn.Embedding(ROWS, width), nn.Embedding(BLOCKS, width)
+        self.of_waves = nn.Linear(2 * WAVES, width)
+        self.joined = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.of_last_place = nn.Linear(width, width)
+        self.of_condition = nn.Linear(condition_width, width)
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.heads = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, self.codes)) for _ in range(self.levels)
+        )
+        self.of_earlier = nn.Parameter(torch.randn(self.levels - 1, self.codes, width) * 0.02)
+        for table in (self.of_row, self.of_block):
+            nn.init.normal_(table.weight, std=0.3)
+
+    def fit(self, closed: Closed) -> None:
+        """Nothing: all of it is trained."""
+
+    # ------------------------------------------------------------ what a piece is
+
+    def _placed(self, where: slice) -> Tensor:
+        """Vectors of the places of these pieces: (n, width)."""
+        tensor, row, block = self.places[where].unbind(1)
+        rates = 2 * torch.pi * torch.exp2(-torch.arange(WAVES, device=row.device, dtype=torch.float32) * 0.75)
+        angles = row[:, None] * rates
+        waves = torch.cat([angles.sin(), angles.cos()], dim=1)
+        found = self.of_tensor(self.tensors)[tensor] + self.of_row(row % ROWS) + self.of_block(block % BLOCKS)
+        found = found + self.of_waves(waves)
+        return found + self.joined(found)
+
+    def _said(self, codes: Tensor) -> Tensor:
+        """Vectors of pieces' codes: (..., levels) -> (..., width)."""
+        return sum((self.of_code[level][codes[..., level]] for level in range(self.levels)), codes.new_zeros(()).float())
+
+    def _logits(self, found: Tensor, codes: Tensor, level: int) -> Tensor:
+        """Of a level's code, given the piece's codes before it: (..., width), (..., levels) -> (..., codes)."""
+        for earlier in range(level):
+            found = found + self.of_earlier[earlier][codes[..., earlier]]
+        return self.heads[level](found)
+
+    # ------------------------------------------------------------ training
+
+    def loss(self, pairs: Pairs, rng: torch.Generator) -> dict[str, Tensor]:
+        codes = self._codes(pairs.tokens)
+        keep = (torch.rand(len(codes), generator=rng, device=rng.device) >= self.dropout).to(codes.device)
+        found = self.seen(codes, pairs.condition.where(keep, pairs.null))
+        losses = [
+            functional.cross_entropy(
+                self._logits(found, codes, level).flatten(0, 1),
+                codes[..., level].flatten(),
+                label_smoothing=self.smoothing,
+            )
+            for level in range(self.levels)
+        ]
+        return {f"code {level + 1}": loss for level, loss in enumerate(losses)}
+
+    def _codes(self, tokens: Tensor) -> Tensor:
+        return tokens.round().long().clamp(0, self.codes - 1)
+
+    def seen(self, codes: Tensor, condition: Condition) -> Tensor:
+        """What each piece follows from, of all before it: (B, N, levels) -> (B, N, width)."""
+        places, count = self._placed(slice(None)), codes.shape[1]
+        before = torch.cat([self.start.expand(len(codes), 1, -1), self._said(codes[:, :-1])], dim=1)
+        last = functional.pad(self.of_last_place(places[:-1]), (0, 0, 1, 0))
+        x = before + places + last
+        told, hidden = self.of_condition(condition.tokens), ~condition.mask
+        far = _band(count, self.window, x.device) if count > self.window else None
+        for block in self.blocks:
+            x = block(x, told, hidden, far)
+        return self.norm(x)
+
+    # ------------------------------------------------------------ drawing
+
+    @torch.no_grad()
+    def sample(
+        self,
+        condition: Condition,
+        null: Condition,
+        how: Generate,
+        rng: torch.Generator,
+        watch: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
+        return torch.stack(list(self.stream(condition, null, how, rng)), dim=1).to(condition.tokens.dtype)
+
+    @torch.no_grad()
+    def stream(
+        self, condition: Condition, null: Condition, how: Generate, rng: torch.Generator, count: int | None = None
+    ) -> Iterator[Tensor]:
+        """The codes (B, levels) of one piece after the other, `count` of them or all; memory stays that of `window` pieces."""
+        sampler = how.sampler or self.samplers[0]
+        if sampler not in self.samplers:
+            raise UserError(f"generator 'autoregressive' has no sampler {sampler!r}: {', '.join(self.samplers)}")
+        batch, guided = len(condition.mask), how.guidance != 1
+        tokens = torch.cat([condition.tokens, null.tokens]) if guided else condition.tokens
+        hidden = ~torch.cat([condition.mask, null.mask]) if guided else ~condition.mask
+        told = self.of_condition(tokens)
+        caches = [Cache(block.crossed(told), hidden, self.window) for block in self.blocks]  # type: ignore[operator]
+        said, last = self.start.expand(len(told), -1), torch.zeros(self.width, device=told.device)
+        for number in range(len(self.places) if count is None else count):
+            place = self._placed(slice(number, number + 1))[0]
+            x = (said + place + last)[:, None]
+            for block, cache in zip(self.blocks, caches, strict=True):
+                x = block.step(x, cache)  # type: ignore[operator]
+            found = self.norm(x[:, 0])
+            codes = torch.zeros(batch, self.levels, dtype=torch.long, device=told.device)
+            for level in range(self.levels):
+                both = codes.repeat(2, 1) if guided else codes
+                logits = self._logits(found, both, level)
+                if guided:
+                    asked, nothing = logits.chunk(2)
+                    logits = nothing + how.guidance * (asked - nothing)
+                codes[:, level] = self._drawn(logits, how.temperature, sampler, rng)
+            yield codes
+            said = self._said(codes.repeat(2, 1) if guided else codes)
+            last = self.of_last_place(place)
+
+    def _drawn(self, logits: Tensor, temperature: float, sampler: str, rng: torch.Generator) -> Tensor:
+        """(B, codes) -> (B,)."""
+        if not temperature:
+            return logits.argmax(1)
+        ordered, codes = (logits / temperature).sort(1, descending=True)
+        shares = ordered.softmax(1)
+        if sampler == "top-p":
+            shares = shares * (shares.cumsum(1) - shares < self.top_p)
+        elif sampler == "top-k":
+            shares = shares * (torch.arange(shares.shape[1], device=shares.device) < self.top_k)
+        point = torch.rand(len(shares), 1, generator=rng, device=rng.device).to(shares) * shares.sum(1, keepdim=True)
+        chosen = (shares.cumsum(1) <= point).sum(1, keepdim=True).clamp_max(shares.shape[1] - 1)
+        return codes.gather(1, chosen)[:, 0]
+
+
+def _band(count: int, window: int, device: torch.device) -> Tensor:
+    """(N, N) bool: True where a piece may be seen from another."""
+    number = torch.arange(count, device=device)
+    back = number[:, None] - number
+    return (back >= 0) & (back < window)
+
+
+class Cache:
+    """What a block remembers while a network is written: the condition, and the last pieces."""
+
+    def __init__(self, crossed: tuple[Tensor, Tensor], hidden: Tensor, window: int):
+        self.crossed, self.seen, self.window = crossed, ~hidden[:, None, None], window
+        self.keys: Tensor | None = None
+        self.values: Tensor | None = None
+        self.filled = 0
+
+    def add(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, H, 1, C) each; all that is remembered. The oldest piece makes room for a new one."""
+        if self.keys is None or self.values is None:
+            shape = (*key.shape[:2], self.window, key.shape[3])
+            self.keys, self.values = key.new_empty(shape), value.new_empty(shape)
+        slot = self.filled % self.window
+        self.keys[:, :, slot : slot + 1], self.values[:, :, slot : slot + 1] = key, value
+        self.filled += 1
+        known = min(self.filled, self.window)
+        return self.keys[:, :, :known], self.values[:, :, :known]
+
+
+class Block(nn.Module):
+    """Attention to the pieces before, to the condition, and two layers; norms come first (Xiong et al., 2020)."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.count = heads
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.own, self.own_out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.asking, self.told = nn.Linear(width, width), nn.Linear(width, 2 * width)
+        self.told_out = nn.Linear(width, width)
+        self.layers = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def _parts(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """(B, N, parts * width) -> parts of (B, H, N, C)."""
+        return tuple(part.unflatten(2, (self.count, -1)).transpose(1, 2) for part in x.chunk(parts, dim=2))
+
+    def crossed(self, told: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of the condition (B, L, width)."""
+        key, value = self._parts(self.told(told), 2)
+        return key, value
+
+    def forward(self, x: Tensor, told: Tensor, hidden: Tensor, near: Tensor | None) -> Tensor:
+        """(B, N, width) -> (B, N, width), all pieces at once."""
+        query, key, value = self._parts(self.own(self.norms[0](x)), 3)
+        found = functional.scaled_dot_product_attention(query, key, value, attn_mask=near, is_causal=near is None)
+        return self._rest(x + self._out(found, self.own_out), self.crossed(told), ~hidden[:, None, None])
+
+    def step(self, x: Tensor, cache: Cache) -> Tensor:
+        """(B, 1, width) -> (B, 1, width), one piece after those in the cache."""
+        query, key, value = self._parts(self.own(self.norms[0](x)), 3)
+        found = functional.scaled_dot_product_attention(query, *cache.add(key, value))
+        return self._rest(x + self._out(found, self.own_out), cache.crossed, cache.seen)
+
+    def _rest(self, x: Tensor, crossed: tuple[Tensor, Tensor], seen: Tensor) -> Tensor:
+        (query,) = self._parts(self.asking(self.norms[1](x)), 1)
+        x = x + self._out(functional.scaled_dot_product_attention(query, *crossed, attn_mask=seen), self.told_out)
+        return x + self.layers(self.norms[2](x))
+
+    def _out(self, found: Tensor, layer: nn.Linear) -> Tensor:
+        return layer(found.transpose(1, 2).flatten(2))

@@ -1,0 +1,67 @@
+"""Networks of different widths and depths that start alike: the smaller one is a part of the larger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from wspace.interfaces import Architecture
+from wspace.seeding import stream
+
+BETWEEN = 0.3  # size of the noise on layers between the first and the last, in that of torch's own initialisation
+
+
+class Nested(Architecture):
+    """Another architecture, initialised so that networks of other widths and depths share what they have in common.
+
+    Each tensor's values are drawn row by row, from the seed and the tensor's name: a narrower network has the first units of
+    a wider one. Layers between the first and the last begin near the identity, so that a deeper network computes nearly what
+    a shallower one does (Net2Net: Chen et al., 2016). Bounds are those of torch's Linear and Conv2d, 1/sqrt(fan in).
+    """
+
+    def __init__(self, of: Architecture = "mlp"):  # type: ignore[assignment] (a recipe's default: a name)
+        self.of, self.sees = of, of.sees
+
+    def build(self, inputs: tuple[int, ...], outputs: int) -> nn.Module:
+        seed = int(torch.randint(2**62, ()))
+        network = self.of.build(inputs, outputs)
+        layers = [(name, p) for name, p in network.named_parameters() if p.ndim > 1]
+        with torch.no_grad():
+            for number, (name, weight) in enumerate(layers):
+                between = 0 < number < len(layers) - 1
+                weight.copy_(_rows(seed, name, weight) * (BETWEEN if between else 1))
+                if between:
+                    weight.add_(_identity(weight))
+                bias = dict(network.named_parameters()).get(f"{name.removesuffix('weight')}bias")
+                if bias is not None:
+                    fan_in = prod(weight.shape[1:])
+                    bias.copy_(_uniform(stream(seed, name, "bias"), len(bias), fan_in))
+                    if between:
+                        bias.mul_(BETWEEN)
+        return network
+
+    def axes(self, module: nn.Module) -> Mapping[str, tuple[str, ...]] | None:
+        return self.of.axes(module)
+
+
+def _uniform(rng: torch.Generator, count: int, fan_in: int) -> Tensor:
+    """(count,), of which the first are the same for any count."""
+    return (torch.rand(count, generator=rng, dtype=torch.float64).float() * 2 - 1) * fan_in**-0.5
+
+
+def _rows(seed: int, name: str, like: Tensor) -> Tensor:
+    """A row for each output; its first values, and the first rows, are the same for any shape."""
+    fan_in = prod(like.shape[1:])
+    return torch.stack([_uniform(stream(seed, name, row), fan_in, fan_in) for row in range(len(like))]).view(like.shape)
+
+
+def _identity(like: Tensor) -> Tensor:
+    """Of a matrix (out, in), or a kernel (out, in, ...) whose middle it is at; as far as the shorter side goes."""
+    identity = torch.zeros_like(like)
+    middle = tuple(side // 2 for side in like.shape[2:])
+    for unit in range(min(like.shape[:2])):
+        identity[(unit, unit, *middle)] = 1
+    return identity

@@ -1,0 +1,223 @@
+"""A VQ-VAE over pieces of weights: a network as a sequence of codes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from annotated_types import Ge, Gt, Le, Lt
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wspace.errors import UserError
+from wspace.interfaces import Tokenizer, TokenLayout
+from wspace.seeding import seeded
+from wspace.weights import WeightSpec
+from wspace_igpg.layer_tokens import Cut, Cuts
+
+STEPS_OF_A_VALUE = {256: (8, 6, 5), 512: (8, 8, 8), 1024: (8, 5, 5, 5), 4096: (7, 5, 5, 5, 5)}
+"""Finite scalar quantisation: how finely each of a code's values is cut (Mentzer et al., 2024, table 1)."""
+
+SEEN_FIRST = 4096  # pieces of each zoo that the first codebooks are the means of (k-means)
+COLLAPSED = 0.02  # share of a codebook in use below which it has collapsed
+TOGETHER = 65536  # pieces that go through the code at once, outside of training
+
+
+class WeightCodes(Tokenizer):
+    """Rows of weights cut into pieces of `size` values, each written as `levels` codes of a VQ-VAE (van den Oord et al., 2017).
+
+    A tensor's values are scaled by what its shape alone says of their size, so that networks no zoo knows can be written too;
+    where pieces lie is told by `layout.places`. Encoder and decoder begin as the identity.
+
+    quantizer: residual, each level quantises what the one before leaves (Zeghidour et al., 2021); vq, the first level alone;
+    both learn codebooks as running means, and codes that hardly anything is near to are set to pieces that come by.
+    fsq, residual too, rounds a few numbers instead (finite scalar quantisation: Mentzer et al., 2024) and learns no codebook;
+    it has `codebook` 256, 512, 1024 or 4096.
+    """
+
+    version: ClassVar[int] = 1
+    lossy: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        size: Annotated[int, Ge(1)] = 64,
+        quantizer: Literal["residual", "vq", "fsq"] = "residual",
+        codebook: Annotated[int, Ge(2)] = 512,
+        levels: Annotated[int, Ge(1)] = 3,
+        hidden: Annotated[int, Ge(1)] = 128,
+        decay: Annotated[float, Gt(0), Lt(1)] = 0.99,
+        dead: Annotated[float, Ge(0)] = 0.2,  # pieces a batch below which a code is given to another
+        commitment: Annotated[float, Ge(0), Le(10)] = 0.1,
+        pieces: Annotated[int, Ge(1)] = 4096,  # of a batch of networks, at most, that a step learns from
+        *,
+        spec: WeightSpec,
+    ):
+        super().__init__()
+        self.cuts, self.pieces = Cuts(spec, size), pieces
+        self.code = Code(size, quantizer, codebook, 1 if quantizer == "vq" else levels, hidden, decay, dead, commitment)
+        mask = torch.ones(self.cuts.count, self.code.levels, dtype=torch.bool)
+        self.layout = TokenLayout(mask, codes=codebook, places=self.cuts.places)
+
+    def fit(self, weights: Tensor) -> None:
+        """The first codebooks, k-means of what was seen so far; once it has learnt, whether it has collapsed.
+
+        Raises UserError if it has.
+        """
+        few = weights[: max(1, -(-SEEN_FIRST // self.cuts.count))]
+        pieces = self._pieces(few).flatten(0, 1)[:: max(1, len(few) * self.cuts.count // SEEN_FIRST)]
+        if self.code.learnt:
+            self.code.check(pieces)
+        else:
+            self.code.begin(pieces)
+
+    def loss(self, weights: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        pieces = self._pieces(weights).flatten(0, 1)
+        if len(pieces) > self.pieces:
+            pieces = pieces[torch.randperm(len(pieces), generator=rng)[: self.pieces].to(pieces.device)]
+        return self.code.loss(pieces)
+
+    def figures(self) -> dict[str, Tensor]:
+        return self.code.figures
+
+    def tokenize(self, weights: Tensor) -> Tensor:
+        return torch.cat([codes for _, codes in self.stream(weights)], dim=1)
+
+    def stream(self, weights: Tensor) -> Iterator[tuple[Cut, Tensor]]:
+        """Tensor by tensor, the codes (B, pieces, levels) of networks (B, P): no more than a tensor's pieces in memory."""
+        for cut, values in self.cuts.with_values(weights):
+            yield cut, self.codes_of(cut, values)
+
+    @torch.no_grad()
+    def codes_of(self, cut: Cut, values: Tensor) -> Tensor:
+        """One tensor's values (B, size of the tensor) -> (B, pieces, levels)."""
+        center, spread = cut.scale
+        pieces = cut.pieces_of((values - center) / spread)
+        found = torch.cat([self.code.codes_of(part) for part in pieces.flatten(0, 1).split(TOGETHER)])
+        return found.unflatten(0, pieces.shape[:2]).to(values.dtype)
+
+    def detokenize(self, tokens: Tensor) -> Tensor:
+        parts = tokens.split([cut.pieces for cut in self.cuts.each], dim=1)
+        return torch.cat([self.values_of(cut, part) for cut, part in zip(self.cuts.each, parts, strict=True)], dim=1)
+
+    @torch.no_grad()
+    def values_of(self, cut: Cut, tokens: Tensor) -> Tensor:
+        """Codes (B, pieces, levels) -> one tensor's values (B, size of the tensor)."""
+        codes = tokens.round().long().clamp(0, self.code.codebook - 1).flatten(0, 1)
+        pieces = torch.cat([self.code.pieces_of(part) for part in codes.split(TOGETHER)])
+        center, spread = cut.scale
+        return cut.values_of(pieces.unflatten(0, tokens.shape[:2])) * spread + center
+
+    def _pieces(self, weights: Tensor) -> Tensor:
+        """(B, P) -> (B, N, size), scaled."""
+        found = []
+        for cut, values in self.cuts.with_values(weights):
+            center, spread = cut.scale
+            found.append(cut.pieces_of((values - center) / spread))
+        return torch.cat(found, dim=1)
+
+
+class Code(nn.Module):
+    """Pieces (M, size) <-> codes (M, levels): the same for every network, whatever its shape."""
+
+    def __init__(
+        self,
+        size: int,
+        quantizer: str,
+        codebook: int,
+        levels: int,
+        hidden: int,
+        decay: float,
+        dead: float,
+        commitment: float,
+    ):
+        from vector_quantize_pytorch import ResidualFSQ, ResidualVQ
+
+        super().__init__()
+        self.codebook, self.levels, self.commitment, self.learns_codebook = codebook, levels, commitment, quantizer != "fsq"
+        self.encoder, self.decoder = Near(size, hidden), Near(size, hidden)
+        if self.learns_codebook:
+            self.quantizer: nn.Module = ResidualVQ(
+                dim=size,
+                num_quantizers=levels,
+                codebook_size=codebook,
+                decay=decay,
+                threshold_ema_dead_code=dead,
+                kmeans_init=True,
+                kmeans_iters=10,
+                commitment_weight=1.0,
+            )
+        elif codebook not in STEPS_OF_A_VALUE:
+            known = ", ".join(map(str, STEPS_OF_A_VALUE))
+            raise UserError(f"tokenizer 'vq': fsq has codebooks of {known} codes, not of {codebook}")
+        else:
+            steps = list(STEPS_OF_A_VALUE[codebook])
+            self.quantizer = ResidualFSQ(levels=steps, num_quantizers=levels, dim=size)
+        self.learnt: Tensor
+        self.register_buffer("learnt", torch.tensor(False))
+        self._seen: list[Tensor] = []
+        self.figures: dict[str, Tensor] = {}
+
+    def begin(self, pieces: Tensor) -> None:
+        """Codebooks from k-means of these pieces and of all that came before, of other networks."""
+        if not self.learns_codebook:
+            return
+        self._seen.append(pieces)
+        for name, buffer in self.quantizer.named_buffers():
+            if name.endswith("initted"):
+                buffer.fill_(False)
+        with torch.no_grad(), seeded(0):
+            seen = torch.cat(self._seen)
+            self.quantizer.train()
+            self.quantizer(self.encoder(seen.repeat(-(-self.codebook // len(seen)), 1))[None])
+            self.quantizer.train(self.training)
+
+    def check(self, pieces: Tensor) -> None:
+        """Raises UserError if hardly any codes are in use."""
+        used = len(self.codes_of(pieces)[:, 0].unique())
+        most = min(self.codebook, len(pieces.unique(dim=0)))
+        if used < max(2, COLLAPSED * most) <= most:
+            raise UserError(
+                f"tokenizer 'vq': the codebook has collapsed: {used} of {self.codebook} codes are in use; lower "
+                "reconstruction.lr, or take another tokenizer.quantizer"
+            )
+
+    def loss(self, pieces: Tensor) -> dict[str, Tensor]:
+        self._seen.clear()
+        self.learnt.fill_(True)
+        latents = self.encoder(pieces)
+        found = self.quantizer(latents[None])
+        terms = {"squares": functional.mse_loss(self.decoder(found[0][0]), pieces)}
+        if self.learns_codebook:
+            terms["commitment"] = self.commitment * found[2].sum()
+        counts = torch.bincount(found[1][0, :, 0], minlength=self.codebook).float()
+        share = counts / counts.sum()
+        perplexity = torch.exp(-(share * share.clamp_min(1e-12).log()).sum())
+        self.figures = {"codes_used": (counts > 0).float().mean(), "perplexity": perplexity}
+        return terms
+
+    @torch.no_grad()
+    def codes_of(self, pieces: Tensor) -> Tensor:
+        if not len(pieces):
+            return pieces.new_zeros(0, self.levels, dtype=torch.long)
+        learning = self.quantizer.training
+        self.quantizer.eval()
+        found = self.quantizer(self.encoder(pieces)[None])[1][0]
+        self.quantizer.train(learning)
+        return found
+
+    def pieces_of(self, codes: Tensor) -> Tensor:
+        return self.decoder(self.quantizer.get_output_from_indices(codes[None])[0])  # type: ignore[operator]
+
+
+class Near(nn.Module):
+    """x + a small network of x, which begins as nothing."""
+
+    def __init__(self, size: int, hidden: int):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(size, hidden), nn.GELU(), nn.Linear(hidden, size))
+        nn.init.zeros_(self.layers[2].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.layers[2].bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)

@@ -1,0 +1,7 @@
+"""Task identity's components keep the contracts of their kinds."""
+
+from __future__ import annotations
+
+from wspace.testing import conformance
+
+test_conformance = conformance("taskid")

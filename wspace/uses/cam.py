@@ -1,0 +1,201 @@
+"""Where generated heads look: Grad-CAM on test images along the last denoising steps (T2W, appendix D, algorithm 4)."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from wspace.errors import MissingPackage, UserError, nearest
+from wspace.interfaces import TEST, Layers, Target
+from wspace.run import Run
+from wspace.seeding import stream
+from wspace.stages.report import evenly
+from wspace.tasks import Task
+from wspace.uses import Figure, Row, Section, Table, percent, summary
+from wspace.uses.plots import Seen, attention
+from wspace.uses.shown import names, task_shown, trained
+
+MEASURED = 64  # test images on which maps are compared
+PLACES = 6  # on a side, that the map of the default layer has at least, if any stage's has
+
+
+class Headed(nn.Module):
+    """A backbone and one head on it: prepared pictures (M, 3, S, S) -> scores (M, K)."""
+
+    def __init__(self, layers: Layers, target: Target, weights: Tensor, rms: Tensor, texts: Tensor):
+        super().__init__()
+        self.network, self.layers, self.target = layers.network, layers, target
+        self.weights, self.rms, self.texts = weights, rms, texts
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.layers.features(x).float() / self.rms  # (M, F)
+        return self.target.logits(self.weights[None], features[None], self.texts[None])[0]
+
+
+def find_layer(layers: Layers, pixels: np.ndarray, asked: str | None) -> str:
+    """The layer asked for, else the last stage whose map of such a picture (1, S, S, 3) has `PLACES` places on a side.
+
+    Small pictures leave the very last stage two or three places, which shows nothing. Raises UserError for a layer that
+    there is not, or that gives no map.
+    """
+    if asked is not None:
+        known = [name for name, _ in layers.network.named_modules() if name]
+        if asked not in known:
+            raise UserError(f"--layer {asked}: the backbone has no such layer{nearest(asked, known)}")
+        given = _given(layers, pixels, [asked])
+        if asked not in given:
+            raise UserError(f"--layer {asked}: the backbone does not call it by itself: name one that it is a part of")
+        try:
+            layers.maps(given[asked])
+        except UserError as error:
+            raise UserError(f"--layer {asked}: {error}: name one before the pooling") from error
+        return asked
+    sides = dict[str, int]()
+    for name, values in _given(layers, pixels, layers.stages).items():
+        with suppress(UserError):  # of one place: too late a stage for such pictures
+            sides[name] = layers.maps(values).shape[2]
+    if not sides:
+        raise UserError("plot cam: the backbone does not say which of its layers to look into: name one with --layer")
+    fine = [name for name, side in sides.items() if side >= PLACES]
+    return fine[-1] if fine else max(sides, key=lambda name: sides[name])
+
+
+def _given(layers: Layers, pixels: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """What these layers give for pictures, in the order of the names."""
+    found: dict[str, Any] = {}
+    modules = dict(layers.network.named_modules())
+
+    def kept(name: str) -> RemovableHandle:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+            found[name] = output
+
+        return modules[name].register_forward_hook(hook)
+
+    handles = [kept(name) for name in names]
+    try:
+        with torch.no_grad():
+            layers.features(layers.prepare(pixels))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: found[name] for name in names if name in found}
+
+
+def maps_of(model: Headed, layer: str, x: Tensor, labels: Tensor) -> np.ndarray:
+    """What speaks for class labels[m] in picture m, (M, S, S) in [0, 1] (Selvaraju et al., 2017, eq. 1 and 2).
+
+    Raises MissingPackage without the package grad-cam.
+    """
+    try:
+        cam = importlib.import_module("pytorch_grad_cam")
+        targets = importlib.import_module("pytorch_grad_cam.utils.model_targets")
+    except ImportError as error:
+        raise MissingPackage('plot cam needs the package grad-cam: pip install "wspace[plots]"') from error
+    chosen = dict(model.network.named_modules())[layer]
+    # a copy: layers behind it may write into what it gives
+    look = cam.GradCAM(model, [chosen], reshape_transform=lambda values: model.layers.maps(values).clone())
+    try:
+        with torch.enable_grad():
+            # gradients start at the picture: the network itself is frozen, and stays so
+            return look(x.clone().requires_grad_(), [targets.ClassifierOutputTarget(int(label)) for label in labels])
+    finally:
+        look.activations_and_grads.release()
+
+
+def along(run: Run, task: Task, count: int, temperature: float | None, seed: int) -> dict[int, Tensor]:
+    """Step -> network (P,) as it would then end, of at most `count` steps, evenly over the last half."""
+    how = run.recipe.generate if temperature is None else replace(run.recipe.generate, temperature=temperature)
+    found: dict[int, Tensor] = {}
+    ended = run.system.sample(run.prompts([task]), how, stream(seed, "plot"), found.__setitem__)
+    found[max(found, default=0)] = ended
+    steps = list(found)
+    late = torch.linspace(len(steps) // 2, len(steps) - 1, count).round().int().tolist() if count > 1 else [-1]
+    return {steps[i]: run.bench.calibrated(found[steps[i]].cpu(), [task])[0] for i in late}
+
+
+def study(
+    run: Run,
+    classes: Sequence[str] | None = None,
+    *,
+    layer: str | None = None,
+    images: int = 6,
+    steps: int = 4,
+    temperature: float | None = None,
+    seed: int = 0,
+) -> Section:
+    """Maps of some test images, of the head as it would end after each of the last steps, and of a trained one.
+
+    Raises UserError, MissingPackage.
+    """
+    run.zoo.check(run.bench)
+    task = task_shown(run, classes)
+    layers = run.bench.backbone.layers()
+    features, labels = run.bench.test.of_task(task)
+    rows = np.flatnonzero(run.bench.images.split == TEST)[run.bench.test.rows_of(task).numpy()]
+    measured = evenly(labels, MEASURED)
+    pixels = run.bench.images.read(rows[measured.numpy()])
+    layer = find_layer(layers, pixels[:1], layer)
+
+    heads = {f"step {step}": weights for step, weights in along(run, task, steps, temperature, seed).items()}
+    final = next(reversed(heads))
+    heads["trained"] = trained(run, task, seed)
+    device = run.bench.device
+    texts, rms = run.bench.class_texts[list(task)].to(device), run.zoo.scale.rms.to(device)
+    x, own_labels = layers.prepare(pixels), labels[measured]
+    maps, right = dict[str, np.ndarray](), dict[str, Tensor]()
+    with run.bench.progress.bar("cam", len(heads)) as bar:
+        for name, weights in heads.items():
+            model = Headed(layers, run.target, weights.to(device), rms, texts)
+            maps[name] = np.concatenate(
+                [maps_of(model, layer, part, of) for part, of in zip(x.split(16), own_labels.split(16), strict=True)]
+            )
+            scores = run.target.logits(weights[None], features[measured][None], run.bench.class_texts[list(task)][None])
+            right[name] = scores[0].argmax(1) == own_labels
+            bar.advance()
+
+    cells = {
+        name: {
+            "as at the last step": summary(correlations(own, maps[final]), run),
+            "as the trained head": summary(correlations(own, maps["trained"]), run),
+            "named right": summary(right[name].float(), run),
+        }
+        for name, own in maps.items()
+    }
+    table = Table(
+        f"{len(own_labels)} test images: correlation of maps, place by place, and accuracy (%)",
+        {"as at the last step": "number", "as the trained head": "number", "named right": "percent"},
+        [Row(name, own, own=name == final) for name, own in cells.items()],
+    )
+    shown = evenly(own_labels, images)
+    seen = [Seen(name, maps[name][shown.numpy()], right[name][shown].tolist()) for name in heads]
+    known = [run.zoo.classes[task[k]] for k in own_labels[shown].tolist()]
+    first = next(iter(heads))
+    says = [
+        f"Maps of the generated head correlate {percent(cells[final]['as the trained head'], 'number')} with those of the "
+        f"trained one, and {percent(cells[first]['as at the last step'], 'number')} with its own at {first}."
+    ]
+    caption = (
+        f"Grad-CAM of layer {layer} on test images of an unseen task: which places speak for the picture's class, in the "
+        "head as it would end after steps of the last half of denoising, and in one trained on the task's images. Each map "
+        "is scaled to its own most; brightness in a map says nothing of how sure a head is."
+    )
+    if classes is not None:
+        caption = caption.replace("an unseen task", "this task")
+    settings = {"classes": names(run, task), "layer": layer, "seed": seed}
+    figure = Figure("maps", caption, attention(pixels[shown.numpy()], known, seen))
+    return Section("plot-cam", "Where heads look", says, settings, [table], (figure,))
+
+
+def correlations(maps: np.ndarray, others: np.ndarray) -> Tensor:
+    """Of each pair of maps (M, S, S), Pearson's: (M,); 0 where one of them is flat."""
+    a, b = (torch.from_numpy(m).flatten(1).double() for m in (maps, others))
+    a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
+    return ((a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp_min(1e-12)).float()

@@ -1,0 +1,261 @@
+"""One head for two tasks: from their joined texts, or from two heads by their weights (T2W, section 4.4 and table 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from wspace.bind import Bound, bind_example, bind_one
+from wspace.errors import UserError, did_you_mean
+from wspace.fitting import Schedule, accuracies, fit
+from wspace.interfaces import Fusion
+from wspace.network import Network
+from wspace.recipe import parse_recipe
+from wspace.run import Run
+from wspace.seeding import stream
+from wspace.tasks import Task, prompts_of
+from wspace.uses import Form, Row, Section, Table, percent, summary
+from wspace.uses.enhance import Start
+from wspace.uses.ensemble import oracles
+
+SIZE = 8  # classes of each of the two tasks, where there are enough
+TRIES = 1000  # drawings of a pair, before there are taken to be no more
+
+HEADS = ("head A", "head B")
+GENERATED = "generated"
+REBASIN = "git-rebasin"
+ORACLE = "trained jointly"
+STARTS: dict[Start, str] = {"base": "from the base", "fresh": "from scratch"}
+BOTH, JOINT = "A and B", "joint"
+
+BY_TEXT: dict[str, Callable[[Run, Tensor, Sequence[Task], Sequence[Task], int], Tensor]] = {
+    GENERATED: lambda run, said, first, second, seed: _told(run, said, _joined(first, second), seed),
+    "text-then-average": lambda run, said, first, second, seed: (
+        (_told(run, said, first, seed) + _told(run, said, second, seed)) / 2
+    ),
+}
+"""What needs the texts of both tasks and no head: one generated from all of them together, as T2W does it; and the mean of
+two, each generated from the texts of one task. `said` (n, T) is what tasks are indices into."""
+
+PAPER = 19.3  # points on A and B by which generation is above Git Re-Basin in T2W's table 3
+
+
+def _told(run: Run, said: Tensor, tasks: Sequence[Task], seed: int) -> Tensor:
+    prompts = prompts_of(tasks, said).to(run.bench.device)
+    return run.system.sample(prompts, run.recipe.generate, stream(seed, "fuse")).cpu()
+
+
+def _joined(first: Sequence[Task], second: Sequence[Task]) -> list[Task]:
+    return [tuple(sorted(a + b)) for a, b in zip(first, second, strict=True)]
+
+
+# ---------------------------------------------------------------- methods
+
+
+def fusions(run: Run) -> dict[str, Bound]:
+    """Every registered one, with the arguments that it is registered with."""
+    return {c.name: bind_example(c, run.registry) for c in run.registry.all("fusion")}
+
+
+def fusion(run: Run, method: str) -> tuple[str, Bound]:
+    """By name, or `{use: NAME, ...}` as in a recipe. Raises UserError for one there is not, or an argument it has not."""
+    block = parse_recipe(method, "--method").values if method.startswith("{") else {"use": method}
+    name = str(block.get("use"))
+    known = [*BY_TEXT, *run.registry.names("fusion")]
+    if name not in known[len(BY_TEXT) :]:
+        raise UserError(f"--method: no fusion named {name!r}.{did_you_mean(name, known)}")
+    return name, bind_one("fusion", block, run.registry, "--method")
+
+
+def _chosen(run: Run, method: str | None) -> dict[str, Bound]:
+    every = fusions(run)
+    if method is None:
+        return every
+    return {REBASIN: every[REBASIN]} | ({} if method in BY_TEXT else dict([fusion(run, method)]))
+
+
+def fused(run: Run, bound: Bound, first: Tensor, second: Tensor) -> Tensor:
+    """first[b] with second[b]: (B, P), (B, P) -> (B, P)."""
+    made: Fusion = bound.build({"spec": run.target.spec, "base": run.zoo.base})
+    return made.fuse(first, second)
+
+
+# ---------------------------------------------------------------- the study
+
+
+def drawn_pairs(run: Run, count: int, seed: int) -> tuple[list[Task], list[Task]]:
+    """Tasks A and B without a class in common, of known classes; neither, nor both together, is one of the zoo's.
+
+    Raises UserError if there are too few classes for so many.
+    """
+    classes, taken = run.zoo.tasks.classes, set(run.zoo.tasks.seen)
+    size, rng = min(SIZE, len(classes) // 2), stream(seed, "fuse pairs")
+    found: dict[tuple[Task, Task], None] = {}
+    for _ in range(TRIES * count):
+        order = [classes[c] for c in torch.randperm(len(classes), generator=rng)[: 2 * size].tolist()]
+        first, second = tuple(sorted(order[:size])), tuple(sorted(order[size:]))
+        if not taken & {first, second, tuple(sorted(order))}:
+            found[first, second] = None
+        if len(found) == count:
+            return [a for a, _ in found], [b for _, b in found]
+    raise UserError(
+        f"--pairs {count}: {len(classes)} known classes make no more than {len(found)} pairs of tasks of {size} classes "
+        "that the zoo has not"
+    )
+
+
+def trained(run: Run, tasks: Sequence[Task], start: Start, seed: int) -> Tensor:
+    """Heads (B, P), from the zoo's base as the zoo's are; or each from fresh weights of its own, for as long as both took."""
+    zoo, bench, count = run.recipe.zoo, run.bench, len(tasks)
+    if start == "base":
+        begun, steps = run.zoo.base.expand(count, -1), zoo.steps
+    else:
+        begun, steps = run.target.init(count, stream(seed, "fuse fresh")), zoo.base_steps + zoo.steps
+    schedule = Schedule(steps, zoo.batch, zoo.lr, zoo.average)
+    return fit(run.target, begun, tasks, bench.train, bench.class_texts, schedule, stream(seed, "fuse heads", start))
+
+
+def study(run: Run, *, pairs: int = 20, method: str | None = None, seed: int = 0) -> Section:
+    """Heads of two tasks fused in every way, on both tasks' test images and on all their classes at once.
+
+    With a method, in that one alone of those that fuse heads, and by Git Re-Basin. Raises UserError for one there is not.
+    """
+    chosen = _chosen(run, method)
+    run.zoo.check(run.bench)
+    first, second = drawn_pairs(run, pairs, seed)
+    others = _without_heads(run, run.said, first, second, seed)
+    found, says = dict[str, Fused](), list[str]()
+    for start, label in STARTS.items():
+        heads = trained(run, [*first, *second], start, seed).split(pairs)
+        # without a common base there is nothing that they learned since
+        methods = {n: b for n, b in chosen.items() if start == "base" or "base" not in b.signature.given}
+        networks = dict(zip(HEADS, heads, strict=True))
+        networks |= {name: fused(run, bound, *heads) for name, bound in methods.items()} | others
+        found[label] = _scores(run, networks, first, second)
+        says += _said(run, found[label], tuple(methods), label)
+    settings = {"pairs": pairs, "classes of a task": len(first[0]), "seed": seed}
+    return Section("fuse", "Fusing two heads", says, settings, _tables(run, found, first, second))
+
+
+def _without_heads(run: Run, said: Tensor, first: list[Task], second: list[Task], seed: int) -> dict[str, Tensor]:
+    """Name -> networks (B, P): those by text, and references. Tasks are the data set's classes."""
+    joint, count = _joined(first, second), len(first)
+    return {name: make(run, said, first, second, seed) for name, make in BY_TEXT.items()} | {
+        "base": run.zoo.base.expand(count, -1),
+        "universal": run.opponents.universal.expand(count, -1),
+        "ridge": run.ridge(joint),
+        ORACLE: oracles(run, joint, 1, seed)[0],
+    }
+
+
+Fused = Mapping[str, Mapping[str, Tensor]]
+"""Method -> accuracy (B,) on A, on B, their mean, and jointly: on the classes of both at once."""
+
+
+def _scores(run: Run, networks: Mapping[str, Tensor], first: list[Task], second: list[Task]) -> Fused:
+    found = {}
+    for name, own in networks.items():
+        a, b, joint = (_scored(run, own, tasks) for tasks in (first, second, _joined(first, second)))
+        found[name] = {"A": a, "B": b, BOTH: (a + b) / 2, JOINT: joint}
+    return found
+
+
+def _scored(run: Run, networks: Tensor, tasks: Sequence[Task]) -> Tensor:
+    return accuracies(run.target, run.calibrated(networks, tasks), tasks, run.bench.test, run.bench.class_texts)
+
+
+def _tables(run: Run, found: Mapping[str, Fused], first: list[Task], second: list[Task]) -> list[Table]:
+    """T2W's table 3 for each kind of heads, with the joint task beside it; and all methods against Git Re-Basin, by pairs."""
+    tables, behind = list[Table](), dict[str, dict[str, dict[str, float]]]()
+    of_a, of_b = len(first[0]), len(second[0])
+    for label, fused_ in found.items():
+        rows = []
+        for name, scores in fused_.items():
+            rows.append(Row(name, {where: summary(own, run) for where, own in scores.items()}, own=name == GENERATED))
+            if name != REBASIN:
+                gains = {where: summary(scores[where] - fused_[REBASIN][where], run) for where in (BOTH, JOINT)}
+                cells = {f"{label}: {where}": gain for where, gain in gains.items()}
+                behind.setdefault(name, {}).update(cells)
+        title = (
+            f"heads {label}: accuracy (%) on the {of_a} classes of A, on the {of_b} of B, and jointly on {of_a + of_b}"
+        )
+        tables.append(Table(title, dict.fromkeys(rows[0].cells, "percent"), rows))
+    rows = [Row(name, cells, own=name == GENERATED) for name, cells in behind.items()]
+    columns: dict[str, Form] = dict.fromkeys(max(behind.values(), key=len), "points")
+    return [*tables, Table(f"minus {REBASIN}, pair by pair: points of accuracy", columns, rows)]
+
+
+def _said(run: Run, found: Fused, methods: Sequence[str], label: str) -> list[str]:
+    """`methods` are those that fused heads."""
+    gain = {where: summary(found[GENERATED][where] - found[REBASIN][where], run) for where in (BOTH, JOINT)}
+    said = [
+        f"Heads {label}: one generated from the joined texts is {percent(gain[BOTH], 'points')} points from {REBASIN} on A "
+        f"and B (in T2W's table 3, +{PAPER}), and {percent(gain[JOINT], 'points')} on the joint task."
+    ]
+    for where, called in ((BOTH, "A and B"), (JOINT, "the joint task")):
+        ranked = sorted((*methods, *BY_TEXT), key=lambda n: float(found[n][where].mean()), reverse=True)
+        best = found[ranked[0]][where]
+        said.append(
+            f"Heads {label}, best on {called}: {ranked[0]}, {percent(summary(best, run))} %, "
+            f"{percent(summary(best - found[ranked[1]][where], run), 'points')} points before {ranked[1]}; a head "
+            f"{ORACLE} has {100 * float(found[ORACLE][where].mean()):.1f}, the base alone "
+            f"{100 * float(found['base'][where].mean()):.1f}."
+        )
+    return said
+
+
+# ---------------------------------------------------------------- two heads of a user's
+
+
+def load_pair(run: Run, first: Path, second: Path) -> tuple[Network, Network]:
+    """Raises UserError unless they are different heads of this run, or from elsewhere, without a class in common."""
+    ours, theirs = run.load_network(first), run.load_network(second)
+    for file, head in ((first, ours), (second, theirs)):
+        if head.zoo not in ("", run.zoo.folder.name):
+            raise UserError(f"{file}: a head of another run ({head.zoo}; this one has {run.zoo.folder.name})")
+    if all(torch.equal(ours.tensors[entry.name], theirs.tensors[entry.name]) for entry in run.target.spec.entries):
+        raise UserError(f"{first} and {second} hold the same head: name two different ones")
+    common = [name for name in ours.classes if name in theirs.classes]
+    if common:
+        raise UserError(
+            f"{first} and {second} both tell {', '.join(map(repr, common))} apart: fuse heads without a class in common"
+        )
+    return ours, theirs
+
+
+def one(run: Run, first: Network, second: Network, method: str, seed: int) -> Network:
+    """A user's two heads as one for the classes of both; by text methods, a head generated for these.
+
+    Raises UserError for a method there is not.
+    """
+    names = (*first.classes, *second.classes)
+    if method in BY_TEXT:
+        said, cut = run.bench.encode_said(names), len(first.classes)
+        weights = BY_TEXT[method](run, said, [tuple(range(cut))], [tuple(range(cut, len(names)))], seed)
+    else:
+        _, bound = fusion(run, method)
+        weights = fused(run, bound, *(run.target.spec.flatten(head.tensors)[None] for head in (first, second)))
+    ready = run.calibrated_for(weights, names)
+    return run.network(names, ready[0], f"{run.recipe.name}, two heads fused by {method}")
+
+
+def compared(run: Run, first: Network, second: Network, method: str | None, seed: int) -> Section:
+    """A user's two heads fused in every way, or by one method and Git Re-Basin, scored on their classes' test images.
+
+    Raises UserError for classes that the data set has no images of, or a method there is not.
+    """
+    chosen = _chosen(run, method)
+    run.zoo.check(run.bench)
+    tasks = [run.task_of(head.classes) for head in (first, second)]
+    flat = [run.target.spec.flatten(head.tensors)[None] for head in (first, second)]
+    networks = dict(zip(HEADS, flat, strict=True))
+    networks |= {name: fused(run, bound, *flat) for name, bound in chosen.items()}
+    networks |= _without_heads(run, run.said, [tasks[0]], [tasks[1]], seed)
+    found = _scores(run, networks, [tasks[0]], [tasks[1]])
+    says = _said(run, found, tuple(chosen), "given")
+    return Section(
+        "fuse", "Fusing two heads", says, {"seed": seed}, _tables(run, {"given": found}, [tasks[0]], [tasks[1]])
+    )

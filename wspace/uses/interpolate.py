@@ -1,0 +1,224 @@
+"""Between tasks: along what the generator is told, and along weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from wspace.errors import UserError
+from wspace.fitting import accuracies
+from wspace.interfaces import Condition
+from wspace.interpolation import along, mixed, positions
+from wspace.run import Run
+from wspace.seeding import stream
+from wspace.tasks import UNSEEN_TASKS, Task, prompts_of
+from wspace.uses import Figure, Row, Section, Table, percent, summary
+from wspace.uses.figures import ways_between
+from wspace.uses.fuse import trained
+
+LINEAR, SPHERICAL = "condition, linear", "condition, spherical"
+GENERATED, TRAINED = "generated weights", "trained weights"
+WAYS = (LINEAR, SPHERICAL, GENERATED, TRAINED)
+"""What is interpolated: conditions, on a line or an arc, for each point of which a head is generated; or the weights of heads
+generated for the corners, or trained for them as the zoo's are, on a line."""
+
+TOGETHER = (2, 3, 4)  # tasks of which the study takes the mean
+
+
+def generated(run: Run, condition: Condition, seed: int) -> Tensor:
+    """Networks (B, P) under conditions of any origin: what is told of tasks, or between what is told of several."""
+    return run.system.sample_under(condition, run.recipe.generate, stream(seed, "interpolate")).cpu()
+
+
+class Corners:
+    """n tasks to go between, for each of B ways at once: corners[i][b]."""
+
+    def __init__(self, run: Run, tasks: Sequence[Sequence[Task]], seed: int):
+        self.run, self.tasks, self.seed = run, tasks, seed
+        self.conditions = [self._condition(own) for own in tasks]
+        self.generated = torch.stack([generated(run, condition, seed) for condition in self.conditions])  # (n, B, P)
+        self.trained = torch.stack([trained(run, own, "base", seed) for own in tasks])
+
+    @torch.no_grad()
+    def _condition(self, tasks: Sequence[Task]) -> Condition:
+        return self.run.system.conditioner(prompts_of(tasks, self.run.said).to(self.run.bench.device))
+
+    def networks(self, way: str, counts: Tensor) -> Tensor:
+        """(B, P), where corners count so much (B, n)."""
+        if way in (LINEAR, SPHERICAL):
+            return generated(self.run, mixed(self.conditions, counts), self.seed)
+        ends = self.generated if way == GENERATED else self.trained
+        return torch.einsum("nbp,bn->bp", ends, counts)
+
+    def joined(self) -> Tensor:
+        """(B, P), each generated from the texts of all its corners at once."""
+        joint = [tuple(sorted({c for task in own for c in task})) for own in zip(*self.tasks, strict=True)]
+        return generated(self.run, self._condition(joint), self.seed)
+
+    def counts(self, way: str, at: float) -> Tensor:
+        """(B, n), `at` in [0, n - 1] of the legs from corner to corner."""
+        pooled = [condition.pooled for condition in self.conditions]
+        return along(pooled, at, "spherical" if way == SPHERICAL else "linear")
+
+    def score(self, networks: Tensor) -> Tensor:
+        """Accuracy of (B, P) on each corner's task: (n, B)."""
+        run, found = self.run, []
+        for tasks in self.tasks:
+            ready = run.calibrated(networks, tasks)
+            found.append(accuracies(run.target, ready, tasks, run.bench.test, run.bench.class_texts))
+        return torch.stack(found)
+
+    def own(self, ends: Tensor) -> Tensor:
+        """Of networks (n, B, P), the accuracy of each corner's on its own task, mean over corners: (B,)."""
+        return torch.stack([self.score(own)[i] for i, own in enumerate(ends)]).mean(0)
+
+
+# ---------------------------------------------------------------- along the way
+
+
+def _sweep(corners: Corners, at: Sequence[float]) -> dict[str, Tensor]:
+    """Way -> accuracy (points, n, B)."""
+    found = {}
+    with corners.run.bench.progress.bar("interpolate", len(WAYS) * len(at)) as bar:
+        for way in WAYS:
+            scores = []
+            for place in at:
+                scores.append(corners.score(corners.networks(way, corners.counts(way, place))))
+                bar.advance()
+            found[way] = torch.stack(scores)
+    return found
+
+
+def _along_the_way(run: Run, at: Sequence[float], found: Mapping[str, Tensor], names: Sequence[str]) -> list[Table]:
+    """A table for each corner's task, and one of the mean over them."""
+    tables = []
+    for title, scores in {
+        **{f"on {name}": {way: own[:, i] for way, own in found.items()} for i, name in enumerate(names)},
+        "mean over the tasks": {way: own.mean(1) for way, own in found.items()},
+    }.items():
+        rows = [
+            Row(f"{place / at[-1]:.3g}", {way: summary(own[point], run) for way, own in scores.items()})
+            for point, place in enumerate(at)
+        ]
+        tables.append(Table(f"{title}: accuracy (%), by how far along", dict.fromkeys(WAYS, "percent"), rows))
+    return tables
+
+
+def _figure(at: Sequence[float], found: Mapping[str, Tensor], names: Sequence[str], pairs: int) -> Figure:
+    panels = {f"on {name}": {way: (100 * own[:, i].mean(1)).tolist() for way, own in found.items()}
+              for i, name in enumerate(names)}  # fmt: skip
+    panels["mean over the tasks"] = {way: (100 * own.mean((1, 2))).tolist() for way, own in found.items()}
+    of = f", mean over {pairs} pairs of unseen tasks" if pairs > 1 else ""
+    caption = (
+        f"Accuracy on test images on the way from {names[0]} to {names[-1]}{of}: along the condition, for each point of "
+        "which a head is generated, and along the weights of heads that were generated or trained for the ends."
+    )
+    return Figure("ways", caption, ways_between([place / at[-1] for place in at], panels, WAYS))
+
+
+def _said(run: Run, at: Sequence[float], found: Mapping[str, Tensor]) -> str:
+    middle = min(range(len(at)), key=lambda point: abs(at[point] - at[-1] / 2))
+    halfway = {way: own[middle].mean(0) for way, own in found.items()}  # (B,)
+    best = max(halfway, key=lambda way: float(halfway[way].mean()))
+    rest = [
+        f"{percent(summary(halfway[best] - own, run), 'points')} points before {way}"
+        for way, own in halfway.items()
+        if way != best
+    ]
+    return f"Halfway, mean over the tasks: best is {best}, {percent(summary(halfway[best], run))} %, {', '.join(rest)}."
+
+
+# ---------------------------------------------------------------- several tasks at once
+
+
+def _together(corners: Corners) -> dict[str, Tensor]:
+    """Name -> accuracy (B,), mean over the corners' tasks, of one network for all; and of one for each."""
+    count, pairs = len(corners.tasks), len(corners.tasks[0])
+    even = torch.full((pairs, count), 1 / count)
+    found = {f"mean of {way}": corners.score(corners.networks(way, even)).mean(0) for way in (GENERATED, TRAINED)}
+    return {
+        "mean of conditions": corners.score(corners.networks(LINEAR, even)).mean(0),
+        **found,
+        "generated from the joined texts": corners.score(corners.joined()).mean(0),
+        "each task's own, generated": corners.own(corners.generated),
+        "each task's own, trained": corners.own(corners.trained),
+    }
+
+
+def _together_table(run: Run, groups: Mapping[str, Mapping[str, Tensor]]) -> Table:
+    names = list(next(iter(groups.values())))
+    rows = [
+        Row(
+            name,
+            {label: summary(found[name], run) for label, found in groups.items()},
+            own=name.startswith("mean of con"),
+        )
+        for name in names
+    ]
+    title = "several tasks at once: accuracy (%), mean over the tasks"
+    return Table(title, dict.fromkeys(groups, "percent"), rows)
+
+
+# ---------------------------------------------------------------- the study, and a user's tasks
+
+
+def disjoint(tasks: Sequence[Task], size: int, count: int) -> list[tuple[Task, ...]]:
+    """At most so many groups of tasks without a class in common, no task in two of them, in the order they come."""
+    free, found = list(tasks), list[tuple[Task, ...]]()
+    while free and len(found) < count:
+        group, classes = [free[0]], set(free[0])
+        for task in free[1:]:
+            if len(group) < size and not classes & set(task):
+                group.append(task)
+                classes |= set(task)
+        free = [task for task in free if task not in (group if len(group) == size else group[:1])]
+        if len(group) == size:
+            found.append(tuple(group))
+    return found
+
+
+def study(run: Run, *, pairs: int = 20, steps: int = 9, seed: int = 0) -> Section:
+    """From one unseen task to another along conditions and weights; and the means of several, on all of theirs."""
+    run.zoo.check(run.bench)
+    unseen = run.zoo.tasks.scored(UNSEEN_TASKS)
+    ends = disjoint(unseen, 2, pairs)
+    if not ends:
+        raise UserError("no two unseen tasks of this run are without a class in common: name two by --from and --to")
+    corners = Corners(run, list(zip(*ends, strict=True)), seed)
+    at = positions(2, steps)
+    found = _sweep(corners, at)
+    names = ("the first task", "the second task")
+    groups = {}
+    for size in TOGETHER:
+        several = disjoint(unseen, size, pairs)
+        if len(several) > 1:
+            own = corners if size == 2 else Corners(run, list(zip(*several, strict=True)), seed)
+            groups[f"{size} tasks"] = _together(own)
+    tables = _along_the_way(run, at, found, names)
+    if groups:
+        tables.append(_together_table(run, groups))
+    settings = {"pairs": len(ends), "steps": steps, "seed": seed}
+    figures = (_figure(at, found, names, len(ends)),)
+    return Section("interpolate", "Between two tasks", [_said(run, at, found)], settings, tables, figures)
+
+
+def one(run: Run, named: Sequence[Sequence[str]], *, steps: int, seed: int) -> Section:
+    """From the first of a user's tasks through the others to the last, and the means of all.
+
+    Raises UserError for classes that the data set has no images of, or two tasks of the same classes in a row.
+    """
+    tasks = [run.task_of(classes) for classes in named]
+    for before, after in pairwise(tasks):
+        if set(before) == set(after):
+            raise UserError("there is no way from a task to itself: name other classes")
+    run.zoo.check(run.bench)
+    corners, at = Corners(run, [[task] for task in tasks], seed), positions(len(tasks), steps)
+    found = _sweep(corners, at)
+    names = ["the first task", *(f"task {number}" for number in range(2, len(tasks))), "the last task"]
+    tables = [*_along_the_way(run, at, found, names), _together_table(run, {f"{len(tasks)} tasks": _together(corners)})]
+    settings = {"tasks": [list(classes) for classes in named], "steps": steps, "seed": seed}
+    figures = (_figure(at, found, names, 1),)
+    return Section("interpolate", "Between tasks", [_said(run, at, found)], settings, tables, figures)

@@ -1,0 +1,39 @@
+"""The task that pictures are about, and the networks seen in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from wspace.network import check_classes
+from wspace.run import Run
+from wspace.seeding import stream
+from wspace.store import read_json
+from wspace.tasks import UNSEEN_TASKS, Task
+from wspace.uses.ensemble import oracles
+
+
+def task_shown(run: Run, classes: Sequence[str] | None) -> Task:
+    """Of these classes; else the unseen task whose test pictures are in the report. Raises UserError."""
+    if classes is not None:
+        return run.task_of(check_classes(classes))
+    number = read_json(run.artifacts["report"] / "report.json")["pictures"]["task"]
+    return run.zoo.tasks.scored(UNSEEN_TASKS)[number]
+
+
+def trained(run: Run, task: Task, seed: int) -> Tensor:
+    """A network (P,) trained on the task's images: the report's oracle, or one made now as that was."""
+    known = run.zoo.tasks.scored(UNSEEN_TASKS)
+    if task in known:
+        return run.opponents.oracle(UNSEEN_TASKS)[known.index(task)]
+    return oracles(run, [task], 1, seed)[0, 0]
+
+
+def generated(run: Run, task: Task, seed: int) -> Tensor:
+    """A network (P,), drawn as the recipe draws."""
+    return run.bench.calibrated(run.sample([task], stream(seed, "plot")), [task])[0]
+
+
+def names(run: Run, task: Task) -> str:
+    return ", ".join(run.zoo.classes[c] for c in task)

@@ -1,0 +1,77 @@
+"""A map of weights: the zoo's, generated ones, and those they are compared with, in two dimensions."""
+
+from __future__ import annotations
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from wspace.run import Run
+from wspace.seeding import stream
+from wspace.stages.generate import GENERATED
+from wspace.tasks import UNSEEN_TASKS
+from wspace.uses import Figure, Row, Section, Table, summary
+from wspace.uses.enhance import aligned
+from wspace.uses.plots import space
+
+FITTED = ("zoo", "oracle", "generated")
+"""Kinds of networks whose variance the map is to show, as many of each."""
+
+
+def components(weights: Tensor, count: int = 2) -> tuple[Tensor, Tensor, Tensor]:
+    """Principal components of networks (n, P): their mean (P,), axes (count, P) of unit length, shares of variance (count,).
+
+    By the n x n matrix of inner products: n is less than P by far.
+    """
+    mean = weights.mean(0)
+    centred = (weights - mean).double()
+    values, vectors = torch.linalg.eigh(centred @ centred.T)
+    values, vectors = values.flip(0)[:count].clamp_min(0), vectors.flip(1)[:, :count]
+    axes = vectors.T @ centred / values.sqrt().clamp_min(1e-12)[:, None]  # (count, P)
+    axes *= torch.where(axes.sum(1, keepdim=True) < 0, -1.0, 1.0)  # an eigenvector's sign is no one's choice
+    return mean, axes.to(weights.dtype), (values / centred.square().sum().clamp_min(1e-12)).float()
+
+
+def study(run: Run, *, networks: int = 1000, seed: int = 0) -> Section:
+    """Of so many networks of the zoo at most, and all of the unseen tasks; aligned to the zoo's base by the symmetry."""
+    zoo = run.zoo
+    chosen = torch.randperm(len(zoo.weights), generator=stream(seed, "space"))[:networks]
+    kinds = {
+        "zoo": zoo.weights[chosen],
+        "oracle": run.opponents.oracle(UNSEEN_TASKS),
+        "generated": load_file(run.artifacts["generate"] / GENERATED.format(UNSEEN_TASKS))["weights"],
+        "universal": run.opponents.universal[None],
+        "base": zoo.base[None],
+    }
+    kinds = {name: aligned(run, weights, zoo.base) for name, weights in kinds.items()}
+    even = min(len(kinds[name]) for name in FITTED)
+    mean, axes, shares = components(torch.cat([kinds[name][:even] for name in FITTED]))
+    points = {name: (weights - mean) @ axes.T for name, weights in kinds.items()}
+    rows = []
+    for name in kinds:
+        weights = kinds[name]
+        cells = {
+            "distance from the zoo's mean": summary((weights - kinds["zoo"].mean(0)).norm(dim=1), run),
+            "distance from the map's centre": summary((weights - mean).norm(dim=1), run),
+            "of it on the map": summary(points[name].norm(dim=1), run),
+        }
+        rows.append(Row(name, cells, own=name == "generated"))
+    table = Table("Lengths, mean over networks", dict.fromkeys(rows[0].cells, "number"), rows)
+    apart = (kinds["generated"] - kinds["oracle"]).norm(dim=1)
+    others = (kinds["generated"] - kinds["oracle"].roll(1, 0)).norm(dim=1)
+    says = [
+        f"The map shows the first two principal components of {even} networks each of {', '.join(FITTED)}: "
+        f"{shares[0]:.1%} and {shares[1]:.1%} of their variance. The other {1 - float(shares.sum()):.1%} are not on it.",
+        f"In all {len(mean):,} dimensions a generated head is {float(apart.mean()):.3g} from the oracle of its own "
+        f"task, on the mean, and {float(others.mean()):.3g} from that of another; nearer to its own on "
+        f"{int((apart < others).sum())} of {len(apart)} tasks.",
+    ]
+    symmetry = run.recipe.symmetry.name if run.recipe.symmetry is not None else None
+    caption = (
+        "Weights on their first two principal components, a point for each network; generated and oracle ones are of the "
+        "same unseen tasks"
+        + (f", and all are aligned to the zoo's base by {symmetry}." if symmetry else "; nothing is aligned.")
+    )
+    settings = {"networks": len(chosen), "symmetry": symmetry or "none", "seed": seed}
+    drawn = space({name: where.numpy() for name, where in points.items()}, shares.tolist())
+    return Section("plot-space", "A map of weights", says, settings, [table], (Figure("map", caption, drawn),))
