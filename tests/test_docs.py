@@ -18,14 +18,22 @@ BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 def test_every_block_of_the_tutorial_runs(nano, tmp_path):
     """Its first run is the one that other tests have made: it finds everything done."""
     shutil.copytree(nano, tmp_path / "runs/nano")
-    blocks = BLOCK.findall((ROOT / "docs/tutorial.md").read_text(encoding="utf-8"))
-    assert len(blocks) >= 8
+    run_blocks("docs/tutorial.md", 8, tmp_path)
+
+
+def test_every_block_about_symmetries_runs(tmp_path):
+    run_blocks("docs/symmetries.md", 4, tmp_path)
+
+
+def run_blocks(page, at_least, tmp_path):
+    blocks = BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))
+    assert len(blocks) >= at_least
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     names: dict[str, object] = {}
     for language, code in blocks:
         if language == "python":  # later blocks use the names of earlier ones
             with contextlib.chdir(tmp_path):
-                exec(compile(code, "docs/tutorial.md", "exec"), names)
+                exec(compile(code, page, "exec"), names)
             continue
         command = ["bash", "-euo", "pipefail", "-c", code]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)

@@ -87,6 +87,21 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+# ---------------------------------------------------------------- layers to look into
+
+
+def test_layers_of_open_clip_are_of_the_features_that_are_encoded(tiny_clip: str, pictures: np.ndarray) -> None:
+    backbone = OpenClipBackbone(tiny_clip, None, precision="float32", device=CPU)
+    layers, given = backbone.layers(), []
+    (stage,) = layers.stages
+    handle = dict(layers.network.named_modules())[stage].register_forward_hook(lambda *told: given.append(told[2]))
+    features = layers.features(layers.prepare(pictures))
+    handle.remove()
+    torch.testing.assert_close(features, backbone.encode(pictures), rtol=1e-3, atol=1e-4)
+    assert layers.maps(given[0]).shape == (7, 64, 2, 2)  # 32 pixels in patches of 16, without the class token
+    assert torch.equal(layers.maps(given[0])[:, :, 0, 1], given[0][:, 2])
+
+
 # ---------------------------------------------------------------- embedded EfficientNet-Lite0
 
 

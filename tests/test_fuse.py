@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import wspace as package
 from wspace.errors import UserError
 from wspace.fitting import accuracies
 from wspace.network import Network
-from wspace.uses.fuse import BY_TEXT, drawn_pairs, fusion, trained
+from wspace.uses.fuse import BY_TEXT, compared, drawn_pairs, fusion, load_pair, trained
 
 FUSIONS = ["average", "git-rebasin", "slerp", "task-arithmetic", "ties"]
 REFERENCES = ["base", "universal", "ridge", "trained jointly"]
@@ -75,20 +76,14 @@ def test_pairs_have_no_class_in_common_and_are_not_of_the_zoo(run):
 
 
 def test_more_pairs_than_there_are_is_said(run, monkeypatch):
-    monkeypatch.setattr("wspace.uses.fuse.TRIES", 1)
-    with pytest.raises(UserError, match="--pairs 2: 18 known classes make no more than 0 pairs of tasks of 8 classes"):
-        taken = {*drawn_pairs(run, 2, 0)[0]}
-        monkeypatch.setitem(run.zoo.__dict__, "tasks", replaced(run, taken))
-        try:
-            drawn_pairs(run, 2, 0)
-        finally:
-            monkeypatch.undo()
-
-
-def replaced(run, taken):
-    from dataclasses import replace
-
-    return replace(run.zoo.tasks, seen=(*run.zoo.tasks.seen, *taken))
+    found, _ = drawn_pairs(run, 2, 0)
+    monkeypatch.setattr("wspace.uses.fuse.TRIES", 1)  # as many drawings as pairs: these two, now of the zoo
+    monkeypatch.setitem(run.zoo.__dict__, "tasks", replace(run.zoo.tasks, seen=(*run.zoo.tasks.seen, *found)))
+    with pytest.raises(UserError) as error:
+        drawn_pairs(run, 2, 0)
+    assert str(error.value) == (
+        "--pairs 2: 18 known classes make no more than 0 pairs of tasks of 8 classes that the zoo has not"
+    )
 
 
 def test_heads_from_the_base_are_trained_as_the_zoos_are(run):
@@ -112,9 +107,9 @@ def test_text_methods_are_what_they_say(run):
     joint = [tuple(sorted(a + b)) for a, b in zip(first, second, strict=True)]
     rng = torch.Generator()  # at the recipe's temperature nothing is drawn
     typical = run.sample(joint, rng)
-    assert torch.allclose(BY_TEXT["generated"](run, run.said, first, second, 0), typical, atol=1e-5)
+    assert torch.allclose(BY_TEXT["generated"](run, run.prompts, first, second, 0), typical, atol=1e-5)
     mean = (run.sample(first, rng) + run.sample(second, rng)) / 2
-    assert torch.allclose(BY_TEXT["text-then-average"](run, run.said, first, second, 0), mean, atol=1e-5)
+    assert torch.allclose(BY_TEXT["text-then-average"](run, run.prompts, first, second, 0), mean, atol=1e-5)
 
 
 # ---------------------------------------------------------------- the study
@@ -163,7 +158,7 @@ def test_the_study_says_what_wins_and_is_a_section_of_the_report(studied, nano, 
 def test_two_heads_are_fused_in_every_way(nano, inside, heads):
     done = inside("fuse", nano, *heads, "--json")
     assert done.returncode == 0, done.stderr
-    table, behind = json.loads(done.stdout)["tables"]
+    table, _ = json.loads(done.stdout)["tables"]
     assert [row["name"] for row in table["rows"]] == ["head A", "head B", *FUSIONS, *BY_TEXT, *REFERENCES]
     assert "on the 3 classes of A, on the 4 of B, and jointly on 7" in table["title"]
     done = inside("fuse", nano, *heads, "--method", "ties", "--json")
@@ -202,6 +197,16 @@ def test_a_third_partys_way_to_fuse_is_one_among_the_others(nano, run, inside, h
     assert torch.equal(fused["w1"], ours["w1"] / 2) and torch.equal(fused["w2"], theirs["w2"])
 
 
+def test_heads_of_a_generator_that_goes_by_other_than_texts_are_fused_by_weights_alone(run, heads, monkeypatch):
+    monkeypatch.setattr(type(run), "knows", lambda self, tasks: False)
+    for method, fusions in ((None, FUSIONS), ("git-rebasin", ["git-rebasin"])):
+        section = compared(run, *load_pair(run, *heads), method, 0)
+        assert [row.name for row in section.tables[0].rows] == ["head A", "head B", *fusions, *REFERENCES]
+        assert [text.partition(":")[0] for text in section.says] == [
+            "Heads given, best on A and B", "Heads given, best on the joint task"
+        ]  # fmt: skip
+
+
 # ---------------------------------------------------------------- bad input
 
 
@@ -237,8 +242,6 @@ def test_heads_with_a_class_in_common_cannot_be_fused(nano, run, inside, heads, 
 
 
 def test_a_head_of_another_run_or_shape_cannot_be_fused(nano, run, inside, heads, tmp_path):
-    from dataclasses import replace
-
     ours, other = run.load_network(heads[1]), tmp_path / "other.safetensors"
     replace(ours, zoo="zoo-0123456789ab").save(other)
     assert bad(inside, nano, heads[0], other) == (

@@ -92,9 +92,7 @@ def test_slerp_is_shoemakes_formula_on_each_tensor(seed: int, at: float) -> None
         p, q = (SPEC.unflatten(w[0])[name].flatten().tolist() for w in (first, second))
         length_p, length_q = (sqrt(sum(x * x for x in v)) for v in (p, q))
         angle = acos(sum(x * y for x, y in zip(p, q, strict=True)) / (length_p * length_q))
-        expected = [
-            (sin((1 - at) * angle) * x + sin(at * angle) * y) / sin(angle) for x, y in zip(p, q, strict=True)
-        ]
+        expected = [(sin((1 - at) * angle) * x + sin(at * angle) * y) / sin(angle) for x, y in zip(p, q, strict=True)]
         assert torch.allclose(tensor.flatten(), torch.tensor(expected), atol=1e-3)
 
 

@@ -20,6 +20,8 @@ from wspace.architectures.cnn import CNN
 from wspace.architectures.mlp import MLP
 from wspace.architectures.timm import TimmModel
 from wspace.errors import UserError
+from wspace.features import Pool
+from wspace.fitting import Schedule, accuracies, calibrated, fit
 from wspace.interfaces import Architecture
 from wspace.network import Network
 from wspace.proof import prove
@@ -202,6 +204,31 @@ def test_batch_norm_cannot_train_on_one_image() -> None:
     assert said_by(lambda: target.training_logits(target.init(3, rng()), features, texts)) == (
         "target 'module': batch norm needs two images at once, at least: raise zoo.batch"
     )
+
+
+def test_statistics_taken_anew_save_networks_that_a_generator_made_too_large() -> None:
+    """Trained on coloured noise of a colour a class; then each convolution's weights a little off, as generated ones are."""
+    classes, each = 6, 30
+    colours = torch.randn(classes, 3, generator=rng(6)).repeat_interleave(each, 0)
+    pictures = colours[..., None, None] + 0.5 * torch.randn(classes * each, 3, SIDE, SIDE, generator=rng(7))
+    train, test = (
+        Pool.of(pictures.flatten(1)[half::2], torch.arange(classes).repeat_interleave(each)[half::2], classes)
+        for half in (0, 1)
+    )
+    texts = functional.normalize(torch.randn(classes, TEXTS, generator=rng(8)), dim=1)
+    target, tasks = target_of(CNN((8, 8))), [(0, 1, 2), (3, 4, 5), (1, 3, 5)]
+    schedule = Schedule(steps=60, batch=16, lr=2e-2)
+    weights = fit(target, target.init(3, rng()), tasks, train, texts, schedule, rng(9))
+    assert accuracies(target, weights, tasks, test, texts).mean() > 0.9
+    tensors = target.spec.unflatten(weights.clone())
+    for name in ("conv1.weight", "conv2.weight"):
+        tensors[name] = 2 * tensors[name] + 0.3 * tensors[name].std() * torch.randn(
+            tensors[name].shape, generator=rng(10)
+        )
+    made = target.spec.flatten(tensors)
+    anew = calibrated(target, made, tasks, train, texts)
+    before, after = (accuracies(target, w, tasks, test, texts).mean() for w in (made, anew))
+    assert after > 0.9 and after > before + 0.1, (before, after)
 
 
 def test_a_generated_variance_below_zero_is_read_as_zero() -> None:
@@ -418,6 +445,15 @@ def test_axes_by_hand_are_taken_and_proven() -> None:
     assert said.endswith("the target's spec is wrong about tensor 'hidden1.bias': axis 'unit' is its dimension 0")
 
 
+def test_axes_of_a_file_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(
+        f"tensors:\n  hidden1.weight: [unit, {PIXELS}]\n  hidden1.bias: [unit]\n"
+        f"  out.weight: [{TEXTS}, unit]\n  out.bias: [{TEXTS}]\nfree: [unit]\n"
+    )
+    target = target_of(MLP((6,)), spec=tmp_path / "spec.yaml")
+    assert target.spec.free == ("unit",) and target.spec.entries[2].axes == (str(TEXTS), "unit")
+
+
 def test_a_module_that_cannot_be_traced_is_a_target_without_symmetry() -> None:
     class Hesitant(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:
@@ -477,7 +513,11 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
         "target 'module': this architecture gives (2, 4) for two images, where (2, 2) was asked for"
     )
     assert said_by(lambda: of_module(lambda: nn.Linear(4, 2))).startswith(
-        "target 'module': this architecture fails on images of 3: RuntimeError: mat1 and mat2 shapes cannot be multiplied"
+        "target 'module': this architecture fails on images of 3: RuntimeError: "
+    )
+    short = {name: axes for name, axes in BY_HAND.items() if name != "out.bias"}
+    assert said_by(lambda: target_of(Given(lambda: MLP((6,)).build((PIXELS,), TEXTS), short))) == (
+        "target 'module': this architecture says nothing of tensor 'out.bias', which has shape (5,)"
     )
     assert said_by(lambda: of_module(lambda: nn.Sequential(nn.Linear(3, 2), nn.Softmax(0)))) == (
         "target 'module': this architecture mixes the images of a batch, in evaluation mode too"

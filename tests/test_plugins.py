@@ -258,7 +258,7 @@ def test_the_registry_names_the_nearest_kind_and_name(tiny: Tiny) -> None:
         UnknownComponent, match=r"^no tokenizer named 'piece'\. Did you mean 'pieces'\? Known: pieces, whole$"
     ):
         tiny.registry.get("tokenizer", "piece")
-    with pytest.raises(UnknownComponent, match=r"^no kind 'token'\. Did you mean 'tokenizer'\? Known: backbone, "):
+    with pytest.raises(UnknownComponent, match=r"^no kind 'token'\. Did you mean 'tokenizer'\? Known: architecture, "):
         tiny.registry.get("token", "pieces")
 
 

@@ -330,6 +330,11 @@ BROKEN = {
         "weights.std().clamp_min(1e-6)",
         "weights.std(0).mean()",
     ),
+    "tokenizer/a_code_is_learnt_from_networks": broken(
+        "one that is not lossy has nothing to learn: no parameters",
+        'self.register_buffer("scale", torch.ones(()))',
+        'self.register_buffer("scale", torch.ones(()))\n        self.idle = nn.Parameter(torch.ones(2))',
+    ),
     "tokenizer/collect_undoes_arrange": broken(
         "values arranged and collected: off by ",
         "return ordered[:, self.order.argsort()]",

@@ -52,6 +52,14 @@ class Bound:
 
 
 @dataclass(frozen=True)
+class Joined:
+    """The joint training that a recipe's generator comes from, in place of one of its own (`wspace.joint`)."""
+
+    key: str
+    folder: Path
+
+
+@dataclass(frozen=True)
 class BoundRecipe:
     """A checked recipe."""
 
@@ -81,6 +89,7 @@ class BoundRecipe:
     device: str
     precision: str
     filled: dict[str, Any]
+    joined: Joined | None = None
 
     @property
     def name(self) -> str:

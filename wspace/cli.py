@@ -70,17 +70,20 @@ def main() -> None:
 def _bind(recipe: str, settings: list[str] | None, plugins: list[Path] | None) -> Any:
     """A recipe."""
     from wspace.errors import UserError
+    from wspace.joint import Joint
     from wspace.study import Study
 
     bound = _bind_any(recipe, settings, plugins)
-    if isinstance(bound, Study):
-        raise UserError(f"{bound.file}: a study, of which `run`, `check` and `report` know what to do; name its recipe")
+    if isinstance(bound, Study | Joint):
+        what = "a study" if isinstance(bound, Study) else "a joint recipe"
+        raise UserError(f"{bound.file}: {what}, of which `run`, `check` and `report` know what to do; name its recipe")
     return bound
 
 
 def _bind_any(recipe: str, settings: list[str] | None, plugins: list[Path] | None) -> Any:
-    """A recipe or a study."""
+    """A recipe, a study or a joint recipe."""
     from wspace.bind import bind
+    from wspace.joint import bind_joint, is_joint
     from wspace.recipe import find_recipe, read_recipe
     from wspace.study import bind_study, is_study
 
@@ -89,6 +92,8 @@ def _bind_any(recipe: str, settings: list[str] | None, plugins: list[Path] | Non
     source = read_recipe(file)
     if is_study(source):
         return bind_study(source, registry, settings or ())
+    if is_joint(source):
+        return bind_joint(source, registry, settings or ())
     return bind(read_recipe(file, settings or ()), registry)
 
 
@@ -115,12 +120,12 @@ def run(
     plugin: PluginFiles = None,
 ) -> None:
     """Do what a recipe says: zoo, opponents, train, generate, evaluate, report."""
-    from wspace import pipeline, processes, progress, study
+    from wspace import joint, pipeline, processes, progress, study
     from wspace.store import Store
 
     bound = _bind_any(recipe, settings, plugin)
-    if isinstance(bound, study.Study):
-        _run_study(bound, runs, dry, only, force)
+    if isinstance(bound, study.Study | joint.Joint):
+        _run_several(bound, runs, dry, only, force)
         return
     if processes.launched().rank:  # started by torchrun or accelerate, to help the first process
         if not dry:
@@ -145,21 +150,23 @@ def run(
     print(folder)
 
 
-def _run_study(bound: Any, runs: Path, dry: bool, only: str | None, force: list[str] | None) -> None:
-    from wspace import processes, progress, study
+def _run_several(bound: Any, runs: Path, dry: bool, only: str | None, force: list[str] | None) -> None:
+    """A study, or a joint recipe."""
+    from wspace import joint, processes, progress, study
     from wspace.errors import UserError
 
+    kind, what = (study, "a study") if isinstance(bound, study.Study) else (joint, "a joint recipe")
     if processes.launched().count > 1:
-        raise UserError("a study runs in one process: start it without torchrun or accelerate")
+        raise UserError(f"{what} runs in one process: start it without torchrun or accelerate")
     if only is not None:
-        raise UserError("--only: a study runs all stages of its members")
+        raise UserError(f"--only: {what} runs all stages of its members")
     if dry:
-        for name, plan in study.plan(bound, runs, force or ()).items():
+        for name, plan in kind.plan(bound, runs, force or ()).items():
             print(name)
             for step in plan:
                 _print_step(step)
         return
-    folder, plan = study.run(bound, runs, progress.for_terminal(), force or ())
+    folder, plan = kind.run(bound, runs, progress.for_terminal(), force or ())
     if all(step.action == "cached" for step in plan):
         print("nothing has changed: no stage had to run")
     _print_report(folder)
@@ -179,19 +186,30 @@ def check(
     plugin: PluginFiles = None,
 ) -> None:
     """Every problem of a recipe at once, with file, line and the nearest known name."""
+    from wspace.bind import BoundRecipe
     from wspace.errors import UserError
     from wspace.recipe import dump
-    from wspace.study import Study
 
     bound = _bind_any(recipe, settings, plugin)
-    if fill and isinstance(bound, Study):
-        raise UserError(f"{bound.file}: a study has no one recipe to fill; --fill the recipe that it names")
+    if fill and not isinstance(bound, BoundRecipe):
+        raise UserError(f"{bound.file}: has no one recipe to fill; --fill the recipe that it names")
     print(dump(bound.filled) if fill else f"{bound.file}: no problems", end="" if fill else "\n")
 
 
 @app.command()
-def plan(recipe: Recipe, settings: Settings = None, as_json: Json = False, plugin: PluginFiles = None) -> None:
+def plan(
+    recipe: Recipe,
+    settings: Settings = None,
+    model: Annotated[
+        str | None, typer.Option(help="A model of timm: what generating it would take, by its shapes alone.")
+    ] = None,
+    as_json: Json = False,
+    plugin: PluginFiles = None,
+) -> None:
     """Tokens, parameters, memory, disk and time of each stage, before anything runs."""
+    if model is not None:
+        _plan_of_model(_bind_any(recipe, settings, plugin), model, as_json)
+        return
     bound = _bind(recipe, settings, plugin)
     from wspace.plan import plan as make_plan
 
@@ -208,6 +226,21 @@ def plan(recipe: Recipe, settings: Settings = None, as_json: Json = False, plugi
         print(
             f"{stage['stage']:9} {memory:5.1f} GiB of memory, {disk:5.2f} GiB of disk, {stage['seconds'] / 60:6.1f} min"
         )
+
+
+def _plan_of_model(bound: Any, model: str, as_json: bool) -> None:
+    from wspace.joint import Joint
+    from wspace.plan import plan_of_model
+
+    made = plan_of_model(bound.members[0] if isinstance(bound, Joint) else bound, model)
+    if as_json:
+        print(json.dumps(made))
+        return
+    print(f"{made['model']}: {made['weights']:,} weights as {made['tokens']:,} tokens of {made['token_width']} values")
+    print(
+        f"{made['memory'] / 2**30:.1f} GiB of memory; {made['tokens_per_second']:.0f} tokens a second, "
+        f"{made['seconds'] / 60:.1f} min for a network"
+    )
 
 
 @app.command("list")
@@ -442,6 +475,29 @@ def bench_samplers(
             f"{row['temperature']:<11g}  {row['sampler']:12}  {row['steps']:5}  {row['seconds_per_network']:9.4f}  "
             f"{_interval(row['accuracy'], '.1f'):>19}  {_interval(row['difference'], '+.1f'):>19}  {row['speedup']:6.1f} x"
         )
+
+
+@bench.command("roundtrip")
+def bench_roundtrip(
+    run: RunFolder,
+    model: Annotated[str, typer.Option(help="Of timm.")] = "resnet50",
+    as_json: Json = False,
+    plugin: PluginFiles = None,
+) -> None:
+    """A large network, of random weights, through a run's tokenizer and back: memory, time, and what is lost."""
+    from wspace.benchmarks import roundtrip
+    from wspace.progress import for_terminal
+    from wspace.run import Run
+
+    result = roundtrip(Run.open(run, plugin or (), for_terminal()), model)
+    if as_json:
+        print(json.dumps(result))
+        return
+    print(
+        f"{result['model']}, {result['parameters']:,} parameters, {result['tokens']:,} tokens of {result['token_width']} "
+        f"values: {result['seconds']:.0f} s, {result['mib_peak']:.0f} MiB at most ({result['mib_before']:.0f} before); "
+        f"{result['error']:.1%} of the weights' size is lost"
+    )
 
 
 @bench.command("matching")

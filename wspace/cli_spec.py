@@ -13,34 +13,30 @@ app = typer.Typer()
 
 @app.command()
 def spec(
-    model: Annotated[str, typer.Argument(help="A model of timm.")],
-    shape: Annotated[str, typer.Option("--input", help="Of one picture, channels first.")] = "3x64x64",
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="A model of timm, or several.")],
+    shape: Annotated[
+        str | None, typer.Option("--input", metavar="CxHxW", help="Of one picture, such as 3x64x64; else the model's.")
+    ] = None,
     arguments: Annotated[
         list[str] | None, typer.Option("--arg", metavar="NAME=VALUE", help="For timm.create_model: depth=2.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="File to write.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
-    """The axes of a model's tensors, inferred by tracing it, and the proof that permuting them changes nothing."""
+    """The axes of a model's tensors, inferred by tracing it, and the proof; of several models, a table of Markdown."""
     from wspace.errors import UserError
-
-    sizes = shape.split("x")
-    if len(sizes) != 3 or not all(size.isdecimal() and int(size) for size in sizes):
-        raise UserError(f"--input: {shape!r} is no size of a picture, such as 3x64x64")
-
-    import torch
-
-    from wspace.module_proof import module_error, prove_module
-    from wspace.proof import TOLERANCE
     from wspace.spec_file import spec_text, write_spec
-    from wspace.tracing import infer
 
-    network = _timm(model, arguments or [])
-    pictures = torch.zeros(2, *map(int, sizes))
-    said = infer(network, pictures)
-    error = module_error(network, said, (pictures,), torch.Generator().manual_seed(0))
-    if not error < TOLERANCE:
-        prove_module(network, said, (pictures,), torch.Generator().manual_seed(0))  # which says what is wrong
+    if len(models) > 1 and (out is not None or as_json):
+        raise UserError("--out and --json: name one model")
+    if len(models) > 1:
+        print("| model | tensors | free axes | their units | error | to infer |\n|---|---|---|---|---|---|")
+        for model in models:
+            said, units, error, seconds = _proven(model, shape, arguments or [])
+            counts = f"{len(said.axes)} | {len(said.free)} | {units} | {error:.1e} | {seconds:.1f} s"
+            print(f"| {model} | {counts} |", flush=True)
+        return
+    said, _, error, _ = _proven(models[0], shape, arguments or [])
     if out is not None:
         write_spec(out, said)
     if as_json:
@@ -48,6 +44,38 @@ def spec(
         return
     print(out if out is not None else spec_text(said), end="\n" if out is not None else "")
     print(f"# proven: permuting all {len(said.free)} free axes changes the outputs by {error:.1e} of the largest")
+
+
+def _proven(model: str, shape: str | None, arguments: list[str]) -> tuple[Any, int, float, float]:
+    """What was inferred, how many units are free, the error of the proof, and how long it took to infer."""
+    import time
+
+    import torch
+
+    from wspace.module_proof import module_error, prove_module
+    from wspace.proof import TOLERANCE
+    from wspace.tracing import infer
+
+    sizes = None if shape is None else _sizes(shape)
+    network = _timm(model, arguments)
+    pictures = torch.zeros(2, *(sizes or network.pretrained_cfg.get("input_size") or (3, 224, 224)))
+    start = time.perf_counter()
+    said = infer(network, pictures)
+    seconds = time.perf_counter() - start
+    error = module_error(network, said, [pictures], torch.Generator().manual_seed(0))
+    if not error < TOLERANCE:
+        prove_module(network, said, [pictures], torch.Generator().manual_seed(0))  # which says what is wrong
+    whole = said.spec(network)
+    return said, sum(whole.axis_size(axis) for axis in said.free), error, seconds
+
+
+def _sizes(shape: str) -> list[int]:
+    from wspace.errors import UserError
+
+    sizes = shape.split("x")
+    if len(sizes) != 3 or not all(size.isdecimal() and int(size) for size in sizes):
+        raise UserError(f"--input: {shape!r} is no size of a picture, such as 3x64x64")
+    return [int(size) for size in sizes]
 
 
 def _timm(name: str, arguments: list[str]) -> Any:

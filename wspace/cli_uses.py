@@ -286,3 +286,21 @@ def interpolate(
         _show(one(opened, corners, steps=steps, seed=seed), run, as_json, keep=False)
         return
     _show(study(opened, pairs=pairs, steps=steps, seed=seed), run, as_json, keep=True)
+
+
+@app.command()
+def coherence(
+    run: RunFolder,
+    tasks: Annotated[int, typer.Option(min=2, help="Unseen tasks of the study.")] = 20,
+    draws: Annotated[int, typer.Option(min=2, help="Networks for each task.")] = 4,
+    temperature: Annotated[float, typer.Option(min=0, help="Scale of the random draws.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: Json = False,
+    plugin: PluginFiles = None,
+) -> None:
+    """Put layers of several generated networks into one: what it costs, if layers belong together."""
+    opened = _open(run, plugin)
+    from wspace.uses.coherence import study
+
+    section = study(opened, opened.unseen(tasks), draws=draws, temperature=temperature, seed=seed)
+    _show(section, run, as_json, keep=True)

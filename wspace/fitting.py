@@ -43,9 +43,14 @@ class TaskBatches:
 
     def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """`count` images a task, classes uniform: features (B, m, F) and labels (B, m) within the task."""
-        label = (torch.rand(len(self.index), count, generator=rng) * self.sizes).long()
+        shape = (len(self.index), count)
+        return self.at(torch.rand(shape, generator=rng), torch.rand(shape, generator=rng))
+
+    def at(self, which: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """As `draw`, of classes and of a class's images as far along as numbers (B, m) and (B, m) in [0, 1) say."""
+        label = (which * self.sizes).long()
         name = self.index.gather(1, label)
-        row = self.pool.table[name, (torch.rand(name.shape, generator=rng) * self.pool.counts[name]).long()]
+        row = self.pool.table[name, (image * self.pool.counts[name]).long()]
         return self.pool.features[row], label
 
     def losses(self, target: Target, weights: Tensor, features: Tensor, label: Tensor) -> Tensor:
@@ -95,12 +100,12 @@ def fit(
 def calibrated(target: Target, weights: Tensor, tasks: Sequence[Task], pool: Pool, class_texts: Tensor) -> Tensor:
     """Networks (B, P) with their statistics, where the target has such, taken from the pool's images of tasks[b].
 
-    No label is looked at, but images are drawn evenly of all classes. The same tasks and pool give the same images.
+    Images are drawn evenly of a task's classes, the same ones for the same task and pool; no network sees their labels.
     """
     if not target.statistics:
         return weights
-    batches = TaskBatches(tasks, pool, class_texts)
-    return target.calibrated(weights, batches.draw(CALIBRATED_ON, stream(0, "calibration"))[0])
+    which, image = torch.rand(2, 1, CALIBRATED_ON, generator=stream(0, "calibration")).expand(-1, len(tasks), -1)
+    return target.calibrated(weights, TaskBatches(tasks, pool, class_texts).at(which, image)[0])
 
 
 def _decayed(step: int, schedule: Schedule) -> float:

@@ -344,7 +344,7 @@ pre { overflow-x: auto; font-size: .85rem; background: var(--card); border: 1px 
   padding: .8rem; }
 @media (max-width: 34rem) { .headline { font-size: 1.1rem; } dl { display: block; } dd { margin: 0 0 .6rem; }
   .plate { padding: .2rem; }
-  #pictures img { width: 34rem; max-width: none; } }
+  #pictures img, section[id] figure:not(#plot-space-map) img { width: 34rem; max-width: none; } }
 """
 
 PAGE = """<!doctype html>

@@ -293,6 +293,13 @@ class Tokenizer(nn.Module, ABC):
     def detokenize(self, tokens: Tensor) -> Tensor:
         """(B, N, D) -> (B, P)."""
 
+    def through(self, name: str, values: Tensor) -> tuple[Tensor, Tensor]:
+        """One tensor's values (B, size of it) as tokens (B, n, D), and back: what a network too large for one piece needs.
+
+        Raises UserError from one whose tokens hold values of several tensors.
+        """
+        raise UserError("this tokenizer's tokens hold values of several tensors, so that it cannot take one at a time")
+
     def arrange(self, values: Tensor) -> Tensor:
         """One value a weight to where that weight lies among the tokens, unscaled: (B, P) -> (B, N, D).
 

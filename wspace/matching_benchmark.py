@@ -149,7 +149,7 @@ def of_model(model: str) -> dict[str, Any]:
     entries = (WeightEntry(name, tuple(p.shape), inferred.axes[name]) for name, p in ours.named_parameters())
     spec = WeightSpec(tuple(entries), inferred.free)
     first, second = (spec.flatten(network.state_dict()) for network in (ours, theirs))
-    before, started = _peak_mib(), time.perf_counter()
+    before, started = peak_mib(), time.perf_counter()
     moves = match(second[None], first, spec, spec.free)
     seconds = time.perf_counter() - started
     cosine = [
@@ -164,10 +164,10 @@ def of_model(model: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "seconds": seconds,
         "mib_before": before,
-        "mib_peak": _peak_mib(),
+        "mib_peak": peak_mib(),
         "cosine": {"before": cosine[0], "after": cosine[1]},
     }
 
 
-def _peak_mib() -> float:
+def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # which Linux counts in KiB

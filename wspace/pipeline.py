@@ -67,6 +67,9 @@ STAGES = (
     Stage("report", "wspace.stages.report:run", (), ("zoo", "opponents", "train", "generate", "evaluate"), 2, False),
 )  # fmt: skip
 
+JOINED = Stage("train", "wspace.stages.joint:member", (), ("zoo",))
+"""In the place of `train`, where the generator comes from a joint training."""
+
 LATER: dict[str, Any] = {
     "zoo.copies": 1,
     "task_loss.zoo": 0.0,
@@ -90,6 +93,11 @@ class Step:
     stale: tuple[str, ...] = ()  # sources that have changed since; the key does not know
     forced: bool = False  # what is there of it goes first
     found: Path | None = None  # the same artifact in another run, to link
+
+
+def stages_of(recipe: BoundRecipe) -> tuple[Stage, ...]:
+    """The stages of a recipe's run, in order."""
+    return STAGES if recipe.joined is None else tuple(JOINED if s.name == JOINED.name else s for s in STAGES)
 
 
 def slots_of(recipe: BoundRecipe, stage: Stage) -> dict[str, Any]:
@@ -119,7 +127,7 @@ def _bound(recipe: BoundRecipe, stage: Stage) -> list[Bound]:
 def keys(recipe: BoundRecipe) -> dict[str, str]:
     """Stage -> key: of its slots, its components' versions, the files they name, and the keys of what it takes."""
     found: dict[str, str] = {}
-    for stage in STAGES:
+    for stage in stages_of(recipe):
         bound = _bound(recipe, stage)
         parts = {
             "stage": [stage.name, stage.version],
@@ -128,6 +136,8 @@ def keys(recipe: BoundRecipe) -> dict[str, str]:
             "files": [_file_identity(path) for b in bound for path in _paths(b)] + _zoo_identity(recipe, stage),
             "takes": [found[name] for name in stage.takes],
         }
+        if stage is JOINED and recipe.joined is not None:
+            parts["joined"] = recipe.joined.key
         found[stage.name] = fingerprint.of_json(parts)
     return found
 
@@ -173,7 +183,7 @@ def steps(
             raise UserError(f"no stage {name!r}: the stages are {', '.join(names)}")
     last = _last_run(store)
     found, plan, forced = found or keys(recipe), list[Step](), set(force)
-    for stage in STAGES:
+    for stage in stages_of(recipe):
         key = found[stage.name]
         manifest = store.manifest(stage.name, key)
         if forced & {stage.name, *stage.takes}:
@@ -330,7 +340,10 @@ def _run(
         before = read_json(folder / ELAPSED) if (folder / ELAPSED).is_file() else 0.0
         started = time.monotonic()
         try:
-            function(Job(recipe, bench, folder, {name: folders[name] for name in stage.takes}, progress))
+            inputs = {name: folders[name] for name in stage.takes}
+            if stage is JOINED and recipe.joined is not None:
+                inputs["joint"] = recipe.joined.folder
+            function(Job(recipe, bench, folder, inputs, progress))
         finally:
             seconds = before + time.monotonic() - started
             write_json(folder / ELAPSED, seconds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from wspace.bind import BoundRecipe
 from wspace.features import Pool
 from wspace.fitting import Schedule, fit
+from wspace.interfaces import PICTURE, Told, TokenLayout
 from wspace.progress import Progress
 from wspace.seeding import stream
 from wspace.settings import Generate
@@ -22,6 +23,8 @@ from wspace.stages.opponents import RATE_TASKS
 from wspace.stages.train import adversary_of, symmetry_of, weight_step
 from wspace.system import System
 from wspace.tasks import Task, prompts_of
+from wspace.timm_models import fresh
+from wspace.weights import plain_spec
 from wspace.workbench import Workbench
 
 FLOAT = 4  # bytes
@@ -47,6 +50,9 @@ def plan(recipe: BoundRecipe) -> dict[str, Any]:
     target, settings, opponents = bench.target, recipe.zoo, recipe.opponents
     size, features = target.spec.size, bench.backbone.dim
     system = System.build(recipe, target.spec, bench.text.dim)
+    if system.conditioner.asks:
+        unit = torch.eye(2, bench.text.dim)
+        system.conditioner.told(Told(unit, torch.zeros(2, 1, PICTURE), unit[0]))
     trained = sum(p.numel() for p in system.parameters())
     state = sum(t.numel() for t in system.state_dict().values())
     layout = system.tokenizer.layout
@@ -120,3 +126,50 @@ def _seconds(work: Callable[[], Any]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
+
+
+TRIED = (64, 320)  # tokens whose drawing is timed; a whole network's are as many times as long as the later ones of these
+
+
+def plan_of_model(recipe: BoundRecipe, model: str) -> dict[str, Any]:
+    """A model of timm under a recipe's tokenizer and generator: tokens, memory and time. Of it there are only shapes.
+
+    Time is that of the last of a few hundred tokens, on this machine; where later tokens look further back, it is more.
+    """
+    with torch.device("meta"):
+        network = fresh("plan --model", model, 1000)
+    shapes = {n: tuple(t.shape) for n, t in network.state_dict().items() if t.is_floating_point() and t.numel()}
+    spec, bench = plain_spec(shapes), Workbench(recipe, Progress())
+    given: dict[str, Any] = {"spec": spec, "text_dim": bench.text.dim}
+    tokenizer, conditioner = recipe.tokenizer.build(given), recipe.conditioner.build(given)
+    layout: TokenLayout = tokenizer.layout
+    if conditioner.asks:
+        pictures = torch.zeros(2, 1, PICTURE)
+        conditioner.told(Told(torch.eye(2, bench.text.dim), pictures, torch.zeros(bench.text.dim)))
+    prompts = prompts_of([(0, 1)], torch.eye(2, bench.text.dim), ["0", "1"])
+    seconds = {}
+    for count in TRIED:
+        part = replace(
+            layout, mask=layout.mask[:count], places=None if layout.places is None else layout.places[:count]
+        )
+        widths = {"condition_width": conditioner.width, "pooled_width": conditioner.pooled_width}
+        generator = recipe.generator.build(given | {"layout": part} | widths).eval()
+        with torch.no_grad():
+            condition = conditioner(prompts)
+            null = conditioner.null(condition)
+            seconds[count] = _seconds(
+                lambda g=generator, c=condition, n=null: g.sample(c, n, recipe.generate, stream(0, "plan"))
+            )
+    a_token = (seconds[TRIED[1]] - seconds[TRIED[0]]) / (TRIED[1] - TRIED[0])
+    state = sum(t.numel() for module in (tokenizer, conditioner, generator) for t in module.state_dict().values())
+    largest = max(entry.size for entry in spec.entries)
+    return {
+        "model": model,
+        "weights": spec.size,
+        "tokens": layout.count,
+        "token_width": layout.width,
+        "parameters": state,
+        "memory": TORCH + state * FLOAT + layout.count * layout.width * 8 + 4 * largest * FLOAT,
+        "seconds": a_token * layout.count,
+        "tokens_per_second": 1 / a_token,
+    }

@@ -119,6 +119,14 @@ class Run:
         self.system.conditioner.check(prompts)
         return prompts.to(self.bench.device)
 
+    def knows(self, tasks: Sequence[Task]) -> bool:
+        """Whether the generator can be told of these tasks."""
+        try:
+            self.prompts(tasks)
+        except UserError:
+            return False
+        return True
+
     def sample(self, tasks: Sequence[Task], rng: torch.Generator, **how: Any) -> Tensor:
         """Generated networks (B, P) for tasks of the data set's classes; `how` is as in the recipe but for what is given."""
         settings = replace(self.recipe.generate, **how)

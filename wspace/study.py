@@ -358,6 +358,7 @@ class Result:
     tasks: TaskSet
     images: str  # fingerprint
     took: Mapping[str, tuple[str, float]]  # stage -> its artifact's folder, and seconds
+    costs: Mapping[str, float]  # of its generator
 
     @classmethod
     def of(cls, folder: Path) -> Result:
@@ -374,7 +375,16 @@ class Result:
         scores = load_file(folder / stages["evaluate"] / "per-task.safetensors")
         tasks = TaskSet.load(folder / stages["zoo"] / "tasks.json")
         images = read_json(folder / stages["zoo"] / "world.json")["fingerprints"]["images"]
-        return cls(report_of_run(folder), scores, tasks, images, took)
+        costs = {"train_seconds": took["train"][1]}
+        trained, drawn = (
+            folder / stages["train"] / "generator.safetensors",
+            folder / stages["generate"] / "summary.json",
+        )
+        if trained.is_file():
+            costs["bytes"] = trained.stat().st_size
+        if drawn.is_file():  # those of earlier versions did not measure it
+            costs["seconds_per_network"] = read_json(drawn)["seconds_per_network"]
+        return cls(report_of_run(folder), scores, tasks, images, took, costs)
 
     def pairs_with(self, other: Result, split: str) -> bool:
         """Whether both were scored on the same tasks and images, in the same order."""
@@ -421,8 +431,25 @@ def _report(study: Study, folder: Path) -> dict[str, Any]:
             {"variant": variant, "seed": seed} | result.report["training"] | {"seconds": result.report["seconds"]}
             for (variant, seed), result in results.items()
         ],
+        "generators": _generators(study, results, splits),
         "seconds": _seconds(results.values()),
     }
+
+
+def _generators(study: Study, results: Mapping[tuple[str, int], Result], splits: Sequence[str]) -> list[dict[str, Any]]:
+    """Of each row about what is generated: how new it is, what training and drawing took, and how large the file is."""
+    rows = []
+    about = next((split for split in ("unseen-tasks", *splits) if split in splits), None)
+    for row in (row for row in study.rows if row.method == "generated"):
+        own = [results[row.variant, seed] for seed in study.seeds]
+        found: dict[str, Any] = {"label": row.title, "variant": row.variant, "split": about}
+        new = [result.scores[name] for result in own if (name := f"{about}/novelty/generated") in result.scores]
+        found["novelty"] = _summary(new) if len(new) == len(own) else None
+        for cost in ("train_seconds", "seconds_per_network", "bytes"):
+            values = [result.costs[cost] for result in own if cost in result.costs]
+            found[cost] = sum(values) / len(values) if values else None
+        rows.append(found)
+    return rows
 
 
 def _compared(rows: Sequence[Scored]) -> list[tuple[Scored, Scored]]:

@@ -56,11 +56,26 @@ def print_study(report: Mapping[str, Any], markdown: bool = False) -> None:
     seeds = ", ".join(map(str, report["seeds"]))
     note = _note(rows, report, "seeds and the tasks of each")
     _show((head, lines), markdown, f"{report['study']}: mean over seeds {seeds}", note)
+    _print_generators(report.get("generators", []), markdown)
     pairs = list(dict.fromkeys((row["label"], row["minus"]) for row in report["differences"]))
     differences = {(row["label"], row["minus"], row["split"]): row for row in report["differences"]}
     lines = [[f"{a} - {b}", *(_percent(differences.get((a, b, s)), signed=True) for s in splits)] for a, b in pairs]
     if lines:
         _show((["paired difference, points", *splits], lines), markdown)
+
+
+def _print_generators(rows: Sequence[Mapping[str, Any]], markdown: bool) -> None:
+    """What each generator of a study costs, and how new its networks are; not of studies made before that was measured."""
+    if not rows:
+        return
+    head = [f"novelty on {rows[0]['split']}", "training, s", "drawing one, ms", "MiB"]
+    scales = {"train_seconds": (1.0, ".0f"), "seconds_per_network": (1000.0, ".3g"), "bytes": (2**-20, ".1f")}
+    lines = [
+        [row["label"], _number(row["novelty"])]
+        + ["" if row[name] is None else f"{row[name] * scale:{form}}" for name, (scale, form) in scales.items()]
+        for row in rows
+    ]
+    _show((["generator", *head], lines), markdown)
 
 
 def _in_order(found: Iterable[str], order: Sequence[str]) -> list[str]:

@@ -89,14 +89,17 @@ def _traced(module: nn.Module, weights: Mapping[str, Tensor], inputs: tuple[Tens
         found = functional_call(traced, dict(zip(weights, tensors, strict=True)), given)
         return [leaf for leaf in pytree.tree_leaves(found) if isinstance(leaf, Tensor)]
 
+    who, instead = f"{type(module).__name__} cannot be traced", "write its axes by hand (docs/symmetries.md)"
     try:
         with torch.no_grad(), _without_fused_kernels():
             values = [weight.detach() for weight in weights.values()]
-            return make_fx(call, tracing_mode="fake", _allow_non_fake_inputs=True)(values, inputs).graph
+            graph = make_fx(call, tracing_mode="fake", _allow_non_fake_inputs=True)(values, inputs).graph
     except Exception as error:  # of the module's own code, of any kind
-        raise UserError(
-            f"{type(module).__name__} cannot be traced: {_why(error)}; write its axes by hand (docs/symmetries.md)"
-        ) from error
+        raise UserError(f"{who}: {_why(error)}; {instead}") from error
+    results = [leaf for node in graph.nodes for leaf in pytree.tree_leaves(node.meta.get("val"))]
+    if not all(isinstance(n, int) for result in results if isinstance(result, Tensor) for n in result.shape):
+        raise UserError(f"{who}: the size of a tensor in it depends on the values of another; {instead}")
+    return graph
 
 
 def with_its_tensors(module: nn.Module) -> nn.Module:

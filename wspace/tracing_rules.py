@@ -340,6 +340,30 @@ def _transpose(args: Arguments, shapes: list[Shape]) -> Layout:
     return found
 
 
+@_rule("channel_shuffle", "native_channel_shuffle")
+def _channel_shuffle(args: Arguments, shapes: list[Shape]) -> Layout:
+    batch, channels, *pixels = shapes[0]
+    groups = args["groups"]
+    batch_dim, outer, inner, *rest = reshaped(args["self"], (batch, groups, channels // groups, *pixels))
+    return reshaped([batch_dim, inner, outer, *rest], shapes[0])
+
+
+@_rule("pixel_shuffle", "pixel_unshuffle")
+def _pixel_shuffle(args: Arguments, shapes: list[Shape]) -> Layout:
+    """Of squares of pixels that lie side by side among the channels, or come to: they are slices of a unit."""
+    x, shape = args["self"], shapes[0]
+    factor = args["upscale_factor"] if "upscale_factor" in args else args["downscale_factor"]
+    squares = fixed(factor**2)
+    pin(x[-2:])
+    if "upscale_factor" in args:
+        channels = [[Digit(shape[-3]), *squares[0]]]
+        unify(x[-3], channels)
+        channels = [channels[0][:1]]
+    else:
+        channels = [[*term, *squares[0]] for term in x[-3]]
+    return [*x[:-3], channels, fixed(shape[-2]), fixed(shape[-1])]
+
+
 @_rule("as_strided")
 def _as_strided(args: Arguments, shapes: list[Shape]) -> Layout:
     """Where only the strides of dimensions of length 1 change."""

@@ -60,10 +60,10 @@ def _normal_term(term: Term) -> Dim:
         if digit.size == 1:
             continue
         parts = [[digit]] if digit.made_of is None else normal(digit.made_of)
-        if len(parts) > 1 and any(found):  # stretches within each unit of another digit
+        if len(parts) > 1 and found != [[]]:  # stretches within each unit of another digit
             pin([parts])
             parts = digit.made_of = fixed(digit.size)
-        found = [[*before, *parts[0]] for before in found] if any(found) else parts
+        found = parts if found == [[]] else [[*before, *parts[0]] for before in found]
     return found
 
 

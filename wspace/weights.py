@@ -142,3 +142,8 @@ class WeightSpec:
                 raise FileError(f"{source}: {name} has shape {tuple(tensors[name].shape)}; this target needs {shape}")
             if not torch.isfinite(tensors[name]).all():
                 raise FileError(f"{source}: {name} holds values that are not finite numbers")
+
+
+def plain_spec(shapes: Mapping[str, tuple[int, ...]]) -> WeightSpec:
+    """Tensors of these shapes, of which nothing may be permuted."""
+    return WeightSpec(tuple(WeightEntry(name, shape, tuple(map(str, shape))) for name, shape in shapes.items()))

@@ -31,5 +31,5 @@ class TimmModel(Architecture):
         network = fresh("architecture 'timm'", self.model, outputs, **options)
         for layer in network.modules():
             if hasattr(layer, "fused_attn"):
-                layer.fused_attn = False  # the fused kernel serves one network at a time
+                vars(layer)["fused_attn"] = False  # the fused kernel serves one network at a time
         return network

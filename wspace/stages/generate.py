@@ -5,33 +5,40 @@ What a target has of statistics of images (batch norm) is taken from training im
 
 from __future__ import annotations
 
+import time
+
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from wspace.seeding import stream
 from wspace.stages import Job
-from wspace.store import save_tensors
+from wspace.store import save_tensors, write_json
 from wspace.system import System
 from wspace.tasks import prompts_of
 from wspace.zoo import Zoo
 
 MISMATCHED = "mismatched-{}.safetensors"
 GENERATED = "generated-{}.safetensors"
+SUMMARY = "summary.json"
 
 
 def run(job: Job) -> None:
     recipe, zoo = job.recipe, Zoo(job.inputs["zoo"])
     system, said = trained_system(job, zoo)
+    drawing, count = 0.0, 0
     with job.progress.bar("generate", 2 * len(zoo.tasks.splits)) as bar:
         for split in zoo.tasks.splits:
             tasks = zoo.tasks.scored(split)
             for file, asked in ((GENERATED, tasks), (MISMATCHED, tasks[1:] + tasks[:1])):
                 rng = stream(recipe.seed, "generate", split)
+                started = time.perf_counter()
                 drawn = system.sample(prompts_of(asked, said, zoo.classes).to(job.bench.device), recipe.generate, rng)
+                drawing, count = drawing + time.perf_counter() - started, count + len(asked)
                 weights = job.bench.calibrated(drawn.cpu().to(torch.float32), tasks)
                 save_tensors(job.folder / file.format(split), {"weights": weights})
                 bar.advance()
+    write_json(job.folder / SUMMARY, {"seconds_per_network": drawing / count})
 
 
 def trained_system(job: Job, zoo: Zoo) -> tuple[System, Tensor]:

@@ -73,7 +73,7 @@ def run(job: Job) -> None:
         looked_at, asked = zoo.tasks.training[:LOOKED_AT], prompts[:LOOKED_AT].to(bench.device)
 
     def on_validation(networks: Tensor) -> float:
-        return _on_validation(bench, networks, looked_at)
+        return score_on_validation(bench, networks, looked_at)
 
     def look() -> float:
         return on_validation(system.sample(asked, LOOK, stream(recipe.seed, "look")))
@@ -85,8 +85,8 @@ def run(job: Job) -> None:
     task_parameters = system.generator.task_parameters()
     if recipe.task_loss.steps and task_parameters:
         step = _task_step(job, zoo, system, weights, prompts)
-        logs["task"] = _phase(job, "task", system, task_parameters, recipe.task_loss, step, look_at_typical)
-    others = _weight_parameters(system)
+        logs["task"] = phase(job, "task", system, task_parameters, recipe.task_loss, step, look_at_typical)
+    others = weight_parameters(system)
     adversary = adversary_of(job, system) if recipe.train.steps and others else None
     if recipe.train.steps and others:
         here().send({"folder": str(job.folder), "zoo": str(zoo.folder)})
@@ -131,7 +131,7 @@ def run(job: Job) -> None:
         )
 
 
-def _on_validation(bench: Workbench, networks: Tensor, tasks: Sequence[Task]) -> float:
+def score_on_validation(bench: Workbench, networks: Tensor, tasks: Sequence[Task]) -> float:
     """Mean accuracy of networks (B, P), each on its task's validation images."""
     ready = bench.calibrated(networks.cpu(), tasks)
     return float(accuracies(bench.target, ready, tasks, bench.val, bench.class_texts).mean())
@@ -172,7 +172,7 @@ def _code(
 
     @torch.no_grad()
     def look() -> float:
-        return _on_validation(bench, tokenizer.detokenize(tokenizer.tokenize(others)), tasks)
+        return score_on_validation(bench, tokenizer.detokenize(tokenizer.tokenize(others)), tasks)
 
     def step(number: int, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
         rows = torch.randint(len(weights), (settings.batch,), generator=rng)
@@ -182,9 +182,9 @@ def _code(
 
     log: list[dict[str, Any]] = []
     if settings.steps:
-        log = _phase(job, "reconstruction", system, list(tokenizer.parameters()), settings, step, look)
+        log = phase(job, "reconstruction", system, list(tokenizer.parameters()), settings, step, look)
     tokenizer.requires_grad_(False)
-    before, after = _on_validation(bench, others, tasks), look()
+    before, after = score_on_validation(bench, others, tasks), look()
     if before - after > settings.most_lost:
         raise WspaceError(
             f"the tokenizer loses too much: held-out networks reach {before:.1%} on validation images, and {after:.1%} after "
@@ -214,7 +214,7 @@ def _join(job: Job) -> None:
     weights = _aligned(recipe, zoo, zoo.weights[: len(zoo.tasks.training)], symmetry)
     prompts = prompts_of(zoo.tasks.training, load_file(job.folder / SAID)["texts"], zoo.classes)
     system.tokenizer.requires_grad_(False)  # a code is learnt before
-    others, adversary = _weight_parameters(system), adversary_of(job, system)
+    others, adversary = weight_parameters(system), adversary_of(job, system)
     _weight_phase(job, system, weights, prompts, symmetry, others, adversary, lambda: 0.0)
 
 
@@ -226,7 +226,7 @@ def _aligned(recipe: BoundRecipe, zoo: Zoo, weights: Tensor, symmetry: Symmetry 
     return symmetry.canonicalize(weights, zoo.base)
 
 
-def _weight_parameters(system: System) -> list[nn.Parameter]:
+def weight_parameters(system: System) -> list[nn.Parameter]:
     """All that no task loss trains, and that is no tokenizer's code."""
     others = [*system.generator.task_parameters(), *system.tokenizer.parameters()]
     return [p for p in system.parameters() if not any(p is other for other in others)]
@@ -246,7 +246,7 @@ def _weight_phase(
     states = [system.state_dict(), {} if adversary is None else adversary.state_dict()]
     here().agree([tensor for state in states for tensor in state.values()])
     step = weight_step(job, system, weights, prompts, symmetry, adversary)
-    return _phase(job, "train", system, parameters, job.recipe.train, step, look, adversary, here())
+    return phase(job, "train", system, parameters, job.recipe.train, step, look, adversary, here())
 
 
 def symmetry_of(job: Job) -> Symmetry | None:
@@ -357,7 +357,7 @@ def _task_step(job: Job, zoo: Zoo, system: System, weights: Tensor, prompts: Pro
     return step
 
 
-def _phase(
+def phase(
     job: Job,
     name: str,
     system: System,

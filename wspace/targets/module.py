@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,6 @@ from torch.func import functional_call, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
-from wspace import tracing
 from wspace.axes import names_in
 from wspace.checkpoints import read_state
 from wspace.errors import FileError, UserError, nearest, reason
@@ -27,6 +25,7 @@ from wspace.features import picture_shape
 from wspace.interfaces import Architecture, Target
 from wspace.seeding import seeded, stream
 from wspace.spec_file import read_spec
+from wspace.tracing import Inferred, infer, weights_of
 from wspace.weights import WeightEntry, WeightSpec
 
 TOGETHER = 4096  # images that go through networks at once: more only takes more memory
@@ -98,20 +97,18 @@ class Module(Target):
         aside |= {name for name, tensor in state.items() if not tensor.is_floating_point()}
         return WeightSpec(tuple(entries), free, aside=tuple(name for name in state if name in aside))
 
-    def _axes(self, file: Path | None) -> tracing.Inferred:
+    def _axes(self, file: Path | None) -> Inferred:
         """Of all tensors, selected or not. A module that cannot be traced has no free ones."""
+        shapes = {name: tuple(tensor.shape) for name, tensor in weights_of(self.network).items()}
         if file is not None:
-            return read_spec(file, {name: tuple(t.shape) for name, t in tracing.weights_of(self.network).items()})
+            return read_spec(file, shapes)
         by_hand = self.architecture.axes(self.network)
         if by_hand is not None:
-            return tracing.Inferred(
-                dict(by_hand), tuple(dict.fromkeys(a for t in by_hand.values() for a in _axes_in(t)))
-            )
+            return _checked(by_hand, shapes)
         try:
-            return tracing.infer(copy.deepcopy(self.network), torch.zeros(2, *self.inputs))
+            return infer(self.network, torch.zeros(2, *self.inputs))
         except UserError:
-            state = self.network.state_dict()
-            return tracing.Inferred({name: tuple(map(str, state[name].shape)) for name in self._names}, ())
+            return Inferred({name: tuple(map(str, shape)) for name, shape in shapes.items()}, ())
 
     def init(self, count: int, rng: torch.Generator) -> Tensor:
         """As torch and the architecture initialise a module; from `file`, as far as it has the selected tensors."""
@@ -334,6 +331,16 @@ def _fill(network: nn.Module, names: Mapping[str, tuple[str, ...]], chosen: Sequ
         if not tensor.is_floating_point() and name in given and given[name].shape == tensor.shape:
             tensor.copy_(given[name])
     return missing
+
+
+def _checked(by_hand: Mapping[str, tuple[str, ...]], shapes: Mapping[str, tuple[int, ...]]) -> Inferred:
+    """An architecture's own word; all axes that have names are free. Raises UserError for other tensors than there are."""
+    for name, shape in shapes.items():
+        if len(by_hand.get(name, ())) != len(shape):
+            said = f"{len(by_hand[name])} axes" if name in by_hand else "nothing"
+            raise UserError(f"{WHO}: this architecture says {said} of tensor {name!r}, which has shape {shape}")
+    free = dict.fromkeys(axis for name in shapes for text in by_hand[name] for axis in names_in(text))
+    return Inferred(dict(by_hand), tuple(free))
 
 
 def _axes_in(texts: Sequence[str]) -> set[str]:

@@ -29,6 +29,7 @@ from wspace.tokenizers.chunk import Chunk
 from wspace.tokenizers.neuron import Neuron
 from wspace.weights import WeightEntry, WeightSpec
 
+TOLD = ((3, 6), (3, 2, interfaces.PICTURE), (6,))  # shapes of what conditioners that ask are told
 FEATURES, TEXTS = 3 * 16**2, 6  # F as of pictures of 16 x 16, which a target may want to see; T
 CONDITION, POOLED = 5, 4  # C, C'
 PICTURES = "pictures"  # what an example of a data set may name as its folder: classes of drawn pictures
@@ -78,6 +79,10 @@ LAYOUTS = {
     "a token for each hidden unit": Neuron(spec=HIDDEN).layout,
     "tokens of 8 values": Chunk(8, spec=HIDDEN).layout,
 }
+CODES = interfaces.TokenLayout(
+    torch.ones(6, 2, dtype=torch.bool), codes=5, places=torch.cartesian_prod(*map(torch.arange, (2, 3, 1)))
+)
+"""Tokens of two codes each, of three rows of the first two tensors: for generators, the others meet numbers alone."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,8 @@ class Subject:
         """Parameters come from the seed; modules are in evaluation mode."""
         with seeded(seed):
             made = self.bound.build(around.given)
+            if isinstance(made, interfaces.Conditioner) and made.asks:
+                made.told(interfaces.Told(*(normal(*shape, seed=91) for shape in TOLD)))
         return made.eval() if isinstance(made, nn.Module) else made
 
     @cached_property
@@ -152,7 +159,8 @@ class Subject:
         if self.component.kind in ("symmetry", "tokenizer", "fusion"):
             return [Surroundings(name, spec, layout) for name, spec in (SPECS | self._specs_of_targets()).items()]
         if self.component.kind in ("predictor", "denoiser", "discriminator", "generator"):
-            return [Surroundings(name, HIDDEN, layout) for name, layout in LAYOUTS.items()]
+            codes = {"tokens that are codes": CODES} if self.component.kind == "generator" else {}
+            return [Surroundings(name, HIDDEN, layout) for name, layout in (LAYOUTS | codes).items()]
         return [Surroundings("one hidden layer", HIDDEN, layout)]
 
     def _specs_of_targets(self) -> dict[str, WeightSpec]:

@@ -50,7 +50,8 @@ def zoo_of(around: Surroundings, condition: Condition, seed: int = 0) -> Tensor:
     mask = around.layout.mask
     line = normal(POOLED, mask.numel(), seed=40)
     tokens = (2 + condition.pooled @ line).unflatten(1, mask.shape)
-    return (tokens + 0.3 * normal(*tokens.shape, seed=50 + seed)) * mask
+    tokens = (tokens + 0.3 * normal(*tokens.shape, seed=50 + seed)) * mask
+    return tokens if not around.layout.codes else tokens.round() % around.layout.codes
 
 
 def closed_of(around: Surroundings) -> Closed:

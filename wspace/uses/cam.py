@@ -19,11 +19,13 @@ from wspace.run import Run
 from wspace.seeding import stream
 from wspace.stages.report import evenly
 from wspace.tasks import Task
-from wspace.uses import Figure, Row, Section, Table, percent, summary
+from wspace.uses import Figure, Form, Row, Section, Table, percent, summary
 from wspace.uses.plots import Seen, attention
 from wspace.uses.shown import names, task_shown, trained
 
 MEASURED = 64  # test images on which maps are compared
+AT_END, AS_TRAINED, EMPTY = "as at the last step", "as the trained head", "empty maps"
+
 PLACES = 6  # on a side, that the map of the default layer has at least, if any stage's has
 
 
@@ -161,27 +163,32 @@ def study(
             right[name] = scores[0].argmax(1) == own_labels
             bar.advance()
 
-    cells = {
-        name: {
-            "as at the last step": summary(correlations(own, maps[final]), run),
-            "as the trained head": summary(correlations(own, maps["trained"]), run),
-            "named right": summary(right[name].float(), run),
-        }
-        for name, own in maps.items()
-    }
+    forms: dict[str, Form] = {AT_END: "number", AS_TRAINED: "number", EMPTY: "percent", "named right": "percent"}
+    cells = dict[str, dict[str, dict[str, float]]]()
+    for name, own in maps.items():
+        found = {AT_END: correlations(own, maps[final]), AS_TRAINED: correlations(own, maps["trained"])}
+        found = {column: values for column, values in found.items() if len(values)}
+        found |= {EMPTY: torch.from_numpy(own.max((1, 2)) == 0).float(), "named right": right[name].float()}
+        cells[name] = {column: summary(values, run) for column, values in found.items()}
     table = Table(
-        f"{len(own_labels)} test images: correlation of maps, place by place, and accuracy (%)",
-        {"as at the last step": "number", "as the trained head": "number", "named right": "percent"},
+        f"{len(own_labels)} test images: correlation of maps, place by place; shares (%)",
+        forms,
         [Row(name, own, own=name == final) for name, own in cells.items()],
     )
     shown = evenly(own_labels, images)
     seen = [Seen(name, maps[name][shown.numpy()], right[name][shown].tolist()) for name in heads]
     known = [run.zoo.classes[task[k]] for k in own_labels[shown].tolist()]
+    says = []
+    if AS_TRAINED in cells[final]:
+        alike = percent(cells[final][AS_TRAINED], "number")
+        says.append(f"Maps of the generated head correlate {alike} with those of the trained one.")
     first = next(iter(heads))
-    says = [
-        f"Maps of the generated head correlate {percent(cells[final]['as the trained head'], 'number')} with those of the "
-        f"trained one, and {percent(cells[first]['as at the last step'], 'number')} with its own at {first}."
-    ]
+    if first != final and AT_END in cells[first]:
+        says.append(
+            f"Those after {first} correlate {percent(cells[first][AT_END], 'number')} with those after {final}."
+        )
+    empty = cells[final][EMPTY]["mean"]
+    says.append(f"On {empty:.0%} of the images no place of layer {layer} speaks for the class in the generated head.")
     caption = (
         f"Grad-CAM of layer {layer} on test images of an unseen task: which places speak for the picture's class, in the "
         "head as it would end after steps of the last half of denoising, and in one trained on the task's images. Each map "
@@ -195,7 +202,8 @@ def study(
 
 
 def correlations(maps: np.ndarray, others: np.ndarray) -> Tensor:
-    """Of each pair of maps (M, S, S), Pearson's: (M,); 0 where one of them is flat."""
+    """Of each pair of maps (M, S, S), Pearson's, but of those pairs of which one is flat: (at most M,)."""
     a, b = (torch.from_numpy(m).flatten(1).double() for m in (maps, others))
     a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
-    return ((a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp_min(1e-12)).float()
+    lengths = a.norm(dim=1) * b.norm(dim=1)
+    return ((a * b).sum(1) / lengths)[lengths > 1e-9].float()

@@ -11,7 +11,7 @@ from torch import Tensor
 from wspace.bind import Bound, bind_example, bind_one
 from wspace.errors import UserError, did_you_mean
 from wspace.fitting import Schedule, accuracies, fit
-from wspace.interfaces import Fusion
+from wspace.interfaces import Fusion, Prompts
 from wspace.network import Network
 from wspace.recipe import parse_recipe
 from wspace.run import Run
@@ -31,20 +31,21 @@ ORACLE = "trained jointly"
 STARTS: dict[Start, str] = {"base": "from the base", "fresh": "from scratch"}
 BOTH, JOINT = "A and B", "joint"
 
-BY_TEXT: dict[str, Callable[[Run, Tensor, Sequence[Task], Sequence[Task], int], Tensor]] = {
-    GENERATED: lambda run, said, first, second, seed: _told(run, said, _joined(first, second), seed),
-    "text-then-average": lambda run, said, first, second, seed: (
-        (_told(run, said, first, seed) + _told(run, said, second, seed)) / 2
+Tell = Callable[[Sequence[Task]], Prompts]
+
+BY_TEXT: dict[str, Callable[[Run, Tell, Sequence[Task], Sequence[Task], int], Tensor]] = {
+    GENERATED: lambda run, tell, first, second, seed: _drawn(run, tell(_joined(first, second)), seed),
+    "text-then-average": lambda run, tell, first, second, seed: (
+        (_drawn(run, tell(first), seed) + _drawn(run, tell(second), seed)) / 2
     ),
 }
 """What needs the texts of both tasks and no head: one generated from all of them together, as T2W does it; and the mean of
-two, each generated from the texts of one task. `said` (n, T) is what tasks are indices into."""
+two, each generated from the texts of one task."""
 
 PAPER = 19.3  # points on A and B by which generation is above Git Re-Basin in T2W's table 3
 
 
-def _told(run: Run, said: Tensor, tasks: Sequence[Task], seed: int) -> Tensor:
-    prompts = prompts_of(tasks, said).to(run.bench.device)
+def _drawn(run: Run, prompts: Prompts, seed: int) -> Tensor:
     return run.system.sample(prompts, run.recipe.generate, stream(seed, "fuse")).cpu()
 
 
@@ -126,7 +127,7 @@ def study(run: Run, *, pairs: int = 20, method: str | None = None, seed: int = 0
     chosen = _chosen(run, method)
     run.zoo.check(run.bench)
     first, second = drawn_pairs(run, pairs, seed)
-    others = _without_heads(run, run.said, first, second, seed)
+    others = _without_heads(run, first, second, seed)
     found, says = dict[str, Fused](), list[str]()
     for start, label in STARTS.items():
         heads = trained(run, [*first, *second], start, seed).split(pairs)
@@ -140,10 +141,11 @@ def study(run: Run, *, pairs: int = 20, method: str | None = None, seed: int = 0
     return Section("fuse", "Fusing two heads", says, settings, _tables(run, found, first, second))
 
 
-def _without_heads(run: Run, said: Tensor, first: list[Task], second: list[Task], seed: int) -> dict[str, Tensor]:
-    """Name -> networks (B, P): those by text, and references. Tasks are the data set's classes."""
+def _without_heads(run: Run, first: list[Task], second: list[Task], seed: int) -> dict[str, Tensor]:
+    """Name -> networks (B, P): those by text, unless the generator goes by other than texts, and references."""
     joint, count = _joined(first, second), len(first)
-    return {name: make(run, said, first, second, seed) for name, make in BY_TEXT.items()} | {
+    by_text = BY_TEXT if run.knows([*first, *second, *joint]) else {}
+    return {name: make(run, run.prompts, first, second, seed) for name, make in by_text.items()} | {
         "base": run.zoo.base.expand(count, -1),
         "universal": run.opponents.universal.expand(count, -1),
         "ridge": run.ridge(joint),
@@ -190,17 +192,23 @@ def _tables(run: Run, found: Mapping[str, Fused], first: list[Task], second: lis
 
 def _said(run: Run, found: Fused, methods: Sequence[str], label: str) -> list[str]:
     """`methods` are those that fused heads."""
-    gain = {where: summary(found[GENERATED][where] - found[REBASIN][where], run) for where in (BOTH, JOINT)}
-    said = [
-        f"Heads {label}: one generated from the joined texts is {percent(gain[BOTH], 'points')} points from {REBASIN} on A "
-        f"and B (in T2W's table 3, +{PAPER}), and {percent(gain[JOINT], 'points')} on the joint task."
-    ]
-    for where, called in ((BOTH, "A and B"), (JOINT, "the joint task")):
-        ranked = sorted((*methods, *BY_TEXT), key=lambda n: float(found[n][where].mean()), reverse=True)
-        best = found[ranked[0]][where]
+    said = []
+    if GENERATED in found:
+        gain = {where: summary(found[GENERATED][where] - found[REBASIN][where], run) for where in (BOTH, JOINT)}
         said.append(
-            f"Heads {label}, best on {called}: {ranked[0]}, {percent(summary(best, run))} %, "
-            f"{percent(summary(best - found[ranked[1]][where], run), 'points')} points before {ranked[1]}; a head "
+            f"Heads {label}: one generated from the joined texts is {percent(gain[BOTH], 'points')} points from {REBASIN} "
+            f"on A and B (in T2W's table 3, +{PAPER}), and {percent(gain[JOINT], 'points')} on the joint task."
+        )
+    asked = [name for name in (*methods, *BY_TEXT) if name in found]
+    for where, called in ((BOTH, "A and B"), (JOINT, "the joint task")):
+        ranked = sorted(asked, key=lambda n: float(found[n][where].mean()), reverse=True)
+        best = found[ranked[0]][where]
+        leads = [
+            f", {percent(summary(best - found[name][where], run), 'points')} points before {name}"
+            for name in ranked[1:2]
+        ]
+        said.append(
+            f"Heads {label}, best on {called}: {ranked[0]}, {percent(summary(best, run))} %{''.join(leads)}; a head "
             f"{ORACLE} has {100 * float(found[ORACLE][where].mean()):.1f}, the base alone "
             f"{100 * float(found['base'][where].mean()):.1f}."
         )
@@ -234,7 +242,13 @@ def one(run: Run, first: Network, second: Network, method: str, seed: int) -> Ne
     names = (*first.classes, *second.classes)
     if method in BY_TEXT:
         said, cut = run.bench.encode_said(names), len(first.classes)
-        weights = BY_TEXT[method](run, said, [tuple(range(cut))], [tuple(range(cut, len(names)))], seed)
+
+        def tell(tasks: Sequence[Task]) -> Prompts:
+            prompts = prompts_of(tasks, said, names)
+            run.system.conditioner.check(prompts)
+            return prompts.to(run.bench.device)
+
+        weights = BY_TEXT[method](run, tell, [tuple(range(cut))], [tuple(range(cut, len(names)))], seed)
     else:
         _, bound = fusion(run, method)
         weights = fused(run, bound, *(run.target.spec.flatten(head.tensors)[None] for head in (first, second)))
@@ -253,7 +267,7 @@ def compared(run: Run, first: Network, second: Network, method: str | None, seed
     flat = [run.target.spec.flatten(head.tensors)[None] for head in (first, second)]
     networks = dict(zip(HEADS, flat, strict=True))
     networks |= {name: fused(run, bound, *flat) for name, bound in chosen.items()}
-    networks |= _without_heads(run, run.said, [tasks[0]], [tasks[1]], seed)
+    networks |= _without_heads(run, [tasks[0]], [tasks[1]], seed)
     found = _scores(run, networks, [tasks[0]], [tasks[1]])
     says = _said(run, found, tuple(chosen), "given")
     return Section(

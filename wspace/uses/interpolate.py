@@ -14,7 +14,7 @@ from wspace.interfaces import Condition
 from wspace.interpolation import along, mixed, positions
 from wspace.run import Run
 from wspace.seeding import stream
-from wspace.tasks import UNSEEN_TASKS, Task, prompts_of
+from wspace.tasks import SEEN, UNSEEN_TASKS, Task
 from wspace.uses import Figure, Row, Section, Table, percent, summary
 from wspace.uses.figures import ways_between
 from wspace.uses.fuse import trained
@@ -44,7 +44,7 @@ class Corners:
 
     @torch.no_grad()
     def _condition(self, tasks: Sequence[Task]) -> Condition:
-        return self.run.system.conditioner(prompts_of(tasks, self.run.said).to(self.run.bench.device))
+        return self.run.system.conditioner(self.run.prompts(tasks))
 
     def networks(self, way: str, counts: Tensor) -> Tensor:
         """(B, P), where corners count so much (B, n)."""
@@ -53,10 +53,14 @@ class Corners:
         ends = self.generated if way == GENERATED else self.trained
         return torch.einsum("nbp,bn->bp", ends, counts)
 
-    def joined(self) -> Tensor:
-        """(B, P), each generated from the texts of all its corners at once."""
+    def joined(self) -> Tensor | None:
+        """(B, P), each generated from the texts of all its corners at once; none, if the generator goes by other than texts."""
         joint = [tuple(sorted({c for task in own for c in task})) for own in zip(*self.tasks, strict=True)]
-        return generated(self.run, self._condition(joint), self.seed)
+        return generated(self.run, self._condition(joint), self.seed) if self.run.knows(joint) else None
+
+    def zoo_mean(self) -> Tensor:
+        """(B, P), what the generator has to be better than anywhere."""
+        return self.run.zoo.weights.mean(0).expand(len(self.tasks[0]), -1)
 
     def counts(self, way: str, at: float) -> Tensor:
         """(B, n), `at` in [0, n - 1] of the legs from corner to corner."""
@@ -107,11 +111,10 @@ def _along_the_way(run: Run, at: Sequence[float], found: Mapping[str, Tensor], n
     return tables
 
 
-def _figure(at: Sequence[float], found: Mapping[str, Tensor], names: Sequence[str], pairs: int) -> Figure:
+def _figure(at: Sequence[float], found: Mapping[str, Tensor], names: Sequence[str], of: str) -> Figure:
     panels = {f"on {name}": {way: (100 * own[:, i].mean(1)).tolist() for way, own in found.items()}
               for i, name in enumerate(names)}  # fmt: skip
     panels["mean over the tasks"] = {way: (100 * own.mean((1, 2))).tolist() for way, own in found.items()}
-    of = f", mean over {pairs} pairs of unseen tasks" if pairs > 1 else ""
     caption = (
         f"Accuracy on test images on the way from {names[0]} to {names[-1]}{of}: along the condition, for each point of "
         "which a head is generated, and along the weights of heads that were generated or trained for the ends."
@@ -131,6 +134,13 @@ def _said(run: Run, at: Sequence[float], found: Mapping[str, Tensor]) -> str:
     return f"Halfway, mean over the tasks: best is {best}, {percent(summary(halfway[best], run))} %, {', '.join(rest)}."
 
 
+def _worst(run: Run, found: Mapping[str, Tensor], corners: Corners) -> str:
+    """Of each way its worst point, mean over the tasks; and a level that is easily had."""
+    lowest = [f"{way} {percent(summary(own.mean(1).amin(0), run))}" for way, own in found.items()]
+    mean = percent(summary(corners.score(corners.zoo_mean()).mean(0), run))
+    return f"Worst point of a way, mean over the tasks, %: {', '.join(lowest)}; the zoo's mean has {mean}."
+
+
 # ---------------------------------------------------------------- several tasks at once
 
 
@@ -139,10 +149,13 @@ def _together(corners: Corners) -> dict[str, Tensor]:
     count, pairs = len(corners.tasks), len(corners.tasks[0])
     even = torch.full((pairs, count), 1 / count)
     found = {f"mean of {way}": corners.score(corners.networks(way, even)).mean(0) for way in (GENERATED, TRAINED)}
+    joined = corners.joined()
+    if joined is not None:
+        found["generated from the joined texts"] = corners.score(joined).mean(0)
     return {
         "mean of conditions": corners.score(corners.networks(LINEAR, even)).mean(0),
         **found,
-        "generated from the joined texts": corners.score(corners.joined()).mean(0),
+        "the zoo's mean": corners.score(corners.zoo_mean()).mean(0),
         "each task's own, generated": corners.own(corners.generated),
         "each task's own, trained": corners.own(corners.trained),
     }
@@ -181,28 +194,35 @@ def disjoint(tasks: Sequence[Task], size: int, count: int) -> list[tuple[Task, .
 
 
 def study(run: Run, *, pairs: int = 20, steps: int = 9, seed: int = 0) -> Section:
-    """From one unseen task to another along conditions and weights; and the means of several, on all of theirs."""
+    """From one unseen task to another along conditions and weights; and the means of several, on all of theirs.
+
+    From seen task to seen task, where unseen ones cannot be told to the generator.
+    """
     run.zoo.check(run.bench)
-    unseen = run.zoo.tasks.scored(UNSEEN_TASKS)
-    ends = disjoint(unseen, 2, pairs)
+    tasks, split = run.zoo.tasks.scored(UNSEEN_TASKS), "unseen"
+    if not run.knows(tasks):
+        tasks, split = tuple(dict.fromkeys(run.zoo.tasks.scored(SEEN))), "seen"
+    ends = disjoint(tasks, 2, pairs)
     if not ends:
-        raise UserError("no two unseen tasks of this run are without a class in common: name two by --from and --to")
+        raise UserError(f"no two {split} tasks of this run are without a class in common: name two by --from and --to")
     corners = Corners(run, list(zip(*ends, strict=True)), seed)
     at = positions(2, steps)
     found = _sweep(corners, at)
     names = ("the first task", "the second task")
     groups = {}
     for size in TOGETHER:
-        several = disjoint(unseen, size, pairs)
+        several = disjoint(tasks, size, pairs)
         if len(several) > 1:
             own = corners if size == 2 else Corners(run, list(zip(*several, strict=True)), seed)
             groups[f"{size} tasks"] = _together(own)
     tables = _along_the_way(run, at, found, names)
     if groups:
         tables.append(_together_table(run, groups))
-    settings = {"pairs": len(ends), "steps": steps, "seed": seed}
-    figures = (_figure(at, found, names, len(ends)),)
-    return Section("interpolate", "Between two tasks", [_said(run, at, found)], settings, tables, figures)
+    settings = {"pairs": len(ends), "of": split, "steps": steps, "seed": seed}
+    of = f", mean over {len(ends)} pairs of {split} tasks"
+    says = [_said(run, at, found), _worst(run, found, corners)]
+    figures = (_figure(at, found, names, of),)
+    return Section("interpolate", "Between two tasks", says, settings, tables, figures)
 
 
 def one(run: Run, named: Sequence[Sequence[str]], *, steps: int, seed: int) -> Section:
@@ -220,5 +240,5 @@ def one(run: Run, named: Sequence[Sequence[str]], *, steps: int, seed: int) -> S
     names = ["the first task", *(f"task {number}" for number in range(2, len(tasks))), "the last task"]
     tables = [*_along_the_way(run, at, found, names), _together_table(run, {f"{len(tasks)} tasks": _together(corners)})]
     settings = {"tasks": [list(classes) for classes in named], "steps": steps, "seed": seed}
-    figures = (_figure(at, found, names, 1),)
-    return Section("interpolate", "Between tasks", [_said(run, at, found)], settings, tables, figures)
+    says = [_said(run, at, found), _worst(run, found, corners)]
+    return Section("interpolate", "Between tasks", says, settings, tables, (_figure(at, found, names, ""),))

@@ -184,7 +184,7 @@ def space(points: Mapping[str, np.ndarray], shares: Sequence[float]) -> str:
         label = f"{name} ({len(where)})" if len(where) > 1 else name
         style: dict[str, Any] = {"markeredgewidth": 0, "zorder": 4} | MARKS[name]
         panel.plot(*where.T, linestyle="", label=label, **style)
-    dress(panel, "", f"first principal component ({shares[0]:.1%} of variance)", "")
+    dress(panel, "a point for each network", f"first principal component ({shares[0]:.1%} of variance)", "")
     panel.set_ylabel(f"second ({shares[1]:.1%})", fontsize=TEXT, color=INK)
     panel.grid(axis="both", color="#e4e4e4")
     panel.set_aspect("equal", adjustable="datalim")

@@ -32,8 +32,8 @@ def study(run: Run, *, tasks: int = 32) -> Section:
             first, last = own[0], own[-1]
             lines.append(Row(f"temperature {temperature:g}", {"first step": first, "last step": last}))
             says.append(
-                f"{split}, temperature {temperature:g}: {percent(first)} % were the first step the last, {percent(last)} % "
-                f"after all {last['step']}; the oracle {percent(oracle)} %."
+                f"{split}, temperature {temperature:g}: {percent(first)} % after the first step, {percent(last)} % after "
+                f"all {last['step']}; the oracle {percent(oracle)} %."
             )
         lines.append(Row("oracle", {"last step": oracle}))
         tables.append(Table(f"{split}: accuracy (%)", {"first step": "percent", "last step": "percent"}, lines))

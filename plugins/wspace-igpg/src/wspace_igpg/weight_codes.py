@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -21,7 +20,7 @@ STEPS_OF_A_VALUE = {256: (8, 6, 5), 512: (8, 8, 8), 1024: (8, 5, 5, 5), 4096: (7
 
 SEEN_FIRST = 4096  # pieces of each zoo that the first codebooks are the means of (k-means)
 COLLAPSED = 0.02  # share of a codebook in use below which it has collapsed
-TOGETHER = 65536  # pieces that go through the code at once, outside of training
+TOGETHER = 8192  # pieces that go through the code at once, outside of training
 
 
 class WeightCodes(Tokenizer):
@@ -48,7 +47,7 @@ class WeightCodes(Tokenizer):
         hidden: Annotated[int, Ge(1)] = 128,
         decay: Annotated[float, Gt(0), Lt(1)] = 0.99,
         dead: Annotated[float, Ge(0)] = 0.2,  # pieces a batch below which a code is given to another
-        commitment: Annotated[float, Ge(0), Le(10)] = 0.1,
+        commitment: Annotated[float, Ge(0), Le(10)] = 1.0,
         pieces: Annotated[int, Ge(1)] = 4096,  # of a batch of networks, at most, that a step learns from
         *,
         spec: WeightSpec,
@@ -81,12 +80,12 @@ class WeightCodes(Tokenizer):
         return self.code.figures
 
     def tokenize(self, weights: Tensor) -> Tensor:
-        return torch.cat([codes for _, codes in self.stream(weights)], dim=1)
+        return torch.cat([self.codes_of(cut, values) for cut, values in self.cuts.with_values(weights)], dim=1)
 
-    def stream(self, weights: Tensor) -> Iterator[tuple[Cut, Tensor]]:
-        """Tensor by tensor, the codes (B, pieces, levels) of networks (B, P): no more than a tensor's pieces in memory."""
-        for cut, values in self.cuts.with_values(weights):
-            yield cut, self.codes_of(cut, values)
+    def through(self, name: str, values: Tensor) -> tuple[Tensor, Tensor]:
+        cut = next(cut for cut in self.cuts.each if cut.entry.name == name)
+        codes = self.codes_of(cut, values)
+        return codes, self.values_of(cut, codes)
 
     @torch.no_grad()
     def codes_of(self, cut: Cut, values: Tensor) -> Tensor:
@@ -187,9 +186,11 @@ class Code(nn.Module):
         self.learnt.fill_(True)
         latents = self.encoder(pieces)
         found = self.quantizer(latents[None])
-        terms = {"squares": functional.mse_loss(self.decoder(found[0][0]), pieces)}
-        if self.learns_codebook:
-            terms["commitment"] = self.commitment * found[2].sum()
+        quantized, terms = found[0][0], dict[str, Tensor]()
+        if self.learns_codebook:  # straight through: the codebook follows the latents, and is no parameter
+            terms["commitment"] = self.commitment * functional.mse_loss(latents, quantized.detach())
+            quantized = latents + (quantized - latents).detach()
+        terms["squares"] = functional.mse_loss(self.decoder(quantized), pieces)
         counts = torch.bincount(found[1][0, :, 0], minlength=self.codebook).float()
         share = counts / counts.sum()
         perplexity = torch.exp(-(share * share.clamp_min(1e-12).log()).sum())

@@ -66,7 +66,8 @@ class TaskId(Conditioner):
 
     def _told(self) -> str:
         count = int(self.count)
-        names = [bytes(row.tolist()).rstrip(b"\0").decode(errors="ignore") for row in self.shown[: min(count, TOLD)]]
+        starts = [bytes(row.tolist()).rstrip(b"\0") for row in self.shown[: min(count, TOLD)]]
+        names = [start.decode(errors="ignore") + "..." * (len(start) == SHOWN) for start in starts]
         return "; ".join(names) + (f"; and {count - TOLD} more" if count > TOLD else "")
 
     def _rows(self, names: Sequence[str]) -> Tensor:
