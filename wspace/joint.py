@@ -1,6 +1,7 @@
 """One generator for several architectures and data sets: members with a zoo each, one training, and an ordinary run of each.
 
 joint: igpg-member                            # the recipe they all start from: a packaged one, or a file beside this
+each: {tasks.evaluate: 32}                    # what all of them set
 members:                                      # name -> what it sets, as `--set` would; the generator learns from their zoos
   digits-mlp: {target.architecture.of.hidden: [32]}
 held_out:                                     # generated and evaluated alike, and never trained on
@@ -13,6 +14,7 @@ import platform
 import re
 import time
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ class Schema(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     joint: str
+    each: dict[str, Any] = Field(default_factory=dict)
     members: dict[str, dict[str, Any]] = Field(min_length=1)
     held_out: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
@@ -81,7 +84,7 @@ def bind_joint(source: Source, registry: Registry, settings: Sequence[str] = ())
                 problems.append(Problem(line, where, "names a folder: small letters, digits and hyphens"))
             names.add(name)
             recipe = read_recipe(base, settings)
-            apply(recipe, changes)
+            apply(recipe, deepcopy({**schema.each, **changes}))
             try:
                 member = replace(bind(recipe, registry), file=name)
             except RecipeError as error:

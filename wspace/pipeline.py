@@ -64,7 +64,7 @@ STAGES = (
     ),
     Stage("generate", "wspace.stages.generate:run", ("generate",), ("zoo", "train"), 2),
     Stage("evaluate", "wspace.stages.evaluate:run", ("metrics", "evaluate"), ("zoo", "opponents", "train", "generate"), 3),
-    Stage("report", "wspace.stages.report:run", (), ("zoo", "opponents", "train", "generate", "evaluate"), 2, False),
+    Stage("report", "wspace.stages.report:run", (), ("zoo", "opponents", "train", "generate", "evaluate"), 3, False),
 )  # fmt: skip
 
 JOINED = Stage("train", "wspace.stages.joint:member", (), ("zoo",))

@@ -94,8 +94,12 @@ class System(nn.Module):
 
     def pairs(self, weights: Tensor, prompts: Prompts, moves: Moves | None = None) -> Pairs:
         """Networks (B, P) and what is said of their tasks, as the generator sees them."""
+        return self.pairs_of(self.tokenizer.tokenize(weights), prompts, moves)
+
+    def pairs_of(self, tokens: Tensor, prompts: Prompts, moves: Moves | None = None) -> Pairs:
+        """As `pairs`, of networks that are tokens already: (B, N, D)."""
         condition: Condition = self.conditioner(prompts)
-        return Pairs(self.tokenizer.tokenize(weights), condition, self.conditioner.null(condition), moves)
+        return Pairs(tokens, condition, self.conditioner.null(condition), moves)
 
     def moves(self, symmetry: Symmetry, count: int, rng: torch.Generator, *, augment: float, penalty: bool) -> Moves:
         """A random element for each of `count` pairs; a share `augment` of the pairs is to be trained on moved."""

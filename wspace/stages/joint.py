@@ -76,7 +76,8 @@ def run(zoos: Sequence[MemberZoo], folder: Path, progress: Progress) -> None:
     pupils = [Pupil(zoo.name, zoo.recipe, zoo.folder, progress) for zoo in zoos]
     first, recipe = pupils[0], zoos[0].recipe
     for other in pupils[1:]:
-        share(first.system, other.system, other.name)
+        for name, component in other.system.named_children():
+            share(getattr(first.system, name), component, other.name, f"{name}.")
     job = Job(recipe, first.bench, folder, {}, progress)
     logs: dict[str, list[dict[str, Any]]] = {}
     health: dict[str, Any] = {}
@@ -118,9 +119,10 @@ def member(job: Job) -> None:
 
 
 def share(first: nn.Module, other: nn.Module, who: str, path: str = "") -> None:
-    """Make parameters and buffers of `other` those of `first`. Raises UserError where a shape differs.
+    """Make parameters and buffers of a component `other` those of `first`. Raises UserError where a shape differs.
 
-    Only what no state keeps, as the places of tokens, stays a member's own.
+    What no state keeps, as the places of tokens, stays a member's own; inner modules that are alike but for their numbers
+    become one.
     """
     for kind in ("_parameters", "_buffers"):
         mine, theirs = getattr(first, kind), getattr(other, kind)
@@ -135,15 +137,20 @@ def share(first: nn.Module, other: nn.Module, who: str, path: str = "") -> None:
             theirs[name] = mine[name]
     for name, child in other.named_children():
         known = getattr(first, name)
-        if _keeps_all(child) and _shapes(child) == _shapes(known):
+        if _shapes(child) == _shapes(known) and _alike(_own(child), _own(known)):
             setattr(other, name, known)
         else:
             share(known, child, who, f"{path}{name}.")
 
 
-def _keeps_all(module: nn.Module) -> bool:
-    """Whether all of its buffers are in its state."""
-    return not any(inner._non_persistent_buffers_set for inner in module.modules())
+def _own(module: nn.Module) -> dict[str, Tensor]:
+    """Buffers that no state keeps."""
+    kept = module.state_dict()
+    return {name: buffer for name, buffer in module.named_buffers() if name not in kept}
+
+
+def _alike(mine: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return mine.keys() == other.keys() and all(torch.equal(mine[name], other[name]) for name in mine)
 
 
 def _shapes(module: nn.Module) -> dict[str, torch.Size]:

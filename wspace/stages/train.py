@@ -298,6 +298,8 @@ def weight_step(
     half, batch = job.recipe.precision == "bfloat16", here().share(settings.batch)
     factors = {"symmetry": losses.symmetry, "adversarial": losses.adversarial, "product": losses.product}
     spread = _product_spread(system.spec, weights) if losses.product else 0.0
+    with torch.no_grad():  # codes are small, and take an encoder
+        codes = system.tokenizer.tokenize(weights.to(device)) if system.tokenizer.lossy else None
 
     def step(number: int, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
         rows = torch.randint(len(weights), (batch,), generator=rng)
@@ -305,7 +307,10 @@ def weight_step(
         if symmetry is not None and (settings.augment or losses.symmetry):
             moves = system.moves(symmetry, batch, rng, augment=settings.augment, penalty=losses.symmetry > 0)
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            pairs = system.pairs(weights[rows].to(device), prompts[rows].to(device), moves)
+            if codes is None:
+                pairs = system.pairs(weights[rows].to(device), prompts[rows].to(device), moves)
+            else:
+                pairs = system.pairs_of(codes[rows.to(device)], prompts[rows].to(device), moves)
             terms = system.generator.loss(pairs, rng)
         if losses.symmetry and "symmetry" not in terms:
             raise UserError("losses.symmetry: this generator has no such term; set it to 0")

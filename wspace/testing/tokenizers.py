@@ -12,7 +12,7 @@ from wspace.testing.law import check
 from wspace.testing.subject import Instance, Subject, normal, rng_of
 
 ZOO, OTHERS = 9, 4
-STEPS, RATE = 200, 5e-4  # of Adam, of one that learns
+STEPS, RATE = 60, 1e-3  # of Adam, of one that learns
 ROUNDING = 1e-5  # relative, float32
 
 

@@ -18,7 +18,7 @@ from wspace_igpg.layer_tokens import Cut, Cuts
 STEPS_OF_A_VALUE = {256: (8, 6, 5), 512: (8, 8, 8), 1024: (8, 5, 5, 5), 4096: (7, 5, 5, 5, 5)}
 """Finite scalar quantisation: how finely each of a code's values is cut (Mentzer et al., 2024, table 1)."""
 
-SEEN_FIRST = 4096  # pieces of each zoo that the first codebooks are the means of (k-means)
+SEEN_FIRST = 4096  # pieces of each zoo that codebooks begin with
 COLLAPSED = 0.02  # share of a codebook in use below which it has collapsed
 TOGETHER = 8192  # pieces that go through the code at once, outside of training
 
@@ -42,7 +42,7 @@ class WeightCodes(Tokenizer):
         self,
         size: Annotated[int, Ge(1)] = 64,
         quantizer: Literal["residual", "vq", "fsq"] = "residual",
-        codebook: Annotated[int, Ge(2)] = 512,
+        codebook: Annotated[int, Ge(2)] = 2048,
         levels: Annotated[int, Ge(1)] = 3,
         hidden: Annotated[int, Ge(1)] = 128,
         decay: Annotated[float, Gt(0), Lt(1)] = 0.99,
@@ -59,16 +59,15 @@ class WeightCodes(Tokenizer):
         self.layout = TokenLayout(mask, codes=codebook, places=self.cuts.places)
 
     def fit(self, weights: Tensor) -> None:
-        """The first codebooks, k-means of what was seen so far; once it has learnt, whether it has collapsed.
+        """Where the first codebooks begin: at the mean of each piece, and at what that leaves. Afterwards a look at their use.
 
-        Raises UserError if it has.
+        Raises UserError if hardly any code is in use.
         """
-        few = weights[: max(1, -(-SEEN_FIRST // self.cuts.count))]
-        pieces = self._pieces(few).flatten(0, 1)[:: max(1, len(few) * self.cuts.count // SEEN_FIRST)]
+        few = self._pieces(weights[: max(2, SEEN_FIRST // self.cuts.count)])  # (n, N, size)
         if self.code.learnt:
-            self.code.check(pieces)
+            self.code.check(few.flatten(0, 1))
         else:
-            self.code.begin(pieces)
+            self.code.show(few.mean(0), few.flatten(0, 1)[:SEEN_FIRST])
 
     def loss(self, weights: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         pieces = self._pieces(weights).flatten(0, 1)
@@ -154,22 +153,33 @@ class Code(nn.Module):
             self.quantizer = ResidualFSQ(levels=steps, num_quantizers=levels, dim=size)
         self.learnt: Tensor
         self.register_buffer("learnt", torch.tensor(False))
-        self._seen: list[Tensor] = []
+        self._shown: list[tuple[Tensor, Tensor]] = []
         self.figures: dict[str, Tensor] = {}
 
-    def begin(self, pieces: Tensor) -> None:
-        """Codebooks from k-means of these pieces and of all that came before, of other networks."""
-        if not self.learns_codebook:
+    def show(self, means: Tensor, pieces: Tensor) -> None:
+        """Of a zoo, each piece's mean over networks and some networks' pieces, for where codebooks begin."""
+        self._shown.append((means, pieces))
+
+    def _begin(self) -> None:
+        """Codebooks of what was shown: the first of means, or of k-means of them where they are more, the next of the rest."""
+        if self.learnt or not self._shown:
             return
-        self._seen.append(pieces)
-        for name, buffer in self.quantizer.named_buffers():
-            if name.endswith("initted"):
-                buffer.fill_(False)
-        with torch.no_grad(), seeded(0):
-            seen = torch.cat(self._seen)
+        self.learnt.fill_(True)
+        if self.learns_codebook:
+            means, pieces = (torch.cat(each) for each in zip(*self._shown, strict=True))
+            learning = self.quantizer.training
             self.quantizer.train()
-            self.quantizer(self.encoder(seen.repeat(-(-self.codebook // len(seen)), 1))[None])
-            self.quantizer.train(self.training)
+            with torch.no_grad(), seeded(0):
+                enough = -(-self.codebook // len(pieces))
+                if len(means) <= self.codebook:
+                    book = self.quantizer.layers[0]._codebook  # type: ignore[union-attr,index]
+                    begun = torch.cat([means, pieces.repeat(enough, 1)[: self.codebook - len(means)]])
+                    book.embed.copy_(begun[None])
+                    book.embed_avg.copy_(begun[None])
+                    book.initted.fill_(True)
+                self.quantizer(self.encoder(pieces.repeat(enough, 1))[None])
+            self.quantizer.train(learning)
+        self._shown.clear()
 
     def check(self, pieces: Tensor) -> None:
         """Raises UserError if hardly any codes are in use."""
@@ -182,8 +192,7 @@ class Code(nn.Module):
             )
 
     def loss(self, pieces: Tensor) -> dict[str, Tensor]:
-        self._seen.clear()
-        self.learnt.fill_(True)
+        self._begin()
         latents = self.encoder(pieces)
         found = self.quantizer(latents[None])
         quantized, terms = found[0][0], dict[str, Tensor]()
@@ -201,6 +210,7 @@ class Code(nn.Module):
     def codes_of(self, pieces: Tensor) -> Tensor:
         if not len(pieces):
             return pieces.new_zeros(0, self.levels, dtype=torch.long)
+        self._begin()
         learning = self.quantizer.training
         self.quantizer.eval()
         found = self.quantizer(self.encoder(pieces)[None])[1][0]
