@@ -16,8 +16,9 @@ import pytest
 from wspace import cli, pipeline
 from wspace.bind import bind
 from wspace.errors import Diverged, WspaceError
+from wspace.joint import is_joint
 from wspace.plugins import load_plugins
-from wspace.recipe import packaged_recipes, parse_recipe, read_recipe
+from wspace.recipe import Source, packaged_recipes, parse_recipe, read_recipe
 from wspace.signature import read_class
 from wspace.study import is_study
 
@@ -225,7 +226,13 @@ def test_check_tells_all_problems_at_once(call: Call, recipe, tiny) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", sorted(n for n, file in packaged_recipes().items() if not is_study(read_recipe(file))))
+def is_several(source: Source) -> bool:
+    return is_study(source) or is_joint(source)
+
+
+@pytest.mark.parametrize(
+    "name", sorted(n for n, file in packaged_recipes().items() if not is_several(read_recipe(file)))
+)
 def test_a_filled_recipe_is_a_recipe_that_says_the_same(call: Call, name: str) -> None:
     done = call("check", name, "--fill")
     assert (done.status, done.err) == (0, "")

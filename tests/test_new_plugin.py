@@ -22,7 +22,7 @@ from wspace.testing import cases, cases_of
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/writing-plugins.md").read_text(encoding="utf-8")
 EXAMPLE = ROOT / "docs/example-plugin"
-BLOCK = re.compile(r"^```(sh|python|toml|)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(sh|console|python|toml|)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 Wspace = Callable[..., CompletedProcess[str]]
 
 

@@ -10,6 +10,7 @@ import pytest
 import wspace
 from wspace import builtin
 from wspace.bind import bind
+from wspace.joint import bind_joint, is_joint
 from wspace.plugins import load_plugins
 from wspace.recipe import read_recipe
 from wspace.registry import KINDS
@@ -26,7 +27,7 @@ FOLDERS = {kind: "symmetries" if kind == "symmetry" else f"{kind}s" for kind in 
 HEAVY = {"torch", "torchvision", "timm", "open_clip", "diffusers", "matplotlib", "safetensors"}
 LIGHT = (
     "errors", "hookspecs", "registry", "builtin", "plugins", "signature", "settings", "recipe", "bind", "store",
-    "pipeline", "cli", "fingerprint", "progress", "table", "study", "processes",
+    "pipeline", "cli", "fingerprint", "progress", "table", "study", "joint", "processes",
     "catalogue", "skeleton", "cli_uses",
 )  # fmt: skip
 OUTER = ("recipe", "store", "pipeline", "bind", "cli", "run", "stages", "testing")
@@ -151,6 +152,7 @@ def test_there_are_recipes() -> None:
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda file: str(file.relative_to(ROOT / "recipes")))
 def test_a_recipe_has_no_problem_and_says_how_to_run_it(recipe: Path) -> None:
     source, registry = read_recipe(recipe), load_plugins().registry
-    bound = bind_study(source, registry) if is_study(source) else bind(source, registry)
+    several = bind_study if is_study(source) else bind_joint if is_joint(source) else None
+    bound = bind(source, registry) if several is None else several(source, registry)
     assert bound.name == recipe.stem
     assert recipe.read_text(encoding="utf-8").startswith(f"# wspace run {recipe.relative_to(ROOT)}")

@@ -380,7 +380,7 @@ def test_a_report_has_rows_over_seeds_and_paired_differences(bound: Bound, ran, 
     ran(bound(STUDY + f"splits: [seen]\nrows:\n{rows}  - {{variant: with more steps, label: M}}\n"))
     report = report_of(tmp_path / "runs/a-study")
     assert list(report) == [
-        "study", "run", "seeds", "confidence", "rows", "differences", "training", "seconds",
+        "study", "run", "seeds", "confidence", "rows", "differences", "training", "generators", "seconds",
     ]  # fmt: skip
     assert (report["study"], report["seeds"], report["confidence"]) == ("a-study", [1, 2], 0.95)
     first = report["rows"][0]

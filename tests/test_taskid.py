@@ -275,6 +275,14 @@ def test_a_code_is_learnt_before_the_generator_and_then_left_alone(
     assert all(torch.equal(kept[f"tokenizer.{name}"], value) for name, value in after.items())
 
 
+@pytest.mark.parametrize("ids", ["one-hot", "learned"])
+def test_codes_are_of_whole_small_networks_too(tmp_path: Path, ids: str) -> None:
+    target = "target={use: module, architecture: {use: mlp, hidden: [5], norm: batch}}"
+    folder, _ = trained(tmp_path, target, "symmetry=null", f"conditioner.ids={ids}", "reconstruction.most_lost=0.1")
+    drawn = load_file(folder / "generate/generated-seen.safetensors")["weights"]
+    assert drawn.isfinite().all() and drawn.shape[1] == Zoo(folder / "zoo").stored.header.spec.size
+
+
 def test_a_code_that_loses_too_much_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(WspaceError) as caught:
         trained(

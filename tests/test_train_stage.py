@@ -269,7 +269,7 @@ def test_generate_tells_the_generator_what_train_was_told(go: Go, tmp_path: Path
     folder = go(told=told)
     said = load_file(folder / "said.safetensors")["texts"]
     assert torch.equal(said, told)
-    blind: Any = SimpleNamespace(device=torch.device("cpu"))  # knows no texts of its own
+    blind: Any = SimpleNamespace(device=torch.device("cpu"), calibrated=lambda weights, tasks: weights)  # knows no texts
 
     def generated() -> Tensor:
         run(recipe, blind, folder.parent, "generate")
@@ -321,12 +321,3 @@ def test_a_run_is_told_classes_in_the_words_of_its_recipe(go: Go, tmp_path: Path
     assert not torch.allclose(weights(("class 3", "class 5"))["w1"], described["w1"], atol=1e-3)
     with pytest.raises(UserError, match="does not describe 'class 5': did you mean class 3"):
         weights(("class 3", "class 5"), f"texts={{use: descriptions, file: {file}}}")
-
-
-def test_a_sampler_there_is_not_is_an_error_of_the_user(go: Go, tmp_path: Path) -> None:
-    folder = go("train.steps=0")
-    with pytest.raises(UserError) as caught:
-        recipe = recipe_of(tmp_path, "generate.sampler=heun")
-        run(recipe, bench_of(recipe), folder.parent, "generate")
-    assert str(caught.value) == "generate.sampler: no 'heun'. Known: ddim, ddpm, dpm-solver++"
-    assert caught.value.exit_status == 2
