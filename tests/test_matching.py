@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import update_bn
 
-from wspace.activation_matching import Measure, match_activations
-from wspace.barrier import Line, MeanLoss, straight_line, take_statistics
 from wspace.errors import UserError
 from wspace.matching import Move, match, move
+from wspace.matching.activations import Measure, match_activations
+from wspace.matching.barrier import Line, MeanLoss, straight_line, take_statistics
 from wspace.symmetries.permutation import Permutation
 from wspace.weights import WeightEntry, WeightSpec
 

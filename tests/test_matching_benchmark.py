@@ -13,9 +13,10 @@ import torch
 from sklearn.datasets import load_digits
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from wspace import cli, matching_benchmark
+from wspace import cli
 from wspace.errors import UserError
-from wspace.matching_benchmark import of_digits, of_model
+from wspace.matching import benchmark
+from wspace.matching.benchmark import of_digits, of_model
 from wspace.progress import Progress
 from wspace.symmetries.permutation import Permutation
 from wspace.tracing import Inferred, infer
@@ -34,7 +35,7 @@ def test_matching_takes_most_of_the_barrier_between_independent_networks_away() 
 
 
 def test_digits_are_split_once_and_whole() -> None:
-    parts = matching_benchmark._digits()
+    parts = benchmark._digits()
     pixels, labels = load_digits(return_X_y=True)
     assert {name: len(digits) for name, (_, digits) in parts.items()} == {"test": 360, "train": 1437}
     both = [torch.cat(tensors) for tensors in zip(*parts.values(), strict=True)]
@@ -128,7 +129,7 @@ def test_models_that_cannot_be_matched_are_refused(monkeypatch: pytest.MonkeyPat
     with pytest.raises(UserError) as caught:
         of_model("resnt50")
     assert str(caught.value).startswith("bench matching: timm has no model 'resnt50': did you mean resnet50")
-    monkeypatch.setattr(matching_benchmark, "infer", lambda *_: Inferred({}, (), ("This.", "That.")))
+    monkeypatch.setattr(benchmark, "infer", lambda *_: Inferred({}, (), ("This.", "That.")))
     with pytest.raises(UserError) as caught:
         of_model("test_resnet")
     assert str(caught.value) == "bench matching: no axis of test_resnet is known to be free: This.; That."
@@ -160,5 +161,5 @@ def test_the_command_prints_a_line_for_each_pair_and_its_images_or_one_object(
     assert lines[3].split()[3] == f"{rows[0]['barrier']['test']['before']:.3f}"
     assert rows[0]["left"]["test"] == {"weights": None, "activations": None} and len(lines[3].split()) == 6
     found = {"parameters": 1234, "axes": 5, "seconds": 61.4, "mib_peak": 99.6, "mib_before": 50.0}
-    monkeypatch.setattr(matching_benchmark, "of_model", lambda _: found)
+    monkeypatch.setattr(benchmark, "of_model", lambda _: found)
     assert said("--model", "resnet7") == ["resnet7, 1,234 parameters, 5 axes: 61 s, 100 MiB at most (50 before)"]

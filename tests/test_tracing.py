@@ -20,10 +20,10 @@ from torch.nn import functional
 from wspace import cli
 from wspace.axes import names_in
 from wspace.errors import FileError, UserError
-from wspace.module_proof import module_error, prove_module
-from wspace.spec_file import read_spec, spec_text, write_spec
 from wspace.symmetries.permutation import Permutation
 from wspace.tracing import Inferred, infer, weights_of
+from wspace.tracing.module_proof import module_error, prove_module
+from wspace.tracing.spec_file import read_spec, spec_text, write_spec
 
 ERROR = 1e-5  # relative, float32
 PICTURES, SMALL, ROWS = (2, 3, 32, 32), (2, 3, 8, 8), (2, 4)

@@ -17,7 +17,7 @@ from wspace.errors import UserError
 from wspace.fitting import Schedule, accuracies, fit
 from wspace.generators.diffusion import Diffusion
 from wspace.interfaces import Generator
-from wspace.matching_benchmark import peak_mib
+from wspace.matching.benchmark import peak_mib
 from wspace.progress import Progress
 from wspace.run import Run
 from wspace.seeding import seeded, stream

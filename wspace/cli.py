@@ -512,7 +512,7 @@ def bench_matching(
     as_json: Json = False,
 ) -> None:
     """Barriers between independently trained networks, before and after matching."""
-    from wspace.matching_benchmark import of_digits, of_model
+    from wspace.matching.benchmark import of_digits, of_model
     from wspace.progress import for_terminal
 
     result = of_digits(pairs, width, depth, steps, for_terminal()) if model is None else of_model(model)

@@ -25,7 +25,7 @@ def spec(
 ) -> None:
     """The axes of a model's tensors, inferred by tracing it, and the proof; of several models, a table of Markdown."""
     from wspace.errors import UserError
-    from wspace.spec_file import spec_text, write_spec
+    from wspace.tracing.spec_file import spec_text, write_spec
 
     if len(models) > 1 and (out is not None or as_json):
         raise UserError("--out and --json: name one model")
@@ -52,9 +52,9 @@ def _proven(model: str, shape: str | None, arguments: list[str]) -> tuple[Any, i
 
     import torch
 
-    from wspace.module_proof import module_error, prove_module
     from wspace.proof import TOLERANCE
     from wspace.tracing import infer
+    from wspace.tracing.module_proof import module_error, prove_module
 
     sizes = None if shape is None else _sizes(shape)
     network = _timm(model, arguments)

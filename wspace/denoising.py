@@ -36,7 +36,9 @@ class Denoising(Generator):
     ):
         super().__init__()
         if layout.codes:
-            raise UserError("this generator finds numbers in noise, and tokens are codes: take another tokenizer or generator")
+            raise UserError(
+                "this generator finds numbers in noise, and tokens are codes: take another tokenizer or generator"
+            )
         self.denoiser, self.predictor, self.dropout, self.clip = denoiser, predictor, dropout, clip
         self.mask: Tensor
         self.anchor: Tensor

@@ -30,6 +30,7 @@ from wspace.registry import Registry
 from wspace.store import MANIFEST, STUDY, Store, disk_errors, write_json
 
 KEY = "joint"
+REPORT = "report.json"
 VERSION = 1  # raised when the joint training computes something else
 TRAIN = next(stage for stage in pipeline.STAGES if stage.name == "train")
 
@@ -138,32 +139,42 @@ def _unlike(first: BoundRecipe, member: BoundRecipe) -> list[str]:
 def plan(joint: Joint, runs: Path, force: Sequence[str] = ()) -> dict[str, list[pipeline.Step]]:
     """Member -> what a run would do about each stage, were it the first."""
     folder = runs / joint.name
-    return {m.name: pipeline.steps(m, Store(folder / m.name), force) for m in _joined(joint, folder)}
+    return {m.name: pipeline.steps(m, Store(folder / m.name, runs), force) for m in _joined(joint, folder)}
 
 
-def run(
-    joint: Joint, runs: Path, progress: Progress, force: Sequence[str] = ()
-) -> tuple[Path, list[pipeline.Step]]:
-    """The members' zoos, the training, then all else of each. Returns the folder and the steps; interrupted, the next call goes on."""
-    known = [stage.name for stage in pipeline.STAGES]
-    for name in force:
-        if name not in known:
-            raise UserError(f"no stage {name!r}: the stages are {', '.join(known)}")
+def run(joint: Joint, runs: Path, progress: Progress, force: Sequence[str] = ()) -> tuple[Path, list[pipeline.Step]]:
+    """The members' zoos, the training, then all else of each.
+
+    Returns the folder and the members' steps; interrupted, the next call goes on. Raises UserError if another process runs it.
+    """
     folder = runs / joint.name
-    folder.mkdir(parents=True, exist_ok=True)
-    everyone = (*joint.members, *joint.held_out)
-    write_json(folder / STUDY, {"study": joint.name, "members": [member.name for member in everyone]})
-    steps: list[pipeline.Step] = []
-    for member in joint.members:
-        progress.say(f"{member.name}: zoo")
-        steps += pipeline.run(member, folder, progress, force=[n for n in force if n == "zoo"], only="zoo")[1]
-    _train(joint, folder, progress, anew=bool({"zoo", "train"} & set(force)))
-    later = [name for name in force if name != "zoo"]
-    for number, member in enumerate(_joined(joint, folder), start=1):
-        progress.say(f"{member.name}: run {number} of {len(everyone)}")
-        own = [*later, "zoo"] if "zoo" in force and number > len(joint.members) else later
-        steps += pipeline.run(member, folder, progress, force=own)[1]
-    write_json(folder / "report.json", _report(joint, folder))
+    pipeline.check_folder(runs)
+    if (folder / pipeline.RUN).is_file():
+        raise UserError(
+            f"{folder}: a run is there already; give the recipe's file another name, or --runs another folder"
+        )
+    plan(joint, runs, force)  # what is wrong with `force` is said before a folder is made
+    everyone = _joined(joint, folder)
+    with Store(folder).locked():
+        with disk_errors(folder):
+            write_json(folder / STUDY, {"study": joint.name, "members": [member.name for member in everyone]})
+        if force:
+            mark = str(time.time_ns())
+            for member in everyone:
+                pipeline.discard(member, Store(folder / member.name, runs), force, mark)
+            if {"zoo", "train"} & set(force):
+                Store(folder).discard("train", joint.key, mark)
+        steps: list[pipeline.Step] = []
+        for member in everyone[: len(joint.members)]:
+            progress.say(f"{member.name}: zoo")
+            steps += pipeline.run(member, folder, progress, only="zoo", all_runs=runs)[1]
+        _train(joint, folder, progress)
+        for number, member in enumerate(everyone, start=1):
+            progress.say(f"{member.name}: run {number} of {len(everyone)}")
+            steps += pipeline.run(member, folder, progress, all_runs=runs)[1]
+        report = _report(joint, folder)
+        with disk_errors(folder):
+            write_json(folder / REPORT, report)
     return folder, steps
 
 
@@ -173,18 +184,14 @@ def _joined(joint: Joint, folder: Path) -> list[BoundRecipe]:
     return [replace(member, joined=joined) for member in (*joint.members, *joint.held_out)]
 
 
-def _train(joint: Joint, folder: Path, progress: Progress, anew: bool) -> None:
+def _train(joint: Joint, folder: Path, progress: Progress) -> None:
     store, key = Store(folder), joint.key
-    if anew:
-        store.discard("train", key)
     if store.manifest("train", key) is not None:
         return
     from wspace.stages.joint import MemberZoo, run
 
     progress.say(f"train: {len(joint.members)} zoos")
-    zoos = [
-        MemberZoo(m.name, m, Store(folder / m.name).folder("zoo", pipeline.keys(m)["zoo"])) for m in joint.members
-    ]
+    zoos = [MemberZoo(m.name, m, Store(folder / m.name).folder("zoo", pipeline.keys(m)["zoo"])) for m in joint.members]
     with disk_errors(folder), store.making("train", key) as made:
         started = time.monotonic()
         run(zoos, made, progress)

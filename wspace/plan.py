@@ -14,7 +14,7 @@ import torch
 from wspace.bind import BoundRecipe
 from wspace.features import Pool
 from wspace.fitting import Schedule, fit
-from wspace.interfaces import PICTURE, Told, TokenLayout
+from wspace.interfaces import PICTURE, TokenLayout, Told
 from wspace.progress import Progress
 from wspace.seeding import stream
 from wspace.settings import Generate
@@ -128,7 +128,10 @@ def _seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-TRIED = (64, 320)  # tokens whose drawing is timed; a whole network's are as many times as long as the later ones of these
+TRIED = (
+    64,
+    320,
+)  # tokens whose drawing is timed; a whole network's are as many times as long as the later ones of these
 
 
 def plan_of_model(recipe: BoundRecipe, model: str) -> dict[str, Any]:
@@ -147,7 +150,7 @@ def plan_of_model(recipe: BoundRecipe, model: str) -> dict[str, Any]:
         pictures = torch.zeros(2, 1, PICTURE)
         conditioner.told(Told(torch.eye(2, bench.text.dim), pictures, torch.zeros(bench.text.dim)))
     prompts = prompts_of([(0, 1)], torch.eye(2, bench.text.dim), ["0", "1"])
-    seconds = {}
+    seconds, state = {}, 0
     for count in TRIED:
         part = replace(
             layout, mask=layout.mask[:count], places=None if layout.places is None else layout.places[:count]
@@ -160,8 +163,8 @@ def plan_of_model(recipe: BoundRecipe, model: str) -> dict[str, Any]:
             seconds[count] = _seconds(
                 lambda g=generator, c=condition, n=null: g.sample(c, n, recipe.generate, stream(0, "plan"))
             )
+        state = sum(t.numel() for module in (tokenizer, conditioner, generator) for t in module.state_dict().values())
     a_token = (seconds[TRIED[1]] - seconds[TRIED[0]]) / (TRIED[1] - TRIED[0])
-    state = sum(t.numel() for module in (tokenizer, conditioner, generator) for t in module.state_dict().values())
     largest = max(entry.size for entry in spec.entries)
     return {
         "model": model,

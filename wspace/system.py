@@ -22,14 +22,13 @@ from wspace.interfaces import (
     Pairs,
     Prompts,
     Symmetry,
-    Told,
     Tokenizer,
+    Told,
 )
 from wspace.seeding import seeded, stream
 from wspace.settings import Generate
 from wspace.store import save_tensors
 from wspace.weights import WeightSpec
-
 
 SAID = "said.safetensors"
 """Beside a trained generator: what it was told of classes and, where its conditioner asks, of data set and architecture."""

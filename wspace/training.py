@@ -42,7 +42,11 @@ class Loop:
         }
         learns_code = any(p is trained for p in system.tokenizer.parameters() for trained in parameters)
         # what a code learns beside its parameters: running means of a codebook, which are best with those they grew up with
-        self.buffers = {f"tokenizer.{name}": b for name, b in system.tokenizer.named_buffers() if learns_code and "tokenizer." + name in system.state_dict()}
+        self.buffers = {
+            f"tokenizer.{name}": b
+            for name, b in system.tokenizer.named_buffers()
+            if learns_code and "tokenizer." + name in system.state_dict()
+        }
         self.best_buffers = {name: b.clone() for name, b in self.buffers.items()}
         self.averaged = {name: p.detach().clone() for name, p in self.parameters.items()}
         self.best = {name: p.clone() for name, p in self.averaged.items()}

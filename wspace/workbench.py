@@ -19,7 +19,17 @@ from wspace.errors import DataError, UserError
 from wspace.features import Pool, extract
 from wspace.fitting import calibrated
 from wspace.interfaces import (
-    PICTURE_SIDE, TEST, TRAIN, VAL, Backbone, Dataset, Images, Target, Text, Told, Wording,
+    PICTURE_SIDE,
+    TEST,
+    TRAIN,
+    VAL,
+    Backbone,
+    Dataset,
+    Images,
+    Target,
+    Text,
+    Told,
+    Wording,
 )
 from wspace.processes import gpu_of_this
 from wspace.progress import Progress
@@ -57,7 +67,10 @@ def in_words(block: Mapping[str, Any]) -> str:
     """A component's block of a recipe as a text encoder may read it: "module, architecture mlp, hidden 32 32"."""
     parts = []
     for name, value in block.items():
-        said = in_words(value) if isinstance(value, Mapping) else " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        if isinstance(value, Mapping):
+            said = in_words(value)
+        else:
+            said = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
         parts.append(said if name == "use" else f"{name.replace('_', ' ')} {said}")
     return ", ".join(parts)
 
@@ -163,7 +176,9 @@ class Workbench:
             rows = np.flatnonzero((self.images.labels == number) & (self.images.split == TRAIN))
             if not len(rows):
                 name = self.images.classes[number]
-                raise DataError(f"class {name!r} has no training images, and the recipe's conditioner looks at some of each")
+                raise DataError(
+                    f"class {name!r} has no training images, and the recipe's conditioner looks at some of each"
+                )
             chosen = rows[(torch.rand(PICTURES, generator=rng) * len(rows)).long().numpy()]
             pixels = torch.as_tensor(self.images.read(chosen)).permute(0, 3, 1, 2).float() / 127.5 - 1  # (S, 3, s, s)
             pictures.append(functional.adaptive_avg_pool2d(pixels, PICTURE_SIDE).flatten(1))

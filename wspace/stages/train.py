@@ -68,9 +68,9 @@ def run(job: Job) -> None:
     if untold := _untold(job, zoo, system):
         health["untold"] = untold
 
-    looked_at, asked = zoo.tasks.choosing[:LOOKED_AT], held_out_prompts[:LOOKED_AT].to(bench.device)
+    whose, looked_at, asked = "held-out", zoo.tasks.choosing[:LOOKED_AT], held_out_prompts[:LOOKED_AT].to(bench.device)
     if _refused(system, held_out_prompts) is not None:  # then on images that the tasks trained on were not trained on
-        looked_at, asked = zoo.tasks.training[:LOOKED_AT], prompts[:LOOKED_AT].to(bench.device)
+        whose, looked_at, asked = "seen", zoo.tasks.training[:LOOKED_AT], prompts[:LOOKED_AT].to(bench.device)
 
     def on_validation(networks: Tensor) -> float:
         return score_on_validation(bench, networks, looked_at)
@@ -121,7 +121,7 @@ def run(job: Job) -> None:
         checkpoint.unlink()
     if summary["collapsed"]:
         job.progress.say(
-            f"warning: the generator ignores its condition: its networks for held-out tasks reach {found:.1%} on "
+            f"warning: the generator ignores its condition: its networks for {whose} tasks reach {found:.1%} on "
             f"validation images, the zoo's mean {mean:.1%}"
         )
     if adversary is not None and adversary.wins_outright:

@@ -24,8 +24,8 @@ from wspace.errors import FileError, UserError, nearest, reason
 from wspace.features import picture_shape
 from wspace.interfaces import Architecture, Target
 from wspace.seeding import seeded, stream
-from wspace.spec_file import read_spec
 from wspace.tracing import Inferred, infer, weights_of
+from wspace.tracing.spec_file import read_spec
 from wspace.weights import WeightEntry, WeightSpec
 
 TOGETHER = 4096  # images that go through networks at once: more only takes more memory
@@ -46,7 +46,7 @@ class Module(Target):
     no weights: they are kept aside, and are in the files of generated networks.
 
     Which hidden units may be permuted is found by tracing the module, unless the architecture says it or `spec` does, a file
-    as `wspace.spec_file` has it.
+    as `wspace.tracing.spec_file` has it.
     """
 
     def __init__(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wspace.interfaces import Condition, Conditioner, Prompts
+from wspace.interfaces import Condition, Conditioner
 from wspace.testing.every import kept_in_file, reaches, repeats, rows_alone, stirred
 from wspace.testing.law import check
 from wspace.testing.subject import Instance, Subject, apart

@@ -146,7 +146,9 @@ def check_a_code_is_learnt_from_networks(subject: Subject) -> None:
     """Of a lossy one: its loss falls, follows the seed and reaches every parameter; and what it keeps tells networks apart."""
     for instance in subject.instances:
         if not instance.made.lossy:
-            subject.hold(not list(instance.made.parameters()), "one that is not lossy has nothing to learn: no parameters")
+            subject.hold(
+                not list(instance.made.parameters()), "one that is not lossy has nothing to learn: no parameters"
+            )
             continue
         tokenizer = subject.build(instance.around)
         zoo = 1 + torch.linspace(0.1, 2.0, instance.around.spec.size) * normal(ZOO, instance.around.spec.size, seed=2)
@@ -165,7 +167,9 @@ def check_a_code_is_learnt_from_networks(subject: Subject) -> None:
             loss(rng_of("step", step)).backward()
             optimizer.step()
         after = sum(float(loss(rng_of("look", n)).detach()) for n in range(8))
-        subject.hold(after < before, f"{STEPS} steps of Adam should lower its loss, and take {before:.3g} to {after:.3g}")
+        subject.hold(
+            after < before, f"{STEPS} steps of Adam should lower its loss, and take {before:.3g} to {after:.3g}"
+        )
         reaches(subject, loss(rng_of("reach")), dict(tokenizer.named_parameters()))
         tokenizer.fit(zoo)
         with torch.no_grad():

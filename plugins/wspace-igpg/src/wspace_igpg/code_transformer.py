@@ -96,7 +96,9 @@ class CodeTransformer(Generator):
 
     def _said(self, codes: Tensor) -> Tensor:
         """Vectors of pieces' codes: (..., levels) -> (..., width)."""
-        return sum((self.of_code[level][codes[..., level]] for level in range(self.levels)), codes.new_zeros(()).float())
+        return sum(
+            (self.of_code[level][codes[..., level]] for level in range(self.levels)), codes.new_zeros(()).float()
+        )
 
     def _logits(self, found: Tensor, codes: Tensor, level: int) -> Tensor:
         """Of a level's code, given the piece's codes before it: (..., width), (..., levels) -> (..., codes)."""

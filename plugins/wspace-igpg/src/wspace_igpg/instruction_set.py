@@ -74,21 +74,26 @@ class InstructionSet(Conditioner):
         each = self.of_picture(self.pictures).mean(1)  # (n, width)
         return torch.where(seen[..., None], each[index], 0), seen[..., None]
 
+    def _words(self) -> Tensor:
+        """The architecture's text (T,). Raises UserError if it was not told."""
+        if self.architecture is None:
+            raise UserError("conditioner 'instruction' was told neither of a data set nor of an architecture")
+        return self.architecture
+
     def _pool(self, prompts: Prompts) -> Tensor:
         count = prompts.mask.sum(1, keepdim=True)  # (B, 1)
-        words = self.architecture.expand(len(count), -1)
+        words = self._words().expand(len(count), -1)
         return torch.cat([prompts.texts.sum(1) / count, 1 / count, words], dim=1)
 
     def forward(self, prompts: Prompts) -> Condition:
-        if self.architecture is None:
-            raise UserError("conditioner 'instruction' was told neither of a data set nor of an architecture")
+        about = self._words()
         shown, size = prompts.mask[..., None], len(self.center) ** 0.5
         centered = torch.where(shown, prompts.texts - self.center, 0) * size  # (B, K, T), values near one
         each, seen = self._shown(prompts)
         of_set = self.of_picture(self.pictures).mean((0, 1))  # (width,)
         pictures = each.sum(1) / seen.sum(1).clamp_min(1) + of_set  # (B, width)
         layers = self.of_layer(self.layers).expand(len(pictures), -1, -1)  # (B, tensors, width)
-        words = self.of_words(self.architecture * size).expand_as(pictures)
+        words = self.of_words(about * size).expand_as(pictures)
         tokens = torch.cat(
             [
                 torch.where(shown, self.of_text(centered) + each + self.about[CLASS], 0),

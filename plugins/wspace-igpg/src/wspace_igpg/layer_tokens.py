@@ -135,7 +135,7 @@ def described(spec: WeightSpec) -> Tensor:
     rows = []
     for entry in spec.entries:
         kind, number = kind_of(entry), layers.index(_layer(entry))
-        shape = (*entry.shape[:2], prod(entry.shape[2:])) if len(entry.shape) > 1 else (entry.shape[0], 1, 1)
+        shape = (*entry.shape[:2], prod(entry.shape[2:])) if len(entry.shape) > 1 else (entry.size, 1, 1)
         ends = [_one_hot(min(n, FROM_AN_END), FROM_AN_END + 1) for n in (number, len(layers) - 1 - number)]
         sizes = [log2(side) / 6 for side in shape]
         rows.append([*_one_hot(KINDS.index(kind), len(KINDS)), *sizes, *ends[0], *ends[1], log2(len(layers)) / 4])

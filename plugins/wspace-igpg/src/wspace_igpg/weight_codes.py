@@ -18,7 +18,7 @@ from wspace_igpg.layer_tokens import Cut, Cuts
 STEPS_OF_A_VALUE = {256: (8, 6, 5), 512: (8, 8, 8), 1024: (8, 5, 5, 5), 4096: (7, 5, 5, 5, 5)}
 """Finite scalar quantisation: how finely each of a code's values is cut (Mentzer et al., 2024, table 1)."""
 
-SEEN_FIRST = 4096  # pieces of each zoo that codebooks begin with
+SEEN_FIRST = 1024  # pieces of each zoo that codebooks begin with
 COLLAPSED = 0.02  # share of a codebook in use below which it has collapsed
 TOGETHER = 8192  # pieces that go through the code at once, outside of training
 
@@ -48,7 +48,7 @@ class WeightCodes(Tokenizer):
         decay: Annotated[float, Gt(0), Lt(1)] = 0.99,
         dead: Annotated[float, Ge(0)] = 0.2,  # pieces a batch below which a code is given to another
         commitment: Annotated[float, Ge(0), Le(10)] = 1.0,
-        pieces: Annotated[int, Ge(1)] = 4096,  # of a batch of networks, at most, that a step learns from
+        pieces: Annotated[int, Ge(1)] = 1024,  # of a batch of networks, at most, that a step learns from
         *,
         spec: WeightSpec,
     ):
@@ -132,7 +132,12 @@ class Code(nn.Module):
         from vector_quantize_pytorch import ResidualFSQ, ResidualVQ
 
         super().__init__()
-        self.codebook, self.levels, self.commitment, self.learns_codebook = codebook, levels, commitment, quantizer != "fsq"
+        self.codebook, self.levels, self.commitment, self.learns_codebook = (
+            codebook,
+            levels,
+            commitment,
+            quantizer != "fsq",
+        )
         self.encoder, self.decoder = Near(size, hidden), Near(size, hidden)
         if self.learns_codebook:
             self.quantizer: nn.Module = ResidualVQ(

@@ -119,7 +119,7 @@ class Autoencoder(Tokenizer):
 
 def _mlp(of: int, hidden: int, to: int) -> nn.Sequential:
     """That starts at zero."""
-    made = nn.Sequential(nn.Linear(of, hidden), nn.GELU(), nn.Linear(hidden, to))
-    nn.init.zeros_(made[2].weight)
-    nn.init.zeros_(made[2].bias)
-    return made
+    last = nn.Linear(hidden, to)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(of, hidden), nn.GELU(), last)

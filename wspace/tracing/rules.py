@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from wspace.unification import (
+from wspace.tracing.unification import (
     Digit,
     Dim,
     Layout,

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wspace.activation_matching import match_activations
-from wspace.barrier import MeanLoss, straight_line
 from wspace.errors import MissingPackage, UnknownComponent, UserError, nearest
 from wspace.matching import Move, match, move
+from wspace.matching.activations import match_activations
+from wspace.matching.barrier import MeanLoss, straight_line
 from wspace.progress import Progress
 from wspace.seeding import seeded, stream
 from wspace.tracing import infer

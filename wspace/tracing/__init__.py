@@ -1,7 +1,7 @@
 """The permutations of hidden units of any module, found by tracing it: which dimensions of its tensors are one axis.
 
 Ainsworth et al. (2022, appendix A.3) write such a specification by hand for each architecture. Here the module runs once on
-tensors that hold no values, and each operation says which dimensions are one (`wspace.tracing_rules`).
+tensors that hold no values, and each operation says which dimensions are one (`wspace.tracing.rules`).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from torch.utils import _pytree as pytree
 
 from wspace.axes import solved
 from wspace.errors import UserError
-from wspace.tracing_rules import NotUnderstood, Traced, layouts_in, rule_of
-from wspace.unification import (
+from wspace.tracing.rules import NotUnderstood, Traced, layouts_in, rule_of
+from wspace.tracing.unification import (
     Digit,
     Dim,
     Layout,

@@ -1,0 +1,391 @@
+"""IGPG's parts against independent references: cutting and joining, codes, cached decoding, samplers, nested starts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional
+from wspace_igpg.code_transformer import CodeTransformer
+from wspace_igpg.digits import Digits
+from wspace_igpg.instruction_set import InstructionSet
+from wspace_igpg.layer_tokens import DESCRIBED, Cuts, described
+from wspace_igpg.nested_start import Nested
+from wspace_igpg.weight_codes import WeightCodes
+
+from wspace.architectures.cnn import CNN
+from wspace.architectures.mlp import MLP
+from wspace.errors import UserError
+from wspace.interfaces import PICTURE, TEST, TRAIN, VAL, Condition, Pairs, Prompts, TokenLayout, Told
+from wspace.seeding import seeded, stream
+from wspace.settings import Generate, Reconstruction
+from wspace.training import Loop
+from wspace.weights import WeightEntry, WeightSpec, plain_spec
+
+SPEC = WeightSpec(
+    (
+        WeightEntry("hidden1.weight", (4, 7), ("hidden1", "7")),
+        WeightEntry("hidden1.bias", (4,), ("hidden1",)),
+        WeightEntry("conv2.weight", (3, 4, 2, 2), ("3", "hidden1", "2", "2")),
+        WeightEntry("norm.weight", (3,), ("3",)),
+        WeightEntry("norm.running_var", (3,), ("3",)),
+        WeightEntry("cls_token", (1, 1, 5), ("1", "1", "5")),
+        WeightEntry("out.weight", (6, 4), ("6", "hidden1")),
+    ),
+    free=("hidden1",),
+)
+TYPICAL = Generate(temperature=0.0)
+DRAWN = replace(TYPICAL, temperature=1.0)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=stream(seed, "test"))
+
+
+# ---------------------------------------------------------------- pieces of rows
+
+
+@settings(deadline=None, max_examples=25)
+@given(size=st.integers(1, 9))
+def test_pieces_are_rows_cut_and_padded(size: int) -> None:
+    weights, cuts = normal(2, SPEC.size), Cuts(SPEC, size)
+    tensors, number = SPEC.unflatten(weights), 0
+    for cut, values in cuts.with_values(weights):
+        pieces = cut.pieces_of(values)
+        assert torch.equal(cut.values_of(pieces), values)
+        tensor = tensors[cut.entry.name][1]
+        if cut.entry.name in ("conv2.weight", "out.weight"):
+            rows = [tensor[:, unit].flatten() for unit in range(4)]  # a row for each hidden unit: what it gives
+        elif tensor.ndim == 1:
+            rows = [tensor]
+        else:
+            rows = list(tensor.flatten(0, -2) if cut.entry.name == "cls_token" else tensor.flatten(1))
+        naive = [
+            functional.pad(row[start : start + size], (0, max(0, start + size - len(row))))
+            for row in rows
+            for start in range(0, len(row), size)
+        ]
+        assert torch.equal(pieces[1], torch.stack(naive))
+        places = cuts.places[number : number + cut.pieces]
+        assert (places[:, 0] == cuts.each.index(cut)).all()
+        assert [tuple(p) for p in places[:, 1:].tolist()] == [
+            (row, block) for row in range(len(rows)) for block in range(-(-len(rows[0]) // size))
+        ]
+        number += cut.pieces
+    assert number == cuts.count == len(cuts.places)
+
+
+def test_an_architecture_is_told_by_kind_shape_and_depth() -> None:
+    told = described(SPEC)
+    assert told.shape == (7, DESCRIBED) and told.isfinite().all()
+    assert len(told.unique(dim=0)) == 7
+    wider = WeightSpec((replace(SPEC.entries[0], shape=(8, 7)), *SPEC.entries[1:]), free=("hidden1",))
+    assert not torch.equal(described(wider)[0], told[0]) and torch.equal(described(wider)[4], told[4])
+
+
+@pytest.mark.parametrize("shape", [(), (2, 2, 2, 2, 2, 2)])
+def test_a_tensor_that_no_description_has_is_told(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UserError) as caught:
+        described(plain_spec({"layer.weight": shape}))
+    assert str(caught.value) == (
+        f"tensor 'layer.weight' has shape {shape}, which the description of an architecture cannot express: it knows vectors, "
+        "matrices and kernels of up to 5 dimensions"
+    )
+
+
+# ---------------------------------------------------------------- codes
+
+
+def codes_of(quantizer: str = "residual", **arguments: object) -> WeightCodes:
+    with seeded(0):
+        return WeightCodes(4, quantizer, **{"codebook": 64, "hidden": 8, **arguments}, spec=SPEC)  # type: ignore[arg-type]
+
+
+def test_a_code_begins_at_each_piece_of_the_mean_network() -> None:
+    tokenizer, zoo = codes_of(), normal(1, SPEC.size) + 1e-4 * normal(12, SPEC.size, seed=1)
+    tokenizer.fit(zoo)
+    back = tokenizer.detokenize(tokenizer.tokenize(zoo))
+    assert tokenizer.layout.codes == 64 and tokenizer.cuts.count < 64
+    assert float((back - zoo).square().mean() / zoo.square().mean()) < 1e-6
+
+
+@pytest.mark.parametrize("quantizer, codebook", [("residual", 16), ("vq", 16), ("fsq", 256)])
+def test_every_quantizer_writes_codes_and_reads_them(quantizer: str, codebook: int) -> None:
+    tokenizer, zoo = codes_of(quantizer, codebook=codebook).train(), normal(40, SPEC.size)
+    tokenizer.fit(zoo)
+    optimizer = torch.optim.Adam(tokenizer.parameters(), 1e-2 if quantizer == "fsq" else 1e-3)
+    for step in range(100):
+        loss = sum(tokenizer.loss(zoo, stream(step)).values(), torch.zeros(()))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    tokenizer.eval()
+    codes = tokenizer.tokenize(zoo)
+    assert codes.shape == (40, *tokenizer.layout.mask.shape) and codes.shape[2] == (1 if quantizer == "vq" else 3)
+    assert torch.equal(codes, codes.round()) and codes.min() >= 0 and codes.max() < codebook
+    lost = (tokenizer.detokenize(codes) - zoo).square().sum() / (zoo - zoo.mean(0)).square().sum()
+    assert lost < {"residual": 0.5, "vq": 0.9, "fsq": 0.9}[quantizer]
+    figures = tokenizer.figures()
+    assert 0 < figures["codes_used"] <= 1 and 1 <= figures["perplexity"] <= codebook
+
+
+def test_the_same_code_takes_networks_of_another_shape() -> None:
+    tokenizer = codes_of()
+    tokenizer.fit(normal(12, SPEC.size))
+    other = WeightCodes(4, codebook=64, hidden=8, spec=plain_spec({"layer.weight": (5, 9), "layer.bias": (5,)}))
+    other.load_state_dict(tokenizer.state_dict())
+    weights = normal(2, 50)
+    tokens = other.tokenize(weights)
+    assert tokens.shape == (2, 5 * 3 + 2, 3)
+    parts = [
+        other.through(entry.name, weights[:, other.cuts.spec.slices[entry.name]]) for entry in other.cuts.spec.entries
+    ]
+    assert torch.equal(torch.cat([codes for codes, _ in parts], 1), tokens)
+    assert torch.equal(torch.cat([values for _, values in parts], 1), other.detokenize(tokens))
+
+
+def test_a_codebook_that_collapsed_is_told() -> None:
+    tokenizer, zoo = codes_of(), normal(12, SPEC.size)
+    tokenizer.fit(zoo)
+    tokenizer.tokenize(zoo)
+    with torch.no_grad():
+        tokenizer.code.quantizer.layers[0]._codebook.embed.fill_(1.0)  # type: ignore[union-attr,index]
+    with pytest.raises(UserError) as caught:
+        tokenizer.fit(zoo)
+    assert str(caught.value) == (
+        "tokenizer 'vq': the codebook has collapsed: 1 of 64 codes are in use; lower reconstruction.lr, or take another "
+        "tokenizer.quantizer"
+    )
+
+
+def test_fsq_names_its_codebooks() -> None:
+    with pytest.raises(
+        UserError, match=r"^tokenizer 'vq': fsq has codebooks of 256, 512, 1024, 4096 codes, not of 100$"
+    ):
+        codes_of("fsq", codebook=100)
+
+
+# ---------------------------------------------------------------- the transformer
+
+PIECES, CODES = 12, 7
+
+
+def transformer(window: int = 1024) -> CodeTransformer:
+    places = torch.stack([torch.arange(PIECES) // 4, torch.arange(PIECES) % 4, torch.zeros(PIECES).long()], dim=1)
+    layout = TokenLayout(torch.ones(PIECES, 2, dtype=torch.bool), codes=CODES, places=places)
+    with seeded(0):
+        made = CodeTransformer(16, 2, 2, window, spec=SPEC, layout=layout, condition_width=5)
+        for parameter in made.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+    return made.eval()
+
+
+def condition(seed: int = 0) -> Condition:
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    return Condition(normal(2, 3, 5, seed=seed) * mask[..., None], mask, normal(2, 4))
+
+
+def nothing() -> Condition:
+    like = condition()
+    mask = torch.zeros_like(like.mask)
+    mask[:, 0] = True
+    return Condition(torch.zeros_like(like.tokens), mask, torch.zeros_like(like.pooled))
+
+
+@pytest.mark.parametrize("window", [1024, 5])
+@pytest.mark.parametrize("guidance", [1.0, 2.5])
+def test_cached_decoding_is_decoding_anew(window: int, guidance: float) -> None:
+    generator, how = transformer(window), replace(TYPICAL, guidance=guidance)
+    found = generator.sample(condition(), nothing(), how, stream(0)).long()
+    naive = torch.zeros(2, PIECES, 2, dtype=torch.long)
+    with torch.no_grad():
+        for piece in range(PIECES):
+            for level in range(2):
+                asked, null = (
+                    generator._logits(generator.seen(naive, told)[:, piece], naive[:, piece], level)
+                    for told in (condition(), nothing())
+                )
+                naive[:, piece, level] = (null + guidance * (asked - null)).argmax(1)
+    assert torch.equal(found, naive)
+
+
+def test_no_piece_sees_itself_nor_what_comes_after() -> None:
+    generator, codes = transformer(), torch.randint(CODES, (2, PIECES, 2), generator=stream(1))
+    before = generator.seen(codes, condition())
+    changed = codes.clone()
+    changed[:, 6] = (changed[:, 6] + 1) % CODES
+    after = generator.seen(changed, condition())
+    assert torch.equal(after[:, :7], before[:, :7]) and (after[:, 7:] != before[:, 7:]).any(2).all()
+
+
+def test_with_a_window_no_piece_sees_further_back() -> None:
+    generator, codes = transformer(3), torch.randint(CODES, (2, PIECES, 2), generator=stream(1))
+    generator.blocks = generator.blocks[:1]
+    before = generator.seen(codes, condition())
+    changed = codes.clone()
+    changed[:, 2] = (changed[:, 2] + 1) % CODES
+    differs = (generator.seen(changed, condition()) != before).any(2).all(0)
+    assert differs.tolist() == [3 <= piece < 6 for piece in range(PIECES)]
+
+
+def test_a_stream_stops_where_it_is_told_and_remembers_no_more_than_its_window() -> None:
+    generator = transformer(4)
+    few = list(generator.stream(condition(), nothing(), TYPICAL, stream(0), count=5))
+    whole = generator.sample(condition(), nothing(), TYPICAL, stream(0)).long()
+    assert torch.equal(torch.stack(few, dim=1), whole[:, :5])
+
+
+def test_samplers_draw_from_what_they_say() -> None:
+    generator, rng = transformer(), stream(3)
+    generator.top_p, generator.top_k = 0.6, 3
+    shares = torch.tensor([0.05, 0.4, 0.3, 0.1, 0.08, 0.05, 0.02])
+    logits = shares.log().expand(20_000, -1)
+    expected = {"top-p": [1, 2], "top-k": [1, 2, 3], "all": list(range(7))}
+    for sampler, kept in expected.items():
+        drawn = torch.bincount(generator._drawn(logits, 1.0, sampler, rng), minlength=CODES) / 20_000
+        wanted = torch.zeros(CODES)
+        wanted[kept] = shares[kept] / shares[kept].sum()
+        assert (drawn - wanted).abs().max() < 0.015, sampler
+    colder = torch.bincount(generator._drawn(logits, 0.5, "all", rng), minlength=CODES) / 20_000
+    assert (colder - shares.square() / shares.square().sum()).abs().max() < 0.015
+
+
+def test_loss_is_the_cross_entropy_of_each_code_given_those_before() -> None:
+    generator, codes = transformer(), torch.randint(CODES, (2, PIECES, 2), generator=stream(1))
+    generator.dropout = 0.0
+    terms = generator.loss(Pairs(codes.float(), condition(), nothing()), stream(0))
+    seen = generator.seen(codes, condition())
+    for level in range(2):
+        shares = generator._logits(seen, codes, level).softmax(2)
+        right = torch.stack([shares[b, n, codes[b, n, level]] for b in range(2) for n in range(PIECES)])
+        assert torch.allclose(terms[f"code {level + 1}"], -right.log().mean(), atol=1e-5)
+
+
+def test_tokens_that_are_no_codes_are_refused() -> None:
+    with pytest.raises(UserError, match="it writes codes, so it needs a tokenizer of such, as `vq` is"):
+        CodeTransformer(spec=SPEC, layout=TokenLayout(torch.ones(3, 4, dtype=torch.bool)), condition_width=5)
+
+
+# ---------------------------------------------------------------- instructions
+
+
+def test_images_of_known_classes_are_looked_at_and_of_others_those_of_the_data_set() -> None:
+    with seeded(0):
+        conditioner = InstructionSet(8, spec=SPEC, text_dim=6)
+    texts = functional.normalize(normal(4, 6), dim=1)
+    pictures = normal(3, 2, PICTURE)
+    conditioner.told(Told(texts[:3], pictures, texts[0]))
+    prompts = Prompts(texts[torch.tensor([[0, 3]])], torch.tensor([[True, True]]))
+    conditioner.fit(prompts)
+    with torch.no_grad():
+        tokens = conditioner(prompts).tokens
+        assert tokens.shape == (1, 2 + 2 + len(SPEC.entries), 8)
+        conditioner.told(Told(texts[:3], torch.cat([pictures[:1] + 1, pictures[1:] - 0.5]), texts[0]))
+        changed = conditioner(prompts).tokens
+    assert (changed[0, 0] != tokens[0, 0]).any() and torch.equal(changed[0, 1], tokens[0, 1])
+    assert (changed[0, 2] != tokens[0, 2]).any() and torch.equal(changed[0, 3:], tokens[0, 3:])
+
+
+def test_no_images_and_nothing_told_are_one_sentence_each() -> None:
+    conditioner = InstructionSet(8, spec=SPEC, text_dim=6)
+    with pytest.raises(UserError, match=r"was told neither of a data set nor of an architecture$"):
+        conditioner(Prompts(normal(1, 2, 6), torch.ones(1, 2, dtype=torch.bool)))
+    with pytest.raises(UserError) as caught:
+        conditioner.told(Told(normal(3, 6), torch.zeros(3, 0, PICTURE), normal(6)))
+    assert str(caught.value) == (
+        "conditioner 'instruction' looks at a few training images of each class, and the data set has none"
+    )
+
+
+# ---------------------------------------------------------------- architectures and data
+
+
+def built(of: MLP | CNN, inputs: tuple[int, ...]) -> dict[str, Tensor]:
+    with seeded(5):
+        return Nested(of).build(inputs, 9).state_dict()
+
+
+@pytest.mark.parametrize(
+    "small, large, inputs",
+    [(MLP((3,)), MLP((5,)), (7,)), (MLP((3, 4)), MLP((4, 6)), (7,)), (CNN((3, 4)), CNN((4, 6)), (3, 8, 8))],
+)
+def test_a_narrower_network_is_a_part_of_a_wider_one(
+    small: MLP | CNN, large: MLP | CNN, inputs: tuple[int, ...]
+) -> None:
+    few, many = built(small, inputs), built(large, inputs)
+    for name, tensor in few.items():
+        if tensor.ndim < 2:
+            continue
+        part = many[name][tuple(slice(side) for side in tensor.shape)]
+        if not name.startswith("out") and not name.endswith("1.weight"):
+            continue  # near the identity, and noise
+        ratio = (tensor[0].numel() / many[name][0].numel()) ** -0.5  # of torch's bounds, 1 over the root of the fan in
+        assert torch.allclose(tensor, part * ratio, atol=1e-5)
+
+
+def test_a_deeper_network_begins_as_the_shallower_one_does() -> None:
+    x = normal(20, 7)
+    with seeded(5):
+        shallow = Nested(MLP((6,))).build((7,), 9)
+    with seeded(5):
+        deep = Nested(MLP((6, 6, 6))).build((7,), 9)
+    with torch.no_grad():
+        one, two = shallow(x), deep(x)
+    assert float(functional.cosine_similarity(one, two).mean()) > 0.8
+
+
+def test_digits_are_tested_on_other_hands(tmp_path: Path) -> None:
+    grey, colours = Digits(size=16).load(tmp_path), Digits("colours", 16).load(tmp_path)
+    assert grey.classes[:2] == ("zero", "one") and len(grey) == 1797 and grey.fingerprint != colours.fingerprint
+    for images in (grey, colours):
+        assert {split: set(images.labels[images.split == split]) for split in (TRAIN, VAL, TEST)} == {
+            split: set(range(10)) for split in (TRAIN, VAL, TEST)
+        }
+    assert (grey.split[-449:] == TEST).all() and (grey.split[:-449] != TEST).all()
+    pixels = grey.read([0, 5])
+    assert pixels.shape == (2, 16, 16, 3) and (pixels[..., 0] == pixels[..., 2]).all() and pixels.max() == 255
+    assert (colours.read([0])[..., 0] != colours.read([0])[..., 2]).any()
+
+
+# ---------------------------------------------------------------- training a code
+
+
+class Coded(torch.nn.Module):
+    """As much of a system as a loop over a code needs."""
+
+    def __init__(self, tokenizer: WeightCodes):
+        super().__init__()
+        self.tokenizer = tokenizer
+
+
+def loop_over(tokenizer: WeightCodes, checkpoint: Path) -> Loop:
+    system: Any = Coded(tokenizer)
+    return Loop(system, Reconstruction(steps=4, lr=1e-2), checkpoint, list(tokenizer.parameters()))
+
+
+def test_a_loop_keeps_the_codebook_that_was_best_and_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
+    tokenizer, zoo = codes_of(codebook=16, decay=0.5), normal(20, SPEC.size)
+    tokenizer.fit(zoo)
+    loop = loop_over(tokenizer, tmp_path / "loop.safetensors")
+    books = []
+    for step, accuracy in enumerate((0.5, 0.7, 0.1)):
+        loop.advance(sum(tokenizer.loss(zoo, stream(step)).values(), torch.zeros(())), tokenizer.figures())
+        loop.keep_if_best(accuracy)
+        books.append({name: buffer.clone() for name, buffer in tokenizer.named_buffers()})
+    loop.save()
+    assert any(not torch.equal(books[1][name], books[2][name]) for name in books[1])
+    other = codes_of(codebook=16, decay=0.5)
+    resumed = loop_over(other, tmp_path / "loop.safetensors")
+    resumed.resume()
+    for name, buffer in other.named_buffers():
+        assert torch.equal(buffer, books[2][name])
+    for one, made in ((loop, tokenizer), (resumed, other)):
+        one.finish()
+        for name, buffer in made.named_buffers():
+            assert torch.equal(buffer, books[1][name])
