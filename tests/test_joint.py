@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file
 from torch import nn
@@ -177,3 +178,25 @@ def test_layers_of_several_draws_in_one_network(ran: tuple[Joint, Path]) -> None
     }  # fmt: skip
     section = study(run, run.unseen(3), draws=2, temperature=1.0, seed=0)
     assert next(row.name for row in section.tables[0].rows) == "as drawn" and len(section.says) == 4
+
+
+# ---------------------------------------------------------------- large networks
+
+
+def test_a_large_network_goes_through_the_code_tensor_by_tensor(ran: tuple[Joint, Path]) -> None:
+    from wspace.benchmarks import roundtrip
+    from wspace.plan import plan_of_model
+
+    recipe, folder = ran
+    found, planned = (
+        roundtrip(Run.open(folder / "digits-mlp"), "test_resnet"),
+        plan_of_model(recipe.members[0], "test_resnet"),
+    )
+    state = timm.create_model("test_resnet", num_classes=1000).state_dict()
+    tensors = [tensor for tensor in state.values() if tensor.is_floating_point()]
+    rows = [(1, t.numel()) if t.ndim == 1 else (len(t), t[0].numel()) for t in tensors]
+    tokens = sum(count * -(-length // 128) for count, length in rows)
+    assert found["tokens"] == planned["tokens"] == tokens
+    assert found["parameters"] == planned["weights"] == sum(tensor.numel() for tensor in tensors)
+    assert 0 < found["error"] < 1.5 and found["mib_peak"] >= found["mib_before"] > 0
+    assert planned["memory"] > 0 and planned["token_width"] == 2

@@ -71,7 +71,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Installed]:
     before = set(sys.modules)
     yield Installed(monkeypatch)
     for name in set(sys.modules) - before:
-        if name.startswith(("wspace_otters", "wspace_example", "scaled")):
+        if name.startswith(("wspace_otters", "wspace_example", "scaled", "closest")):
             del sys.modules[name]
 
 
@@ -111,7 +111,7 @@ def test_the_page_from_an_idea_to_a_package_that_runs(
             else:
                 assert command == "pytest"
                 checked(Path(arguments[0]))
-    assert sum(line.startswith("wspace run nano") for line in done) == 3 and len(done) == 10
+    assert sum(line.startswith("wspace run nano") for line in done) == 3 and len(done) == 11
 
 
 def checked(path: Path) -> None:

@@ -415,16 +415,17 @@ def test_between_seen_tasks_an_identity_is_mixed_and_the_worst_point_told(small:
 
 
 def test_a_text_tells_of_unseen_tasks_what_an_identity_cannot(tmp_path: Path) -> None:
-    few = ("tasks.classes=[2,4]", "tasks.seen=60", "tasks.unseen=8", "zoo.copies=2", "task_loss.steps=0")
+    few = {"tasks.classes": [2, 4], "tasks.seen": 60, "tasks.unseen": 8, "generate.temperature": 1.0}
+    few |= {"task_loss": {"steps": 10, "batch": 8, "images": 8}}
+    small = {key: YAML(typ="safe").load(value) for key, _, value in (setting.partition("=") for setting in SMALLER)}
     source = read_recipe(ROOT / "recipes/taskid-unseen.yaml")
     members = bind_study(source, load_plugins().registry).members
-    assert [member.variant for member in members] == ["identity", "text"]
+    assert [member.variant for member in members] == ["identity", "text", "text and images"]
     accuracy = {}
     for member in members:
-        changes = (*source.values["variants"][member.variant].items(),)
-        recipe = read_recipe(ROOT / "recipes/taskid-several.yaml", SMALLER)
-        apply(recipe, dict(changes))
-        apply(recipe, {k: YAML(typ="safe").load(v) for k, _, v in (setting.partition("=") for setting in few)})
+        recipe = read_recipe(ROOT / "recipes/taskid-several.yaml")
+        for changes in (source.values["variants"][member.variant], small, few):
+            apply(recipe, changes)
         made = finished(bind(recipe, load_plugins().registry), tmp_path / member.variant)
         accuracy[member.variant] = means(made, "unseen-tasks")
     assert accuracy["text"]["oracle"] == accuracy["identity"]["oracle"], "the same zoo, tasks and images"

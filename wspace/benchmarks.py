@@ -176,7 +176,7 @@ def roundtrip(run: Run, model: str) -> dict[str, Any]:
 
     `mib_peak` is the most memory that this process has had, `mib_before` that before the first tensor was taken, with the
     model in it. `error` is the root mean square of what was lost, over that of the weights. Raises UserError for a tokenizer
-    whose tokens span tensors.
+    that cannot take one tensor at a time.
     """
     with seeded(0):
         network = fresh("bench roundtrip", model, 1000)

@@ -40,7 +40,7 @@ def in_words(annotation: Any) -> str:
     if annotation is type(None):
         return "null"
     if isinstance(annotation, type) and issubclass(annotation, Slot):
-        return f"a {annotation.kind}"
+        return f"{'an' if annotation.kind[0] in 'aeiou' else 'a'} {annotation.kind}"
     if origin is Annotated:
         bounds = [_BOUNDS[type(bound)].format(bound) for bound in arguments[1:]]
         return ", ".join([in_words(arguments[0]), *bounds])

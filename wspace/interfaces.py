@@ -154,6 +154,7 @@ class Target(ABC):
     """The dimension that the outputs of a matrix or a kernel are on: the first, as torch lays them out."""
     statistics: tuple[str, ...] = ()
     """Tensors that follow from the others and from images, and that nobody trains: running means of batch norm."""
+    notes: tuple[str, ...] = ()  # what a user should know, one sentence each
 
     @abstractmethod
     def init(self, count: int, rng: torch.Generator) -> Tensor:
@@ -294,11 +295,11 @@ class Tokenizer(nn.Module, ABC):
         """(B, N, D) -> (B, P)."""
 
     def through(self, name: str, values: Tensor) -> tuple[Tensor, Tensor]:
-        """One tensor's values (B, size of it) as tokens (B, n, D), and back: what a network too large for one piece needs.
+        """One tensor's values (B, size of it) as tokens (B, n, D), and back: for networks too large to take whole.
 
-        Raises UserError from one whose tokens hold values of several tensors.
+        Raises UserError from a tokenizer that cannot.
         """
-        raise UserError("this tokenizer's tokens hold values of several tensors, so that it cannot take one at a time")
+        raise UserError("this tokenizer cannot take one tensor of a network at a time; `vq` can")
 
     def arrange(self, values: Tensor) -> Tensor:
         """One value a weight to where that weight lies among the tokens, unscaled: (B, P) -> (B, N, D).

@@ -81,7 +81,8 @@ def plan(recipe: BoundRecipe) -> dict[str, Any]:
     turns = (recipe.train.steps, recipe.train.steps + recipe.adversary.turn)  # the discriminator's, and the generator's
     a_step = sum(_seconds(lambda number=number: step(number, rng)[0].backward()) for number in turns) / 2
     prompts = prompts.to(bench.device)
-    a_sample = _seconds(lambda: system.sample(prompts, Generate(steps=2), rng)) / 2
+    two, four = (_seconds(lambda n=n: system.sample(prompts, Generate(steps=n), rng)) for n in (2, 4))
+    a_sample = two + (recipe.generate.steps - 2) * max(0.0, four - two) / 2  # a generator may take no steps
     side = recipe.dataset.arguments.get("size", 96)
     an_image = _seconds(lambda: bench.backbone.encode(np.zeros((64, side, side, 3), np.uint8))) / 64
 
@@ -105,7 +106,7 @@ def plan(recipe: BoundRecipe) -> dict[str, Any]:
             "generate",
             TORCH + state * FLOAT,
             2 * scored * size * FLOAT,
-            2 * scored / recipe.train.batch * recipe.generate.steps * a_sample,
+            2 * scored / recipe.train.batch * a_sample,
         ),
         StagePlan("evaluate", TORCH + 2 * zoo_bytes + 10 * scored * size * FLOAT, 0, scored * 0.03),
     ]

@@ -22,7 +22,7 @@ from wspace.settings import Generate
 from wspace.stages import Job
 from wspace.stages.generate import GENERATED, MISMATCHED, trained_system
 from wspace.store import save_tensors, write_json
-from wspace.system import System
+from wspace.system import SAID, System
 from wspace.tasks import UNSEEN_TASKS, prompts_of
 from wspace.zoo import Trained, Zoo
 
@@ -94,7 +94,7 @@ def _methods(job: Job, zoo: Zoo) -> tuple[dict[str, dict[str, Tensor]], dict[str
         return float(accuracies(bench.target, few_weights, few, bench.val, bench.class_texts).mean())
 
     weights, splits, trained = zoo.weights, zoo.tasks.splits, Trained(job.inputs["opponents"])
-    said = load_file(job.inputs["train"] / "said.safetensors")["texts"]
+    said = load_file(job.inputs["train"] / SAID)["texts"]
     prompts = [prompts_of(tasks, said) for tasks in (zoo.tasks.seen, *map(zoo.tasks.scored, splits))]
     known, *of_splits = baselines.descriptions(*prompts)
     asked = dict(zip(splits, of_splits, strict=True))

@@ -14,7 +14,7 @@ from torch import Tensor
 from wspace.seeding import stream
 from wspace.stages import Job
 from wspace.store import save_tensors, write_json
-from wspace.system import System
+from wspace.system import SAID, System
 from wspace.tasks import prompts_of
 from wspace.zoo import Zoo
 
@@ -45,4 +45,4 @@ def trained_system(job: Job, zoo: Zoo) -> tuple[System, Tensor]:
     """What stage train left: the generator, on the run's device, and the texts (n, T) of all classes it was told."""
     trained, target = job.inputs["train"], job.recipe.target.build(zoo.dims)
     system = System.build(job.recipe, target.spec, zoo.dims["text_dim"]).load(trained / "generator.safetensors")
-    return system.to(job.bench.device), load_file(trained / "said.safetensors")["texts"]
+    return system.to(job.bench.device), load_file(trained / SAID)["texts"]

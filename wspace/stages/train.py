@@ -83,6 +83,8 @@ def run(job: Job) -> None:
             return on_validation(system.typical(asked))
 
     task_parameters = system.generator.task_parameters()
+    if recipe.task_loss.steps and not task_parameters:
+        job.progress.say("note: task_loss: this generator has nothing that a task loss trains, so it is left out")
     if recipe.task_loss.steps and task_parameters:
         step = _task_step(job, zoo, system, weights, prompts)
         logs["task"] = phase(job, "task", system, task_parameters, recipe.task_loss, step, look_at_typical)

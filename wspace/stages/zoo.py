@@ -28,7 +28,7 @@ def run(job: Job) -> None:
         tasks = draw_tasks(recipe.tasks, len(classes), rng, recipe.zoo.copies)
     else:
         tasks, rows = tasks_around(recipe.tasks, _tasks_of(source, classes), len(classes), rng)
-    for note in tasks.notes:
+    for note in (*bench.target.notes, *tasks.notes):
         job.progress.say(f"note: {note}")
     tasks.save(job.folder / "tasks.json")
     world = {

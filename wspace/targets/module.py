@@ -42,8 +42,8 @@ class Module(Target):
     ours, `["*", "-*.bias"]` all but biases. Running means and variances of batch norm go with their layer; they are taken
     from training images after a network was trained or generated. What is not selected stays as `file` or `seed` made it.
 
-    Weights of `file` are also where selected tensors start, as far as it has them in this shape. Whole numbers (counters) are
-    no weights: they are kept aside, and are in the files of generated networks.
+    Weights of `file` are also where selected tensors start, as far as it has them in this shape. Whole numbers (counters), which
+    are no weights, are kept aside, and are in the files of generated networks.
 
     Which hidden units may be permuted is found by tracing the module, unless the architecture says it or `spec` does, a file
     as `wspace.tracing.spec_file` has it.
@@ -84,6 +84,7 @@ class Module(Target):
 
     def _spec(self, chosen: list[str], file: Path | None) -> WeightSpec:
         found = self._axes(file)
+        self.notes = found.notes
         held = {axis for name, texts in found.axes.items() if name not in chosen for axis in _axes_in(texts)}
         ours = {axis for name in chosen for axis in _axes_in(found.axes[name])}
         free = tuple(axis for axis in found.free if axis in ours - held)
@@ -98,7 +99,7 @@ class Module(Target):
         return WeightSpec(tuple(entries), free, aside=tuple(name for name in state if name in aside))
 
     def _axes(self, file: Path | None) -> Inferred:
-        """Of all tensors, selected or not. A module that cannot be traced has no free ones."""
+        """Of all tensors, selected or not. A module that cannot be traced has no free ones, and a note why."""
         shapes = {name: tuple(tensor.shape) for name, tensor in weights_of(self.network).items()}
         if file is not None:
             return read_spec(file, shapes)
@@ -107,8 +108,9 @@ class Module(Target):
             return _checked(by_hand, shapes)
         try:
             return infer(self.network, torch.zeros(2, *self.inputs))
-        except UserError:
-            return Inferred({name: tuple(map(str, shape)) for name, shape in shapes.items()}, ())
+        except UserError as error:
+            in_place = {name: tuple(map(str, shape)) for name, shape in shapes.items()}
+            return Inferred(in_place, (), (f"{WHO}: none of its units is permuted: {error}",))
 
     def init(self, count: int, rng: torch.Generator) -> Tensor:
         """As torch and the architecture initialise a module; from `file`, as far as it has the selected tensors."""
