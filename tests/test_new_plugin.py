@@ -29,6 +29,7 @@ Wspace = Callable[..., CompletedProcess[str]]
 FEW_STEPS = ["--set", "train.steps=2", "--set", "task_loss.steps=2"]
 SHORTER = {
     "generator.denoiser=scaled": [*FEW_STEPS, "--only", "train"],
+    "generator=direct": ["--set", "task_loss.steps=2", "--only", "train"],
     "generator.denoiser=otters-mixer": FEW_STEPS,
     "target=otters-gated": [
         "--set",
@@ -71,7 +72,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Installed]:
     before = set(sys.modules)
     yield Installed(monkeypatch)
     for name in set(sys.modules) - before:
-        if name.startswith(("wspace_otters", "wspace_example", "scaled", "closest")):
+        if name.startswith(("wspace_otters", "wspace_example", "scaled", "closest", "direct")):
             del sys.modules[name]
 
 
@@ -111,7 +112,7 @@ def test_the_page_from_an_idea_to_a_package_that_runs(
             else:
                 assert command == "pytest"
                 checked(Path(arguments[0]))
-    assert sum(line.startswith("wspace run nano") for line in done) == 3 and len(done) == 11
+    assert sum(line.startswith("wspace run nano") for line in done) == 4 and len(done) == 12
 
 
 def checked(path: Path) -> None:

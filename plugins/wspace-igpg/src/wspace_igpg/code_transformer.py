@@ -29,7 +29,9 @@ class CodeTransformer(Generator):
     window: pieces back that a piece can see, so that memory is bounded however long a network is (Beltagy et al., 2020).
     guidance: logits null + g (condition - null); dropout is how often the condition is left out in training, for that.
     Samplers (`generate.sampler`): top-p draws from the most probable codes that together have `top_p` (Holtzman et al.,
-    2020), top-k from the `top_k` most probable, all from all of them. At temperature 0 each is the most probable code.
+    2020), top-k from the `top_k` most probable, all from all of them. At temperature 0 each is the code of least expected
+    squared error, nearest to the mean of what the codes stand for (minimum Bayes risk: Kumar and Byrne, 2004): of a residual
+    that the instruction leaves open the most probable code would add more error than it takes away.
     """
 
     version: ClassVar[int] = 1
@@ -57,6 +59,7 @@ class CodeTransformer(Generator):
             raise UserError(f"generator 'autoregressive': width {width} is not a multiple of heads {heads}")
         self.window, self.dropout, self.smoothing, self.top_p, self.top_k = window, dropout, smoothing, top_p, top_k
         self.codes, self.levels, self.width = layout.codes, layout.width, width
+        self.meanings = layout.meanings
         self.places: Tensor
         self.tensors: Tensor
         places = torch.arange(layout.count)[:, None].expand(-1, 3) * torch.tensor([0, 1, 0])
@@ -155,7 +158,7 @@ class CodeTransformer(Generator):
         self, condition: Condition, null: Condition, how: Generate, rng: torch.Generator, count: int | None = None
     ) -> Iterator[Tensor]:
         """The codes (B, levels) of one piece after the other, `count` of them or all; memory stays that of `window` pieces."""
-        sampler = how.sampler or self.samplers[0]
+        sampler, meanings = how.sampler or self.samplers[0], None if self.meanings is None else self.meanings()
         if sampler not in self.samplers:
             raise UserError(f"generator 'autoregressive' has no sampler {sampler!r}: {', '.join(self.samplers)}")
         batch, guided = len(condition.mask), how.guidance != 1
@@ -177,15 +180,23 @@ class CodeTransformer(Generator):
                 if guided:
                     asked, nothing = logits.chunk(2)
                     logits = nothing + how.guidance * (asked - nothing)
-                codes[:, level] = self._drawn(logits, how.temperature, sampler, rng)
+                if how.temperature:
+                    codes[:, level] = self._drawn(logits, how.temperature, sampler, rng)
+                else:
+                    codes[:, level] = self._typical(logits, None if meanings is None else meanings[level])
             yield codes
             said = self._said(codes.repeat(2, 1) if guided else codes)
             last = self.of_last_place(place)
 
+    def _typical(self, logits: Tensor, meanings: Tensor | None) -> Tensor:
+        """The code nearest to the mean of their meanings (codes, any width), or else the most probable: (B, codes) -> (B,)."""
+        if meanings is None:
+            return logits.argmax(1)
+        mean = logits.softmax(1) @ meanings
+        return (meanings.square().sum(1) - 2 * mean @ meanings.T).argmin(1)
+
     def _drawn(self, logits: Tensor, temperature: float, sampler: str, rng: torch.Generator) -> Tensor:
         """(B, codes) -> (B,)."""
-        if not temperature:
-            return logits.argmax(1)
         ordered, codes = (logits / temperature).sort(1, descending=True)
         shares = ordered.softmax(1)
         if sampler == "top-p":

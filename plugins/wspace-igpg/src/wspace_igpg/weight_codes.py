@@ -56,7 +56,7 @@ class WeightCodes(Tokenizer):
         self.cuts, self.pieces = Cuts(spec, size), pieces
         self.code = Code(size, quantizer, codebook, 1 if quantizer == "vq" else levels, hidden, decay, dead, commitment)
         mask = torch.ones(self.cuts.count, self.code.levels, dtype=torch.bool)
-        self.layout = TokenLayout(mask, codes=codebook, places=self.cuts.places)
+        self.layout = TokenLayout(mask, codes=codebook, places=self.cuts.places, meanings=lambda: self.code.meanings())
 
     def fit(self, weights: Tensor) -> None:
         """Where the first codebooks begin: at the mean of each piece, and at what that leaves. Afterwards a look at their use.
@@ -221,6 +221,13 @@ class Code(nn.Module):
         found = self.quantizer(self.encoder(pieces)[None])[1][0]
         self.quantizer.train(learning)
         return found
+
+    @torch.no_grad()
+    def meanings(self) -> Tensor:
+        """(levels, codebook, width): what each code adds to a latent."""
+        self._begin()
+        every = torch.arange(self.codebook, device=self.learnt.device)[:, None].expand(-1, self.levels)
+        return self.quantizer.get_codes_from_indices(every[None])[:, 0]  # type: ignore[operator]
 
     def pieces_of(self, codes: Tensor) -> Tensor:
         return self.decoder(self.quantizer.get_output_from_indices(codes[None])[0])  # type: ignore[operator]
