@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as many processes as cores: more threads only wait for each other
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: subprocesses share two cores with us
 os.environ["HF_HUB_OFFLINE"] = "1"
 

@@ -164,7 +164,9 @@ def test_a_killed_and_an_interrupted_run_go_on_to_the_same_bytes(nano, inside, t
     assert told.rstrip().splitlines()[-1] == "interrupted: the same command goes on from here"
 
     assert inside("run", NANO, "--runs", tmp_path).returncode == 0
-    for file in sorted(nano.rglob("*.safetensors")):
+    for file in sorted(nano.glob("*/*.safetensors")):
+        if file.parent.name == "uses":  # what other tests have studied since
+            continue
         again = tmp_path / "nano" / file.relative_to(nano)
         assert again.read_bytes() == file.read_bytes(), file.name
 

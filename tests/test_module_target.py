@@ -462,7 +462,9 @@ def test_a_module_that_cannot_be_traced_is_a_target_without_symmetry() -> None:
     target = of_module(lambda: Hesitant(3, 2))
     assert target.spec.free == () and [entry.axes for entry in target.spec.entries] == [("2", "3"), ("2",)]
     (note,) = target.notes
-    assert note.startswith("target 'module': none of its units is permuted: Hesitant cannot be traced: what it does depends on")
+    assert note.startswith(
+        "target 'module': none of its units is permuted: Hesitant cannot be traced: what it does depends on"
+    )
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

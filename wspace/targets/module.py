@@ -42,8 +42,8 @@ class Module(Target):
     ours, `["*", "-*.bias"]` all but biases. Running means and variances of batch norm go with their layer; they are taken
     from training images after a network was trained or generated. What is not selected stays as `file` or `seed` made it.
 
-    Weights of `file` are also where selected tensors start, as far as it has them in this shape. Whole numbers (counters), which
-    are no weights, are kept aside, and are in the files of generated networks.
+    Weights of `file` are also where selected tensors start, as far as it has them in this shape. Whole numbers (counters),
+    which are no weights, are kept aside, and are in the files of generated networks.
 
     Which hidden units may be permuted is found by tracing the module, unless the architecture says it or `spec` does, a file
     as `wspace.tracing.spec_file` has it.

@@ -224,6 +224,26 @@ def test_no_piece_sees_itself_nor_what_comes_after() -> None:
     assert torch.equal(after[:, :7], before[:, :7]) and (after[:, 7:] != before[:, 7:]).any(2).all()
 
 
+def test_what_is_forgotten_is_seen_by_no_piece() -> None:
+    generator, codes = transformer(), torch.randint(CODES, (2, PIECES, 2), generator=stream(1))
+    forgotten = torch.zeros(2, PIECES, dtype=torch.bool)
+    forgotten[:, 6] = True
+    before = generator.seen(codes, condition(), forgotten)
+    changed = codes.clone()
+    changed[:, 6] = (changed[:, 6] + 1) % CODES
+    assert torch.equal(generator.seen(changed, condition(), forgotten), before)
+    assert not torch.equal(generator.seen(codes, condition()), before)
+
+
+def test_the_typical_code_is_that_of_least_expected_squared_error() -> None:
+    generator, meanings = transformer(), normal(CODES, 3)
+    logits = normal(50, CODES, seed=1)
+    shares = logits.softmax(1)
+    risk = torch.stack([(shares * (meanings - own).square().sum(1)).sum(1) for own in meanings], dim=1)
+    assert torch.equal(generator._typical(logits, meanings), risk.argmin(1))
+    assert torch.equal(generator._typical(logits, None), logits.argmax(1))
+
+
 def test_with_a_window_no_piece_sees_further_back() -> None:
     generator, codes = transformer(3), torch.randint(CODES, (2, PIECES, 2), generator=stream(1))
     generator.blocks = generator.blocks[:1]
@@ -258,7 +278,7 @@ def test_samplers_draw_from_what_they_say() -> None:
 
 def test_loss_is_the_cross_entropy_of_each_code_given_those_before() -> None:
     generator, codes = transformer(), torch.randint(CODES, (2, PIECES, 2), generator=stream(1))
-    generator.dropout = 0.0
+    generator.dropout = generator.forget = 0.0
     terms = generator.loss(Pairs(codes.float(), condition(), nothing()), stream(0))
     seen = generator.seen(codes, condition())
     for level in range(2):

@@ -26,6 +26,10 @@ class CodeTransformer(Generator):
     A piece is known by its tensor's kind, shape and depth, its row and its place in that, never by a number of the whole
     network's: so networks of other depths and widths can be written. Of a piece's codes each follows from those before it.
 
+    The instruction reaches a piece by attention, and as its mean beside the piece's place. forget: share of training networks
+    of whose codes a random part is hidden from the pieces after them: a network's codes tell which network it is so well that
+    nothing else would be listened to, and the first pieces, which have no codes before them, would be another's.
+
     window: pieces back that a piece can see, so that memory is bounded however long a network is (Beltagy et al., 2020).
     guidance: logits null + g (condition - null); dropout is how often the condition is left out in training, for that.
     Samplers (`generate.sampler`): top-p draws from the most probable codes that together have `top_p` (Holtzman et al.,
@@ -44,6 +48,7 @@ class CodeTransformer(Generator):
         heads: Annotated[int, Ge(1)] = 4,
         window: Annotated[int, Ge(1)] = 1024,
         dropout: Annotated[float, Ge(0), Le(1)] = 0.1,
+        forget: Annotated[float, Ge(0), Le(1)] = 0.7,
         smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0,
         top_p: Annotated[float, Gt(0), Le(1)] = 0.9,
         top_k: Annotated[int, Ge(1)] = 16,
@@ -57,6 +62,7 @@ class CodeTransformer(Generator):
             raise UserError("generator 'autoregressive': it writes codes, so it needs a tokenizer of such, as `vq` is")
         if width % heads:
             raise UserError(f"generator 'autoregressive': width {width} is not a multiple of heads {heads}")
+        self.forget = forget
         self.window, self.dropout, self.smoothing, self.top_p, self.top_k = window, dropout, smoothing, top_p, top_k
         self.codes, self.levels, self.width = layout.codes, layout.width, width
         self.meanings = layout.meanings
@@ -73,6 +79,7 @@ class CodeTransformer(Generator):
         self.joined = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         self.of_last_place = nn.Linear(width, width)
         self.of_condition = nn.Linear(condition_width, width)
+        self.overall = nn.Linear(width, width)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.heads = nn.ModuleList(
@@ -94,7 +101,16 @@ class CodeTransformer(Generator):
         angles = row[:, None] * rates
         waves = torch.cat([angles.sin(), angles.cos()], dim=1)
         found = self.of_tensor(self.tensors)[tensor] + self.of_row(row % ROWS) + self.of_block(block % BLOCKS)
-        found = found + self.of_waves(waves)
+        return found + self.of_waves(waves)
+
+    def _asked(self, told: Tensor, hidden: Tensor) -> Tensor:
+        """The mean of what is told (B, L, width): (B, width)."""
+        shown = ~hidden[..., None]
+        return self.overall((told * shown).sum(1) / shown.sum(1))
+
+    def _joined(self, places: Tensor, asked: Tensor) -> Tensor:
+        """What is to be written where: (..., width) each."""
+        found = places + asked
         return found + self.joined(found)
 
     def _said(self, codes: Tensor) -> Tensor:
@@ -114,7 +130,10 @@ class CodeTransformer(Generator):
     def loss(self, pairs: Pairs, rng: torch.Generator) -> dict[str, Tensor]:
         codes = self._codes(pairs.tokens)
         keep = (torch.rand(len(codes), generator=rng, device=rng.device) >= self.dropout).to(codes.device)
-        found = self.seen(codes, pairs.condition.where(keep, pairs.null))
+        share = torch.rand(len(codes), 1, generator=rng, device=rng.device)
+        share = share * (torch.rand(len(codes), 1, generator=rng, device=rng.device) < self.forget)
+        hidden = torch.rand(codes.shape[:2], generator=rng, device=rng.device) < share
+        found = self.seen(codes, pairs.condition.where(keep, pairs.null), hidden.to(codes.device))
         losses = [
             functional.cross_entropy(
                 self._logits(found, codes, level).flatten(0, 1),
@@ -128,13 +147,19 @@ class CodeTransformer(Generator):
     def _codes(self, tokens: Tensor) -> Tensor:
         return tokens.round().long().clamp(0, self.codes - 1)
 
-    def seen(self, codes: Tensor, condition: Condition) -> Tensor:
-        """What each piece follows from, of all before it: (B, N, levels) -> (B, N, width)."""
+    def seen(self, codes: Tensor, condition: Condition, forgotten: Tensor | None = None) -> Tensor:
+        """What each piece follows from, of all before it: (B, N, levels) -> (B, N, width).
+
+        No piece knows the codes of `forgotten` ones (B, N), if any.
+        """
         places, count = self._placed(slice(None)), codes.shape[1]
-        before = torch.cat([self.start.expand(len(codes), 1, -1), self._said(codes[:, :-1])], dim=1)
-        last = functional.pad(self.of_last_place(places[:-1]), (0, 0, 1, 0))
-        x = before + places + last
+        said = self._said(codes)
+        if forgotten is not None:
+            said = said.masked_fill(forgotten[..., None], 0)
+        before = torch.cat([self.start.expand(len(codes), 1, -1), said[:, :-1]], dim=1)
         told, hidden = self.of_condition(condition.tokens), ~condition.mask
+        last = functional.pad(self.of_last_place(places[:-1]), (0, 0, 1, 0))
+        x = before + self._joined(places, self._asked(told, hidden)[:, None]) + last
         far = _band(count, self.window, x.device) if count > self.window else None
         for block in self.blocks:
             x = block(x, told, hidden, far)
@@ -166,10 +191,11 @@ class CodeTransformer(Generator):
         hidden = ~torch.cat([condition.mask, null.mask]) if guided else ~condition.mask
         told = self.of_condition(tokens)
         caches = [Cache(block.crossed(told), hidden, self.window) for block in self.blocks]  # type: ignore[operator]
+        asked_for = self._asked(told, hidden)
         said, last = self.start.expand(len(told), -1), torch.zeros(self.width, device=told.device)
         for number in range(len(self.places) if count is None else count):
             place = self._placed(slice(number, number + 1))[0]
-            x = (said + place + last)[:, None]
+            x = (said + self._joined(place, asked_for) + last)[:, None]
             for block, cache in zip(self.blocks, caches, strict=True):
                 x = block.step(x, cache)  # type: ignore[operator]
             found = self.norm(x[:, 0])
