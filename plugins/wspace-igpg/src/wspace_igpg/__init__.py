@@ -13,7 +13,10 @@ def wspace_register(register: Register) -> None:
         "architecture", "nested", "wspace_igpg.nested_start:Nested", example={"of": {"use": "mlp", "hidden": [5, 6]}}
     )
     register(
-        "tokenizer", "vq", "wspace_igpg.weight_codes:WeightCodes", example={"size": 4, "codebook": 16, "hidden": 8}
+        "tokenizer",
+        "vq",
+        "wspace_igpg.weight_codes:WeightCodes",
+        example={"size": 4, "codebook": 16, "hidden": 8, "commitment": 2.0},
     )
     register("conditioner", "instruction", "wspace_igpg.instruction_set:InstructionSet", example={"width": 16})
     register(

@@ -159,6 +159,7 @@ class Code(nn.Module):
         self.learnt: Tensor
         self.register_buffer("learnt", torch.tensor(False))
         self._shown: list[tuple[Tensor, Tensor]] = []
+        self.register_state_dict_pre_hook(lambda module, prefix, keep_vars: module._begin())  # what is saved has begun
         self.figures: dict[str, Tensor] = {}
 
     def show(self, means: Tensor, pieces: Tensor) -> None:
