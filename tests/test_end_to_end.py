@@ -156,7 +156,8 @@ def test_a_killed_and_an_interrupted_run_go_on_to_the_same_bytes(nano, inside, t
     first.communicate()
     assert not (tmp_path / "nano/run.json").exists()
 
-    second = subprocess.Popen(command, **silent)
+    # A parent that runs in the background of a script ignores Ctrl-C, and its children would too.
+    second = subprocess.Popen(command, **silent, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     _until(lambda: any(tmp_path.glob("nano/train-*.partial/*.checkpoint.safetensors")), second)
     second.send_signal(signal.SIGINT)
     _, told = second.communicate()
