@@ -135,9 +135,8 @@ def test_init_for_a_users_classes_writes_the_trained_head(nano, run, inside, tmp
 
 def test_enhancing_from_pure_noise_is_generating(run):
     tasks = run.unseen(2)
-    said = [run.said[list(task)] for task in tasks]
     networks = torch.randn(2, run.target.spec.size, generator=stream(0, "test"))
-    made = enhance(run, networks, said, 1.0, 0.0, 0)
+    made = enhance(run, networks, run.prompts(tasks), 1.0, 0.0, 0)
     typical = run.sample(tasks, stream(0, "test"), temperature=0.0)
     assert (made - typical).norm() / typical.norm() < 0.05  # of the last level's signal little is left
 
@@ -145,7 +144,7 @@ def test_enhancing_from_pure_noise_is_generating(run):
 def test_enhancing_at_hardly_any_noise_changes_hardly_anything(run):
     tasks = run.unseen(2)
     networks = run.sample(tasks, stream(0, "test"), temperature=1.0)
-    made = enhance(run, networks, [run.said[list(task)] for task in tasks], 0.001, 1.0, 0)
+    made = enhance(run, networks, run.prompts(tasks), 0.001, 1.0, 0)
     same = aligned(run, networks, run.zoo.base)
     assert (made - same).norm() / same.norm() < 0.05
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from wspace.bind import BoundRecipe
 from wspace.errors import UserError
-from wspace.fitting import Schedule, accuracies, fit
+from wspace.fitting import Schedule, fit
 from wspace.generators.diffusion import Diffusion
 from wspace.interfaces import Generator
 from wspace.matching.benchmark import peak_mib
@@ -129,8 +129,7 @@ def samplers(run: Run, tasks: int | None, temperatures: Sequence[float]) -> dict
                     bar.advance(steps * len(weights))
             finest: tuple[float, Tensor] | None = None
             for contestant in contestants:
-                ready = run.calibrated(torch.cat(drawn[contestant]), chosen)
-                values = accuracies(run.target, ready, chosen, bench.test, bench.class_texts)
+                values = bench.accuracies(torch.cat(drawn[contestant]), chosen, bench.test)
                 each = median(seconds[contestant])
                 finest = finest or (each, values)
                 rows.append(

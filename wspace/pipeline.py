@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wspace import fingerprint
+from wspace.allocator import keep_freed_memory
 from wspace.bind import Bound, BoundRecipe
 from wspace.errors import FileError, UserError
 from wspace.progress import Progress
@@ -249,6 +250,7 @@ def run(
     `all_runs` holds the runs that artifacts are shared with, if not `runs`. Raises UserError if another process runs it.
     """
     check_folder(runs)
+    keep_freed_memory()
     store = Store(runs / recipe.name, all_runs)
     if (store.root / STUDY).is_file():
         raise UserError(

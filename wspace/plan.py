@@ -16,11 +16,12 @@ from wspace.features import Pool
 from wspace.fitting import Schedule, fit
 from wspace.interfaces import PICTURE, TokenLayout, Told
 from wspace.progress import Progress
+from wspace.proof import proven
 from wspace.seeding import stream
 from wspace.settings import Generate
 from wspace.stages import Job
 from wspace.stages.opponents import RATE_TASKS
-from wspace.stages.train import adversary_of, symmetry_of, weight_step
+from wspace.stages.train import adversary_of, weight_step
 from wspace.system import System
 from wspace.tasks import Task, prompts_of
 from wspace.timm_models import fresh
@@ -77,7 +78,7 @@ def plan(recipe: BoundRecipe) -> dict[str, Any]:
 
     job = Job(recipe, bench, Path(), {}, Progress())
     weights, adversary = target.init(recipe.train.batch, rng), adversary_of(job, system)
-    step = weight_step(job, system, weights, prompts, symmetry_of(job), adversary)
+    step = weight_step(job, system, weights, prompts, proven(recipe, bench), adversary)
     turns = (recipe.train.steps, recipe.train.steps + recipe.adversary.turn)  # the discriminator's, and the generator's
     a_step = sum(_seconds(lambda number=number: step(number, rng)[0].backward()) for number in turns) / 2
     prompts = prompts.to(bench.device)

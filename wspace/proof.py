@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,7 +13,12 @@ from torch import Tensor
 from wspace.axes import names_in
 from wspace.errors import UserError
 from wspace.interfaces import Part, Symmetry, Target
+from wspace.seeding import stream
 from wspace.weights import WeightEntry, WeightSpec
+
+if TYPE_CHECKING:
+    from wspace.bind import BoundRecipe
+    from wspace.workbench import Workbench
 
 TOLERANCE = 1e-4  # relative, float32: an order above rounding, orders below a wrong axis
 ELEMENTS, IMAGES, CLASSES = 16, 8, 5  # so many elements that not all are the identity, even of an axis of two units
@@ -27,6 +33,16 @@ def symmetry_error(symmetry: Symmetry, target: Target, dims: tuple[int, int], rn
     before = target.logits(weights, features, texts)
     after = target.logits(symmetry.act(symmetry.sample(ELEMENTS, rng), weights), features, texts)
     return float((after - before).abs().max() / before.abs().max().clamp_min(1e-12))
+
+
+def proven(recipe: BoundRecipe, bench: Workbench) -> Symmetry | None:
+    """The recipe's symmetry, proven for its target; None if it names none. Raises UserError as `prove` does."""
+    if recipe.symmetry is None:
+        return None
+    symmetry: Symmetry = recipe.symmetry.build({"spec": bench.target.spec})
+    dims = (bench.backbone.dim, bench.text.dim)
+    prove(symmetry, bench.target, recipe.symmetry.name, dims, stream(recipe.seed, "proof"))
+    return symmetry
 
 
 def prove(symmetry: Symmetry, target: Target, name: str, dims: tuple[int, int], rng: torch.Generator) -> None:

@@ -119,6 +119,12 @@ class Run:
         self.system.conditioner.check(prompts)
         return prompts.to(self.bench.device)
 
+    def prompts_for(self, classes: Sequence[str], count: int = 1) -> Prompts:
+        """What is said of a task of any classes, `count` times. Raises UserError if the generator knows nothing of it."""
+        prompts = prompts_of([tuple(range(len(classes)))] * count, self.bench.encode_said(classes), classes)
+        self.system.conditioner.check(prompts)
+        return prompts.to(self.bench.device)
+
     def knows(self, tasks: Sequence[Task]) -> bool:
         """Whether the generator can be told of these tasks."""
         try:
@@ -186,9 +192,7 @@ class Run:
             temperature = 1.0
         asked = {"steps": steps, "guidance": guidance, "temperature": temperature}
         how = replace(settings, **{name: value for name, value in asked.items() if value is not None})
-        prompts = prompts_of([tuple(range(len(names)))] * count, self.bench.encode_said(names), names)
-        self.system.conditioner.check(prompts)
-        drawn = self.system.sample(prompts.to(self.bench.device), how, stream(seed, "generate")).cpu()
+        drawn = self.system.sample(self.prompts_for(names, count), how, stream(seed, "generate")).cpu()
         origin = f"{self.recipe.name}, seed {seed}, temperature {how.temperature}"
         return [
             self.network(names, row, f"{origin}, draw {number + 1} of {count}")

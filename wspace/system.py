@@ -72,8 +72,11 @@ class System(nn.Module):
             raise FileError(f"{file}: not the trained generator of this recipe: {error}") from error
         return self.eval()
 
-    def fit(self, weights: Tensor, prompts: Prompts, held_out: tuple[Tensor, Prompts]) -> None:
-        """All that has a closed form, from the training pairs: scales, statistics, linear paths."""
+    def fit(self, weights: Tensor, prompts: Prompts, held_out: tuple[Tensor, Prompts]) -> Tensor | None:
+        """All that has a closed form, from the training pairs: scales, statistics, linear paths.
+
+        Returns the networks' codes (n, N, D), if the tokenizer is lossy: they are small, and take an encoder.
+        """
         self.tokenizer.fit(weights)
         self.conditioner.fit(prompts)
         with torch.no_grad():
@@ -85,6 +88,7 @@ class System(nn.Module):
                 anchor = self.tokenizer.arrange(self._unit_size(mean)[None])[0]  # (N, D)
             closed = Closed(self.tokenizer.tokenize(weights), self.conditioner(prompts), others, anchor)
             self.generator.fit(closed)
+        return closed.tokens if self.tokenizer.lossy else None
 
     def _unit_size(self, weights: Tensor) -> Tensor:
         """Each tensor over its root mean square: (P,) -> (P,)."""

@@ -122,7 +122,8 @@ class WeightSpec:
 
     def unflatten(self, flat: Tensor) -> dict[str, Tensor]:
         """(..., P) -> name: (..., *shape), views of `flat`."""
-        return {e.name: flat[..., self.slices[e.name]].view((*flat.shape[:-1], *e.shape)) for e in self.entries}
+        parts = flat.split([e.size for e in self.entries], dim=-1)  # of which the gradient is put together in one go
+        return {e.name: part.view((*flat.shape[:-1], *e.shape)) for e, part in zip(self.entries, parts, strict=True)}
 
     def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """name: (..., *shape) -> (..., P)."""

@@ -17,7 +17,7 @@ from torch.nn import functional
 from wspace.bind import BoundRecipe
 from wspace.errors import DataError, UserError
 from wspace.features import Pool, extract
-from wspace.fitting import calibrated
+from wspace.fitting import accuracies, calibrated
 from wspace.interfaces import (
     PICTURE_SIDE,
     TEST,
@@ -163,6 +163,10 @@ class Workbench:
         if not self.target.statistics:
             return weights
         return calibrated(self.target, weights, tasks, self.train, self.class_texts)
+
+    def accuracies(self, weights: Tensor, tasks: Sequence[Task], pool: Pool) -> Tensor:
+        """Accuracy (B,) of networks (B, P), calibrated, each on all of the pool's images of tasks[b]."""
+        return accuracies(self.target, self.calibrated(weights, tasks), tasks, pool, self.class_texts)
 
     @property
     def fingerprints(self) -> dict[str, str]:

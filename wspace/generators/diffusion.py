@@ -76,7 +76,7 @@ class Diffusion(Denoising):
         how: Generate,
         start: float = 1.0,
     ) -> Tensor:
-        sampler = how.sampler or self.samplers[0]
+        sampler = self.sampler_of(how)
         solver = self._solver(sampler)
         with warnings.catch_warnings():  # diffusers hands tensors to numpy in a way that numpy 2 calls old
             warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
@@ -97,7 +97,7 @@ class Diffusion(Denoising):
         steps = min(steps, top)
         return [round(top * (steps - done) / steps) - 1 for done in range(steps)]
 
-    def _solver(self, sampler: str) -> Any:
+    def _solver(self, sampler: str | None) -> Any:
         """The betas, and how to go from one level to the next.
 
         One class of diffusers for all three: the first-order solver is DDIM with eta 0 (Lu et al., 2022, section 4.1), and

@@ -61,7 +61,7 @@ class Flow(Denoising):
         how: Generate,
         start: float = 1.0,
     ) -> Tensor:
-        sampler, steps = how.sampler or self.samplers[0], how.steps
+        sampler, steps = self.sampler_of(how), how.steps
         for step in range(steps):
             here, there = (
                 torch.full((len(x),), start * (1 - done / steps), device=x.device) for done in (step, step + 1)

@@ -9,7 +9,6 @@ import torch
 from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
-from wspace.errors import UserError
 from wspace.interfaces import Closed, Condition, Generator, Pairs, TokenLayout
 from wspace.ridge import Ridge
 from wspace.settings import Generate
@@ -96,8 +95,5 @@ class Hypernetwork(Generator):
         rng: torch.Generator,
         watch: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
-        if how.sampler is not None:
-            raise UserError(
-                f"generate.sampler: generator 'hypernetwork' has no steps, and so no {how.sampler!r}; leave it out"
-            )
+        self.sampler_of(how)
         return self._tokens(condition)

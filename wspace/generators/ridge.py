@@ -8,7 +8,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from wspace.errors import UserError
 from wspace.interfaces import Closed, Condition, Generator, Pairs, TokenLayout
 from wspace.ridge import Ridge as Fitted
 from wspace.settings import Generate
@@ -53,8 +52,5 @@ class Ridge(Generator):
         rng: torch.Generator,
         watch: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
-        if how.sampler is not None:
-            raise UserError(
-                f"generate.sampler: generator 'ridge' has no steps, and so no {how.sampler!r}; leave it out"
-            )
+        self.sampler_of(how)
         return (self.bias + condition.pooled @ self.weight).unflatten(1, self.mask.shape) * self.mask

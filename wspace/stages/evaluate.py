@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wspace import baselines
 from wspace.bind import BoundRecipe
-from wspace.fitting import accuracies, predict
+from wspace.fitting import predict
 from wspace.interfaces import Metric, Outcome, Prompts, Symmetry
 from wspace.intervals import over_tasks
 from wspace.novelty import Neighbourhood, error_overlap
@@ -90,8 +90,7 @@ def _methods(job: Job, zoo: Zoo) -> tuple[dict[str, dict[str, Tensor]], dict[str
 
     def on_validation(weights: Tensor) -> float:
         few = zoo.tasks.choosing[:CHOOSING]
-        few_weights = bench.calibrated(weights[: len(few)], few)
-        return float(accuracies(bench.target, few_weights, few, bench.val, bench.class_texts).mean())
+        return float(bench.accuracies(weights[: len(few)], few, bench.val).mean())
 
     weights, splits, trained = zoo.weights, zoo.tasks.splits, Trained(job.inputs["opponents"])
     said = load_file(job.inputs["train"] / SAID)["texts"]
@@ -149,8 +148,7 @@ def _trajectory(job: Job, zoo: Zoo) -> dict[str, Any]:
     system, said = trained_system(job, zoo)
 
     def accuracy(weights: Tensor) -> Tensor:
-        own = bench.calibrated(weights.cpu(), tasks)
-        return accuracies(bench.target, own, tasks, bench.test, bench.class_texts)
+        return bench.accuracies(weights.cpu(), tasks, bench.test)
 
     rows = along_steps(
         system, prompts_of(tasks, said, zoo.classes).to(bench.device), job.recipe, accuracy, job.progress

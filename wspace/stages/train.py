@@ -7,7 +7,8 @@ generator takes it; the generator's own loss, with the terms that the recipe giv
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,12 @@ from wspace.adversary import Adversary
 from wspace.bind import BoundRecipe
 from wspace.denoising import Denoising
 from wspace.errors import UserError, WspaceError
-from wspace.fitting import TaskBatches, accuracies
+from wspace.fitting import TaskBatches
 from wspace.interfaces import Prompts, Symmetry
 from wspace.lowrank import squared_distance
 from wspace.processes import ALONE, Processes, connected, here
 from wspace.progress import Progress
-from wspace.proof import prove
+from wspace.proof import proven
 from wspace.seeding import seeded, stream
 from wspace.settings import Generate, Reconstruction, TaskLoss, Train
 from wspace.stages import Job
@@ -54,7 +55,7 @@ def run(job: Job) -> None:
     write_said(job.folder / SAID, bench.said, told)
     if told is not None:
         system.conditioner.told(told)
-    symmetry = symmetry_of(job)
+    symmetry = proven(job.recipe, job.bench)
     count = len(zoo.tasks.training)
     weights, held_out = (_aligned(recipe, zoo, w, symmetry) for w in (zoo.weights[:count], zoo.weights[count:]))
     prompts = prompts_of(zoo.tasks.training, bench.said, zoo.classes)
@@ -63,7 +64,7 @@ def run(job: Job) -> None:
     health: dict[str, Any] = {}
     if system.tokenizer.lossy:
         logs["reconstruction"], health["reconstruction"] = _code(job, zoo, system, weights, held_out)
-    system.fit(weights, prompts, (held_out, held_out_prompts))
+    codes = system.fit(weights, prompts, (held_out, held_out_prompts))
     system.to(bench.device).eval()
     if untold := _untold(job, zoo, system):
         health["untold"] = untold
@@ -89,10 +90,14 @@ def run(job: Job) -> None:
         step = _task_step(job, zoo, system, weights, prompts)
         logs["task"] = phase(job, "task", system, task_parameters, recipe.task_loss, step, look_at_typical)
     others = weight_parameters(system)
+    if task_parameters and not recipe.task_loss.steps and not others:
+        job.progress.say(
+            "note: task_loss.steps is 0, and this generator learns by a task loss alone: it stays as it began"
+        )
     adversary = adversary_of(job, system) if recipe.train.steps and others else None
     if recipe.train.steps and others:
         here().send({"folder": str(job.folder), "zoo": str(zoo.folder)})
-        logs["train"] = _weight_phase(job, system, weights, prompts, symmetry, others, adversary, look)
+        logs["train"] = _weight_phase(job, system, weights, codes, prompts, symmetry, others, adversary, look)
         if adversary is not None:
             health["discriminator_accuracy"] = float(adversary.accuracy)
 
@@ -135,8 +140,7 @@ def run(job: Job) -> None:
 
 def score_on_validation(bench: Workbench, networks: Tensor, tasks: Sequence[Task]) -> float:
     """Mean accuracy of networks (B, P), each on its task's validation images."""
-    ready = bench.calibrated(networks.cpu(), tasks)
-    return float(accuracies(bench.target, ready, tasks, bench.val, bench.class_texts).mean())
+    return float(bench.accuracies(networks.cpu(), tasks, bench.val).mean())
 
 
 def _refused(system: System, prompts: Prompts) -> str | None:
@@ -217,7 +221,7 @@ def _join(job: Job) -> None:
     prompts = prompts_of(zoo.tasks.training, load_file(job.folder / SAID)["texts"], zoo.classes)
     system.tokenizer.requires_grad_(False)  # a code is learnt before
     others, adversary = weight_parameters(system), adversary_of(job, system)
-    _weight_phase(job, system, weights, prompts, symmetry, others, adversary, lambda: 0.0)
+    _weight_phase(job, system, weights, None, prompts, symmetry, others, adversary, lambda: 0.0)
 
 
 def _aligned(recipe: BoundRecipe, zoo: Zoo, weights: Tensor, symmetry: Symmetry | None) -> Tensor:
@@ -238,6 +242,7 @@ def _weight_phase(
     job: Job,
     system: System,
     weights: Tensor,
+    codes: Tensor | None,
     prompts: Prompts,
     symmetry: Symmetry | None,
     parameters: Sequence[nn.Parameter],
@@ -247,19 +252,8 @@ def _weight_phase(
     """In every process at once, from the state of the first."""
     states = [system.state_dict(), {} if adversary is None else adversary.state_dict()]
     here().agree([tensor for state in states for tensor in state.values()])
-    step = weight_step(job, system, weights, prompts, symmetry, adversary)
+    step = weight_step(job, system, weights, prompts, symmetry, adversary, codes)
     return phase(job, "train", system, parameters, job.recipe.train, step, look, adversary, here())
-
-
-def symmetry_of(job: Job) -> Symmetry | None:
-    """The recipe's symmetry, proven."""
-    recipe = job.recipe
-    if recipe.symmetry is None:
-        return None
-    symmetry: Symmetry = recipe.symmetry.build({"spec": job.bench.target.spec})
-    dims = (job.bench.backbone.dim, job.bench.text.dim)
-    prove(symmetry, job.bench.target, recipe.symmetry.name, dims, stream(recipe.seed, "proof"))
-    return symmetry
 
 
 def adversary_of(job: Job, system: System) -> Adversary | None:
@@ -291,8 +285,11 @@ def weight_step(
     prompts: Prompts,
     symmetry: Symmetry | None,
     adversary: Adversary | None,
+    codes: Tensor | None = None,
 ) -> Step:
     """The generator's own loss on networks of the zoo, and the terms that have a weight (T2W, eq. 14).
+
+    `codes` are the networks' as `System.fit` returns them, made here if they are not at hand.
 
     With `precision: bfloat16` the generator computes by autocast, the discriminator and every sum in float32.
     """
@@ -300,8 +297,9 @@ def weight_step(
     half, batch = job.recipe.precision == "bfloat16", here().share(settings.batch)
     factors = {"symmetry": losses.symmetry, "adversarial": losses.adversarial, "product": losses.product}
     spread = _product_spread(system.spec, weights) if losses.product else 0.0
-    with torch.no_grad():  # codes are small, and take an encoder
-        codes = system.tokenizer.tokenize(weights.to(device)) if system.tokenizer.lossy else None
+    if system.tokenizer.lossy:
+        with torch.no_grad():
+            codes = (system.tokenizer.tokenize(weights.to(device)) if codes is None else codes).to(device)
 
     def step(number: int, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
         rows = torch.randint(len(weights), (batch,), generator=rng)
@@ -381,7 +379,7 @@ def phase(
     """
     loop = Loop(system, settings, job.folder / CHECKPOINT.format(name), parameters, adversary, processes)
     loop.resume()
-    with job.progress.bar(name, settings.steps) as bar:
+    with _alone(system, parameters), job.progress.bar(name, settings.steps) as bar:
         bar.resume(loop.step)
         while loop.step < settings.steps:
             rng = stream(job.recipe.seed, name, loop.step, *processes.own)
@@ -396,3 +394,16 @@ def phase(
                 loop.keep_if_best(accuracy)
                 loop.save()
     return loop.finish()
+
+
+@contextmanager
+def _alone(system: System, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """No gradient is computed for any others, which nothing would descend."""
+    others = [p for p in system.parameters() if p.requires_grad and not any(p is trained for trained in parameters)]
+    for parameter in others:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in others:
+            parameter.requires_grad_(True)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from wspace.errors import FileError, UserError, did_you_mean
 from wspace.fitting import Schedule, accuracies, fit
+from wspace.proof import proven
 from wspace.seeding import stream
 from wspace.stages import Job
 from wspace.store import save_tensors, write_json
@@ -21,6 +22,7 @@ from wspace.zoo_format import BASE, SHARD, Entry, Header, Parent, StoredZoo, lin
 
 def run(job: Job) -> None:
     recipe, bench = job.recipe, job.bench
+    proven(recipe, bench)  # before anything is trained for it
     source = None if recipe.zoo.source is None else _agreeing(job, recipe.zoo.source)
     classes, rng = bench.images.classes, stream(recipe.seed, "tasks")
     rows: list[int] = []

@@ -25,6 +25,7 @@ from wspace.features import picture_shape
 from wspace.interfaces import Architecture, Target
 from wspace.seeding import seeded, stream
 from wspace.tracing import Inferred, infer, weights_of
+from wspace.tracing.by_hand import checked
 from wspace.tracing.spec_file import read_spec
 from wspace.weights import WeightEntry, WeightSpec
 
@@ -105,7 +106,10 @@ class Module(Target):
             return read_spec(file, shapes)
         by_hand = self.architecture.axes(self.network)
         if by_hand is not None:
-            return _checked(by_hand, shapes)
+            try:
+                return checked(by_hand, shapes)
+            except UserError as error:
+                raise UserError(f"{WHO}: this architecture says of its axes: {error}") from error
         try:
             return infer(self.network, torch.zeros(2, *self.inputs))
         except UserError as error:
@@ -333,16 +337,6 @@ def _fill(network: nn.Module, names: Mapping[str, tuple[str, ...]], chosen: Sequ
         if not tensor.is_floating_point() and name in given and given[name].shape == tensor.shape:
             tensor.copy_(given[name])
     return missing
-
-
-def _checked(by_hand: Mapping[str, tuple[str, ...]], shapes: Mapping[str, tuple[int, ...]]) -> Inferred:
-    """An architecture's own word; all axes that have names are free. Raises UserError for other tensors than there are."""
-    for name, shape in shapes.items():
-        if len(by_hand.get(name, ())) != len(shape):
-            said = f"{len(by_hand[name])} axes" if name in by_hand else "nothing"
-            raise UserError(f"{WHO}: this architecture says {said} of tensor {name!r}, which has shape {shape}")
-    free = dict.fromkeys(axis for name in shapes for text in by_hand[name] for axis in names_in(text))
-    return Inferred(dict(by_hand), tuple(free))
 
 
 def _axes_in(texts: Sequence[str]) -> set[str]:

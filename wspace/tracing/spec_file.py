@@ -11,7 +11,6 @@ free: [hidden]
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 
-from wspace.axes import names_in, read
-from wspace.errors import FileError, UserError, nearest
+from wspace.errors import FileError, UserError
 from wspace.tracing import Inferred
-from wspace.weights import WeightEntry, WeightSpec
-
-Shapes = Mapping[str, tuple[int, ...]]
-Axes = dict[str, tuple[str, ...]]
+from wspace.tracing.by_hand import Shapes, checked
 
 
 def spec_text(said: Inferred) -> str:
@@ -56,19 +51,10 @@ def write_spec(file: Path, said: Inferred) -> None:
 def read_spec(file: Path, shapes: Shapes) -> Inferred:
     """What a file says of a network with tensors of these shapes. Raises FileError, which names tensor and dimension."""
     tensors, free = _content(file)
-    for name in tensors:
-        if name not in shapes:
-            raise FileError(f"{file}: the network has no tensor {name!r}{nearest(name, list(shapes))}")
-    for name in shapes:
-        if name not in tensors:
-            raise FileError(f"{file}: tensor {name!r} is missing; write {[*shapes[name]]} if nothing of it moves")
-    axes = {name: _axes(file, name, tensors[name], shapes[name]) for name in shapes}
-    _check_lengths(file, axes, shapes)
-    known = {axis for dims in axes.values() for text in dims for axis in names_in(text)}
-    for axis in free:
-        if axis not in known:
-            raise FileError(f"{file}: free: no tensor has an axis {axis!r}{nearest(axis, list(known))}")
-    return Inferred(axes, free)
+    try:
+        return checked(tensors, shapes, free)
+    except UserError as error:
+        raise FileError(f"{file}: {error}") from error
 
 
 def _content(file: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -86,28 +72,3 @@ def _content(file: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
     if not isinstance(free, list) or not all(isinstance(axis, str) for axis in free):
         raise FileError(f"{file}: free: is not a list of names")
     return {str(name): dims for name, dims in found["tensors"].items()}, tuple(free)
-
-
-def _axes(file: Path, name: str, written: Any, shape: tuple[int, ...]) -> tuple[str, ...]:
-    if not isinstance(written, list) or not all(isinstance(text, str | int) for text in written):
-        raise FileError(f"{file}: tensor {name!r} is not a list with an axis, or a number, for each dimension")
-    if len(written) != len(shape):
-        raise FileError(
-            f"{file}: tensor {name!r} has {len(shape)} dimensions, {[*shape]}, and {len(written)} are written"
-        )
-    for dim, text in enumerate(written):
-        try:
-            read(str(text))
-        except UserError as error:
-            raise FileError(f"{file}: tensor {name!r}, dimension {dim}: {error}") from error
-    return tuple(str(text) for text in written)
-
-
-def _check_lengths(file: Path, axes: Axes, shapes: Shapes) -> None:
-    """Every dimension is as long as its axes."""
-    spec = WeightSpec(tuple(WeightEntry(name, shapes[name], dims) for name, dims in axes.items()))
-    for entry in spec.entries:
-        try:
-            spec.layout(entry)
-        except UserError as error:
-            raise FileError(f"{file}: {error}") from error

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from wspace.errors import UserError
-from wspace.fitting import accuracies
 from wspace.run import Run
 from wspace.seeding import stream
 from wspace.tasks import Task
@@ -45,8 +44,7 @@ def study(run: Run, tasks: Sequence[Task], *, draws: int, temperature: float, se
     spec, zoo = run.target.spec, run.zoo.weights
 
     def scored(networks: Tensor) -> Tensor:
-        ready = run.calibrated(networks, tasks)
-        return accuracies(run.target, ready, tasks, run.bench.test, run.bench.class_texts)
+        return run.bench.accuracies(networks, tasks, run.bench.test)
 
     def mean(made: Sequence[Tensor]) -> Tensor:
         return torch.stack([scored(networks) for networks in made]).mean(0)

@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from wspace.errors import UserError
 from wspace.features import Pool
-from wspace.fitting import Schedule, accuracies, fit
-from wspace.interfaces import Symmetry
+from wspace.fitting import Schedule, fit
+from wspace.interfaces import Prompts, Symmetry
 from wspace.network import Network
 from wspace.run import Run
 from wspace.seeding import stream
-from wspace.tasks import Task, prompts_of
+from wspace.tasks import Task
 from wspace.uses import Figure, Row, Section, Table, percent, summary
 from wspace.uses.figures import level_sweep
 
@@ -29,15 +28,11 @@ Start = Literal["fresh", "base"]
 BEFORE, ENHANCED, GENERATED = "half-trained", "enhanced", "generated"
 
 
-def enhance(run: Run, networks: Tensor, texts: Sequence[Tensor], level: float, temperature: float, seed: int) -> Tensor:
-    """Networks (B, P) for tasks told by texts (K_b, T) each, noised to `level` and denoised: (B, P).
+def enhance(run: Run, networks: Tensor, prompts: Prompts, level: float, temperature: float, seed: int) -> Tensor:
+    """Networks (B, P) for tasks of which this is said, noised to `level` and denoised: (B, P).
 
     They are first moved near to the zoo's base by the recipe's symmetry, which leaves what they compute as it is.
     """
-    lengths = [len(own) for own in texts]
-    stacked = torch.cat(list(texts))
-    tasks = [tuple(range(sum(lengths[:b]), sum(lengths[: b + 1]))) for b in range(len(lengths))]
-    prompts = prompts_of(tasks, stacked).to(run.bench.device)
     how = replace(run.recipe.generate, temperature=temperature)
     moved = aligned(run, networks, run.zoo.base).to(run.bench.device)
     return run.system.refine(moved, prompts, how, level, stream(seed, "enhance", level)).cpu()
@@ -73,8 +68,8 @@ def _accuracy(
     run: Run, tasks: Sequence[Task], networks: Tensor, level: float, temperature: float, seed: int, pool: Pool
 ) -> Tensor:
     """(B,), of networks enhanced at this level."""
-    made = enhance(run, networks, [run.said[list(task)] for task in tasks], level, temperature, seed)
-    return accuracies(run.target, run.calibrated(made, tasks), tasks, pool, run.bench.class_texts)
+    made = enhance(run, networks, run.prompts(tasks), level, temperature, seed)
+    return run.bench.accuracies(made, tasks, pool)
 
 
 def study(
@@ -115,7 +110,7 @@ def study(
 
 
 def _scored(run: Run, networks: Tensor, tasks: Sequence[Task]) -> Tensor:
-    return accuracies(run.target, run.calibrated(networks, tasks), tasks, run.bench.test, run.bench.class_texts)
+    return run.bench.accuracies(networks, tasks, run.bench.test)
 
 
 def _table(run: Run, scores: dict[str, Tensor], title: str) -> Table:
@@ -148,7 +143,7 @@ def one(run: Run, network: Network, level: float | None, temperature: float, see
     if level is None:
         level = chosen_level(run, "fresh", temperature, seed)
     flat = run.target.spec.flatten(network.tensors)[None]  # (1, P)
-    made = enhance(run, flat, [run.bench.encode_said(network.classes)], level, temperature, seed)
+    made = enhance(run, flat, run.prompts_for(network.classes), level, temperature, seed)
     ready = run.calibrated_for(made, network.classes)
     origin = f"{network.origin}, enhanced by {run.recipe.name} at level {level:g}"
     return run.network(network.classes, ready[0], origin), level

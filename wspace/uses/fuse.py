@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wspace.bind import Bound, bind_example, bind_one
 from wspace.errors import UserError, did_you_mean
-from wspace.fitting import Schedule, accuracies, fit
+from wspace.fitting import Schedule, fit
 from wspace.interfaces import Fusion, Prompts
 from wspace.network import Network
 from wspace.recipe import parse_recipe
@@ -166,7 +166,7 @@ def _scores(run: Run, networks: Mapping[str, Tensor], first: list[Task], second:
 
 
 def _scored(run: Run, networks: Tensor, tasks: Sequence[Task]) -> Tensor:
-    return accuracies(run.target, run.calibrated(networks, tasks), tasks, run.bench.test, run.bench.class_texts)
+    return run.bench.accuracies(networks, tasks, run.bench.test)
 
 
 def _tables(run: Run, found: Mapping[str, Fused], first: list[Task], second: list[Task]) -> list[Table]:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from wspace.errors import UserError
-from wspace.fitting import accuracies
 from wspace.interfaces import Condition
 from wspace.interpolation import along, mixed, positions
 from wspace.run import Run
@@ -71,8 +70,7 @@ class Corners:
         """Accuracy of (B, P) on each corner's task: (n, B)."""
         run, found = self.run, []
         for tasks in self.tasks:
-            ready = run.calibrated(networks, tasks)
-            found.append(accuracies(run.target, ready, tasks, run.bench.test, run.bench.class_texts))
+            found.append(run.bench.accuracies(networks, tasks, run.bench.test))
         return torch.stack(found)
 
     def own(self, ends: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor
 
 from wspace.errors import UserError
-from wspace.fitting import accuracies
 from wspace.run import Run
 from wspace.stages.evaluate import along_steps
 from wspace.uses import Figure, Row, Section, Table, percent, summary
@@ -50,8 +49,7 @@ def _of_split(run: Run, split: str, count: int) -> Panel:
     bench, tasks = run.bench, run.zoo.tasks.scored(split)[:count]
 
     def accuracy(weights: Tensor) -> Tensor:
-        own = bench.calibrated(weights.cpu(), tasks)
-        return accuracies(run.target, own, tasks, bench.test, bench.class_texts)
+        return bench.accuracies(weights.cpu(), tasks, bench.test)
 
     rows = along_steps(run.system, run.prompts(tasks), run.recipe, accuracy, bench.progress)
     return rows, summary(accuracy(run.opponents.oracle(split)[: len(tasks)]), run)

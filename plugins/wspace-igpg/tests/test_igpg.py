@@ -198,6 +198,13 @@ def nothing() -> Condition:
     return Condition(torch.zeros_like(like.tokens), mask, torch.zeros_like(like.pooled))
 
 
+def naive_logits(generator: CodeTransformer, found: Tensor, codes: Tensor, level: int) -> Tensor:
+    """Of a level's code, given the piece's codes before it."""
+    for earlier in range(level):
+        found = found + generator.of_earlier[earlier][codes[..., earlier]]
+    return generator.heads[level](found)
+
+
 @pytest.mark.parametrize("window", [1024, 5])
 @pytest.mark.parametrize("guidance", [1.0, 2.5])
 def test_cached_decoding_is_decoding_anew(window: int, guidance: float) -> None:
@@ -208,7 +215,7 @@ def test_cached_decoding_is_decoding_anew(window: int, guidance: float) -> None:
         for piece in range(PIECES):
             for level in range(2):
                 asked, null = (
-                    generator._logits(generator.seen(naive, told)[:, piece], naive[:, piece], level)
+                    naive_logits(generator, generator.seen(naive, told)[:, piece], naive[:, piece], level)
                     for told in (condition(), nothing())
                 )
                 naive[:, piece, level] = (null + guidance * (asked - null)).argmax(1)
@@ -282,7 +289,7 @@ def test_loss_is_the_cross_entropy_of_each_code_given_those_before() -> None:
     terms = generator.loss(Pairs(codes.float(), condition(), nothing()), stream(0))
     seen = generator.seen(codes, condition())
     for level in range(2):
-        shares = generator._logits(seen, codes, level).softmax(2)
+        shares = naive_logits(generator, seen, codes, level).softmax(2)
         right = torch.stack([shares[b, n, codes[b, n, level]] for b in range(2) for n in range(PIECES)])
         assert torch.allclose(terms[f"code {level + 1}"], -right.log().mean(), atol=1e-5)
 

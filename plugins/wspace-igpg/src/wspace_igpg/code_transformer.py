@@ -119,11 +119,9 @@ class CodeTransformer(Generator):
             (self.of_code[level][codes[..., level]] for level in range(self.levels)), codes.new_zeros(()).float()
         )
 
-    def _logits(self, found: Tensor, codes: Tensor, level: int) -> Tensor:
-        """Of a level's code, given the piece's codes before it: (..., width), (..., levels) -> (..., codes)."""
-        for earlier in range(level):
-            found = found + self.of_earlier[earlier][codes[..., earlier]]
-        return self.heads[level](found)
+    def _given(self, found: Tensor, codes: Tensor, level: int) -> Tensor:
+        """What a level's code follows from, given that and the code (...) of the level before: (..., width) -> the same."""
+        return found if level == 0 else found + self.of_earlier[level - 1][codes]
 
     # ------------------------------------------------------------ training
 
@@ -134,15 +132,13 @@ class CodeTransformer(Generator):
         share = share * (torch.rand(len(codes), 1, generator=rng, device=rng.device) < self.forget)
         hidden = torch.rand(codes.shape[:2], generator=rng, device=rng.device) < share
         found = self.seen(codes, pairs.condition.where(keep, pairs.null), hidden.to(codes.device))
-        losses = [
-            functional.cross_entropy(
-                self._logits(found, codes, level).flatten(0, 1),
-                codes[..., level].flatten(),
-                label_smoothing=self.smoothing,
+        losses = dict[str, Tensor]()
+        for level, head in enumerate(self.heads):
+            found = self._given(found, codes[..., level - 1], level)
+            losses[f"code {level + 1}"] = functional.cross_entropy(
+                head(found).flatten(0, 1), codes[..., level].flatten(), label_smoothing=self.smoothing
             )
-            for level in range(self.levels)
-        ]
-        return {f"code {level + 1}": loss for level, loss in enumerate(losses)}
+        return losses
 
     def _codes(self, tokens: Tensor) -> Tensor:
         return tokens.round().long().clamp(0, self.codes - 1)
@@ -183,9 +179,7 @@ class CodeTransformer(Generator):
         self, condition: Condition, null: Condition, how: Generate, rng: torch.Generator, count: int | None = None
     ) -> Iterator[Tensor]:
         """The codes (B, levels) of one piece after the other, `count` of them or all; memory stays that of `window` pieces."""
-        sampler, meanings = how.sampler or self.samplers[0], None if self.meanings is None else self.meanings()
-        if sampler not in self.samplers:
-            raise UserError(f"generator 'autoregressive' has no sampler {sampler!r}: {', '.join(self.samplers)}")
+        sampler, meanings = self.sampler_of(how), None if self.meanings is None else self.meanings()
         batch, guided = len(condition.mask), how.guidance != 1
         tokens = torch.cat([condition.tokens, null.tokens]) if guided else condition.tokens
         hidden = ~torch.cat([condition.mask, null.mask]) if guided else ~condition.mask
@@ -200,9 +194,10 @@ class CodeTransformer(Generator):
                 x = block.step(x, cache)  # type: ignore[operator]
             found = self.norm(x[:, 0])
             codes = torch.zeros(batch, self.levels, dtype=torch.long, device=told.device)
-            for level in range(self.levels):
-                both = codes.repeat(2, 1) if guided else codes
-                logits = self._logits(found, both, level)
+            for level, head in enumerate(self.heads):
+                before = codes[:, level - 1]
+                found = self._given(found, before.repeat(2) if guided else before, level)
+                logits = head(found)
                 if guided:
                     asked, nothing = logits.chunk(2)
                     logits = nothing + how.guidance * (asked - nothing)
@@ -221,7 +216,7 @@ class CodeTransformer(Generator):
         mean = logits.softmax(1) @ meanings
         return (meanings.square().sum(1) - 2 * mean @ meanings.T).argmin(1)
 
-    def _drawn(self, logits: Tensor, temperature: float, sampler: str, rng: torch.Generator) -> Tensor:
+    def _drawn(self, logits: Tensor, temperature: float, sampler: str | None, rng: torch.Generator) -> Tensor:
         """(B, codes) -> (B,)."""
         ordered, codes = (logits / temperature).sort(1, descending=True)
         shares = ordered.softmax(1)

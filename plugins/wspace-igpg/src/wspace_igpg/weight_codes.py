@@ -18,7 +18,7 @@ from wspace_igpg.layer_tokens import Cut, Cuts
 STEPS_OF_A_VALUE = {256: (8, 6, 5), 512: (8, 8, 8), 1024: (8, 5, 5, 5), 4096: (7, 5, 5, 5, 5)}
 """Finite scalar quantisation: how finely each of a code's values is cut (Mentzer et al., 2024, table 1)."""
 
-SEEN_FIRST = 1024  # pieces of each zoo that codebooks begin with
+SEEN_FIRST = 8192  # pieces of each zoo that codebooks begin with
 COLLAPSED = 0.02  # share of a codebook in use below which it has collapsed
 TOGETHER = 8192  # pieces that go through the code at once, outside of training
 
@@ -35,7 +35,7 @@ class WeightCodes(Tokenizer):
     it has `codebook` 256, 512, 1024 or 4096.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     lossy: ClassVar[bool] = True
 
     def __init__(
