@@ -526,8 +526,8 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
     )
     more = BY_HAND | {"out.bais": ("5",)}
     assert said_by(lambda: target_of(Given(lambda: MLP((6,)).build((PIXELS,), TEXTS), more))) == (
-        "target 'module': this architecture says of its axes: the network has no tensor 'out.bais': did you mean "
-        "out.bias?"
+        "target 'module': this architecture says of its axes: the network has no tensor 'out.bais': did you mean out.bias, "
+        "out.weight or hidden1.bias?"
     )
     assert said_by(lambda: of_module(lambda: nn.Sequential(nn.Linear(3, 2), nn.Softmax(0)))) == (
         "target 'module': this architecture mixes the images of a batch, in evaluation mode too"
