@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from wspace.symmetries.sign_permutation import SignPermutation
 from wspace.targets.clip_adapter import ClipAdapter
 from wspace.weights import WeightSpec
 
+from . import synthetic
 from .mlp import DIMS, MLP, SPEC, declared, without
 
 ADAPTERS = [(activation, bias) for activation in ("gelu", "tanh", "none") for bias in (True, False)]
@@ -177,3 +179,21 @@ def test_scores_that_are_no_numbers_prove_nothing() -> None:
     assert str(caught.value) == (
         "symmetry 'exploding': it changes what this target's networks compute, by nan% of the largest score"
     )
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("tokenizer={use: neuron, axis: units}", "tokenizer 'neuron': this target has no axis 'units'; it has feature, hidden, text"),
+        (
+            "symmetry=gl",
+            "symmetry 'gl': changing the basis of axis 'hidden' (of w1, b1, w2) changes what this target's",
+        ),
+    ],
+)
+def test_what_does_not_suit_the_target_is_said_before_a_zoo_is_trained(tmp_path: Path, setting: str, said: str) -> None:
+    recipe = synthetic.recipe_of(tmp_path, setting)
+    with pytest.raises(UserError) as caught:
+        synthetic.run(recipe, synthetic.bench_of(recipe), tmp_path, "zoo")
+    assert str(caught.value).startswith(said)
+    assert not list((tmp_path / "zoo").iterdir())

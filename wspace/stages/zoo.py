@@ -16,13 +16,15 @@ from wspace.proof import proven
 from wspace.seeding import stream
 from wspace.stages import Job
 from wspace.store import save_tensors, write_json
+from wspace.system import System
 from wspace.tasks import Task, TaskSet, draw_tasks, tasks_around
 from wspace.zoo_format import BASE, SHARD, Entry, Header, Parent, StoredZoo, link, seal, sha256_of, stored
 
 
 def run(job: Job) -> None:
     recipe, bench = job.recipe, job.bench
-    proven(recipe, bench)  # before anything is trained for it
+    proven(recipe, bench)  # what does not suit the target is said before anything is trained for it
+    System.build(recipe, bench.target.spec, bench.text.dim)
     source = None if recipe.zoo.source is None else _agreeing(job, recipe.zoo.source)
     classes, rng = bench.images.classes, stream(recipe.seed, "tasks")
     rows: list[int] = []
