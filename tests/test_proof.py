@@ -184,7 +184,10 @@ def test_scores_that_are_no_numbers_prove_nothing() -> None:
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("tokenizer={use: neuron, axis: units}", "tokenizer 'neuron': this target has no axis 'units'; it has feature, hidden, text"),
+        (
+            "tokenizer={use: neuron, axis: units}",
+            "tokenizer 'neuron': this target has no axis 'units'; it has feature, h",
+        ),
         (
             "symmetry=gl",
             "symmetry 'gl': changing the basis of axis 'hidden' (of w1, b1, w2) changes what this target's",
