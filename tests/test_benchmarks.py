@@ -20,8 +20,9 @@ from wspace.progress import Bar, Progress
 from wspace.run import Run
 from wspace.seeding import stream
 from wspace.settings import Generate
+from wspace.splits import UNSEEN_TASKS
 from wspace.stages.evaluate import interval
-from wspace.tasks import UNSEEN_TASKS, prompts_of
+from wspace.tasks import prompts_of
 
 from . import synthetic
 

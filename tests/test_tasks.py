@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from wspace.errors import DataError
 from wspace.settings import Tasks
-from wspace.tasks import SEEN, UNSEEN_CLASSES, UNSEEN_TASKS, TaskSet, draw_tasks, fresh_tasks
+from wspace.splits import SEEN, UNSEEN_CLASSES, UNSEEN_TASKS
+from wspace.tasks import TaskSet, draw_tasks, fresh_tasks
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -22,9 +22,10 @@ from wspace.fitting import accuracies
 from wspace.progress import Bar
 from wspace.seeding import stream
 from wspace.settings import Generate
+from wspace.splits import UNSEEN_TASKS
 from wspace.stages.evaluate import MARKED, _followed, interval
 from wspace.system import System
-from wspace.tasks import UNSEEN_TASKS, prompts_of
+from wspace.tasks import prompts_of
 from wspace.zoo import Zoo
 
 from . import synthetic

@@ -21,9 +21,10 @@ from wspace.matching.benchmark import peak_mib
 from wspace.progress import Progress
 from wspace.run import Run
 from wspace.seeding import seeded, stream
+from wspace.splits import UNSEEN_TASKS
 from wspace.stages.evaluate import interval
 from wspace.targets.clip_adapter import ClipAdapter
-from wspace.tasks import UNSEEN_TASKS, Task, draw_tasks
+from wspace.tasks import Task, draw_tasks
 from wspace.timm_models import fresh
 from wspace.weights import plain_spec
 from wspace.workbench import Workbench

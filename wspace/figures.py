@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wspace.drawing import BLUE, GREEN, GREY, INK, ORANGE, TEXT, VERMILLION, dress, encoded, new_figure, short
+from wspace.splits import SEEN, UNSEEN_CLASSES, UNSEEN_TASKS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,13 +18,13 @@ SPAN, REACH = (
     20.0,
 )  # points of accuracy shown, and of difference: what lies beyond is an arrow, or no interval would show
 
-TITLES = {"seen": "seen tasks", "unseen-tasks": "unseen tasks", "unseen-classes": "unseen classes"}
+TITLES = {SEEN: "seen tasks", UNSEEN_TASKS: "unseen tasks", UNSEEN_CLASSES: "unseen classes"}
 PHASES = {"task": "task loss: cross-entropy", "train": "the generator's own loss"}
 
 
 def splits_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The splits of a report, first the one that it is about: unseen tasks."""
-    return sorted(dict.fromkeys(row["split"] for row in rows), key=lambda split: split != "unseen-tasks")
+    return sorted(dict.fromkeys(row["split"] for row in rows), key=lambda split: split != UNSEEN_TASKS)
 
 
 def accuracy_by_method(scores: Sequence[Mapping[str, Any]]) -> str:

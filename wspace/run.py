@@ -27,9 +27,10 @@ from wspace.recipe import read_recipe
 from wspace.registry import Registry
 from wspace.ridge import Ridge
 from wspace.seeding import stream
+from wspace.splits import UNSEEN_TASKS
 from wspace.store import STUDY, read_json, read_text, write_text
 from wspace.system import SAID, System
-from wspace.tasks import UNSEEN_TASKS, Task, prompts_of
+from wspace.tasks import Task, prompts_of
 from wspace.uses import sections
 from wspace.workbench import Workbench
 from wspace.zoo import Trained, Zoo

@@ -31,8 +31,9 @@ from wspace.processes import launched
 from wspace.progress import Progress
 from wspace.recipe import Source, apply, find_recipe, read_recipe
 from wspace.registry import Registry
+from wspace.splits import AS_READ, UNSEEN_TASKS
 from wspace.store import MANIFEST, STUDY, Store, disk_errors, read_json, write_json
-from wspace.table import ORDER, SPLITS
+from wspace.table import ORDER
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -230,13 +231,13 @@ class _Reader:
                 self.problem(("variants", variant), f"too like {slugs[slug]!r} for a folder")
             slugs[slug] = variant
         for number, split in enumerate(schema.splits):
-            self.known(("splits", number), split, SPLITS)
+            self.known(("splits", number), split, AS_READ)
         told: dict[tuple[str, str], str] = {}
         for number, row in enumerate(schema.rows):
             self.known(("rows", number, "variant"), row.variant, list(schema.variants))
             self.known(("rows", number, "method"), row.method, ORDER)
             for split in row.paper:
-                self.known(("rows", number, "paper", split), split, schema.splits or SPLITS)
+                self.known(("rows", number, "paper", split), split, schema.splits or AS_READ)
             if row.title in told.values():
                 self.problem(("rows", number), f"two rows are called {row.title!r}; give this one another label")
             elif (row.variant, row.method) in told:
@@ -398,7 +399,7 @@ Scored = tuple[str, str]
 def _report(study: Study, folder: Path) -> dict[str, Any]:
     results = {(m.variant, m.seed): Result.of(folder / m.recipe.name) for m in study.members}
     measured = [{name.partition("/")[0] for name in result.scores} for result in results.values()]
-    splits = study.splits or [split for split in SPLITS if all(split in own for own in measured)]
+    splits = study.splits or [split for split in AS_READ if all(split in own for own in measured)]
 
     def values(scored: Scored, split: str) -> list[Tensor]:
         variant, method = scored
@@ -439,7 +440,7 @@ def _report(study: Study, folder: Path) -> dict[str, Any]:
 def _generators(study: Study, results: Mapping[tuple[str, int], Result], splits: Sequence[str]) -> list[dict[str, Any]]:
     """Of each row about what is generated: how new it is, what training and drawing took, and how large the file is."""
     rows = []
-    about = next((split for split in ("unseen-tasks", *splits) if split in splits), None)
+    about = next((split for split in (UNSEEN_TASKS, *splits) if split in splits), None)
     for row in (row for row in study.rows if row.method == "generated"):
         own = [results[row.variant, seed] for seed in study.seeds]
         found: dict[str, Any] = {"label": row.title, "variant": row.variant, "split": about}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from wspace.splits import AS_READ
+
 if TYPE_CHECKING:
     from wspace.uses import Section
 
@@ -12,9 +14,6 @@ ORDER = (
     "oracle", "generated", "ridge", "retrieval", "zoo-mean", "base", "universal", "noise", "mismatched", "random",
 )  # fmt: skip
 """Methods as a reader wants them: the bound, ours, then opponents from strong to weak by their nature."""
-
-SPLITS = ("unseen-tasks", "seen", "unseen-classes")
-"""Splits as a reader wants them: first the one that all is about."""
 
 WIDTH = 160  # columns at most, where no terminal says otherwise
 
@@ -25,7 +24,7 @@ Cells = tuple[list[str], list[list[str]]]
 def print_table(report: Mapping[str, Any], markdown: bool = False) -> None:
     """The table of a run: accuracy (%) with intervals for each split, then what else was measured, on unseen tasks."""
     scores = {(s["method"], s["split"], s["metric"]): s for s in report["scores"]}
-    splits = _in_order((split for _, split, _ in scores), SPLITS)
+    splits = _in_order((split for _, split, _ in scores), AS_READ)
     methods = _in_order((method for method, _, _ in scores), ORDER)
     lines = [[m, *(_percent(scores.get((m, split, "accuracy"))) for split in splits)] for m in methods]
     title = f"{report['recipe']}, seed {report['seed']}"
@@ -85,7 +84,7 @@ def _in_order(found: Iterable[str], order: Sequence[str]) -> list[str]:
 def _note(rows: Sequence[Mapping[str, Any]], report: Mapping[str, Any], over: str) -> str:
     """What the brackets are."""
     counts = {row["split"]: row["n"] for row in rows}
-    tasks = ", ".join(f"{counts[split]} {split}" for split in _in_order(counts, SPLITS))
+    tasks = ", ".join(f"{counts[split]} {split}" for split in _in_order(counts, AS_READ))
     return f"{100 * report['confidence']:g} % intervals, by bootstrap over {over}: {tasks}" if rows else ""
 
 

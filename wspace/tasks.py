@@ -15,11 +15,11 @@ from torch import Tensor
 from wspace.errors import DataError
 from wspace.interfaces import Prompts
 from wspace.settings import Tasks
+from wspace.splits import SEEN, UNSEEN_CLASSES, UNSEEN_TASKS
 
 Task = tuple[int, ...]
 """Classes of one task, ascending, as indices into the data set's classes."""
 
-SEEN, UNSEEN_TASKS, UNSEEN_CLASSES = "seen", "unseen-tasks", "unseen-classes"
 
 FEWEST_UNSEEN = 4  # classes, of which tasks of unseen classes can be made, and known ones beside them
 

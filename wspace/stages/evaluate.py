@@ -19,11 +19,12 @@ from wspace.novelty import Neighbourhood, error_overlap
 from wspace.progress import Bar, Progress
 from wspace.seeding import stream
 from wspace.settings import Generate
+from wspace.splits import UNSEEN_TASKS
 from wspace.stages import Job
 from wspace.stages.generate import GENERATED, MISMATCHED, trained_system
 from wspace.store import save_tensors, write_json
 from wspace.system import SAID, System
-from wspace.tasks import UNSEEN_TASKS, prompts_of
+from wspace.tasks import prompts_of
 from wspace.zoo import Trained, Zoo
 
 CHOOSING = 64  # held-out tasks on which ridge's penalty is chosen

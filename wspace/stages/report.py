@@ -14,12 +14,12 @@ from wspace import figures, html
 from wspace.fitting import predict
 from wspace.interfaces import TEST
 from wspace.recipe import dump
+from wspace.splits import UNSEEN_TASKS
 from wspace.stages import Job
 from wspace.stages.generate import GENERATED
 from wspace.store import MANIFEST, read_json, write_json
 from wspace.zoo import Zoo
 
-SPLIT = "unseen-tasks"
 SHOWN = 24  # pictures
 FEW = 16  # classes: a task with more has less than a picture or two of each
 
@@ -51,7 +51,7 @@ def _figures(job: Job, report: dict[str, Any]) -> dict[str, str]:
     drawn: dict[str, str] = {}
     if any(row["metric"] == "accuracy" for row in report["scores"]):
         per_task = load_file(job.inputs["evaluate"] / "per-task.safetensors")
-        prefix = f"{SPLIT}/accuracy/"
+        prefix = f"{UNSEEN_TASKS}/accuracy/"
         accuracies = {name.removeprefix(prefix): v.tolist() for name, v in per_task.items() if name.startswith(prefix)}
         drawn["scores"] = figures.accuracy_by_method(report["scores"])
         drawn["differences"] = figures.paired_differences(report["differences"])
@@ -68,9 +68,9 @@ def _figures(job: Job, report: dict[str, Any]) -> dict[str, str]:
 def _pictures(job: Job) -> tuple[str, dict[str, Any]]:
     """Test pictures of the first unseen task of few classes, named by its generated network; and what they show."""
     bench, zoo = job.bench, Zoo(job.inputs["zoo"])
-    tasks = zoo.tasks.scored(SPLIT)
+    tasks = zoo.tasks.scored(UNSEEN_TASKS)
     number = min(range(len(tasks)), key=lambda i: (max(len(tasks[i]), FEW), i))
-    weights = load_file(job.inputs["generate"] / GENERATED.format(SPLIT))["weights"][number]
+    weights = load_file(job.inputs["generate"] / GENERATED.format(UNSEEN_TASKS))["weights"][number]
     predicted, labels = predict(bench.target, weights[None], tasks[number], bench.test, zoo.class_texts)
     names = [zoo.classes[c] for c in tasks[number]]
     right = predicted[0] == labels

@@ -13,7 +13,8 @@ from wspace.interfaces import Condition
 from wspace.interpolation import along, mixed, positions
 from wspace.run import Run
 from wspace.seeding import stream
-from wspace.tasks import SEEN, UNSEEN_TASKS, Task
+from wspace.splits import SEEN, UNSEEN_TASKS
+from wspace.tasks import Task
 from wspace.uses import Figure, Row, Section, Table, percent, summary
 from wspace.uses.figures import ways_between
 from wspace.uses.fuse import trained

@@ -9,8 +9,9 @@ from torch import Tensor
 from wspace.network import check_classes
 from wspace.run import Run
 from wspace.seeding import stream
+from wspace.splits import UNSEEN_TASKS
 from wspace.store import read_json
-from wspace.tasks import UNSEEN_TASKS, Task
+from wspace.tasks import Task
 from wspace.uses.ensemble import oracles
 
 

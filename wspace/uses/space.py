@@ -8,8 +8,8 @@ from torch import Tensor
 
 from wspace.run import Run
 from wspace.seeding import stream
+from wspace.splits import UNSEEN_TASKS
 from wspace.stages.generate import GENERATED
-from wspace.tasks import UNSEEN_TASKS
 from wspace.uses import Figure, Row, Section, Table, summary
 from wspace.uses.enhance import aligned
 from wspace.uses.plots import space

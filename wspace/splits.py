@@ -1,0 +1,10 @@
+"""The splits of tasks that a report is about."""
+
+from __future__ import annotations
+
+SEEN = "seen"  # trained on
+UNSEEN_TASKS = "unseen-tasks"  # other sets of classes that were
+UNSEEN_CLASSES = "unseen-classes"  # sets of classes that nothing was trained on
+
+AS_READ = (UNSEEN_TASKS, SEEN, UNSEEN_CLASSES)
+"""As a reader wants them: first the one that all is about."""
