@@ -10,10 +10,7 @@ LARGEST = 32 << 20  # bytes: the most that glibc takes for its threshold of bloc
 
 
 def keep_freed_memory() -> None:
-    """Blocks of up to 32 MiB that a step frees are there for the next one; without glibc, nothing is done.
-
-    What a training step of the default recipe takes falls by a tenth (docs/benchmarks.md).
-    """
+    """Blocks of up to 32 MiB that a step frees are there for the next one; without glibc, nothing is done."""
     if platform.libc_ver()[0] != "glibc":
         return
     mallopt = ctypes.CDLL(None).mallopt

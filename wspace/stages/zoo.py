@@ -23,9 +23,9 @@ from wspace.zoo_format import BASE, SHARD, Entry, Header, Parent, StoredZoo, lin
 
 def run(job: Job) -> None:
     recipe, bench = job.recipe, job.bench
+    source = None if recipe.zoo.source is None else _agreeing(job, recipe.zoo.source)
     proven(recipe, bench)  # what does not suit the target is said before anything is trained for it
     System.build(recipe, bench.target.spec, bench.text.dim)
-    source = None if recipe.zoo.source is None else _agreeing(job, recipe.zoo.source)
     classes, rng = bench.images.classes, stream(recipe.seed, "tasks")
     rows: list[int] = []
     if source is None:
