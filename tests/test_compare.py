@@ -22,13 +22,13 @@ def compared() -> study.Study:
 
 def test_all_systems_are_compared_on_the_same_zoo_tasks_images_and_seeds() -> None:
     made = compared()
-    assert made.seeds == (42, 34, 3407)
+    assert made.seeds == (42, 34)
     keys = {(m.variant, m.seed): pipeline.keys(m.recipe) for m in made.members}
     for seed in made.seeds:
         of_seed = [own for (_, other), own in keys.items() if other == seed]
         assert len({(own["zoo"], own["opponents"]) for own in of_seed}) == 1
         assert len({own["train"] for own in of_seed}) == len(of_seed) == 7
-    assert len({own["zoo"] for own in keys.values()}) == 3
+    assert len({own["zoo"] for own in keys.values()}) == 2
 
 
 def test_each_system_is_what_its_row_says() -> None:
