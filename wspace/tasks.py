@@ -20,7 +20,6 @@ from wspace.splits import SEEN, UNSEEN_CLASSES, UNSEEN_TASKS
 Task = tuple[int, ...]
 """Classes of one task, ascending, as indices into the data set's classes."""
 
-
 FEWEST_UNSEEN = 4  # classes, of which tasks of unseen classes can be made, and known ones beside them
 
 
