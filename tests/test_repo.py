@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 import wspace
-from wspace import builtin
-from wspace.bind import bind
-from wspace.joint import bind_joint, is_joint
-from wspace.plugins import load_plugins
-from wspace.recipe import read_recipe
-from wspace.registry import KINDS
-from wspace.study import bind_study, is_study
+from wspace import components as builtin
+from wspace.recipes.bind import bind
+from wspace.runs.joint.file import bind_joint, is_joint
+from wspace.recipes.plugins import load_plugins
+from wspace.recipes.source import read_recipe
+from wspace.recipes.registry import KINDS
+from wspace.runs.study.file import bind_study, is_study
 
 PACKAGE = Path(wspace.__file__).parent
 ROOT = PACKAGE.parent
@@ -80,7 +80,7 @@ def test_imports_are_found_where_they_are(tmp_path: Path) -> None:
         "try:\n    import e\nexcept ImportError: ...\nclass X:\n    import f\n"
         "def function():\n    from g.h import i\n"
     )
-    assert imports(file) == {"a.b", "wspace", "wspace.bind", "typing", "d", "e", "f"}
+    assert imports(file) == {"a.b", "wspace", "wspace.recipes.bind", "typing", "d", "e", "f"}
     assert imports(file, everywhere=True) == imports(file) | {"g.h"}
 
 
@@ -91,7 +91,7 @@ def test_a_light_module_imports_nothing_heavy(name: str) -> None:
 
 
 def test_the_guard_against_heavy_imports_sees_one() -> None:
-    assert "torch" in reached("wspace.run") and "torch" in reached("wspace.workbench")
+    assert "torch" in reached("wspace.runs.run") and "torch" in reached("wspace.runs.workbench")
 
 
 def components_of(kind: str) -> dict[str, Path]:

@@ -1,4 +1,8 @@
-"""wspace: neural-network weights from a description. See README.md for where things live."""
+"""wspace: neural-network weights from a description.
+
+This is the light door: it imports no torch. What components are made of is in `wspace.api`, what holds them to their
+contracts in `wspace.testing`. Everything else is private.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,25 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
+from wspace.recipes.hookspecs import Register
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from wspace.run import Run
+    from wspace.runs.run import Run
 
-__all__ = ["__version__", "hookimpl", "load"]
+__all__ = ["PLUGIN_API", "Register", "__version__", "hookimpl", "load"]
 __version__ = "0.1.0"
 
+PLUGIN_API = 1
+"""The number of the contract with plugins, of which `docs/stability.md` says what it promises."""
+
 hookimpl = pluggy.HookimplMarker("wspace")
-"""Marks a plugin's implementation of a hook of `wspace.hookspecs`."""
+"""Marks a plugin's implementation of a hook of `wspace.recipes.hookspecs`."""
 
 
 def load(run: str | Path) -> Run:
     """Open a finished run's folder: `wspace.load("runs/t2w").generate(["anchor", "camera"])`."""
-    from wspace.run import Run
+    from wspace.runs.run import Run
 
     return Run.open(run)

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wspace.errors import MissingPackage, MissingWeights, did_you_mean
-from wspace.plugins import Plugins, load_plugins
-from wspace.registry import Component, Registry
-from wspace.testing import (  # noqa: F401 (each registers its checks)
+from wspace.recipes.plugins import Plugins, load_plugins
+from wspace.recipes.registry import Component, Registry
+from wspace.support.errors import MissingPackage, MissingWeights, did_you_mean
+from wspace.testing import (
     architectures,
     conditioners,
     data,
@@ -37,8 +37,9 @@ from wspace.testing import (  # noqa: F401 (each registers its checks)
     targets,
     tokenizers,
 )
-from wspace.testing.law import CHECKS, Check, Unbuilt, Unlawful
+from wspace.testing.law import CHECKS, Check
 from wspace.testing.subject import Subject
+from wspace.testing.verdicts import Unbuilt, Unlawful
 
 __all__ = ["CHECKS", "Case", "Subject", "Unlawful", "cases", "cases_of", "conformance"]
 
@@ -131,7 +132,7 @@ def _failing(name: str, law: str) -> Case:
 def _is_light(name: str) -> None:
     """In a process of its own: in this one, torch is there already."""
     code = (
-        "import sys; from wspace.plugins import load_plugins; load_plugins(allowed=sys.argv[1]); "
+        "import sys; from wspace.recipes.plugins import load_plugins; load_plugins(allowed=sys.argv[1]); "
         f"print(*[name for name in {HEAVY} if name in sys.modules])"
     )
     done: Any = subprocess.run([sys.executable, "-c", code, name], capture_output=True, text=True, check=False)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wspace.errors import UserError
+from wspace.components.targets.module import Module
 from wspace.interfaces import Architecture
-from wspace.proof import prove
-from wspace.seeding import seeded
-from wspace.symmetries.permutation import Permutation
-from wspace.targets.module import Module
+from wspace.support.errors import UserError
+from wspace.support.seeding import seeded
 from wspace.testing.every import reaches, rows_alone
-from wspace.testing.law import Unbuilt, Unlawful, check
+from wspace.testing.law import check
 from wspace.testing.subject import FEATURES, TEXTS, Subject, normal, rng_of
+from wspace.testing.verdicts import Unbuilt, Unlawful
+from wspace.weights.permutations import AxisPermutations
+from wspace.weights.proof import prove
 
 IMAGES = 3
 INPUTS = {"features": (FEATURES,), "pictures": (3, 16, 16)}
@@ -74,7 +75,7 @@ def check_axes_are_free(subject: Subject) -> None:
     try:
         target = Module(architecture, feature_dim=FEATURES, text_dim=TEXTS)
         for axis in target.spec.free:
-            symmetry = Permutation((axis,), spec=target.spec)
+            symmetry = AxisPermutations(target.spec, (axis,))
             prove(symmetry, target, "permutation", (FEATURES, TEXTS), rng_of("free", axis))
     except UserError as error:
         why = str(error).removeprefix("symmetry 'permutation': ")

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wspace.errors import DataError
 from wspace.interfaces import TEST, TRAIN, VAL, Images
+from wspace.support.errors import DataError
 from wspace.testing.every import repeats
-from wspace.testing.law import Unbuilt, check
+from wspace.testing.law import check
 from wspace.testing.subject import PICTURES, Subject, apart, scratch
+from wspace.testing.verdicts import Unbuilt
 
 CLASSES = ("camera", "book", "star")
 SENTENCES = ("a photo of otter", "camera", "a small freshwater fish with a long whisker on either side of its mouth")

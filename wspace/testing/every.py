@@ -13,11 +13,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from wspace.errors import MissingPackage, UserError, reason
-from wspace.seeding import seeded, stream
-from wspace.signature import UnreadableSignature, signature_of
-from wspace.testing.law import Unbuilt, Unreadable, check
+from wspace.recipes.signature import UnreadableSignature, signature_of
+from wspace.support.errors import MissingPackage, UserError, reason
+from wspace.support.seeding import seeded, stream
+from wspace.testing.law import check
 from wspace.testing.subject import Instance, Subject, twice
+from wspace.testing.verdicts import Unbuilt, Unreadable
 
 Module = TypeVar("Module", bound=nn.Module)
 MODULES = ("tokenizer", "conditioner", "predictor", "denoiser", "discriminator", "generator")

@@ -7,14 +7,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from wspace.errors import UserError
 from wspace.interfaces import Condition, Generator, Moves, Pairs
-from wspace.seeding import seeded
-from wspace.settings import Generate
+from wspace.support.errors import UserError
+from wspace.support.seeding import seeded
+from wspace.support.settings import Generate
 from wspace.testing.every import kept_in_file, reaches, repeats, rows_alone, stirred
-from wspace.testing.law import Unbuilt, check
+from wspace.testing.law import check
 from wspace.testing.subject import Instance, Subject, rng_of
 from wspace.testing.toys import BATCH, closed_of, condition_of, null_of, pairs_of, rows_of
+from wspace.testing.verdicts import Unbuilt
 
 STEPS, RATE = 40, 1e-2  # of Adam, on the toy zoo
 TYPICAL = Generate(steps=4, guidance=1.0, temperature=0.0)

@@ -18,16 +18,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from wspace import interfaces
-from wspace.bind import Bound, bind_example
-from wspace.errors import MissingPackage, MissingWeights, RecipeError, UserError, reason
-from wspace.lowrank import lora_spec
-from wspace.registry import KINDS, Component, Registry
-from wspace.seeding import seeded, stream
-from wspace.signature import UnreadableSignature, signature_of
-from wspace.testing.law import Unbuilt, Unlawful, Unreadable
-from wspace.tokenizers.chunk import Chunk
-from wspace.tokenizers.neuron import Neuron
-from wspace.weights import WeightEntry, WeightSpec
+from wspace.components.tokenizers.chunk import Chunk
+from wspace.components.tokenizers.neuron import Neuron
+from wspace.interfaces.weights import WeightEntry, WeightSpec
+from wspace.recipes.bind import Bound, bind_example
+from wspace.recipes.registry import KINDS, Component, Registry
+from wspace.recipes.signature import UnreadableSignature, signature_of
+from wspace.support.errors import MissingPackage, MissingWeights, RecipeError, UserError, reason
+from wspace.support.seeding import seeded, stream
+from wspace.testing.verdicts import Unbuilt, Unlawful, Unreadable
+from wspace.weights.lowrank import lora_spec
 
 TOLD = ((3, 6), (3, 2, interfaces.PICTURE), (6,))  # shapes of what conditioners that ask are told
 FEATURES, TEXTS = 3 * 16**2, 6  # F as of pictures of 16 x 16, which a target may want to see; T
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a component is given: a value for every name in `wspace.registry.GIVEN`."""
+    """What a component is given: a value for every name in `wspace.recipes.registry.GIVEN`."""
 
     name: str
     spec: WeightSpec

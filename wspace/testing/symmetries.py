@@ -9,12 +9,13 @@ from typing import Any, Literal, get_args, get_origin
 
 from torch import Tensor
 
-from wspace.errors import UserError
 from wspace.interfaces import Symmetry, Target
-from wspace.proof import TOLERANCE, symmetry_error
+from wspace.support.errors import UserError
 from wspace.testing.every import repeats, rows_alone
-from wspace.testing.law import Unbuilt, check
+from wspace.testing.law import check
 from wspace.testing.subject import FEATURES, TEXTS, Instance, Subject, apart, normal, rng_of
+from wspace.testing.verdicts import Unbuilt
+from wspace.weights.proof import TOLERANCE, symmetry_error
 
 COUNT = 5
 EXACT = 1e-4  # relative, float32: an order above rounding

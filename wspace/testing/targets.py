@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wspace.errors import UserError
 from wspace.interfaces import Target
-from wspace.proof import TOLERANCE, prove
-from wspace.symmetries.permutation import Permutation
+from wspace.support.errors import UserError
 from wspace.testing.every import repeats, rows_alone
-from wspace.testing.law import Unbuilt, Unlawful, check
+from wspace.testing.law import check
 from wspace.testing.subject import FEATURES, TEXTS, Subject, apart, normal, rng_of
+from wspace.testing.verdicts import Unbuilt, Unlawful
+from wspace.weights.permutations import AxisPermutations
+from wspace.weights.proof import TOLERANCE, prove
 
 NETWORKS, IMAGES, CLASSES = 3, 4, 5
 STEP = 1e-3  # of finite differences, as large beside the weights
@@ -131,7 +132,7 @@ def check_free_axes_are_free(subject: Subject) -> None:
     for axis in target.spec.free:
         try:
             prove(
-                Permutation((axis,), spec=target.spec), target, "permutation", (FEATURES, TEXTS), rng_of("free", axis)
+                AxisPermutations(target.spec, (axis,)), target, "permutation", (FEATURES, TEXTS), rng_of("free", axis)
             )
         except UserError as error:
             why = str(error).removeprefix("symmetry 'permutation': ")

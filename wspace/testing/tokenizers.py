@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from wspace.interfaces import Tokenizer
-from wspace.symmetries.permutation import Permutation
 from wspace.testing.every import kept_in_file, reaches, repeats, rows_alone
 from wspace.testing.law import check
 from wspace.testing.subject import Instance, Subject, normal, rng_of
+from wspace.weights.permutations import AxisPermutations
 
 ZOO, OTHERS = 9, 4
 STEPS, RATE = 60, 1e-3  # of Adam, of one that learns
@@ -94,7 +94,7 @@ def check_units_permuted_are_tokens_permuted(subject: Subject) -> None:
         weights = normal(OTHERS, spec.size, seed=1)
         before, holds = tokenizer.arrange(weights), False
         for axis in (axis for axis in spec.free if spec.axis_size(axis) == units):
-            group = Permutation((axis,), spec=spec)
+            group = AxisPermutations(spec, (axis,))
             places = group.sample(OTHERS, rng_of("units"))
             after = tokenizer.arrange(group.act(places, weights))
             expected = before.clone()

@@ -5,22 +5,25 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from wspace.errors import MissingPackage, UserError, nearest
+from wspace.data.tasks import Task
 from wspace.interfaces import TEST, Layers, Target
-from wspace.run import Run
-from wspace.seeding import stream
-from wspace.stages.report import evenly
-from wspace.tasks import Task
-from wspace.uses import Figure, Form, Row, Section, Table, percent, summary
-from wspace.uses.plots import Seen, attention
+from wspace.runs.report.drawing import BLUE, GREY, INK, SCALE, TEXT, VERMILLION, encoded, new_figure, short
+from wspace.runs.report.section import Figure, Form, Row, Section, Table, percent
+from wspace.runs.report.summary import summary
+from wspace.runs.run import Run
+from wspace.runs.stages.report import evenly
+from wspace.support.errors import MissingPackage, UserError, nearest
+from wspace.support.seeding import stream
 from wspace.uses.shown import names, task_shown, trained
 
 MEASURED = 64  # test images on which maps are compared
@@ -137,7 +140,7 @@ def study(
 
     Raises UserError, MissingPackage.
     """
-    run.zoo.check(run.bench)
+    run.zoo.check(run.bench.fingerprints)
     task = task_shown(run, classes)
     layers = run.bench.backbone.layers()
     features, labels = run.bench.test.of_task(task)
@@ -169,7 +172,7 @@ def study(
         found = {AT_END: correlations(own, maps[final]), AS_TRAINED: correlations(own, maps["trained"])}
         found = {column: values for column, values in found.items() if len(values)}
         found |= {EMPTY: torch.from_numpy(own.max((1, 2)) == 0).float(), "named right": right[name].float()}
-        cells[name] = {column: summary(values, run) for column, values in found.items()}
+        cells[name] = {column: summary(values, run.recipe) for column, values in found.items()}
     table = Table(
         f"{len(own_labels)} test images: correlation of maps, place by place; shares (%)",
         forms,
@@ -207,3 +210,60 @@ def correlations(maps: np.ndarray, others: np.ndarray) -> Tensor:
     a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
     lengths = a.norm(dim=1) * b.norm(dim=1)
     return ((a * b).sum(1) / lengths)[lengths > 1e-9].float()
+
+
+# ---------------------------------------------------------------- drawing
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Where one head looks in each picture."""
+
+    name: str
+    maps: np.ndarray  # (M, S, S) in [0, 1]
+    right: Sequence[bool]
+
+
+def attention(pixels: np.ndarray, classes: Sequence[str], heads: Sequence[Seen]) -> str:
+    """Pictures (M, S, S, 3), a row each; beside them, in grey, what counted for their class in each head."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    columns = 1 + len(heads)
+    figure = new_figure(1.06 * len(pixels) + 0.9, width=7.0)
+    panels = figure.subplots(len(pixels), columns, squeeze=False)
+    for row, picture, name, number in zip(panels, pixels, classes, range(len(pixels)), strict=True):
+        grey = picture.mean(2, keepdims=True).repeat(3, axis=2) / 255
+        _frame(row[0], picture, GREY)
+        label = "\n".join(wrap(short(name, 26), 13)[:2])
+        row[0].set_ylabel(label, fontsize=TEXT - 1, color=INK, parse_math=False)
+        for panel, head in zip(row[1:], heads, strict=True):
+            _frame(panel, _coloured(grey, head.maps[number]), BLUE if head.right[number] else VERMILLION)
+    for panel, title in zip(panels[0], ("picture", *(head.name for head in heads)), strict=True):
+        panel.set_title(title, fontsize=TEXT - 1, color=INK, parse_math=False)
+    for colour, label in ((BLUE, "named right"), (VERMILLION, "named wrong")):
+        panels[0, 0].plot([], [], "s", color="white", markeredgecolor=colour, markeredgewidth=3, label=label)
+    bar = figure.colorbar(
+        ScalarMappable(Normalize(0, 1), SCALE), ax=panels, location="bottom", shrink=0.5, aspect=40, pad=0.02
+    )
+    bar.set_ticks([0, 1], labels=["nothing", "most"])
+    bar.set_label("what speaks for the picture's class", fontsize=TEXT, color=INK)
+    bar.ax.tick_params(labelsize=TEXT - 1, labelcolor=INK)
+    handles = panels[0, 0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=2, frameon=False, fontsize=TEXT)
+    return encoded(figure, colours=None)
+
+
+def _coloured(grey: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """A map laid over a picture (S, S, 3) in [0, 1]: opaque where it is high."""
+    from matplotlib import colormaps
+
+    share = 0.1 + 0.65 * heat[..., None]
+    return (1 - share) * grey + share * colormaps[SCALE](heat)[..., :3]
+
+
+def _frame(panel: Axes, picture: np.ndarray, colour: str) -> None:
+    panel.imshow(picture)
+    panel.set(xticks=[], yticks=[])
+    for side in panel.spines.values():
+        side.set(color=colour, linewidth=2.5)

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from wspace.errors import UserError
-from wspace.run import Run
-from wspace.seeding import stream
-from wspace.tasks import Task
-from wspace.uses import Row, Section, Table, percent, summary
-from wspace.weights import WeightEntry, WeightSpec
+from wspace.data.tasks import Task
+from wspace.interfaces.weights import WeightEntry, WeightSpec
+from wspace.runs.report.section import Row, Section, Table, percent
+from wspace.runs.report.summary import summary
+from wspace.runs.run import Run
+from wspace.support.errors import UserError
+from wspace.support.seeding import stream
 
 WHOLE = "as drawn"
 
@@ -40,7 +41,7 @@ def exchanged(spec: WeightSpec, first: Tensor, second: Tensor) -> Tensor:
 
 def study(run: Run, tasks: Sequence[Task], *, draws: int, temperature: float, seed: int) -> Section:
     """Networks as drawn, and with every other layer of another draw, of the same task and of another."""
-    run.zoo.check(run.bench)
+    run.zoo.check(run.bench.fingerprints)
     spec, zoo = run.target.spec, run.zoo.weights
 
     def scored(networks: Tensor) -> Tensor:
@@ -61,7 +62,7 @@ def study(run: Run, tasks: Sequence[Task], *, draws: int, temperature: float, se
         "layers of a fresh network": mean([exchanged(spec, own, random[: len(own)]) for own in drawn]),
     }
     cells = {
-        name: {"accuracy": summary(own, run), "from as drawn": summary(own - found[WHOLE], run)}
+        name: {"accuracy": summary(own, run.recipe), "from as drawn": summary(own - found[WHOLE], run.recipe)}
         for name, own in found.items()
     }
     says = [

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
 from torch import Tensor
 
-from wspace.errors import UserError
-from wspace.features import Pool
-from wspace.fitting import Schedule, fit
+from wspace.data.features import Pool
+from wspace.data.tasks import Task
 from wspace.interfaces import Prompts, Symmetry
-from wspace.network import Network
-from wspace.run import Run
-from wspace.seeding import stream
-from wspace.tasks import Task
-from wspace.uses import Figure, Row, Section, Table, percent, summary
-from wspace.uses.figures import level_sweep
+from wspace.learning.fitting import Schedule, fit
+from wspace.runs.report.drawing import BLUE, GREY, INK, TEXT, VERMILLION, dress, encoded, new_figure
+from wspace.runs.report.section import Figure, Row, Section, Table, percent
+from wspace.runs.report.summary import summary
+from wspace.runs.run import Run
+from wspace.support.errors import UserError
+from wspace.support.seeding import stream
+from wspace.weights.files.network import Network
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 CHOOSING = 32  # held-out seen tasks on which the level is chosen, by validation images
@@ -76,7 +77,7 @@ def study(
     run: Run, tasks: Sequence[Task], *, starts: Sequence[Start] = ("fresh", "base"), temperature: float, seed: int
 ) -> Section:
     """Before and after on these tasks, beside generating alone and averaging with the generated network."""
-    run.zoo.check(run.bench)
+    run.zoo.check(run.bench.fingerprints)
     generated = run.sample(tasks, stream(seed, "enhance"))
     tables, says, curves, levels = list[Table](), list[str](), dict[str, dict[str, list[float]]](), dict[str, float]()
     with run.bench.progress.bar("enhance", len(starts) * (len(LEVELS) + 1)) as bar:
@@ -117,9 +118,9 @@ def _table(run: Run, scores: dict[str, Tensor], title: str) -> Table:
     rows = []
     for name, accuracy in scores.items():
         gain = accuracy - scores[BEFORE]
-        cells = {"accuracy": summary(accuracy, run), "gain": summary(gain, run)}
+        cells = {"accuracy": summary(accuracy, run.recipe), "gain": summary(gain, run.recipe)}
         if name != BEFORE:
-            cells["worse on"] = summary((gain < 0).float(), run)
+            cells["worse on"] = summary((gain < 0).float(), run.recipe)
         rows.append(Row(name, cells, own=name == ENHANCED))
     return Table(f"{title}: accuracy (%)", {"accuracy": "percent", "gain": "points", "worse on": "percent"}, rows)
 
@@ -128,7 +129,7 @@ def _said(scores: dict[str, Tensor], run: Run, start: Start) -> str:
     gain = scores[ENHANCED] - scores[BEFORE]
     wins = max(scores, key=lambda name: float(scores[name].mean()))
     return (
-        f"Heads half-trained from {start} weights gain {percent(summary(gain, run), 'points')} points by enhancing, and "
+        f"Heads half-trained from {start} weights gain {percent(summary(gain, run.recipe), 'points')} points by enhancing, and "
         f"lose on {int((gain < 0).sum())} of {len(gain)} tasks. Best of all: {wins}."
     )
 
@@ -147,3 +148,24 @@ def one(run: Run, network: Network, level: float | None, temperature: float, see
     ready = run.calibrated_for(made, network.classes)
     origin = f"{network.origin}, enhanced by {run.recipe.name} at level {level:g}"
     return run.network(network.classes, ready[0], origin), level
+
+
+# ---------------------------------------------------------------- drawing
+
+
+def level_sweep(levels: Sequence[float], panels: Mapping[str, Mapping[str, Sequence[float]]], own: str) -> str:
+    """Accuracy (%) over noise levels, a panel for each kind of start; lists of one value are level lines."""
+    figure = new_figure(3.2, width=7.0)
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    styles = [(GREY, "--"), (VERMILLION, ":")]
+    for panel, (title, lines) in zip(axes, panels.items(), strict=True):
+        panel.plot(levels, lines[own], "o-", color=BLUE, linewidth=2.4, markersize=5, label=own)
+        flat = [name for name in lines if name != own]
+        for name, (colour, style) in zip(flat, styles, strict=False):
+            panel.axhline(lines[name][0], color=colour, linestyle=style, linewidth=2, label=name)
+        dress(panel, title, "level of noise", "y")
+    axes[0].set_ylabel("accuracy (%)", fontsize=TEXT, color=INK)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=TEXT
+    )
+    return encoded(figure)

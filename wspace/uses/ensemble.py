@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wspace.fitting import Schedule, accuracies, fit_until_validated
-from wspace.network import Network
-from wspace.run import Run
-from wspace.seeding import stream
-from wspace.tasks import Task
-from wspace.uses import Row, Section, Table, percent, summary
+from wspace.data.tasks import Task
+from wspace.learning.fitting import Schedule, accuracies, fit_until_validated
+from wspace.runs.report.section import Row, Section, Table, percent
+from wspace.runs.report.summary import summary
+from wspace.runs.run import Run
+from wspace.support.seeding import stream
+from wspace.weights.files.network import Network
 
 WAYS = ("one", "best on training images", "averaged weights", "vote")
 """What can be made of N networks; `one` is the mean of their accuracies."""
@@ -87,7 +88,7 @@ def _ways(run: Run, networks: Tensor, tasks: Sequence[Task]) -> dict[str, Tensor
 
 def study(run: Run, tasks: Sequence[Task], *, count: int, temperature: float, seed: int) -> Section:
     """What `count` draws are worth on each task, and what as many trained heads are."""
-    run.zoo.check(run.bench)
+    run.zoo.check(run.bench.fingerprints)
     generated = _ways(run, drawn(run, tasks, count, temperature, seed), tasks)
     trained = _ways(run, oracles(run, tasks, count, seed), tasks)
     typical = run.sample(tasks, stream(seed, "ensemble"), temperature=0.0)
@@ -95,15 +96,15 @@ def study(run: Run, tasks: Sequence[Task], *, count: int, temperature: float, se
     rows = []
     for way in WAYS:
         own, other = generated[way], trained[way]
-        cells = {"generated": summary(own, run), "trained": summary(other, run)}
-        rows.append(Row(way, cells | {"generated - trained": summary(own - other, run)}, own=way == "vote"))
-    rows.append(Row(TYPICAL, {"generated": summary(typical_scores, run)}))
+        cells = {"generated": summary(own, run.recipe), "trained": summary(other, run.recipe)}
+        rows.append(Row(way, cells | {"generated - trained": summary(own - other, run.recipe)}, own=way == "vote"))
+    rows.append(Row(TYPICAL, {"generated": summary(typical_scores, run.recipe)}))
     columns = dict(zip(rows[0].cells, ("percent", "percent", "points"), strict=True))
     says = []
     for way in WAYS[1:]:
-        gain = summary(generated[way] - generated["one"], run)
+        gain = summary(generated[way] - generated["one"], run.recipe)
         says.append(f"{way}: {percent(gain, 'points')} points over one draw at temperature {temperature:g}.")
-    loss = summary(typical_scores - generated["vote"], run)
+    loss = summary(typical_scores - generated["vote"], run.recipe)
     says.append(f"One head at temperature 0 is {percent(loss, 'points')} points from the vote of {count} draws.")
     settings = {"tasks": len(tasks), "count": count, "temperature": temperature, "seed": seed}
     title = f"{count} heads for one task: accuracy (%)"

@@ -8,26 +8,26 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wspace.bind import Bound, bind_example, bind_one
-from wspace.errors import UserError, did_you_mean
-from wspace.fitting import Schedule, fit
+from wspace.data.tasks import Task, prompts_of
 from wspace.interfaces import Fusion, Prompts
-from wspace.network import Network
-from wspace.recipe import parse_recipe
-from wspace.run import Run
-from wspace.seeding import stream
-from wspace.tasks import Task, prompts_of
-from wspace.uses import Form, Row, Section, Table, percent, summary
+from wspace.learning.fitting import Schedule, fit
+from wspace.recipes.bind import Bound, bind_example, bind_one
+from wspace.recipes.source import parse_recipe
+from wspace.runs.report.section import Form, Row, Section, Table, percent
+from wspace.runs.report.summary import summary
+from wspace.runs.run import Run
+from wspace.support.errors import UserError, did_you_mean
+from wspace.support.names import GENERATED, ORACLE
+from wspace.support.seeding import stream
 from wspace.uses.enhance import Start
 from wspace.uses.ensemble import oracles
+from wspace.weights.files.network import Network
 
 SIZE = 8  # classes of each of the two tasks, where there are enough
 TRIES = 1000  # drawings of a pair, before there are taken to be no more
 
 HEADS = ("head A", "head B")
-GENERATED = "generated"
 REBASIN = "git-rebasin"
-ORACLE = "trained jointly"
 STARTS: dict[Start, str] = {"base": "from the base", "fresh": "from scratch"}
 BOTH, JOINT = "A and B", "joint"
 
@@ -125,7 +125,7 @@ def study(run: Run, *, pairs: int = 20, method: str | None = None, seed: int = 0
     With a method, in that one alone of those that fuse heads, and by Git Re-Basin. Raises UserError for one there is not.
     """
     chosen = _chosen(run, method)
-    run.zoo.check(run.bench)
+    run.zoo.check(run.bench.fingerprints)
     first, second = drawn_pairs(run, pairs, seed)
     others = _without_heads(run, first, second, seed)
     found, says = dict[str, Fused](), list[str]()
@@ -176,9 +176,11 @@ def _tables(run: Run, found: Mapping[str, Fused], first: list[Task], second: lis
     for label, fused_ in found.items():
         rows = []
         for name, scores in fused_.items():
-            rows.append(Row(name, {where: summary(own, run) for where, own in scores.items()}, own=name == GENERATED))
+            rows.append(
+                Row(name, {where: summary(own, run.recipe) for where, own in scores.items()}, own=name == GENERATED)
+            )
             if name != REBASIN:
-                gains = {where: summary(scores[where] - fused_[REBASIN][where], run) for where in (BOTH, JOINT)}
+                gains = {where: summary(scores[where] - fused_[REBASIN][where], run.recipe) for where in (BOTH, JOINT)}
                 cells = {f"{label}: {where}": gain for where, gain in gains.items()}
                 behind.setdefault(name, {}).update(cells)
         title = (
@@ -194,7 +196,7 @@ def _said(run: Run, found: Fused, methods: Sequence[str], label: str) -> list[st
     """`methods` are those that fused heads."""
     said = []
     if GENERATED in found:
-        gain = {where: summary(found[GENERATED][where] - found[REBASIN][where], run) for where in (BOTH, JOINT)}
+        gain = {where: summary(found[GENERATED][where] - found[REBASIN][where], run.recipe) for where in (BOTH, JOINT)}
         said.append(
             f"Heads {label}: one generated from the joined texts is {percent(gain[BOTH], 'points')} points from {REBASIN} "
             f"on A and B (in T2W's table 3, +{PAPER}), and {percent(gain[JOINT], 'points')} on the joint task."
@@ -204,11 +206,11 @@ def _said(run: Run, found: Fused, methods: Sequence[str], label: str) -> list[st
         ranked = sorted(asked, key=lambda n: float(found[n][where].mean()), reverse=True)
         best = found[ranked[0]][where]
         leads = [
-            f", {percent(summary(best - found[name][where], run), 'points')} points before {name}"
+            f", {percent(summary(best - found[name][where], run.recipe), 'points')} points before {name}"
             for name in ranked[1:2]
         ]
         said.append(
-            f"Heads {label}, best on {called}: {ranked[0]}, {percent(summary(best, run))} %{''.join(leads)}; a head "
+            f"Heads {label}, best on {called}: {ranked[0]}, {percent(summary(best, run.recipe))} %{''.join(leads)}; a head "
             f"{ORACLE} has {100 * float(found[ORACLE][where].mean()):.1f}, the base alone "
             f"{100 * float(found['base'][where].mean()):.1f}."
         )
@@ -262,7 +264,7 @@ def compared(run: Run, first: Network, second: Network, method: str | None, seed
     Raises UserError for classes that the data set has no images of, or a method there is not.
     """
     chosen = _chosen(run, method)
-    run.zoo.check(run.bench)
+    run.zoo.check(run.bench.fingerprints)
     tasks = [run.task_of(head.classes) for head in (first, second)]
     flat = [run.target.spec.flatten(head.tensors)[None] for head in (first, second)]
     networks = dict(zip(HEADS, flat, strict=True))

@@ -9,16 +9,17 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from wspace.features import Pool
-from wspace.fitting import Schedule, accuracies, calibrated, fit, losses
+from wspace.data.features import Pool
+from wspace.data.tasks import Task
 from wspace.interfaces import Target
-from wspace.run import Run
-from wspace.seeding import stream
-from wspace.tasks import Task
-from wspace.uses import Figure, Row, Section, Table, percent, summary
-from wspace.uses.figures import learning_curves
+from wspace.learning.fitting import Schedule, accuracies, calibrated, fit, losses
+from wspace.runs.report.drawing import BLUE, GREEN, GREY, INK, ORANGE, TEXT, VERMILLION, dress, encoded, new_figure
+from wspace.runs.report.section import Figure, Row, Section, Table, percent
+from wspace.runs.report.summary import summary
+from wspace.runs.run import Run
+from wspace.support.names import GENERATED
+from wspace.support.seeding import stream
 
-GENERATED = "generated"
 ALL = 0
 """Images of a class, where there is no limit."""
 
@@ -121,7 +122,7 @@ def study(
     An epoch is as many images as a task has, on the mean over tasks. Also gives the networks (B, P) that were trained
     from generated weights on the first of `shots`.
     """
-    run.zoo.check(run.bench)
+    run.zoo.check(run.bench.fingerprints)
     begun = starts(run, tasks, stream(seed, "init"))
     tables, curves, says, kept = list[Table](), dict[str, dict[str, Trained]](), list[str](), None
     with run.bench.progress.bar("init", len(shots) * len(begun)) as bar:
@@ -160,20 +161,55 @@ def _compared(run: Run, trained: Mapping[str, Trained], label: str, steps: int) 
     rows = []
     for name, t in trained.items():
         cells = {
-            "at the start": summary(t.curve[0], run),
-            "trained": summary(final[name], run),
-            "test loss": summary(t.loss, run),
-            f"minus {best}": summary(final[name] - final[best], run),
-            "steps to equal it": summary(t.reached(final[best]), run),
+            "at the start": summary(t.curve[0], run.recipe),
+            "trained": summary(final[name], run.recipe),
+            "test loss": summary(t.loss, run.recipe),
+            f"minus {best}": summary(final[name] - final[best], run.recipe),
+            "steps to equal it": summary(t.reached(final[best]), run.recipe),
         }
         rows.append(Row(name, cells, own=name == GENERATED))
     forms = ("percent", "percent", "number", "points", "number")
     columns = dict(zip(rows[0].cells, forms, strict=True))
     own = rows[0].cells
-    others = [f"{percent(summary(final[GENERATED] - final[name], run), 'points')} from {name}" for name in OTHERS]
+    others = [
+        f"{percent(summary(final[GENERATED] - final[name], run.recipe), 'points')} from {name}" for name in OTHERS
+    ]
     said = (
         f"{label}: trained from generated weights {percent(own['trained'])} % ({100 * own['at the start']['mean']:.1f} "
         f"before), {percent(own[f'minus {best}'], 'points')} points from {best}, the best standard start, whose accuracy "
         f"it has after {own['steps to equal it']['mean']:.0f} of {steps} steps; {', '.join(others)}."
     )
     return Table(f"{label}, {steps} steps: accuracy (%), by start", columns, rows), said
+
+
+# ---------------------------------------------------------------- drawing
+
+
+Curve = tuple[Sequence[float], Sequence[float]]
+"""Where along, and how high."""
+
+
+def learning_curves(panels: Mapping[str, Mapping[str, Curve]], own: str, crowd: Sequence[str]) -> str:
+    """Accuracy (%) over steps, a panel for each amount of data; `crowd`: lines that share a colour and a name."""
+    figure = new_figure(0.8 + 2.5 * -(-len(panels) // 2), width=7.0)
+    axes = figure.subplots(-(-len(panels) // 2), min(2, len(panels)), sharey=True, squeeze=False)
+    styles = {"base": (ORANGE, "--"), "universal": (VERMILLION, ":"), "ridge": (GREEN, "-."), own: (BLUE, "-")}
+    for panel in axes.flat[len(panels) :]:
+        panel.axis("off")
+    for panel, (title, curves) in zip(axes.flat, panels.items(), strict=False):
+        for name, (steps, heights) in curves.items():
+            colour, style = styles.get(name, (GREY, "-"))
+            along = [max(step, 0.7) for step in steps]  # a logarithmic axis has no 0
+            label = "standard initialisations" if name == crowd[0] else None if name in crowd else name
+            width = 2.6 if name == own else 1.0 if name in crowd else 1.8
+            panel.plot(
+                along, heights, style, color=colour, linewidth=width, label=label, zorder=4 if name == own else 2
+            )
+        panel.set_xscale("log")
+        dress(panel, title, "step", "y")
+    for panel in axes[:, 0]:
+        panel.set_ylabel("accuracy (%)", fontsize=TEXT, color=INK)
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=TEXT
+    )
+    return encoded(figure)

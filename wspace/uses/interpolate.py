@@ -8,16 +8,17 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from wspace.errors import UserError
+from wspace.data.splits import SEEN, UNSEEN_TASKS
+from wspace.data.tasks import Task
 from wspace.interfaces import Condition
-from wspace.interpolation import along, mixed, positions
-from wspace.run import Run
-from wspace.seeding import stream
-from wspace.splits import SEEN, UNSEEN_TASKS
-from wspace.tasks import Task
-from wspace.uses import Figure, Row, Section, Table, percent, summary
-from wspace.uses.figures import ways_between
+from wspace.runs.report.drawing import BLUE, GREEN, INK, ORANGE, TEXT, dress, encoded, new_figure
+from wspace.runs.report.section import Figure, Row, Section, Table, percent
+from wspace.runs.report.summary import summary
+from wspace.runs.run import Run
+from wspace.support.errors import UserError
+from wspace.support.seeding import stream
 from wspace.uses.fuse import trained
+from wspace.weights.interpolation import along, mixed, positions
 
 LINEAR, SPHERICAL = "condition, linear", "condition, spherical"
 GENERATED, TRAINED = "generated weights", "trained weights"
@@ -103,7 +104,7 @@ def _along_the_way(run: Run, at: Sequence[float], found: Mapping[str, Tensor], n
         "mean over the tasks": {way: own.mean(1) for way, own in found.items()},
     }.items():
         rows = [
-            Row(f"{place / at[-1]:.3g}", {way: summary(own[point], run) for way, own in scores.items()})
+            Row(f"{place / at[-1]:.3g}", {way: summary(own[point], run.recipe) for way, own in scores.items()})
             for point, place in enumerate(at)
         ]
         tables.append(Table(f"{title}: accuracy (%), by how far along", dict.fromkeys(WAYS, "percent"), rows))
@@ -126,17 +127,17 @@ def _said(run: Run, at: Sequence[float], found: Mapping[str, Tensor]) -> str:
     halfway = {way: own[middle].mean(0) for way, own in found.items()}  # (B,)
     best = max(halfway, key=lambda way: float(halfway[way].mean()))
     rest = [
-        f"{percent(summary(halfway[best] - own, run), 'points')} points before {way}"
+        f"{percent(summary(halfway[best] - own, run.recipe), 'points')} points before {way}"
         for way, own in halfway.items()
         if way != best
     ]
-    return f"Halfway, mean over the tasks: best is {best}, {percent(summary(halfway[best], run))} %, {', '.join(rest)}."
+    return f"Halfway, mean over the tasks: best is {best}, {percent(summary(halfway[best], run.recipe))} %, {', '.join(rest)}."
 
 
 def _worst(run: Run, found: Mapping[str, Tensor], corners: Corners) -> str:
     """Of each way its worst point, mean over the tasks; and a level that is easily had."""
-    lowest = [f"{way} {percent(summary(own.mean(1).amin(0), run))}" for way, own in found.items()]
-    mean = percent(summary(corners.score(corners.zoo_mean()).mean(0), run))
+    lowest = [f"{way} {percent(summary(own.mean(1).amin(0), run.recipe))}" for way, own in found.items()]
+    mean = percent(summary(corners.score(corners.zoo_mean()).mean(0), run.recipe))
     return f"Worst point of a way, mean over the tasks, %: {', '.join(lowest)}; the zoo's mean has {mean}."
 
 
@@ -165,7 +166,7 @@ def _together_table(run: Run, groups: Mapping[str, Mapping[str, Tensor]]) -> Tab
     rows = [
         Row(
             name,
-            {label: summary(found[name], run) for label, found in groups.items()},
+            {label: summary(found[name], run.recipe) for label, found in groups.items()},
             own=name.startswith("mean of con"),
         )
         for name in names
@@ -197,7 +198,7 @@ def study(run: Run, *, pairs: int = 20, steps: int = 9, seed: int = 0) -> Sectio
 
     From seen task to seen task, where unseen ones cannot be told to the generator.
     """
-    run.zoo.check(run.bench)
+    run.zoo.check(run.bench.fingerprints)
     tasks, split = run.zoo.tasks.scored(UNSEEN_TASKS), "unseen"
     if not run.knows(tasks):
         tasks, split = tuple(dict.fromkeys(run.zoo.tasks.scored(SEEN))), "seen"
@@ -233,7 +234,7 @@ def one(run: Run, named: Sequence[Sequence[str]], *, steps: int, seed: int) -> S
     for before, after in pairwise(tasks):
         if set(before) == set(after):
             raise UserError("there is no way from a task to itself: name other classes")
-    run.zoo.check(run.bench)
+    run.zoo.check(run.bench.fingerprints)
     corners, at = Corners(run, [[task] for task in tasks], seed), positions(len(tasks), steps)
     found = _sweep(corners, at)
     names = ["the first task", *(f"task {number}" for number in range(2, len(tasks))), "the last task"]
@@ -241,3 +242,27 @@ def one(run: Run, named: Sequence[Sequence[str]], *, steps: int, seed: int) -> S
     settings = {"tasks": [list(classes) for classes in named], "steps": steps, "seed": seed}
     says = [_said(run, at, found), _worst(run, found, corners)]
     return Section("interpolate", "Between tasks", says, settings, tables, (_figure(at, found, names, ""),))
+
+
+# ---------------------------------------------------------------- drawing
+
+
+def ways_between(at: Sequence[float], panels: Mapping[str, Mapping[str, Sequence[float]]], ways: Sequence[str]) -> str:
+    """Accuracy (%) on the way from task to task, a panel for each task and one for all; lines differ in their marks too."""
+    across = min(3, len(panels))
+    down = -(-len(panels) // across)
+    figure = new_figure(0.7 + 2.6 * down, width=7.4)
+    axes = figure.subplots(down, across, sharey=True, squeeze=False)
+    styles = [(BLUE, "-", "o", 2.4), (ORANGE, "--", "s", 1.8), (GREEN, "-.", "^", 1.8), (INK, ":", "D", 1.8)]
+    for panel in axes.flat[len(panels) :]:
+        panel.axis("off")
+    for panel, (title, lines) in zip(axes.flat, panels.items(), strict=False):
+        for way, (colour, style, mark, width) in zip(ways, styles, strict=True):
+            panel.plot(at, lines[way], style, marker=mark, color=colour, linewidth=width, markersize=4.5, label=way)
+        dress(panel, title, "share of the way", "y")
+    for panel in axes[:, 0]:
+        panel.set_ylabel("accuracy (%)", fontsize=TEXT, color=INK)
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=TEXT
+    )
+    return encoded(figure)

@@ -10,22 +10,25 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
-from wspace.checkpoints import fingerprint_of
-from wspace.errors import UserError
 from wspace.interfaces import Target
-from wspace.progress import Bar
-from wspace.run import Run
-from wspace.seeding import stream
-from wspace.store import disk_errors, save_tensors
-from wspace.uses import FOLDER, Figure, Section
-from wspace.uses.plots import contours, surfaces
+from wspace.runs.report.drawing import INK, ORANGE, SCALE, TEXT, dress, encoded, new_figure
+from wspace.runs.report.section import Figure, Section
+from wspace.runs.run import Run
+from wspace.support.checkpoints import fingerprint_of
+from wspace.support.errors import UserError
+from wspace.support.files import disk_errors, save_tensors
+from wspace.support.names import USES
+from wspace.support.progress import Bar
+from wspace.support.seeding import stream
 from wspace.uses.shown import generated, names, task_shown, trained
 
 LONG = 3600.0  # seconds that a grid may take unasked
@@ -147,10 +150,10 @@ def landscapes(
     """
     if grid % 2 == 0:
         raise UserError(f"--grid {grid}: the middle point is the head itself, so take an odd number: {grid + 1}")
-    run.zoo.check(run.bench)
+    run.zoo.check(run.bench.fingerprints)
     task = task_shown(run, classes)
     images = Images(*run.bench.test.of_task(task), run.bench.class_texts[list(task)])
-    folder = run.folder / FOLDER / "landscape"
+    folder = run.folder / USES / "landscape"
     heads = {"generated": generated(run, task, seed), "trained": trained(run, task, seed)}
     return {
         name: Landscape(
@@ -231,3 +234,84 @@ def _said(name: str, losses: Tensor, axis: Tensor) -> str:
         f"{name}: loss {own:.3f} in the middle, {float(rim.mean()):.3f} on the mean of the rim; the lowest of the grid, "
         f"{float(losses.min()):.3f}, is {at}."
     )
+
+
+# ---------------------------------------------------------------- drawing
+
+
+LEVELS = 12  # of contours
+
+
+CAP = 0.98  # share of all points whose losses the colours tell apart; those above are alike
+
+
+def surfaces(losses: Mapping[str, np.ndarray], axis: np.ndarray) -> str:
+    """A surface for each head: loss (n, n) over a, along the first dimension, and b."""
+    low, high = _limits(losses)
+    figure = new_figure(3.9, width=7.0)
+    a, b = np.meshgrid(axis, axis, indexing="ij")
+    panels = []
+    for number, (name, values) in enumerate(losses.items(), start=1):
+        panel: Any = figure.add_subplot(1, len(losses), number, projection="3d")
+        shown = np.minimum(values, high)
+        panel.plot_surface(a, b, shown, cmap=SCALE, vmin=low, vmax=high, rcount=80, ccount=80, linewidth=0)
+        panel.text2D(0.5, 0.95, _titled(name, values), transform=panel.transAxes, ha="center", fontsize=TEXT, color=INK)
+        panel.set_zlim(low, high)
+        panel.view_init(elev=28, azim=-58)
+        panel.set_box_aspect((1, 1, 0.8), zoom=0.95)
+        panel.set_xlabel("a", fontsize=TEXT, color=INK, labelpad=-4)
+        panel.set_ylabel("b", fontsize=TEXT, color=INK, labelpad=-4)
+        panel.tick_params(labelsize=TEXT - 1, labelcolor=INK, pad=-1)
+        panel.set(xticks=_ticks(axis), yticks=_ticks(axis))
+        panels.append(panel)
+    _loss_scale(figure, panels, low, high, 0.6)
+    return encoded(figure)
+
+
+def contours(losses: Mapping[str, np.ndarray], axis: np.ndarray) -> str:
+    """From above, the same colours in all panels."""
+    low, high = _limits(losses)
+    levels = np.linspace(low, high, LEVELS)
+    figure = new_figure(3.6, width=7.0)
+    panels = figure.subplots(1, len(losses), sharey=True, squeeze=False)[0]
+    for panel, (name, values) in zip(panels, losses.items(), strict=True):
+        panel.contourf(axis, axis, values.T, levels, cmap=SCALE, extend="max")
+        lines = panel.contour(axis, axis, values.T, levels[::2], colors="white", linewidths=0.7)
+        panel.clabel(lines, fontsize=TEXT - 2, fmt="%.2g")
+        panel.plot(0, 0, "D", color="white", markeredgecolor=INK, markersize=12, label="the head itself")
+        place = np.unravel_index(values.argmin(), values.shape)
+        lowest = axis[place[0]], axis[place[1]]
+        panel.plot(*lowest, "*", color=ORANGE, markeredgecolor=INK, markersize=9, label="lowest of the grid")
+        dress(panel, _titled(name, values), "a", "")
+        panel.grid(visible=False)
+        panel.set(aspect="equal", xticks=_ticks(axis), yticks=_ticks(axis))
+    panels[0].set_ylabel("b", fontsize=TEXT, color=INK)
+    _loss_scale(figure, list(panels), low, high, 0.85)
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=2, frameon=False, fontsize=TEXT)
+    return encoded(figure)
+
+
+def _loss_scale(figure: Any, panels: Sequence[Any], low: float, high: float, height: float) -> None:
+    """The colours of all panels."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    bar = figure.colorbar(ScalarMappable(Normalize(low, high), SCALE), ax=panels, extend="max", shrink=height)
+    bar.set_label("loss (cross-entropy, nats)", fontsize=TEXT, color=INK)
+    bar.ax.tick_params(labelsize=TEXT - 1, labelcolor=INK)
+
+
+def _limits(losses: Mapping[str, np.ndarray]) -> tuple[float, float]:
+    every = np.concatenate([values.ravel() for values in losses.values()])
+    low, high = float(np.nanmin(every)), float(np.nanquantile(every[np.isfinite(every)], CAP))
+    return low, max(high, low + 1e-6)
+
+
+def _titled(name: str, losses: np.ndarray) -> str:
+    middle = len(losses) // 2
+    return f"{name}: loss {losses[middle, middle]:.2f} in the middle"
+
+
+def _ticks(axis: np.ndarray) -> list[float]:
+    return [float(axis[0]), 0.0, float(axis[-1])]

@@ -6,20 +6,21 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from wspace.network import check_classes
-from wspace.run import Run
-from wspace.seeding import stream
-from wspace.splits import UNSEEN_TASKS
-from wspace.store import read_json
-from wspace.tasks import Task
+from wspace.data.splits import UNSEEN_TASKS
+from wspace.data.tasks import Task
+from wspace.runs.run import Run
+from wspace.support.files import read_json
+from wspace.support.names import REPORT
+from wspace.support.seeding import stream
 from wspace.uses.ensemble import oracles
+from wspace.weights.files.network import check_classes
 
 
 def task_shown(run: Run, classes: Sequence[str] | None) -> Task:
     """Of these classes; else the unseen task whose test pictures are in the report. Raises UserError."""
     if classes is not None:
         return run.task_of(check_classes(classes))
-    number = read_json(run.artifacts["report"] / "report.json")["pictures"]["task"]
+    number = read_json(run.artifacts["report"] / REPORT)["pictures"]["task"]
     return run.zoo.tasks.scored(UNSEEN_TASKS)[number]
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from wspace.run import Run
-from wspace.seeding import stream
-from wspace.splits import UNSEEN_TASKS
-from wspace.stages.generate import GENERATED
-from wspace.uses import Figure, Row, Section, Table, summary
+from wspace.data.splits import UNSEEN_TASKS
+from wspace.runs.report.drawing import BLUE, GREEN, INK, ORANGE, TEXT, VERMILLION, dress, encoded, new_figure
+from wspace.runs.report.section import Figure, Row, Section, Table
+from wspace.runs.report.summary import summary
+from wspace.runs.run import Run
+from wspace.runs.stages.generate import GENERATED
+from wspace.support.seeding import stream
 from wspace.uses.enhance import aligned
-from wspace.uses.plots import space
 
 FITTED = ("zoo", "oracle", "generated")
 """Kinds of networks whose variance the map is to show, as many of each."""
@@ -51,9 +56,9 @@ def study(run: Run, *, networks: int = 1000, seed: int = 0) -> Section:
     for name in kinds:
         weights = kinds[name]
         cells = {
-            "distance from the zoo's mean": summary((weights - kinds["zoo"].mean(0)).norm(dim=1), run),
-            "distance from the map's centre": summary((weights - mean).norm(dim=1), run),
-            "of it on the map": summary(points[name].norm(dim=1), run),
+            "distance from the zoo's mean": summary((weights - kinds["zoo"].mean(0)).norm(dim=1), run.recipe),
+            "distance from the map's centre": summary((weights - mean).norm(dim=1), run.recipe),
+            "of it on the map": summary(points[name].norm(dim=1), run.recipe),
         }
         rows.append(Row(name, cells, own=name == "generated"))
     table = Table("Lengths, mean over networks", dict.fromkeys(rows[0].cells, "number"), rows)
@@ -75,3 +80,31 @@ def study(run: Run, *, networks: int = 1000, seed: int = 0) -> Section:
     settings = {"networks": len(chosen), "symmetry": symmetry or "none", "seed": seed}
     drawn = space({name: where.numpy() for name, where in points.items()}, shares.tolist())
     return Section("plot-space", "A map of weights", says, settings, [table], (Figure("map", caption, drawn),))
+
+
+# ---------------------------------------------------------------- drawing
+
+
+MARKS = {
+    "zoo": {"marker": ".", "color": INK, "alpha": 0.5, "markersize": 5, "zorder": 5},
+    "oracle": {"marker": "o", "color": ORANGE, "alpha": 0.8, "markersize": 5},
+    "generated": {"marker": "D", "color": BLUE, "alpha": 0.8, "markersize": 4.5},
+    "universal": {"marker": "*", "color": VERMILLION, "markersize": 15, "markeredgecolor": INK, "markeredgewidth": 1},
+    "base": {"marker": "s", "color": "none", "markersize": 10, "markeredgecolor": GREEN, "markeredgewidth": 2.5},
+}
+
+
+def space(points: Mapping[str, np.ndarray], shares: Sequence[float]) -> str:
+    """Networks (n, 2) of each kind, and the share of variance that each axis has."""
+    figure = new_figure(4.6)
+    panel = figure.subplots()
+    for name, where in points.items():
+        label = f"{name} ({len(where)})" if len(where) > 1 else name
+        style: dict[str, Any] = {"markeredgewidth": 0, "zorder": 4} | MARKS[name]
+        panel.plot(*where.T, linestyle="", label=label, **style)
+    dress(panel, "a point for each network", f"first principal component ({shares[0]:.1%} of variance)", "")
+    panel.set_ylabel(f"second ({shares[1]:.1%})", fontsize=TEXT, color=INK)
+    panel.grid(axis="both", color="#e4e4e4")
+    panel.set_aspect("equal", adjustable="datalim")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=TEXT, markerscale=1.2)
+    return encoded(figure)

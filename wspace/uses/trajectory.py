@@ -7,11 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
-from wspace.errors import UserError
-from wspace.run import Run
-from wspace.stages.evaluate import along_steps
-from wspace.uses import Figure, Row, Section, Table, percent, summary
-from wspace.uses.plots import trajectories
+from wspace.runs.report.drawing import INK, TEXT, encoded, new_figure
+from wspace.runs.report.figures import TITLES, draw_along_steps
+from wspace.runs.report.section import Figure, Row, Section, Table, percent
+from wspace.runs.report.summary import summary
+from wspace.runs.run import Run
+from wspace.runs.stages.evaluate import along_steps
+from wspace.support.errors import UserError
 
 Panel = tuple[Sequence[Mapping[str, Any]], Mapping[str, Any]]
 """Rows of a split, and its oracle."""
@@ -19,7 +21,7 @@ Panel = tuple[Sequence[Mapping[str, Any]], Mapping[str, Any]]
 
 def study(run: Run, *, tasks: int = 32) -> Section:
     """On so many tasks of each split. Raises UserError for a generator that takes no steps."""
-    run.zoo.check(run.bench)
+    run.zoo.check(run.bench.fingerprints)
     found = {split: _of_split(run, split, tasks) for split in run.zoo.tasks.splits}
     if not any(rows for rows, _ in found.values()):
         raise UserError("plot trajectory: this run's generator takes no steps that could be followed")
@@ -52,4 +54,20 @@ def _of_split(run: Run, split: str, count: int) -> Panel:
         return bench.accuracies(weights.cpu(), tasks, bench.test)
 
     rows = along_steps(run.system, run.prompts(tasks), run.recipe, accuracy, bench.progress)
-    return rows, summary(accuracy(run.opponents.oracle(split)[: len(tasks)]), run)
+    return rows, summary(accuracy(run.opponents.oracle(split)[: len(tasks)]), run.recipe)
+
+
+# ---------------------------------------------------------------- drawing
+
+
+def trajectories(panels: Mapping[str, tuple[Sequence[Mapping[str, Any]], Mapping[str, Any]]]) -> str:
+    """Accuracy along the denoising steps, a panel for each split: rows and the oracle, as `along_steps` has them."""
+    figure = new_figure(3.3, width=7.0)
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for panel, (split, (rows, oracle)) in zip(axes, panels.items(), strict=True):
+        draw_along_steps(panel, rows, oracle)
+        panel.set_title(TITLES.get(split, split), fontsize=TEXT, color=INK, parse_math=False)
+    axes[0].set_ylabel("accuracy (%)", fontsize=TEXT, color=INK)
+    handles = axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=3, frameon=False, fontsize=TEXT)
+    return encoded(figure)

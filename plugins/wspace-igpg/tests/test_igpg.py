@@ -19,14 +19,14 @@ from wspace_igpg.layer_tokens import DESCRIBED, Cuts, described
 from wspace_igpg.nested_start import Nested
 from wspace_igpg.weight_codes import WeightCodes
 
-from wspace.architectures.cnn import CNN
-from wspace.architectures.mlp import MLP
-from wspace.errors import UserError
+from wspace.components.architectures.cnn import CNN
+from wspace.components.architectures.mlp import MLP
+from wspace.support.errors import UserError
 from wspace.interfaces import PICTURE, TEST, TRAIN, VAL, Condition, Pairs, Prompts, TokenLayout, Told
-from wspace.seeding import seeded, stream
-from wspace.settings import Generate, Reconstruction
-from wspace.training import Loop
-from wspace.weights import WeightEntry, WeightSpec, plain_spec
+from wspace.support.seeding import seeded, stream
+from wspace.support.settings import Generate, Reconstruction
+from wspace.learning.loop import Loop
+from wspace.interfaces.weights import WeightEntry, WeightSpec, plain_spec
 
 SPEC = WeightSpec(
     (

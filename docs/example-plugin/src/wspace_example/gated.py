@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wspace.interfaces import Target
-from wspace.weights import WeightEntry, WeightSpec
+from wspace.interfaces.weights import WeightEntry, WeightSpec
 
 
 class Gated(Target):

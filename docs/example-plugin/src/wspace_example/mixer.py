@@ -6,7 +6,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from wspace.denoising import sinusoids
+from wspace.learning.denoising import sinusoids
 from wspace.interfaces import Condition, Denoiser, TokenLayout
 
 

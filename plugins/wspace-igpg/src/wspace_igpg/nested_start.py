@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wspace.interfaces import Architecture
-from wspace.seeding import stream
+from wspace.support.seeding import stream
 
 BETWEEN = 0.3  # size of the noise on layers between the first and the last, in that of torch's own initialisation
 

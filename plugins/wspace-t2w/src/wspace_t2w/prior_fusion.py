@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wspace.interfaces import Condition, Conditioner, Prompts
-from wspace.scaling import spread_of
+from wspace.weights.scaling import spread_of
 
 
 class PriorFusion(Conditioner):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wspace import hookimpl
-from wspace.hookspecs import Register
+from wspace.recipes.hookspecs import Register
 
 
 @hookimpl

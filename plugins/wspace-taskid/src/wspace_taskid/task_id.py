@@ -10,7 +10,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from wspace.errors import UserError
+from wspace.support.errors import UserError
 from wspace.interfaces import Condition, Conditioner, Prompts
 
 SHOWN = 64  # bytes of each name that are kept, to be told

@@ -1,0 +1,357 @@
+"""The command line: what is printed where, exit statuses, and no torch where none is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from wspace import cli
+from wspace.runs import pipeline
+from wspace.recipes.bind import bind
+from wspace.support.errors import Diverged, WspaceError
+from wspace.runs.joint.file import is_joint
+from wspace.recipes.plugins import load_plugins
+from wspace.recipes.source import Source, packaged_recipes, parse_recipe, read_recipe
+from wspace.recipes.signature import read_class
+from wspace.runs.study.file import is_study
+
+from tests.support.tiny import Tiny, stages_fixture, tiny_fixture  # noqa: F401
+
+HEAVY = ("torch", "timm", "open_clip", "diffusers", "torchvision", "matplotlib")
+COMMANDS = {
+    "run": "run nano --dry --runs {tmp}", "check": "check t2w", "fill": "check nano --fill", "list": "list",
+    "kind": "list denoiser", "show": "show generator diffusion", "plugins": "plugins", "ls": "ls",
+    "cp": "cp nano {tmp}/copy.yaml",
+    "help": "--help", "run-help": "run --help", "unknown": "check nosuch",
+    "wrong": "check nano --set train.steps=x",
+}  # fmt: skip
+
+
+@dataclass
+class Done:
+    status: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Done]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """The command line in this process."""
+
+    def command(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["wspace", *map(str, arguments)])
+        capsys.readouterr()
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 0
+        return Done(status, *capsys.readouterr())
+
+    return command
+
+
+@pytest.fixture
+def recipe(tiny: Tiny, tmp_path: Path) -> Path:
+    file = tmp_path / "tiny.yaml"
+    file.write_text(tiny.recipe)
+    return file
+
+
+# ---------------------------------------------------------------- light
+
+
+def test_commands_that_look_do_not_load_torch(tmp_path: Path) -> None:
+    """All in one process: torch, once loaded, would be seen at every later command."""
+    lines = [command.format(tmp=tmp_path).split() for command in COMMANDS.values()]
+    script = (
+        "import json, sys\nfrom wspace.cli import main\nfor line in json.loads(sys.argv[1]):\n"
+        "    sys.argv = ['wspace', *line]\n"
+        "    try: main(); status = 0\n"
+        "    except SystemExit as end: status = end.code or 0\n"
+        f"    print(json.dumps([line, status, [m for m in {HEAVY} if m in sys.modules]]), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, json.dumps(lines)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    told = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("[[")]
+    expected = [
+        [line, 2 if name in ("unknown", "wrong") else 0, []] for name, line in zip(COMMANDS, lines, strict=True)
+    ]
+    assert told == expected
+
+
+# ---------------------------------------------------------------- exit statuses
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("nosuch", "No such command 'nosuch'."),
+        ("run", "Missing argument 'recipe'."),
+        ("check nano --nosuch", "No such option: --nosuch"),
+        ("check nano --set", "Option '--set' requires an argument."),
+        ("check nano extra", "Got unexpected extra argument(s) (extra)"),
+        ("check nosuch", "nosuch: no such file, and no packaged recipe of that name."),
+        ("check nano --set steps", "--set steps: expected PATH=VALUE, as in --set train.steps=500"),
+        ("check nano --set train.stpes=3", "train.stpes: 'train' takes no 'stpes'. Did you mean 'steps'?"),
+        ("check nano --plugin missing.py", "missing.py: no such plugin file"),
+        (
+            "run nano --dry --force nosuch",
+            "no stage 'nosuch': the stages are zoo, opponents, train, generate, evaluate, report",
+        ),
+        (
+            "run nano --dry --only nosuch",
+            "no stage 'nosuch': the stages are zoo, opponents, train, generate, evaluate, report",
+        ),
+        ("run nano --dry --only train", "--only train: it needs zoo, not done yet for this recipe"),
+        ("list nosuch", "no kind 'nosuch'. Known: architecture, backbone, conditioner,"),
+        ("show denoiser mlpp", "no denoiser named 'mlpp'. Did you mean 'mlp'?"),
+        ("show denoisr mlp", "no kind 'denoisr'. Did you mean 'denoiser'?"),
+        ("cp nosuch .", "nosuch: no such file, and no packaged recipe of that name."),
+        (
+            "cp nano no/such/folder/x.yaml",
+            "no/such/folder/x.yaml: cannot be written: No such file or directory",
+        ),
+        ("report .", ".: not the folder of a finished run"),
+    ],
+)
+def test_wrong_input_ends_with_2_and_one_message(
+    call: Call, tmp_path: Path, monkeypatch, arguments: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = call(*arguments.split())
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith("error: ") and message in done.err and done.err.count("\n") == 1
+    assert "Traceback" not in done.err and os.listdir(tmp_path) == [], "nothing left half-written"
+
+
+def test_without_a_command_it_says_what_there_is(call: Call) -> None:
+    done = call()
+    assert done.status == 2 and "Commands:" in done.out + done.err and "check" in done.out + done.err
+
+
+def test_help_names_every_command_of_the_contract(call: Call) -> None:
+    done = call("--help")
+    assert (done.status, done.err) == (0, "")
+    commands = {line.split()[0] for line in done.out.partition("Commands:")[2].splitlines() if line.strip()}
+    assert {
+        "run",
+        "check",
+        "plan",
+        "list",
+        "show",
+        "plugins",
+        "ls",
+        "cp",
+        "report",
+        "generate",
+        "score",
+        "predict",
+    } <= commands
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (Diverged("the loss is nan"), 1, "error: the loss is nan\n"),
+        (WspaceError("x"), 1, "error: x\n"),
+        (KeyboardInterrupt(), 130, "interrupted: the same command goes on from here\n"),
+    ],
+)
+def test_a_failing_run_ends_with_its_status(
+    call: Call, recipe, tiny, stages, error, status: int, said: str, tmp_path: Path
+) -> None:
+    stages.fails["train"] = error
+    done = call("run", recipe, "--runs", tmp_path / "runs", "--plugin", tiny.plugin)
+    assert done.status == status and done.err.endswith(said) and "Traceback" not in done.err and done.out == ""
+    stages.fails.clear()
+    done = call("run", recipe, "--runs", tmp_path / "runs", "--plugin", tiny.plugin)
+    assert done.status == 0 and [name for name, *_ in stages.calls[3:]] == [
+        "train",
+        "generate",
+        "evaluate",
+        "report",
+    ]
+
+
+def test_a_fault_of_ours_keeps_its_traceback(call: Call, recipe, tiny, stages, tmp_path: Path) -> None:
+    stages.fails["train"] = ZeroDivisionError("a bug")
+    with pytest.raises(ZeroDivisionError):
+        call("run", recipe, "--runs", tmp_path / "runs", "--plugin", tiny.plugin)
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_reader_who_leaves_early_is_no_error(buffered: bool) -> None:
+    script = "from wspace.cli import main; import sys; sys.argv = ['wspace', 'list']; main()"
+    with subprocess.Popen(
+        [sys.executable, *([] if buffered else ["-u"]), "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        err = process.stderr.read()
+        assert (process.wait(timeout=60), err) == (0, b"")
+
+
+# ---------------------------------------------------------------- recipes
+
+
+def test_check_says_that_there_are_no_problems(call: Call, recipe, tiny) -> None:
+    assert call("check", recipe, "--plugin", tiny.plugin) == Done(0, f"{recipe}: no problems\n", "")
+
+
+def test_check_tells_all_problems_at_once(call: Call, recipe, tiny) -> None:
+    recipe.write_text(tiny.recipe.replace("rank", "rnk").replace("width: 8", "width: x"))
+    done = call("check", recipe, "--plugin", tiny.plugin)
+    assert done.status == 2 and done.err.splitlines() == [
+        f"error: {recipe}:4: target.rnk: target 'linear' takes no 'rnk'. Did you mean 'rank'? Known: bias, rank",
+        f"{recipe}:13: generator.denoiser.width: expected int, got 'x'",
+    ]
+
+
+def is_several(source: Source) -> bool:
+    return is_study(source) or is_joint(source)
+
+
+@pytest.mark.parametrize(
+    "name", sorted(n for n, file in packaged_recipes().items() if not is_several(read_recipe(file)))
+)
+def test_a_filled_recipe_is_a_recipe_that_says_the_same(call: Call, name: str) -> None:
+    done = call("check", name, "--fill")
+    assert (done.status, done.err) == (0, "")
+    again = bind(parse_recipe(done.out, "filled.yaml"), load_plugins().registry)
+    assert repr(again.filled) == repr(parse_recipe(done.out, "filled.yaml").values)
+    assert set(again.filled) == {
+        "seed",
+        "device",
+        *(slot for stage in pipeline.STAGES for slot in stage.reads),
+    }
+
+
+def test_a_broken_plugin_is_a_warning(
+    call: Call, recipe, tiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(
+        "wspace.recipes.plugins.entry_points", lambda group: [EntryPoint("sick", "no_such_module_here", "wspace")]
+    )
+    told = "plugin 'sick' cannot be used: ModuleNotFoundError: No module named 'no_such_module_here'"
+    done = call("check", recipe, "--plugin", tiny.plugin)
+    assert (done.status, done.err) == (0, f"warning: {told}\n")
+    done = call("plugins")
+    assert done.status == 0 and "sick         no_such_module_here  ModuleNotFoundError: No module named" in done.out
+    monkeypatch.setenv("WSPACE_PLUGINS", "")
+    assert "not in WSPACE_PLUGINS" in call("plugins").out
+
+
+def test_ls_and_cp_give_the_packaged_recipes(call: Call, tmp_path: Path) -> None:
+    listed = call("ls").out.splitlines()
+    assert [line.split()[0] for line in listed] == list(packaged_recipes())
+    assert all("wspace run" in line for line in listed)
+    assert call("cp", "nano", tmp_path) == Done(0, f"{tmp_path}/nano.yaml\n", "")
+    assert (tmp_path / "nano.yaml").read_bytes() == packaged_recipes()["nano"].read_bytes()
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_cp_refuses_to_overwrite(call: Call, tmp_path: Path, folder: bool) -> None:
+    mine = tmp_path / "nano.yaml"
+    mine.write_text("mine")
+    done = call("cp", "nano", tmp_path if folder else mine)
+    assert (done.status, done.out, done.err) == (2, "", f"error: {mine}: is there already\n")
+    assert mine.read_text() == "mine"
+
+
+# ---------------------------------------------------------------- components
+
+
+def test_list_shows_each_component_with_its_first_line(call: Call, tiny) -> None:
+    out = call("list", "dataset", "--plugin", tiny.plugin).out
+    assert "dataset      grid             tiny_plugin Points on a grid.\n" in out
+    kinds = [line.split()[0] for line in call("list").out.splitlines()]
+    assert len(kinds) > 10 and set(call("list", "metric").out.split("\n")[0].split()[:1]) == {"metric"}
+
+
+def test_list_and_show_tell_a_broken_component_apart(call: Call, tiny) -> None:
+    reason = f"{tiny.file}: parameter 'anything' has no annotation"
+    assert f"broken: {reason}\n" in call("list", "metric", "--plugin", tiny.plugin).out
+    done = call("show", "metric", "broken", "--plugin", tiny.plugin)
+    assert (done.status, done.err) == (2, f"error: metric 'broken' is broken: {reason}\n")
+    tiny.file.write_text("class Count(:\n")
+    read_class.cache_clear()
+    assert "broken: " in call("list", "metric", "--plugin", tiny.plugin).out
+    assert call("show", "metric", "count", "--plugin", tiny.plugin).status == 2
+
+
+def test_show_tells_parameters_defaults_and_what_the_run_gives(call: Call, tiny) -> None:
+    lines = call("show", "denoiser", "net", "--plugin", tiny.plugin).out.splitlines()
+    assert lines[0] == "denoiser net   (Net, plugin tiny_plugin, version 1)"
+    assert "  width: int (required)" in lines and "  cap: float, above 0; or null = null" in lines
+    assert "  layout: given by the run: shape and mask of the token sequence (TokenLayout)" in lines
+
+
+# ---------------------------------------------------------------- run
+
+
+def test_dry_says_what_would_run_and_why_and_runs_nothing(call: Call, recipe, tiny, stages, tmp_path: Path) -> None:
+    common = ("run", recipe, "--runs", tmp_path / "runs", "--plugin", tiny.plugin)
+    done = call(*common, "--dry")
+    assert done.out.splitlines() == [f"{stage.name:9} will run  not done yet" for stage in pipeline.STAGES]
+    assert stages.calls == [] and not (tmp_path / "runs").exists()
+    assert call(*common).status == 0
+    lines = call(*common, "--dry", "--set", "generator.denoiser.depth=8").out.splitlines()
+    assert lines[0].startswith("zoo       cached    made 20") and lines[1].startswith("opponents cached    made 20")
+    assert lines[2:4] == [
+        "train     will run  generator.denoiser.depth 2 -> 8",
+        "generate  will run  follows train",
+    ]
+    assert call(*common, "--dry", "--only", "train", "--force", "train").out == "train     will run  forced\n"
+
+
+def test_a_run_ends_with_its_folder_and_a_second_one_says_that_nothing_changed(
+    call: Call, recipe, tiny, stages, tmp_path: Path
+) -> None:
+    common = ("run", recipe, "--runs", tmp_path / "runs", "--plugin", tiny.plugin)
+    first = call(*common)
+    assert first.status == 0 and first.out.splitlines()[-1] == str(tmp_path / "runs/tiny") and len(stages.calls) == 6
+    assert "nothing has changed" not in first.out
+    second = call(*common)
+    assert second.out.splitlines()[0] == "nothing has changed: no stage had to run"
+    assert second.out.splitlines()[-1] == str(tmp_path / "runs/tiny") and len(stages.calls) == 6
+
+
+def test_report_as_json_is_one_object_and_nothing_else(call: Call, recipe, tiny, stages, tmp_path: Path) -> None:
+    call("run", recipe, "--runs", tmp_path / "runs", "--plugin", tiny.plugin)
+    done = call("report", tmp_path / "runs/tiny", "--json")
+    assert json.loads(done.out) == {
+        "recipe": "tiny",
+        "run": str(tmp_path / "runs/tiny"),
+        "seed": 42,
+        "scores": [],
+        "uses": {},
+    }
+    assert (done.status, done.err) == (0, "")
+
+
+def test_a_report_that_was_taken_away_is_told_by_name(call: Call, recipe, tiny, stages, tmp_path: Path) -> None:
+    call("run", recipe, "--runs", tmp_path / "runs", "--plugin", tiny.plugin)
+    (file,) = (tmp_path / "runs/tiny").glob("report-*/report.json")
+    file.unlink()
+    done = call("report", tmp_path / "runs/tiny")
+    assert (done.status, done.err) == (2, f"error: {file}: cannot be read: No such file or directory\n")

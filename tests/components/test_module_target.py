@@ -1,0 +1,544 @@
+"""Any torch module as a target, against the module itself: one network at a time, by load_state_dict."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wspace.components.architectures.cnn import CNN
+from wspace.components.architectures.mlp import MLP
+from wspace.components.architectures.timm import TimmModel
+from wspace.support.errors import UserError
+from wspace.data.features import Pool
+from wspace.learning.fitting import Schedule, accuracies, calibrated, fit
+from wspace.interfaces import Architecture
+from wspace.weights.files.network import Network
+from wspace.weights.proof import prove
+from wspace.components.symmetries.permutation import Permutation
+from wspace.components.targets.module import Module
+from wspace.components.tokenizers.chunk import Chunk
+from wspace.components.tokenizers.neuron import Neuron
+
+SIDE, TEXTS = 8, 5
+PIXELS = 3 * SIDE**2
+ARCHITECTURES = {
+    "mlp": lambda: MLP((6, 4), "gelu", "layer"),
+    "mlp with batch norm": lambda: MLP((6,), norm="batch"),
+    "cnn": lambda: CNN((4, 6)),
+    "vit": lambda: TimmModel("test_vit", 4),
+}
+
+
+class Given(Architecture):
+    """A module that is there."""
+
+    def __init__(self, make: Callable[[], nn.Module], axes: dict[str, tuple[str, ...]] | None = None):
+        self.make, self.said = make, axes
+
+    def build(self, inputs: tuple[int, ...], outputs: int) -> nn.Module:
+        return self.make()
+
+    def axes(self, module: nn.Module) -> dict[str, tuple[str, ...]] | None:
+        return self.said
+
+
+def target_of(architecture: Architecture, **arguments: Any) -> Module:
+    return Module(architecture, **arguments, feature_dim=PIXELS, text_dim=TEXTS)
+
+
+def of_module(make: Callable[[], nn.Module], inputs: int = 3, outputs: int = 2, **arguments: Any) -> Module:
+    return Module(Given(make), **arguments, feature_dim=inputs, text_dim=outputs)
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def trained_weights(target: Module, count: int = 3) -> Tensor:
+    """(B, P), none of them as it was made; variances above 0."""
+    fresh = target.init(count, rng())
+    moved = target.spec.unflatten(fresh + 0.1 * torch.randn(fresh.shape, generator=rng(1)))
+    return target.spec.flatten({n: t.abs() + 0.1 if n.endswith("running_var") else t for n, t in moved.items()})
+
+
+def inputs(count: int = 3, images: int = 7) -> tuple[Tensor, Tensor]:
+    features = torch.randn(count, images, PIXELS, generator=rng(2))
+    return features, functional.normalize(torch.randn(count, 4, TEXTS, generator=rng(3)), dim=2)
+
+
+def loaded(target: Module, weights: Tensor) -> nn.Module:
+    """A module of its own with these weights, as a user of the exported file makes it."""
+    module = copy.deepcopy(target.network)
+    module.load_state_dict(target.exported(weights), strict=False)
+    return module.eval()
+
+
+def said_by(call: Callable[[], object]) -> str:
+    with pytest.raises(UserError) as caught:
+        call()
+    return str(caught.value)
+
+
+# ---------------------------------------------------------------- what its networks compute
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("together", [True, False])
+def test_scores_are_those_of_the_module_itself_and_a_cosine(name: str, together: bool) -> None:
+    target, (features, texts) = target_of(ARCHITECTURES[name](), temperature=7.0), inputs()
+    assert target.together
+    vars(target)["together"] = together
+    weights = trained_weights(target)
+    logits = target.logits(weights, features, texts)
+    for b in range(3):
+        output = loaded(target, weights[b])(features[b].unflatten(1, target.inputs))  # (M, T)
+        cosine = functional.cosine_similarity(output[:, None], texts[b][None], dim=2)
+        torch.testing.assert_close(logits[b], 7.0 * cosine, rtol=1e-4, atol=1e-5)
+
+
+def test_many_images_go_through_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    target, (features, texts) = target_of(CNN((4,))), inputs()
+    weights = trained_weights(target)
+    whole = target.logits(weights, features, texts)
+    monkeypatch.setattr("wspace.components.targets.module.TOGETHER", 10)
+    torch.testing.assert_close(target.logits(weights, features, texts), whole)
+
+
+def test_a_module_that_torch_cannot_call_together_is_called_one_by_one() -> None:
+    class Hesitant(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) if float(self.weight.sum()) > 0 else -super().forward(x)
+
+    target = of_module(lambda: Hesitant(3, 2))
+    assert not target.together
+    weights, features = target.init(4, rng()), torch.randn(4, 5, 3)
+    logits = target.logits(weights, features, torch.eye(2).expand(4, -1, -1))
+    for b in range(4):
+        expected = functional.normalize(loaded(target, weights[b])(features[b]), dim=1)
+        torch.testing.assert_close(logits[b], target.temperature * expected)
+
+
+@pytest.mark.parametrize("name", ["mlp with batch norm", "cnn"])
+def test_gradients_agree_with_finite_differences_running_statistics_included(name: str) -> None:
+    target, (features, texts) = target_of(ARCHITECTURES[name](), temperature=1.0), inputs(2, 3)
+    weights = trained_weights(target, 2).double().requires_grad_()
+    direction = torch.randn(weights.shape, generator=rng(4), dtype=torch.float64)
+    for score in (target.logits, target.training_logits):
+
+        def total(w: Tensor, score: Callable[..., Tensor] = score) -> Tensor:
+            return score(w, features.double(), texts.double()).square().sum()
+
+        (gradient,) = torch.autograd.grad(total(weights), weights)
+        with torch.no_grad():
+            slope = (total(weights + 1e-6 * direction) - total(weights - 1e-6 * direction)) / 2e-6
+        torch.testing.assert_close((gradient * direction).sum(), slope, rtol=1e-4, atol=1e-6)
+
+
+# ---------------------------------------------------------------- batch norm
+
+
+@pytest.mark.parametrize("architecture", [MLP((6, 4), norm="batch"), CNN((4, 6)), TimmModel("test_resnet")])
+def test_statistics_are_those_of_a_pass_in_training_mode_without_momentum(architecture: Architecture) -> None:
+    target, (features, _) = target_of(architecture), inputs(2, 16)
+    weights = trained_weights(target, 2)
+    before = weights.clone()
+    found = target.calibrated(weights, features)
+    assert torch.equal(weights, before)
+    for b in range(2):
+        module = loaded(target, weights[b])
+        for layer in module.modules():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                layer.reset_running_stats()
+                layer.momentum = None
+        with torch.no_grad():
+            module.train()(features[b].unflatten(1, target.inputs))
+        for name, tensor in target.spec.unflatten(found[b]).items():
+            if name in target.statistics:
+                torch.testing.assert_close(tensor, module.state_dict()[name], rtol=1e-4, atol=1e-5)
+            else:
+                assert torch.equal(tensor, target.spec.unflatten(weights[b])[name]), name
+    assert {name.rpartition(".")[2] for name in target.statistics} == {"running_mean", "running_var"}
+
+
+def test_training_takes_the_statistics_of_its_own_images_and_keeps_none() -> None:
+    target, (features, texts) = target_of(CNN((4, 6))), inputs()
+    weights = trained_weights(target)
+    found = target.training_logits(weights, features, texts)
+    for b in range(3):
+        output = loaded(target, weights[b]).train()(features[b].unflatten(1, target.inputs))
+        expected = target.temperature * functional.cosine_similarity(output[:, None], texts[b][None], dim=2)
+        torch.testing.assert_close(found[b], expected, rtol=1e-4, atol=1e-4)
+    changed = target.spec.unflatten(weights.clone())
+    for name in target.statistics:
+        changed[name] = changed[name] + 1
+    assert torch.equal(target.training_logits(target.spec.flatten(changed), features, texts), found)
+
+
+def test_a_network_without_batch_norm_has_nothing_to_calibrate() -> None:
+    target, (features, texts) = target_of(MLP((6,))), inputs()
+    weights = target.init(3, rng())
+    assert target.statistics == () and target.calibrated(weights, features) is weights
+    assert torch.equal(target.training_logits(weights, features, texts), target.logits(weights, features, texts))
+
+
+def test_a_layer_that_is_not_selected_keeps_its_statistics() -> None:
+    target, (features, texts) = target_of(CNN((4, 6)), select=("out.*",)), inputs()
+    weights = target.init(3, rng())
+    assert target.statistics == ()
+    assert torch.equal(target.training_logits(weights, features, texts), target.logits(weights, features, texts))
+
+
+def test_batch_norm_cannot_train_on_one_image() -> None:
+    target, (features, texts) = target_of(CNN((4,))), inputs(3, 1)
+    assert said_by(lambda: target.training_logits(target.init(3, rng()), features, texts)) == (
+        "target 'module': batch norm needs two images at once, at least: raise zoo.batch"
+    )
+
+
+def test_statistics_taken_anew_save_networks_that_a_generator_made_too_large() -> None:
+    """Trained on coloured noise of a colour a class; then each convolution's weights a little off, as generated ones are."""
+    classes, each = 6, 30
+    colours = torch.randn(classes, 3, generator=rng(6)).repeat_interleave(each, 0)
+    pictures = colours[..., None, None] + 0.5 * torch.randn(classes * each, 3, SIDE, SIDE, generator=rng(7))
+    train, test = (
+        Pool.of(pictures.flatten(1)[half::2], torch.arange(classes).repeat_interleave(each)[half::2], classes)
+        for half in (0, 1)
+    )
+    texts = functional.normalize(torch.randn(classes, TEXTS, generator=rng(8)), dim=1)
+    target, tasks = target_of(CNN((8, 8))), [(0, 1, 2), (3, 4, 5), (1, 3, 5)]
+    schedule = Schedule(steps=60, batch=16, lr=2e-2)
+    weights = fit(target, target.init(3, rng()), tasks, train, texts, schedule, rng(9))
+    assert accuracies(target, weights, tasks, test, texts).mean() > 0.9
+    tensors = target.spec.unflatten(weights.clone())
+    for name in ("conv1.weight", "conv2.weight"):
+        tensors[name] = 2 * tensors[name] + 0.3 * tensors[name].std() * torch.randn(
+            tensors[name].shape, generator=rng(10)
+        )
+    made = target.spec.flatten(tensors)
+    anew = calibrated(target, made, tasks, train, texts)
+    before, after = (accuracies(target, w, tasks, test, texts).mean() for w in (made, anew))
+    assert after > 0.9 and after > before + 0.1, (before, after)
+
+
+def test_a_generated_variance_below_zero_is_read_as_zero() -> None:
+    target, (features, texts) = target_of(CNN((4,))), inputs()
+    tensors = target.spec.unflatten(trained_weights(target))
+    tensors["norm1.running_var"] = -tensors["norm1.running_var"]
+    weights = target.spec.flatten(tensors)
+    assert torch.isfinite(target.logits(weights, features, texts)).all()
+    assert target.exported(weights[0])["norm1.running_var"].eq(0).all()
+
+
+# ---------------------------------------------------------------- state dict -> weights -> state dict
+
+LAYERS: dict[str, Callable[[int, int], nn.Module]] = {
+    "linear": nn.Linear,
+    "conv": lambda i, o: nn.Conv1d(i, o, 3, padding=1),
+    "plain": lambda i, o: nn.Linear(i, o, bias=False),
+    "norm": lambda i, o: nn.Sequential(nn.Linear(i, o), nn.BatchNorm1d(o)),
+    "affine-free": lambda i, o: nn.Sequential(nn.Linear(i, o), nn.BatchNorm1d(o, affine=False)),
+    "half": lambda i, o: Half(i, o),
+    "tied": lambda i, o: Tied(i, o),
+}
+
+
+class Half(nn.Module):
+    """A tensor of half the bytes."""
+
+    def __init__(self, width: int, outputs: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(width, outputs).bfloat16())
+        self.register_buffer("table", torch.randn(outputs))
+        self.register_buffer("passing", torch.randn(outputs), persistent=False)
+        self.register_buffer("count", torch.tensor(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight.float() + self.table
+
+
+class Tied(nn.Module):
+    """One matrix, there and back, under two names; and a scalar."""
+
+    def __init__(self, width: int, outputs: int):
+        super().__init__()
+        self.there, self.back, self.out = (
+            nn.Linear(width, 4),
+            nn.Linear(4, width, bias=False),
+            nn.Linear(width, outputs),
+        )
+        self.back.weight = nn.Parameter(self.there.weight.T.contiguous())
+        self.again = self.out
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * self.again(self.back(self.there(x)))
+
+
+def assembled(kinds: list[str], widths: list[int]) -> nn.Module:
+    """Layers one after the other; a convolution sees its input as one position."""
+    layers, width = OrderedDict[str, nn.Module](), 3
+    for number, (kind, wide) in enumerate(zip(kinds, [*widths, 2], strict=True)):
+        layer = LAYERS[kind](width, wide)
+        layers[f"l{number}"] = (
+            nn.Sequential(nn.Unflatten(1, (width, 1)), layer, nn.Flatten()) if kind == "conv" else layer
+        )
+        layers[f"a{number}"] = nn.Tanh()
+        width = wide
+    return nn.Sequential(layers)
+
+
+def same(first: Tensor, second: Tensor) -> bool:
+    """Bytes, types and shapes."""
+    return first.dtype == second.dtype and first.shape == second.shape and torch.equal(first, second)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_a_state_dict_comes_back_byte_for_byte(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    kinds = data.draw(st.lists(st.sampled_from(sorted(LAYERS)), min_size=1, max_size=3))
+    widths = data.draw(st.lists(st.integers(1, 4), min_size=len(kinds) - 1, max_size=len(kinds) - 1))
+    torch.manual_seed(data.draw(st.integers(0, 2**20)))
+    module = assembled(kinds, widths)
+    module.train()(torch.randn(5, 3))  # so that counters and running statistics are no longer fresh
+    state = module.state_dict()
+    file = tmp_path_factory.mktemp("state") / "weights.pt"
+    torch.save(state, file)
+    target = of_module(lambda: assembled(kinds, widths), file=file)
+    flat = target.spec.flatten(state)
+    assert flat.dtype == torch.float32 or "half" in kinds
+    back = target.exported(flat.float())
+    assert list(back) and set(back) == set(state)
+    assert all(same(back[name], tensor) for name, tensor in state.items())
+    assert torch.equal(target.spec.flatten(back).float(), flat.float())
+    storages = [tensor.data_ptr() for tensor in back.values()]
+    assert len(set(storages)) == len(storages), "files cannot hold tensors that share memory"
+    names = [entry.name for entry in target.spec.entries]
+    assert not [name for name in names if name.endswith((".passing", ".count", "num_batches_tracked"))]
+
+
+def test_a_tied_tensor_is_one_entry_under_its_first_name_and_a_file_has_both() -> None:
+    target = of_module(lambda: Tied(3, 2))
+    names = [entry.name for entry in target.spec.entries]
+    assert names == ["scale", "there.weight", "there.bias", "back.weight", "out.weight", "out.bias"]
+    assert target.spec.aside == ("again.weight", "again.bias")
+    weights = target.init(2, rng())
+    assert torch.isfinite(target.logits(weights, torch.randn(2, 4, 3), torch.randn(2, 3, 2))).all()
+    assert all(type(tensor) is Tensor for tensor in target.network.state_dict().values())  # put back as they were
+    weights[:, target.spec.slices["out.bias"]] = 9.0
+    exported = target.exported(weights[0])
+    assert exported["again.bias"].tolist() == exported["out.bias"].tolist() == [9.0, 9.0]
+    assert loaded(target, weights[0]).again.bias.tolist() == [9.0, 9.0]
+
+
+def test_a_file_of_a_generated_network_is_read_back_and_a_broken_one_is_not(tmp_path: Path) -> None:
+    target = of_module(lambda: assembled(["norm"], []))
+    weights = trained_weights(target, 1)[0]
+    Network(("a", "b"), target.exported(weights)).save(tmp_path / "head.safetensors")
+    assert load_file(tmp_path / "head.safetensors")["l0.1.num_batches_tracked"].dtype == torch.int64
+    network = Network.load(tmp_path / "head.safetensors", target.spec)
+    assert torch.equal(target.spec.flatten(network.tensors), weights)
+    fresh = assembled(["norm"], [])
+    fresh.load_state_dict(network.tensors)  # counters among them
+    Network(("a", "b"), {**target.exported(weights), "more": torch.ones(1)}).save(tmp_path / "more.safetensors")
+    assert "; this target has l0.0.weight, " in said_by(
+        lambda: Network.load(tmp_path / "more.safetensors", target.spec)
+    )
+
+
+# ---------------------------------------------------------------- what is selected
+
+MLP_NAMES = ["hidden1.weight", "hidden1.bias", "out.weight", "out.bias"]
+CNN_NAMES = ["conv1.weight", "norm1.weight", "norm1.bias", "norm1.running_mean", "norm1.running_var"]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "select", "expected"),
+    [
+        (MLP((6,)), ("*",), MLP_NAMES),
+        (MLP((6,)), ("out.*",), MLP_NAMES[2:]),
+        (MLP((6,)), ("*", "-*.bias"), MLP_NAMES[::2]),
+        (MLP((6,)), ("-out.*", "*"), MLP_NAMES[:2]),
+        (CNN((4,)), ("norm*",), CNN_NAMES[1:]),
+        (CNN((4,)), ("norm1.weight",), [CNN_NAMES[1], *CNN_NAMES[3:]]),
+        (CNN((4,)), ("conv1.weight", "norm1.bias"), [CNN_NAMES[0], *CNN_NAMES[2:]]),
+        (CNN((4,)), ("norm*", "-*running*"), CNN_NAMES[1:3]),
+        (CNN((4,)), ("*running*",), CNN_NAMES[3:]),
+    ],
+)
+def test_what_is_selected(architecture: Architecture, select: tuple[str, ...], expected: list[str]) -> None:
+    assert [entry.name for entry in target_of(architecture, select=select).spec.entries] == expected
+
+
+def test_what_is_not_selected_is_the_same_in_every_network_and_comes_from_the_seed() -> None:
+    one, again, other = (target_of(MLP((6,)), select=("out.*",), seed=seed) for seed in (1, 1, 2))
+    hidden = [target.network.state_dict()["hidden1.weight"] for target in (one, again, other)]
+    assert torch.equal(hidden[0], hidden[1]) and not torch.equal(hidden[0], hidden[2])
+    weights, (features, texts) = one.init(3, rng()), inputs()
+    assert not torch.equal(one.logits(weights, features, texts), other.logits(weights, features, texts))
+
+
+def test_an_axis_that_a_frozen_tensor_has_is_not_free() -> None:
+    assert set(target_of(MLP((6, 4))).spec.free) == {"hidden1", "hidden2"}
+    assert target_of(MLP((6, 4)), select=("out.*",)).spec.free == ()
+    assert target_of(MLP((6, 4)), select=("*", "-hidden1.*")).spec.free == ("hidden2",)
+    assert target_of(MLP((6, 4)), select=("*", "-out.bias")).spec.free == ("hidden1", "hidden2")
+
+
+def test_weights_of_a_file_stay_where_nothing_is_selected_and_are_a_start_elsewhere(tmp_path: Path) -> None:
+    state = MLP((6,)).build((PIXELS,), TEXTS).state_dict()
+    save_file(state, tmp_path / "whole.safetensors")
+    target = target_of(MLP((6,)), select=("out.*",), file=tmp_path / "whole.safetensors")
+    assert torch.equal(target.network.state_dict()["hidden1.weight"], state["hidden1.weight"])
+    assert all(torch.equal(row, target.spec.flatten(state)) for row in target.init(2, rng()))
+    save_file({**state, "out.weight": torch.ones(9, 6)}, tmp_path / "classes.safetensors")
+    target = target_of(MLP((6,)), file=tmp_path / "classes.safetensors")  # a classifier of another size is drawn
+    first, second = (target.spec.unflatten(row) for row in target.init(2, rng()))
+    assert torch.equal(first["hidden1.weight"], state["hidden1.weight"])
+    assert torch.equal(first["out.bias"], state["out.bias"])
+    assert not torch.equal(first["out.weight"], second["out.weight"])
+
+
+def test_fresh_networks_are_what_the_architecture_makes() -> None:
+    target = target_of(CNN((4, 6)))
+    weights = target.init(3, rng(5))
+    assert torch.equal(weights, target.init(3, rng(5))) and not torch.equal(weights[0], weights[1])
+    tensors = target.spec.unflatten(weights)
+    assert tensors["norm1.weight"].eq(1).all() and tensors["norm2.running_mean"].eq(0).all()
+    assert 0.9 * 27**-0.5 < tensors["conv1.weight"].abs().max() <= 27**-0.5  # torch's own bound
+
+
+# ---------------------------------------------------------------- symmetry and tokens
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_what_is_found_free_is_proven(name: str) -> None:
+    target = target_of(ARCHITECTURES[name]())
+    assert target.spec.free
+    prove(Permutation(spec=target.spec), target, "permutation", (PIXELS, TEXTS), rng())
+
+
+BY_HAND = {
+    "hidden1.weight": ("unit", str(PIXELS)),
+    "hidden1.bias": ("unit",),
+    "out.weight": (str(TEXTS), "unit"),
+    "out.bias": (str(TEXTS),),
+}
+
+
+def test_axes_by_hand_are_taken_and_proven() -> None:
+    target = target_of(Given(lambda: MLP((6,)).build((PIXELS,), TEXTS), BY_HAND))
+    assert target.spec.free == ("unit",)
+    prove(Permutation(spec=target.spec), target, "permutation", (PIXELS, TEXTS), rng())
+    wrong = target_of(Given(lambda: MLP((6,)).build((PIXELS,), TEXTS), BY_HAND | {"hidden1.bias": ("6",)}))
+    said = said_by(lambda: prove(Permutation(spec=wrong.spec), wrong, "permutation", (PIXELS, TEXTS), rng()))
+    assert said.endswith("the target's spec is wrong about tensor 'hidden1.bias': axis 'unit' is its dimension 0")
+
+
+def test_axes_of_a_file_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(
+        f"tensors:\n  hidden1.weight: [unit, {PIXELS}]\n  hidden1.bias: [unit]\n"
+        f"  out.weight: [{TEXTS}, unit]\n  out.bias: [{TEXTS}]\nfree: [unit]\n"
+    )
+    target = target_of(MLP((6,)), spec=tmp_path / "spec.yaml")
+    assert target.spec.free == ("unit",) and target.spec.entries[2].axes == (str(TEXTS), "unit")
+
+
+def test_a_module_that_cannot_be_traced_is_a_target_without_symmetry() -> None:
+    class Hesitant(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) if float(self.weight.sum()) > 0 else -super().forward(x)
+
+    target = of_module(lambda: Hesitant(3, 2))
+    assert target.spec.free == () and [entry.axes for entry in target.spec.entries] == [("2", "3"), ("2",)]
+    (note,) = target.notes
+    assert note.startswith(
+        "target 'module': none of its units is permuted: Hesitant cannot be traced: what it does depends on"
+    )
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_chunks_of_any_module_come_back(name: str) -> None:
+    target = target_of(ARCHITECTURES[name]())
+    weights, tokenizer = trained_weights(target, 4), Chunk(32, "centered", spec=target.spec)
+    tokenizer.fit(weights)
+    torch.testing.assert_close(tokenizer.detokenize(tokenizer.tokenize(weights)), weights)
+
+
+def test_a_hidden_layer_is_a_token_for_each_unit() -> None:
+    tokenizer = Neuron("hidden1", spec=target_of(MLP((6,), norm="batch")).spec)
+    assert tokenizer.layout.units == 6 and tokenizer.layout.width == PIXELS + 1 + 4 + TEXTS
+
+
+def test_units_within_a_longer_dimension_are_no_tokens() -> None:
+    class Flat(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * SIDE**2, TEXTS))
+
+    class OnPictures(Given):
+        sees = "pictures"
+
+    target = target_of(OnPictures(Flat))
+    (axis,) = target.spec.free
+    text = next(entry for entry in target.spec.entries if entry.name == "3.weight").axes[1]
+    assert said_by(lambda: Neuron(axis, spec=target.spec)) == (
+        f"tokenizer 'neuron': axis {axis!r} is only a part of a dimension of '3.weight', {text!r}, so that its units are no "
+        "tokens: use the tokenizer 'chunk', or another axis"
+    )
+
+
+# ---------------------------------------------------------------- bad input
+
+
+def test_what_cannot_be_is_said(tmp_path: Path) -> None:
+    assert said_by(lambda: target_of(MLP((6,)), select=("outt.*",))) == (
+        "target 'module': select: no tensor is called 'outt.*': did you mean out.bias or out.weight?"
+    )
+    assert said_by(lambda: target_of(MLP((6,)), select=("*", "-outt.*"))).startswith(
+        "target 'module': select: no tensor is called 'outt.*'"
+    )
+    assert said_by(lambda: target_of(MLP((6,)), select=("out.*", "-out.*"))) == (
+        "target 'module': select leaves nothing to generate"
+    )
+    assert said_by(lambda: Module(CNN((4,)), feature_dim=20, text_dim=5)) == (
+        "target 'module': features of width 20 are no pictures: use `backbone: pixels`, or an architecture that sees features"
+    )
+    assert said_by(lambda: of_module(lambda: nn.Linear(3, 4))) == (
+        "target 'module': this architecture gives (2, 4) for two images, where (2, 2) was asked for"
+    )
+    assert said_by(lambda: of_module(lambda: nn.Linear(4, 2))).startswith(
+        "target 'module': this architecture fails on images of 3: RuntimeError: "
+    )
+    short = {name: axes for name, axes in BY_HAND.items() if name != "out.bias"}
+    assert said_by(lambda: target_of(Given(lambda: MLP((6,)).build((PIXELS,), TEXTS), short))) == (
+        "target 'module': this architecture says of its axes: tensor 'out.bias' is missing; write [5] if nothing of "
+        "it moves"
+    )
+    more = BY_HAND | {"out.bais": ("5",)}
+    assert said_by(lambda: target_of(Given(lambda: MLP((6,)).build((PIXELS,), TEXTS), more))) == (
+        "target 'module': this architecture says of its axes: the network has no tensor 'out.bais': did you mean out.bias, "
+        "out.weight or hidden1.bias?"
+    )
+    assert said_by(lambda: of_module(lambda: nn.Sequential(nn.Linear(3, 2), nn.Softmax(0)))) == (
+        "target 'module': this architecture mixes the images of a batch, in evaluation mode too"
+    )
+    assert said_by(lambda: of_module(lambda: nn.Linear(3, 2).double())) == (
+        "target 'module': weight is float64, and weights are generated in float32: make it float32"
+    )
+    save_file({"hidden1.weight": torch.ones(2, 2)}, tmp_path / "other.safetensors")
+    assert said_by(lambda: target_of(MLP((6,)), file=tmp_path / "other.safetensors")) == (
+        f"{tmp_path}/other.safetensors: none of its tensors fits this architecture"
+    )
+    assert said_by(lambda: target_of(MLP((6,)), select=("out.*",), file=tmp_path / "other.safetensors")) == (
+        f"{tmp_path}/other.safetensors: its tensors do not fit this architecture (the first that does not: hidden1.weight)"
+    )

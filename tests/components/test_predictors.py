@@ -1,0 +1,133 @@
+"""The linear predictor against least squares written out, and what moves of it when it is trained."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from wspace.interfaces import Condition
+from wspace.components.predictors.linear import Linear
+from wspace.learning.ridge_regression import PENALTIES
+
+from tests.support.toys import LAYOUT, MASK, WIDTH, condition_of, correlated, linear, tokens_of
+
+
+def naive_ridge(x: np.ndarray, y: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
+    """Weight and bias of min |Y - X W - b|^2 / n + penalty s |W|^2 as one augmented least-squares problem."""
+    n, width = x.shape
+    strength = penalty * np.trace(np.cov(x.T, bias=True)) / width
+    rows = np.block([[x, np.ones((n, 1))], [np.sqrt(n * strength) * np.eye(width), np.zeros((width, 1))]])
+    solved = np.linalg.lstsq(rows, np.vstack([y, np.zeros((width, y.shape[1]))]), rcond=None)[0]
+    return solved[:-1], solved[-1]
+
+
+def fitted(noise: float = 0.5) -> Linear:
+    predictor = linear()
+    predictor.fit(*correlated(12, 2, noise), correlated(6, 3, noise))
+    return predictor
+
+
+@pytest.mark.parametrize("noise", [0.01, 3.0])
+def test_of_zoo_is_least_squares_with_the_penalty_best_on_held_out_tasks(noise: float) -> None:
+    (tokens, condition), (others, asked) = correlated(12, 2, noise), correlated(6, 3, noise)
+    predictor = fitted(noise)
+    x, y = condition.pooled.double().numpy(), tokens.flatten(1).double().numpy()
+    errors = {}
+    for penalty in PENALTIES:
+        weight, bias = naive_ridge(x, y, penalty)
+        said = asked.pooled.double().numpy() @ weight + bias
+        errors[penalty] = float(np.mean(((said - others.flatten(1).numpy()) ** 2)[:, MASK.flatten().numpy()]))
+    best = min(errors, key=errors.__getitem__)
+    weight, bias = naive_ridge(x, y, best)
+    expected = (asked.pooled.double().numpy() @ weight + bias).reshape(6, *MASK.shape)
+    np.testing.assert_allclose(predictor.of_zoo(asked).numpy(), expected, rtol=1e-3, atol=1e-3)
+    assert float(predictor.spread) == pytest.approx(errors[best] ** 0.5, rel=1e-3)
+    assert min(errors.values()) < 0.9 * max(errors.values())  # the choice matters
+
+
+@pytest.mark.parametrize("stretch", [1.0, 1e-3, 1e3])
+def test_what_is_trained_starts_at_of_zoo(stretch: float) -> None:
+    """Also where the conditions vary along one axis a thousand times as much as along the others."""
+
+    def stretched(tokens: Tensor, condition: Condition) -> tuple[Tensor, Condition]:
+        pooled = condition.pooled * torch.tensor([stretch, 1.0, 1.0])
+        return tokens, Condition(pooled[:, None], condition.mask, pooled)
+
+    predictor, (_, asked) = linear(), stretched(*correlated(5, 9, 0.5))
+    predictor.fit(*stretched(*correlated(12, 2, 0.5)), stretched(*correlated(6, 3, 0.5)))
+    torch.testing.assert_close(predictor(asked), predictor.of_zoo(asked), rtol=1e-3, atol=1e-3)
+
+
+def test_inputs_are_turned_to_their_axes_and_half_way_to_white() -> None:
+    _, condition = correlated(400, 2, 0.5)
+    pooled = condition.pooled * torch.tensor([4.0, 1.0, 0.5])
+    stretched = Condition(pooled[:, None], condition.mask, pooled)
+    predictor = linear()
+    predictor.fit(tokens_of(400), stretched, (tokens_of(400, 1), stretched))
+    turned = np.cov((pooled @ predictor.turn).T.numpy(), bias=True)
+    np.testing.assert_allclose(turned, np.diag(np.diag(turned)), atol=1e-3)
+    before = np.linalg.eigvalsh(np.cov(pooled.T.numpy(), bias=True)) ** 0.5  # ascending, as the axes are
+    after = np.diag(turned) ** 0.5
+    np.testing.assert_allclose(after / after[-1], (before / before[-1]) ** 0.5, rtol=0.05)
+    assert np.mean(after**2) == pytest.approx(1, rel=0.01)
+
+
+def test_with_fewer_axes_it_starts_at_of_zoo_along_the_widest_ones() -> None:
+    """Also for conditions that are not about zero: the mean condition has the mean network."""
+    (tokens, condition), spread = correlated(40, 2, 0.5), torch.tensor([0.3, 4.0, 1.0])
+    pooled = condition.pooled * spread + torch.tensor([5.0, -3.0, 2.0])
+    shifted = Condition(pooled[:, None], condition.mask, pooled)
+    predictor = Linear(2, layout=LAYOUT, pooled_width=WIDTH)
+    predictor.fit(tokens, shifted, (tokens, shifted))
+    assert predictor.weight.shape == (2, MASK.numel())
+    _, axes = np.linalg.eigh(np.cov(pooled.T.numpy(), bias=True))
+    wide = torch.tensor(axes[:, 1:] @ axes[:, 1:].T, dtype=torch.float32)
+    center = pooled.mean(0)
+    projected = center + (pooled - center) @ wide
+    expected = predictor.of_zoo(Condition(projected[:, None], condition.mask, projected))
+    torch.testing.assert_close(predictor(shifted), expected, rtol=1e-3, atol=1e-3)
+    assert (predictor(shifted) - predictor.of_zoo(shifted)).abs().max() > 0.1
+
+
+def test_training_moves_the_prediction_and_not_of_zoo() -> None:
+    predictor, asked = fitted(), condition_of(4)
+    before, spread = predictor.of_zoo(asked), predictor.spread.clone()
+    optimizer = torch.optim.Adam(predictor.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        predictor(asked).square().sum().backward()
+        optimizer.step()
+    assert [name for name, p in predictor.named_parameters() if p.grad is not None and p.grad.any()] == [
+        "weight",
+        "bias",
+    ]
+    assert (predictor(asked) - before).abs().max() > 0.1
+    assert torch.equal(predictor.of_zoo(asked), before) and torch.equal(predictor.spread, spread)
+    assert not predictor.of_zoo(asked).requires_grad
+
+
+def test_a_fresh_predictor_takes_the_state_of_a_fitted_one() -> None:
+    predictor, fresh, asked = fitted(), linear(), condition_of(4)
+    fresh.load_state_dict(predictor.state_dict())
+    assert torch.equal(fresh(asked), predictor(asked)) and torch.equal(fresh.of_zoo(asked), predictor.of_zoo(asked))
+    assert float(fresh.spread) == float(predictor.spread) != 1
+
+
+def test_networks_all_alike_are_predicted_with_a_small_spread() -> None:
+    condition, tokens = condition_of(5), torch.ones(5, *MASK.shape) * MASK
+    predictor = linear()
+    predictor.fit(tokens, condition, (tokens, condition))
+    assert 0 < float(predictor.spread) < 1e-5
+    torch.testing.assert_close(predictor(condition), tokens, rtol=0, atol=1e-4)
+
+
+def test_conditions_all_alike_predict_the_mean_network() -> None:
+    tokens, asked = tokens_of(5), condition_of(3)
+    alike = Condition(torch.ones(5, 1, WIDTH), torch.ones(5, 1, dtype=torch.bool), torch.ones(5, WIDTH))
+    predictor = linear()
+    predictor.fit(tokens, alike, (tokens, alike))
+    mean = tokens.mean(0).expand(3, -1, -1)
+    for said in (predictor.of_zoo(asked), predictor(asked)):
+        torch.testing.assert_close(said, mean, rtol=1e-4, atol=1e-5)

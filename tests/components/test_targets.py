@@ -1,0 +1,118 @@
+"""The CLIP adapter against modules of torch.nn, one network at a time."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wspace.components.targets.clip_adapter import ClipAdapter
+
+FEATURES, RANK, TEXTS = 6, 3, 5
+Activation = Literal["gelu", "tanh", "none"]
+MODULES: dict[str, nn.Module] = {"gelu": nn.GELU(), "tanh": nn.Tanh(), "none": nn.Identity()}
+VARIANTS = [(activation, bias) for activation in MODULES for bias in (True, False)]
+variants = pytest.mark.parametrize(("activation", "bias"), VARIANTS)
+
+
+def target_of(activation: Activation, bias: bool, temperature: float = 50.0) -> ClipAdapter:
+    return ClipAdapter(RANK, activation, bias, temperature, feature_dim=FEATURES, text_dim=TEXTS)
+
+
+def inputs(count: int, images: int = 4, classes: int = 3) -> tuple[Tensor, Tensor]:
+    """(B, M, F) and (B, K, T), in double."""
+    rng = torch.Generator().manual_seed(1)
+    texts = torch.randn(count, classes, TEXTS, generator=rng, dtype=torch.float64)
+    features = torch.randn(count, images, FEATURES, generator=rng, dtype=torch.float64)
+    return features, functional.normalize(texts, dim=2)
+
+
+def weights_of(target: ClipAdapter, count: int) -> Tensor:
+    return target.init(count, torch.Generator().manual_seed(2)).double()
+
+
+@variants
+def test_logits_are_those_of_linear_layers_and_a_cosine(activation: Activation, bias: bool) -> None:
+    target = target_of(activation, bias, temperature=7.0)
+    weights, (features, texts) = weights_of(target, 3), inputs(3)
+    logits = target.logits(weights, features, texts)
+    assert logits.shape == (3, 4, 3)
+    for b in range(3):
+        named = target.spec.unflatten(weights[b])
+        layers = [nn.Linear(FEATURES, RANK, bias=bias), nn.Linear(RANK, TEXTS, bias=bias)]
+        for number, layer in enumerate(layers, start=1):
+            layer.weight = nn.Parameter(named[f"w{number}"].T)
+            if bias:
+                layer.bias = nn.Parameter(named[f"b{number}"])
+        projected = nn.Sequential(layers[0], MODULES[activation], layers[1])(features[b])  # (M, T)
+        cosine = functional.cosine_similarity(projected[:, None], texts[b][None], dim=2)  # (M, K)
+        torch.testing.assert_close(logits[b], 7.0 * cosine)
+
+
+@variants
+def test_a_batch_of_networks_is_each_network_by_itself(activation: Activation, bias: bool) -> None:
+    target = target_of(activation, bias)
+    weights, (features, texts) = weights_of(target, 4), inputs(4)
+    alone = [target.logits(weights[b : b + 1], features[b : b + 1], texts[b : b + 1]) for b in range(4)]
+    torch.testing.assert_close(target.logits(weights, features, texts), torch.cat(alone))
+
+
+@variants
+def test_gradients_agree_with_finite_differences(activation: Activation, bias: bool) -> None:
+    target = target_of(activation, bias, temperature=1.0)
+    features, texts = inputs(2, images=2)
+    weights = weights_of(target, 2).requires_grad_()
+    assert torch.autograd.gradcheck(lambda w: target.logits(w, features, texts), weights)
+
+
+def test_a_network_that_projects_to_nothing_has_finite_logits_and_gradients() -> None:
+    target = target_of("gelu", True)
+    weights = torch.zeros(2, target.spec.size, dtype=torch.float64, requires_grad=True)
+    logits = target.logits(weights, *inputs(2))
+    logits.sum().backward()
+    assert not logits.any() and weights.grad is not None and torch.isfinite(weights.grad).all()
+
+
+@variants
+def test_fresh_weights_are_uniform_within_the_bounds_of_linear(activation: Activation, bias: bool) -> None:
+    target = target_of(activation, bias)
+    named = target.spec.unflatten(target.init(4000, torch.Generator().manual_seed(0)))
+    assert set(named) == ({"w1", "b1", "w2", "b2"} if bias else {"w1", "w2"})
+    for name, tensor in named.items():
+        layer = nn.Linear(FEATURES, RANK) if name.endswith("1") else nn.Linear(RANK, TEXTS)
+        bound = layer.in_features**-0.5
+        assert max(p.abs().max() for p in layer.parameters()) <= bound  # torch's own draws agree
+        assert 0.99 * bound < tensor.abs().max() <= bound
+        assert abs(tensor.mean()) < 0.02 * bound
+        assert tensor.std() == pytest.approx(bound / 3**0.5, rel=0.02)
+
+
+def test_fresh_weights_follow_the_generator() -> None:
+    target = target_of("gelu", True)
+    first, again = (target.init(2, torch.Generator().manual_seed(5)) for _ in range(2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first[0], first[1])
+    assert first.shape == (2, target.spec.size) and first.dtype == torch.float32
+
+
+@pytest.mark.parametrize("activation", MODULES)
+def test_the_linear_variant_alone_is_invariant_under_every_change_of_basis(activation: Activation) -> None:
+    """Equation 15: W1 W2 = (W1 A)(A^-1 W2) for every A in GL(r)."""
+    target = target_of(activation, False)
+    weights, (features, texts) = weights_of(target, 5), inputs(5)
+    named = target.spec.unflatten(weights)
+    a = torch.randn(5, RANK, RANK, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    moved = target.spec.flatten({"w1": named["w1"] @ a, "w2": torch.linalg.solve(a, named["w2"])})
+    distance = (target.logits(moved, features, texts) - target.logits(weights, features, texts)).abs().max()
+    assert distance < 1e-8 if activation == "none" else distance > 1e-2
+
+
+def test_dropping_a_class_leaves_the_logits_of_the_others() -> None:
+    target = target_of("gelu", True)
+    weights, (features, texts) = weights_of(target, 2), inputs(2, classes=5)
+    torch.testing.assert_close(
+        target.logits(weights, features, texts[:, :3]), target.logits(weights, features, texts)[..., :3]
+    )

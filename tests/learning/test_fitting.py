@@ -1,0 +1,184 @@
+"""Many networks trained at once, against each trained alone in a plain loop."""
+
+from __future__ import annotations
+
+from math import cos, pi
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from wspace.learning import fitting
+from wspace.support.errors import Diverged
+from wspace.data.features import Pool
+from wspace.learning.fitting import Schedule, accuracies, fit, fit_until_validated, predict
+from wspace.components.targets.clip_adapter import ClipAdapter
+from wspace.data.tasks import Task
+
+CLASSES, FEATURES, TEXTS = 6, 5, 4
+TARGET = ClipAdapter(3, temperature=10.0, feature_dim=FEATURES, text_dim=TEXTS)
+TASKS: list[Task] = [(0, 1), (2, 3, 5), (0, 2, 3, 4, 5)]
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def pool_of(seed: int = 0, spread: float = 1.0) -> Pool:
+    """Classes of 4 to 9 images around a mean each, in a mixed order; in double."""
+    rng = seeded(seed)
+    labels = torch.repeat_interleave(torch.arange(CLASSES), torch.arange(4, 4 + CLASSES))
+    labels = labels[torch.randperm(len(labels), generator=rng)]
+    means = torch.randn(CLASSES, FEATURES, generator=seeded(99), dtype=torch.float64)
+    noise = torch.randn(len(labels), FEATURES, generator=rng, dtype=torch.float64)
+    return Pool.of(means[labels] + spread * noise, labels, CLASSES)
+
+
+def texts() -> Tensor:
+    return functional.normalize(torch.randn(CLASSES, TEXTS, generator=seeded(7), dtype=torch.float64), dim=1)
+
+
+def start(count: int = 3) -> Tensor:
+    return TARGET.init(count, seeded(1)).double()
+
+
+def alone(number: int, schedule: Schedule, seed: int) -> Tensor:
+    """TASKS[number] trained by itself with torch.optim.Adam, on the images that `fit` draws for it."""
+    pool, task, rng = pool_of(), TASKS[number], seeded(seed)
+    weights = start()[number : number + 1].clone().requires_grad_()
+    optimizer = torch.optim.Adam([weights], lr=schedule.lr)
+    iterates: list[Tensor] = []
+    for step in range(schedule.steps):
+        shape = (len(TASKS), schedule.batch)
+        of_class, of_image = (
+            torch.rand(shape, generator=rng)[number],
+            torch.rand(shape, generator=rng)[number],
+        )
+        labels, images = [], []
+        for u, v in zip(of_class.tolist(), of_image.tolist(), strict=True):
+            labels.append(int(u * len(task)))
+            of_label = [i for i, c in enumerate(pool.labels.tolist()) if c == task[labels[-1]]]
+            images.append(of_label[int(v * len(of_label))])
+        share = 0.55 + 0.45 * cos(pi * step / schedule.steps) if schedule.decay else 1.0
+        optimizer.param_groups[0]["lr"] = share * schedule.lr
+        logits = TARGET.logits(weights, pool.features[images][None], texts()[list(task)][None])[0]  # (m, k)
+        loss = functional.cross_entropy(logits, torch.tensor(labels))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        iterates.append(weights.detach().clone())
+    kept = round(schedule.average * schedule.steps)
+    return torch.stack(iterates[-kept:]).mean(0)[0] if kept else iterates[-1][0]
+
+
+@pytest.mark.parametrize("average", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("decay", [True, False])
+def test_networks_fitted_together_are_those_trained_one_by_one(average: float, decay: bool) -> None:
+    schedule = Schedule(steps=9, batch=4, lr=0.02, average=average, decay=decay)
+    before = start()
+    together = fit(TARGET, before, TASKS, pool_of(), texts(), schedule, seeded(3))
+    for number in range(3):
+        torch.testing.assert_close(together[number], alone(number, schedule, 3), rtol=1e-7, atol=1e-9)
+    assert torch.equal(before, start())  # the start is not written to
+    assert (together - before).abs().max() > 0.01
+
+
+def test_the_rate_decays_to_a_tenth() -> None:
+    schedule = Schedule(steps=1000, batch=1, lr=1.0)
+    assert fitting._decayed(0, schedule) == 1
+    assert fitting._decayed(999, schedule) == pytest.approx(0.1, abs=1e-3)
+
+
+def test_an_image_of_every_class_is_drawn_and_of_no_other() -> None:
+    """Features tell the class, and labels the place within the task: seen by a target that records them."""
+    pool = Pool.of(torch.arange(30.0)[:, None].expand(-1, FEATURES), torch.arange(30) % CLASSES, CLASSES)
+    seen: list[Tensor] = []
+
+    class Recording(ClipAdapter):
+        def logits(self, weights: Tensor, features: Tensor, texts: Tensor) -> Tensor:
+            seen.append(features[:, :, 0].long())
+            return super().logits(weights, features, texts)
+
+    target = Recording(3, feature_dim=FEATURES, text_dim=TEXTS)
+    schedule = Schedule(steps=30, batch=8, lr=1e-4)
+    fit(target, start().float(), TASKS, pool, texts().float(), schedule, seeded(0))
+    images = torch.cat(seen, dim=1)  # (3, 240)
+    for number, task in enumerate(TASKS):
+        assert set(images[number].tolist()) == {i for i in range(30) if i % CLASSES in task}
+
+
+def test_a_pool_lists_each_classs_images() -> None:
+    pool = pool_of()
+    for task in TASKS:
+        features, labels = pool.of_task(task)
+        expected = [i for c in task for i in range(len(pool.labels)) if int(pool.labels[i]) == c]
+        assert torch.equal(features, pool.features[expected])
+        assert labels.tolist() == [task.index(int(pool.labels[i])) for i in expected]
+
+
+def test_accuracies_are_counted_image_by_image_among_the_classes_of_the_task() -> None:
+    pool, weights, expected = pool_of(5), start(), []
+    for b, task in enumerate(TASKS):
+        hits = []
+        for image, c in zip(pool.features, pool.labels.tolist(), strict=True):
+            if c in task:
+                scores = TARGET.logits(weights[b : b + 1], image[None, None], texts()[list(task)][None])[0, 0]
+                hits.append(task[int(scores.argmax())] == c)
+        expected.append(sum(hits) / len(hits))
+    assert accuracies(TARGET, weights, TASKS, pool, texts()).tolist() == pytest.approx(expected)
+    assert len(set(expected)) > 1
+    predicted, labels = predict(TARGET, weights, TASKS[1], pool, texts())
+    assert predicted.shape == (3, len(labels)) and int(predicted.max()) < len(TASKS[1])
+    assert float((predicted[1] == labels).float().mean()) == pytest.approx(expected[1])
+
+
+def test_fitting_until_validated_keeps_the_best_of_each_network() -> None:
+    train, val, schedule = pool_of(0), pool_of(1), Schedule(steps=24, batch=4, lr=0.3, decay=False)
+    checked = [(start(), accuracies(TARGET, start(), TASKS, val, texts()))]
+
+    averaged = start()
+
+    def look(step: int, weights: Tensor) -> bool:
+        nonlocal averaged
+        decay = min(fitting.AVERAGED, step / (step + 10))
+        averaged = decay * averaged + (1 - decay) * weights
+        if step % 4 == 0:
+            checked.append((averaged.clone(), accuracies(TARGET, averaged, TASKS, val, texts())))
+        return False
+
+    fit(TARGET, start(), TASKS, train, texts(), schedule, seeded(2), on_step=look)
+    best, accuracy = fit_until_validated(
+        TARGET, start(), TASKS, train, val, texts(), schedule, seeded(2), check_every=4, patience=100
+    )
+    history = torch.stack([a for _, a in checked])  # (checks, B)
+    for b in range(3):
+        first = history[:, b].tolist().index(float(history[:, b].max()))
+        assert float(accuracy[b]) == float(history[first, b])
+        torch.testing.assert_close(best[b], checked[first][0][b])
+    assert len({history[:, b].tolist().index(float(history[:, b].max())) for b in range(3)}) > 1  # not all at once
+
+
+def test_fitting_until_validated_stops_when_its_patience_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    means = iter([0.5, 0.4, 0.6, 0.6, 0.5, 0.9, 0.9, 0.9])
+    counted: list[float] = []
+
+    def scripted(*_: object) -> Tensor:
+        counted.append(next(means))
+        return torch.full((3,), counted[-1])
+
+    monkeypatch.setattr(fitting, "accuracies", scripted)
+    schedule = Schedule(steps=100, batch=2, lr=1e-3)
+    _, accuracy = fit_until_validated(
+        TARGET, start(), TASKS, pool_of(), pool_of(), texts(), schedule, seeded(0), check_every=2, patience=2
+    )
+    assert counted == [0.5, 0.4, 0.6, 0.6, 0.5]
+    assert accuracy.tolist() == pytest.approx([0.6] * 3)
+
+
+@pytest.mark.parametrize("average", [0.0, 0.5])
+def test_an_absurd_rate_diverges_with_a_message(average: float) -> None:
+    schedule = Schedule(steps=5, batch=4, lr=1e300, average=average)
+    with pytest.raises(Diverged) as caught:
+        fit(TARGET, start(), TASKS, pool_of(), texts(), schedule, seeded(0))
+    assert str(caught.value) == ("training networks at rate 1e+300 gave weights that are not finite numbers: lower it")

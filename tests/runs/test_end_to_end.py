@@ -1,0 +1,331 @@
+"""The whole path on the nano recipe, as a user walks it: run, report, generate, score, predict, and bad input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import wspace as package
+
+ROOT = Path(__file__).parents[2]
+NANO = ROOT / "recipes/nano.yaml"
+METHODS = {
+    "generated", "oracle", "universal", "base", "zoo-mean",
+    "retrieval", "ridge", "noise", "random", "mismatched",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def report(nano, inside):
+    done = inside("report", nano, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def known(nano) -> list[str]:
+    """Some class names of the data set."""
+    return list(package.load(nano).zoo.classes)
+
+
+@pytest.fixture(scope="module")
+def head(nano, wspace, known, tmp_path_factory) -> Path:
+    file = tmp_path_factory.mktemp("head") / "head.safetensors"
+    done = wspace("generate", nano, "--classes", ", ".join(known[:3]), "--out", file)
+    assert done.returncode == 0, done.stderr
+    return file
+
+
+# ---------------------------------------------------------------- the report
+
+
+def test_report_has_the_contracts_keys_and_every_method_on_every_split(report):
+    assert {"recipe", "run", "seed", "scores", "seconds"} <= set(report)
+    assert {"zoo", "opponents", "train", "generate", "evaluate"} <= set(report["seconds"])
+    assert {row["split"] for row in report["scores"]} == {"seen", "unseen-tasks", "unseen-classes"}
+    for split in ("seen", "unseen-tasks", "unseen-classes"):
+        for metric in ("accuracy", "weight_mse"):
+            rows = [s for s in report["scores"] if s["split"] == split and s["metric"] == metric]
+            assert {row["method"] for row in rows} == METHODS
+            for row in rows:
+                assert row["ci_low"] <= row["mean"] <= row["ci_high"] and row["n"] == 16
+
+
+def accuracy(report, method: str, split: str = "unseen-tasks") -> float:
+    return next(
+        s["mean"] for s in report["scores"] if (s["method"], s["split"], s["metric"]) == (method, split, "accuracy")
+    )
+
+
+def test_the_text_is_worth_something_even_in_nano(report):
+    assert accuracy(report, "generated") > accuracy(report, "mismatched") + 0.03
+    assert accuracy(report, "generated") > accuracy(report, "zoo-mean")
+    assert accuracy(report, "oracle") > accuracy(report, "random") + 0.2
+
+
+def test_the_oracle_is_its_own_reference_for_weight_error(report):
+    assert next(s["mean"] for s in report["scores"] if s["method"] == "oracle" and s["metric"] == "weight_mse") == 0
+
+
+def test_paired_differences_agree_with_the_scores(report):
+    row = next(
+        d
+        for d in report["differences"]
+        if (d["method"], d["split"], d["metric"]) == ("universal", "unseen-tasks", "accuracy")
+    )
+    assert row["mean"] == pytest.approx(accuracy(report, "generated") - accuracy(report, "universal"), abs=1e-6)
+
+
+def test_the_report_page_is_self_contained(nano):
+    page = next(nano.glob("report-*/report.html")).read_text(encoding="utf-8")
+    assert 'src="http' not in page and "unseen tasks" in page
+
+
+def test_recipe_versions_and_seed_lie_beside_the_results(nano):
+    assert "seed: 42" in (nano / "recipe.yaml").read_text(encoding="utf-8")
+    manifest = json.loads(next(nano.glob("train-*/artifact.json")).read_text(encoding="utf-8"))
+    assert manifest["versions"]["torch"] == torch.__version__.partition("+")[0] or manifest["versions"]["torch"]
+    assert manifest["seed"] == 42
+
+
+# ---------------------------------------------------------------- running again
+
+
+def test_a_second_run_does_nothing_and_says_so(nano, wspace):
+    before = {f: f.stat().st_mtime_ns for f in nano.rglob("*") if f.is_file() and "-" in f.parent.name}
+    done = wspace("run", NANO, "--runs", nano.parent)
+    assert done.returncode == 0, done.stderr
+    assert "nothing has changed: no stage had to run" in done.stdout
+    assert done.stdout.rstrip().splitlines()[-1] == str(nano)
+    assert before == {f: f.stat().st_mtime_ns for f in nano.rglob("*") if f.is_file() and "-" in f.parent.name}
+
+
+def test_dry_says_which_key_changed_and_what_follows(nano, inside):
+    done = inside("run", NANO, "--runs", nano.parent, "--set", "generate.steps=7", "--dry")
+    lines = done.stdout.splitlines()
+    assert [line.split()[:2] for line in lines[:3]] == [["zoo", "cached"], ["opponents", "cached"], ["train", "cached"]]
+    assert "generate.steps 5 -> 7" in lines[3]
+    assert "follows" in lines[4]
+
+
+def test_a_sampler_there_is_not_ends_with_2_and_trains_nothing(nano, inside):
+    done = inside("run", NANO, "--runs", nano.parent, "--set", "generate.sampler=dpm")
+    assert (done.returncode, done.stdout) == (2, "")
+    known = "Did you mean 'ddpm'? Known: ddim, ddpm, dpm-solver++"
+    assert done.stderr == f"error: {NANO}: generate.sampler: generator 'diffusion' has no sampler 'dpm'. {known}\n"
+
+
+def test_nano_has_all_three_losses_and_their_health(nano):
+    """Eq. 14 of T2W: each term is in the log, and what became of discriminator and symmetry beside the results."""
+    folder = next(nano.glob("train-*"))
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    trained = [entry for entry in log if entry["phase"] == "train"]
+    assert all(entry["denoising"] > 0 and entry["symmetry"] >= 0 for entry in trained)
+    assert any(entry["symmetry"] > 0 for entry in trained) and any("adversarial" in entry for entry in trained)
+    assert any(entry.get("discriminator_gradient", 0) > 0 for entry in trained)
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    assert 0.3 < summary["discriminator_accuracy"] <= 1 and summary["equivariance_error"] > 1e-4
+
+
+def _until(condition, process: subprocess.Popen, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "the run ended before it could be interrupted"
+        assert time.monotonic() < end, "what the test waits for did not come"
+        time.sleep(0.01)
+
+
+def test_a_killed_and_an_interrupted_run_go_on_to_the_same_bytes(nano, inside, tmp_path):
+    command = [sys.executable, "-c", "from wspace.cli import main; main()", "run", str(NANO), "--runs", str(tmp_path)]
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+
+    first = subprocess.Popen(command, **silent)
+    _until(lambda: any(tmp_path.glob("nano/zoo-*.partial/networks-0000.safetensors")), first)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    assert not (tmp_path / "nano/run.json").exists()
+
+    # A parent that runs in the background of a script ignores Ctrl-C, and its children would too.
+    second = subprocess.Popen(command, **silent, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    _until(lambda: any(tmp_path.glob("nano/train-*.partial/*.checkpoint.safetensors")), second)
+    second.send_signal(signal.SIGINT)
+    _, told = second.communicate()
+    assert second.returncode == 130
+    assert told.rstrip().splitlines()[-1] == "interrupted: the same command goes on from here"
+
+    assert inside("run", NANO, "--runs", tmp_path).returncode == 0
+    for file in sorted(nano.glob("*/*.safetensors")):
+        if file.parent.name == "uses":  # what other tests have studied since
+            continue
+        again = tmp_path / "nano" / file.relative_to(nano)
+        assert again.read_bytes() == file.read_bytes(), file.name
+
+
+# ---------------------------------------------------------------- using a run
+
+
+def test_generate_score_predict(nano, inside, head, known, tmp_path):
+    scored = inside("score", nano, head, "--json")
+    result = json.loads(scored.stdout)
+    assert result["classes"] == known[:3] and 0.2 < result["accuracy"] <= 1
+
+    images = package.load(nano).bench.images
+    chosen = [int(np.flatnonzero(images.labels == number)[0]) for number in range(3)]
+    for number, row in enumerate(images.read(chosen)):
+        Image.fromarray(row).save(tmp_path / f"{number}.png")
+    predicted = inside("predict", nano, head, *sorted(tmp_path.glob("*.png")), "--json")
+    rows = json.loads(predicted.stdout)["predictions"]
+    assert sum(row["class"] == known[number] for number, row in enumerate(rows)) >= 2
+    assert all(sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-4) for row in rows)
+
+
+def test_python_and_command_line_make_the_same_weights(nano, head, known):
+    network = package.load(nano).generate(known[:3])
+    written = load_file(head)
+    assert set(written) == set(network.tensors)
+    assert all(torch.equal(written[name], tensor) for name, tensor in network.tensors.items())
+
+
+def test_class_names_need_not_be_in_the_data_set(nano, inside, tmp_path):
+    done = inside("generate", nano, "--classes", "otter, lamp, Übergröße", "--out", tmp_path / "odd.safetensors")
+    assert done.returncode == 0, done.stderr
+    refused = inside("score", nano, tmp_path / "odd.safetensors")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: the data set has no images of 'otter', 'lamp', 'Übergröße' to score on.")
+
+
+def test_several_draws_differ_and_repeat_with_their_seed(nano, inside, known, tmp_path):
+    for name in ("a", "b"):
+        inside(
+            "generate",
+            nano,
+            "--classes",
+            ",".join(known[:3]),
+            "--count",
+            2,
+            "--seed",
+            5,
+            "--out",
+            tmp_path / f"{name}.safetensors",
+        )
+    first, second = (load_file(tmp_path / f"a-{n}.safetensors")["w1"] for n in (1, 2))
+    assert not torch.equal(first, second)
+    assert (tmp_path / "a-1.safetensors").read_bytes() == (tmp_path / "b-1.safetensors").read_bytes()
+
+
+# ---------------------------------------------------------------- bad input: one sentence, exit status 2
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1
+    return lines[0].removeprefix("error: ")
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ("", 'no classes: name two or more, as in --classes "otter, lamp, crab"'),
+        (" , ", 'no classes: name two or more, as in --classes "otter, lamp, crab"'),
+        ("otter", "one class ('otter') leaves nothing to tell apart: name two or more"),
+        ("otter, lamp, otter", "the class 'otter' is named twice"),
+        ("otter, , lamp", "one of the class names is empty"),
+    ],
+)
+def test_class_lists_that_make_no_task(nano, inside, tmp_path, classes, message):
+    assert refused(inside("generate", nano, "--classes", classes, "--out", tmp_path / "x.safetensors")) == message
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_a_truncated_head(nano, inside, head, tmp_path):
+    file = tmp_path / "cut.safetensors"
+    file.write_bytes(head.read_bytes()[:-100])
+    assert refused(inside("score", nano, file)) == f"{file}: truncated, or not a safetensors file"
+
+
+def test_a_head_with_nan(nano, inside, head, tmp_path):
+    tensors = load_file(head)
+    tensors["w2"][0, 0] = float("nan")
+    file = tmp_path / "nan.safetensors"
+    save_file(tensors, file, {"wspace": json.dumps({"classes": ["a", "b"]})})
+    assert refused(inside("score", nano, file)) == f"{file}: w2 holds values that are not finite numbers"
+
+
+def test_a_head_of_another_shape(nano, inside, head, tmp_path):
+    tensors = load_file(head)
+    tensors["w1"] = tensors["w1"][:, :2].contiguous()
+    file = tmp_path / "thin.safetensors"
+    save_file(tensors, file, {"wspace": json.dumps({"classes": ["a", "b"]})})
+    assert refused(inside("score", nano, file)) == f"{file}: w1 has shape (1280, 2); this target needs (1280, 4)"
+
+
+def test_a_folder_that_is_no_run(inside, tmp_path):
+    message = f"{tmp_path}: not the folder of a finished run; `wspace run RECIPE` makes one and prints it last"
+    assert refused(inside("report", tmp_path)) == message
+    assert refused(inside("generate", tmp_path, "--classes", "a,b")) == message
+
+
+def test_a_picture_that_cannot_be_read(nano, inside, head, tmp_path):
+    file = tmp_path / "no.png"
+    file.write_text("not a picture")
+    assert refused(inside("predict", nano, head, file)) == f"{file}: cannot be read as a picture"
+
+
+def test_a_data_set_with_one_class(inside, tmp_path):
+    (tmp_path / "pictures/cat").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "pictures/cat/1.png")
+    done = inside(
+        "run", NANO, "--runs", tmp_path / "runs", "--set", f"dataset={{use: folder, path: {tmp_path / 'pictures'}}}"
+    )
+    assert done.returncode == 2
+    assert "pictures: " in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+
+
+def test_weights_that_must_be_downloaded_and_cannot(inside, tmp_path):
+    done = inside("run", NANO, "--runs", tmp_path, "--set", "backbone={use: timm, model: resnet18}")
+    assert done.returncode == 2
+    assert "resnet18" in done.stderr.splitlines()[-1] and "pretrained: false" in done.stderr.splitlines()[-1]
+
+
+def test_a_folder_of_pictures_works_as_icons_do(nano, inside, tmp_path):
+    images = package.load(nano).bench.images
+    for number in range(len(images)):
+        folder = tmp_path / "pictures" / images.classes[images.labels[number]].replace(" ", "_")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(images.read([number])[0]).save(folder / f"{number}.png")
+    (tmp_path / "pictures" / images.classes[0].replace(" ", "_") / "broken.png").write_text("no picture")
+    done = inside(
+        "run",
+        NANO,
+        "--runs",
+        tmp_path / "runs",
+        "--set",
+        f"dataset={{use: folder, path: {tmp_path / 'pictures'}, size: 64}}",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "cannot be read and is skipped" in done.stderr
+    folder = tmp_path / "runs/nano"
+    report = json.loads(inside("report", folder, "--json").stdout)
+    assert accuracy(report, "generated") > accuracy(report, "mismatched")
+    shutil.rmtree(tmp_path / "pictures" / images.classes[0].replace(" ", "_"))
+    dataset = f"dataset={{use: folder, path: {tmp_path / 'pictures'}, size: 64}}"
+    changed = inside("run", NANO, "--dry", "--runs", tmp_path / "runs", "--set", dataset)
+    assert "will run" in changed.stdout.splitlines()[0] and "files it reads" in changed.stdout.splitlines()[0]
+
+
+def test_every_table_of_a_run_can_be_read_without_colour(nano, inside):
+    text = inside("report", nano).stdout
+    assert "generated" in text and "oracle" in text and "\x1b" not in text

@@ -1,0 +1,410 @@
+"""What has to run and why, with tiny stages in place of the real ones."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from wspace.runs import pipeline
+from wspace.support import settings
+from wspace.recipes.bind import BoundRecipe
+from wspace.support.errors import DiskError, FileError, UserError
+from wspace.support.names import RUN
+from wspace.runs.keys import STAGES, keys, slots_of
+from wspace.runs.pipeline import steps
+from wspace.support.progress import Progress
+from wspace.recipes.source import read_recipe
+from wspace.recipes.signature import read_class, source_file
+from wspace.support.names import LOCK, MANIFEST
+from wspace.runs.store import Store
+from wspace.support.files import read_json
+
+from tests.support.tiny import Tiny, stages_fixture, tiny_fixture  # noqa: F401
+
+NAMES = ["zoo", "opponents", "train", "generate", "evaluate", "report"]
+Bind = Callable[..., BoundRecipe]
+
+
+class Said(Progress):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.fixture
+def bind(tiny: Tiny, tmp_path: Path) -> Bind:
+    """The tiny recipe, with some `--set`s."""
+    file = tmp_path / "tiny.yaml"
+    file.write_text(tiny.recipe)
+    return lambda *changes: tiny.bind_file(file, *changes)
+
+
+@pytest.fixture
+def go(stages: ModuleType, bind: Bind, tmp_path: Path) -> Callable[..., list[str]]:
+    """Run the tiny recipe with some `--set`s; the names of the stages that ran."""
+
+    def call(*changes: str, **options) -> list[str]:
+        stages.calls.clear()
+        pipeline.run(bind(*changes), tmp_path / "runs", options.pop("progress", Progress()), **options)
+        return [name for name, *_ in stages.calls]
+
+    return call
+
+
+@pytest.fixture
+def why(bind: Bind, tmp_path: Path) -> Callable[..., dict[str, str]]:
+    """Stage -> why it is to be run, or 'cached'."""
+
+    def call(*changes: str, force: tuple[str, ...] = ()) -> dict[str, str]:
+        plan = steps(bind(*changes), Store(tmp_path / "runs/tiny"), force)
+        return {step.stage.name: "cached" if step.action == "cached" else step.why for step in plan}
+
+    return call
+
+
+# ---------------------------------------------------------------- the real stages
+
+
+def test_every_slot_of_a_recipe_but_the_device_is_read_by_exactly_one_stage() -> None:
+    fields = set(read_class(Path(settings.__file__), "Recipe").settable)
+    read = [slot for stage in STAGES for slot in stage.reads]
+    assert sorted(read) == sorted(fields - {"device"})
+
+
+def test_stages_take_stages_before_them_and_their_functions_are_there() -> None:
+    assert [stage.name for stage in STAGES] == NAMES
+    for number, stage in enumerate(STAGES):
+        assert set(stage.takes) <= set(NAMES[:number])
+        module, _, function = stage.function.partition(":")
+        assert f"def {function}(" in source_file(module).read_text(encoding="utf-8")
+
+
+# ---------------------------------------------------------------- running
+
+
+def test_a_run_does_every_stage_and_says_what_is_whose(go, stages, bind, tmp_path: Path) -> None:
+    said = Said()
+    assert go(progress=said) == NAMES
+    assert [takes for *_, takes in stages.calls] == [list(stage.takes) for stage in pipeline.STAGES]
+    assert said.lines == [f"{name}: not done yet" for name in NAMES]
+    root, found = tmp_path / "runs/tiny", keys(bind())
+    folders = {name: f"{name}-{key[:12]}" for name, key in found.items()}
+    assert read_json(root / RUN) == {"recipe": "tiny", "seed": 42, "stages": folders}
+    assert sorted(os.listdir(root)) == sorted([*folders.values(), RUN, "recipe.yaml", LOCK])
+    assert read_recipe(root / "recipe.yaml").values == bind().filled
+    manifest = read_json(root / folders["train"] / MANIFEST)
+    assert manifest["stage"] == "train" and manifest["key"] == found["train"] and manifest["seconds"] >= 0
+    assert manifest["slots"]["generator.denoiser.depth"] == 2 and set(manifest["sources"]) == {
+        "tiny_parts",
+        "tiny_stages",
+    }
+    assert manifest["versions"]["torch"] != "not installed"
+
+
+def test_nothing_runs_when_nothing_has_changed(go, bind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go()
+    monkeypatch.setattr("wspace.runs.workbench.Workbench", None)  # not even built
+    said = Said()
+    folder, plan = pipeline.run(bind(), tmp_path / "runs", said)
+    assert [step.action for step in plan] == ["cached"] * 6 and said.lines == []
+    assert all(step.why.startswith("made 20") for step in plan) and folder == tmp_path / "runs/tiny"
+    assert go() == []
+
+
+CHANGES = [
+    ("seed=1", 6),
+    ("dataset.size=9", 6),
+    ("target.rank=8", 6),
+    ("tasks.seen=9", 6),
+    ("tasks.held_out=0.2", 6),  # which tasks the zoo keeps apart
+    ("generator.denoiser.depth=3", 4),
+    ("tokenizer.size=8", 4),
+    ("train.steps=11", 4),
+    ("task_loss.steps=3", 4),
+    ("symmetry=flip", 4),
+    ("generate.steps=3", 3),
+    ("evaluate.bootstrap=200", 2),
+    ("metrics=[{use: count, most: 4}]", 2),
+    ("device=cpu", 0),
+    ("seed=42", 0),  # the default, written out
+    ("conditioner.dropout=0.0", 0),
+    ("generator.denoiser={use: net, depth: 2, width: 8}", 0),  # in another order
+]
+
+
+@pytest.mark.parametrize(("change", "count"), CHANGES)
+def test_a_change_moves_the_keys_of_the_stages_it_matters_to(bind, change: str, count: int) -> None:
+    before, after = keys(bind()), keys(bind(change))
+    assert [name for name in NAMES if before[name] != after[name]] == NAMES[len(NAMES) - count :]
+
+
+def test_the_version_of_a_component_is_part_of_the_key(tiny: Tiny, bind) -> None:
+    before = keys(bind())
+    tiny.file.write_text(tiny.file.read_text().replace("version: ClassVar[int] = 3", "version: ClassVar[int] = 4"))
+    read_class.cache_clear()
+    after = keys(bind())
+    assert [name for name in NAMES if before[name] != after[name]] == NAMES[2:]
+
+
+def test_the_version_of_a_nested_component_is_part_of_the_key(tiny: Tiny, bind) -> None:
+    before = keys(bind())
+    tiny.file.write_text(tiny.file.read_text().replace("class Net:\n", "class Net:\n    version = 2\n\n"))
+    read_class.cache_clear()
+    after = keys(bind())
+    assert [name for name in NAMES if before[name] != after[name]] == NAMES[2:]
+
+
+def test_the_version_of_a_stage_is_part_of_the_key(stages, bind, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = keys(bind())
+    changed = tuple(replace(s, version=s.version + 1) if s.name == "generate" else s for s in pipeline.STAGES)
+    monkeypatch.setattr(pipeline, "STAGES", changed)
+    after = keys(bind())
+    assert [name for name in NAMES if before[name] != after[name]] == NAMES[3:]
+
+
+def test_what_files_hold_is_part_of_the_key(bind, tmp_path: Path) -> None:
+    data, extra = tmp_path / "data", tmp_path / "extra.bin"
+    recipe = bind(f"dataset={{use: files, path: {data}, more: [{extra}]}}")
+    seen = [keys(recipe)["zoo"]]
+    data.mkdir()
+    seen.append(keys(recipe)["zoo"])
+    (data / "a.png").write_bytes(b"1")
+    seen.append(keys(recipe)["zoo"])
+    (data / "a.png").write_bytes(b"2")
+    seen.append(keys(recipe)["zoo"])
+    extra.write_bytes(b"3")
+    seen.append(keys(recipe)["zoo"])
+    assert len(set(seen)) == 5 and keys(recipe)["zoo"] == seen[-1]
+    (data / "a.png").write_bytes(b"1")
+    extra.unlink()
+    assert keys(recipe)["zoo"] == seen[2], "the same contents again"
+
+
+def test_a_file_that_cannot_be_read_is_the_users_error(bind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").write_text("x")
+    recipe = bind(f"dataset={{use: files, path: {tmp_path}/data}}")
+
+    def denied(path: Path) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("wspace.support.fingerprint.of_file", denied)
+    with pytest.raises(FileError, match=rf"^{tmp_path}/data: cannot be read: Permission denied$"):
+        keys(recipe)
+
+
+# ---------------------------------------------------------------- why
+
+
+AFTER_TRAIN = ["follows train", "follows train, generate", "follows train, generate, evaluate"]
+
+
+def test_before_the_first_run_nothing_is_done_yet(why) -> None:
+    assert why() == dict.fromkeys(NAMES, "not done yet")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ((), ["cached"] * 6),
+        (
+            ("generator.denoiser.depth=8",),
+            ["cached", "cached", "generator.denoiser.depth 2 -> 8", *AFTER_TRAIN],
+        ),
+        (("generate.steps=5", "generate.guidance=2"), [
+            "cached", "cached", "cached", "generate.guidance 1.0 -> 2.0, generate.steps 20 -> 5",
+            "follows generate", "follows generate, evaluate",
+        ]),
+        (("symmetry=flip",), [
+            "cached", "cached", "symmetry.axes (absent) -> ['hidden'], symmetry.use (absent) -> flip",
+            *AFTER_TRAIN,
+        ]),
+        (("metrics=[{use: count, most: 4}]",), [*["cached"] * 4, "metrics.0.most 3 -> 4", "follows evaluate"]),
+    ],
+)  # fmt: skip
+def test_a_stage_says_why_it_runs(go, why, changes: tuple[str, ...], expected: list[str]) -> None:
+    go()
+    assert list(why(*changes).values()) == expected
+
+
+def test_a_changed_version_is_told_as_such(go, why, tiny: Tiny) -> None:
+    go()
+    tiny.file.write_text(tiny.file.read_text().replace("version: ClassVar[int] = 3", "version: ClassVar[int] = 4"))
+    read_class.cache_clear()
+    assert why()["train"] == "the files it reads, or a component's version, changed"
+    assert why()["generate"] == "follows train"
+
+
+def test_two_settings_of_one_recipe_live_side_by_side(go, bind, tmp_path: Path) -> None:
+    go()
+    assert go("generate.steps=5") == NAMES[3:]
+    root = tmp_path / "runs/tiny"
+    assert (
+        read_json(root / RUN)["stages"]["generate"]
+        == Store(root).folder("generate", keys(bind("generate.steps=5"))["generate"]).name
+    )
+    assert go() == [], "the first one's artifacts are still there"
+    assert read_json(root / RUN)["stages"]["generate"] == Store(root).folder("generate", keys(bind())["generate"]).name
+    assert read_recipe(root / "recipe.yaml").values["generate"]["steps"] == 20
+
+
+# ---------------------------------------------------------------- force and only
+
+
+def test_force_takes_the_later_stages_along(go, why) -> None:
+    go()
+    assert list(why(force=("generate",)).values()) == [
+        "cached", "cached", "cached", "forced", "generate is redone", "generate, evaluate is redone",
+    ]  # fmt: skip
+    assert go(force=["generate"]) == NAMES[3:]
+    assert go() == []
+
+
+def test_a_forced_stage_starts_from_nothing(go, stages) -> None:
+    go()
+    go(force=["zoo"])
+    assert [found for _, found, _ in stages.calls] == [[]] * 6
+
+
+def test_interrupted_after_a_force_nothing_old_passes_for_new(go, stages) -> None:
+    go()
+    stages.fails["zoo"] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        go(force=["zoo"])
+    stages.fails.clear()
+    assert go() == NAMES
+
+
+def test_force_leaves_the_half_done_work_of_other_stages_alone(go, stages) -> None:
+    stages.fails["train"] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        go()
+    stages.fails.clear()
+    go(force=["report"])
+    assert stages.calls[0] == ("train", ["elapsed.json", "half.txt"], ["zoo"])
+
+
+def test_only_runs_one_stage(go, tmp_path: Path) -> None:
+    assert go(only="zoo") == ["zoo"]
+    assert not (tmp_path / "runs/tiny" / RUN).exists(), "not a finished run"
+    assert go(only="zoo") == []
+    assert go(only="train") == ["train"]
+    assert go() == ["opponents", *NAMES[3:]]
+
+
+def test_only_one_stage_forced_leaves_nothing_old_after_it(go) -> None:
+    go()
+    assert go(only="train", force=["train"]) == ["train"]
+    assert go() == NAMES[3:]
+
+
+def test_only_a_stage_whose_inputs_are_missing_is_refused(go) -> None:
+    go(only="zoo")
+    with pytest.raises(UserError) as caught:
+        go(only="evaluate")
+    assert str(caught.value) == "--only evaluate: it needs opponents, train, generate, not done yet for this recipe"
+
+
+@pytest.mark.parametrize("options", [{"only": "zooo"}, {"force": ["zooo"]}])
+def test_an_unknown_stage_is_told_the_known_ones(go, options: dict) -> None:
+    with pytest.raises(UserError) as caught:
+        go(**options)
+    assert str(caught.value) == "no stage 'zooo': the stages are zoo, opponents, train, generate, evaluate, report"
+
+
+# ---------------------------------------------------------------- failures
+
+
+def test_a_source_that_changed_since_is_noted_but_not_redone(go, tiny: Tiny) -> None:
+    go()
+    tiny.file.write_text(tiny.file.read_text() + "\n# a comment\n")
+    said = Said()
+    assert go(progress=said) == []
+    assert said.lines[:2] == [
+        "zoo: cached, but tiny_parts changed since; --force zoo to redo",
+        "train: cached, but tiny_parts changed since; --force train to redo",
+    ]
+    assert [line.partition(":")[0] for line in said.lines] == ["zoo", "train", "evaluate"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt()])
+def test_a_failure_leaves_what_was_done_and_the_next_run_goes_on(
+    go, stages, bind, tmp_path: Path, error: BaseException
+) -> None:
+    stages.fails["generate"] = error
+    with pytest.raises(type(error)):
+        go()
+    root = tmp_path / "runs/tiny"
+    assert not (root / RUN).exists()
+    partial = Store(root).folder("generate", keys(bind())["generate"]).name + ".partial"
+    assert sorted(os.listdir(root / partial)) == ["elapsed.json", "half.txt"]
+    (root / partial / "elapsed.json").write_text("100.0")
+    stages.fails.clear()
+    assert go() == NAMES[3:]
+    assert stages.calls[0] == ("generate", ["elapsed.json", "half.txt"], ["zoo", "train"])
+    manifest = Store(root).manifest("generate", keys(bind())["generate"])
+    assert 100 <= manifest["seconds"] < 200, "the time of both attempts"
+    assert not (root / partial).exists()
+
+
+def test_a_full_disk_is_one_sentence_and_the_next_run_goes_on(go, stages) -> None:
+    stages.fails["train"] = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(
+        DiskError,
+        match=r"train-\w{12}\.partial: cannot be written: No space left on device; the same command goes on",
+    ):
+        go()
+    stages.fails.clear()
+    assert go() == NAMES[2:]
+
+
+def test_a_disk_full_at_the_very_end_leaves_the_old_record(go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go()
+    root = tmp_path / "runs/tiny"
+    before = (root / RUN).read_bytes(), (root / "recipe.yaml").read_bytes()
+
+    def full(path: Path, *_: object, **__: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", full)
+        with pytest.raises(DiskError, match=rf"^{root}: cannot be written: No space left on device"):
+            go()
+    assert ((root / RUN).read_bytes(), (root / "recipe.yaml").read_bytes()) == before
+
+
+def test_a_manifest_taken_away_means_redoing_that_stage(go, bind, tmp_path: Path) -> None:
+    go()
+    (Store(tmp_path / "runs/tiny").folder("train", keys(bind())["train"]) / MANIFEST).unlink()
+    assert go() == ["train"]
+
+
+def test_a_stage_taken_away_is_not_done_yet(go, why, bind, tmp_path: Path) -> None:
+    go()
+    shutil.rmtree(Store(tmp_path / "runs/tiny").folder("report", keys(bind())["report"]))
+    assert list(why().values()) == ["cached"] * 5 + ["not done yet"]
+
+
+def test_a_file_in_place_of_the_runs_folder_is_the_users_error(go, tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(UserError, match=rf"^{tmp_path}/runs: not a folder$"):
+        go()
+
+
+def test_slots_are_flat_and_reach_into_nested_components(bind) -> None:
+    train = next(stage for stage in STAGES if stage.name == "train")
+    slots = slots_of(bind(), train)
+    assert (
+        slots["generator.use"] == "noise" and slots["generator.denoiser.pair"] == [1, 2] and slots["symmetry"] is None
+    )
+    assert {name.partition(".")[0] for name in slots} == set(train.reads) - {"reconstruction"}  # which came later
+    assert not any(isinstance(value, dict) for value in slots.values())

@@ -1,0 +1,55 @@
+"""What is said before anything runs: shapes and sizes by count, and the steps that training really takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from wspace.runs import plan as planning
+from wspace.components.denoisers.mlp import MLP
+from wspace.components.discriminators.mlp import MLP as Discriminator
+
+from tests.support.synthetic import FEATURES, TEXTS, bench_of, recipe_of
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The plan of the synthetic recipe with some `--set`s, and how often denoiser and discriminator were asked for it."""
+    asked = {"denoiser": 0, "discriminator": 0}
+    for name, part in (("denoiser", MLP), ("discriminator", Discriminator)):
+        forward = part.forward
+
+        def counting(self: Any, *given: Any, name: str = name, forward: Any = forward) -> Tensor:
+            asked[name] += torch.is_grad_enabled()  # in training, not in drawing
+            return forward(self, *given)
+
+        monkeypatch.setattr(part, "forward", counting)
+    monkeypatch.setattr(planning, "Workbench", lambda recipe, progress: bench_of(recipe))
+
+    def call(*settings: str) -> tuple[dict[str, Any], dict[str, int]]:
+        asked.update(denoiser=0, discriminator=0)
+        return planning.plan(recipe_of(tmp_path, *settings)), dict(asked)
+
+    return call
+
+
+def test_shapes_and_sizes_are_those_of_the_recipe(made: Any) -> None:
+    said, _ = made("losses={}")
+    weights = 3 * (FEATURES + 1 + TEXTS) + TEXTS
+    assert (said["weights"], said["tokens"], said["token_width"]) == (weights, 4, FEATURES + 1 + TEXTS)
+    assert [stage["stage"] for stage in said["stages"]] == ["zoo", "opponents", "train", "generate", "evaluate"]
+    disk = {stage["stage"]: stage["disk"] for stage in said["stages"]}
+    assert disk["zoo"] == 40 * weights * 4
+    assert disk["opponents"] == 3 * 6 * weights * 4  # three splits
+    assert made("losses={}", "tasks.unseen_classes=0")[0]["stages"][1]["disk"] == 2 * 6 * weights * 4
+
+
+def test_the_step_that_is_timed_has_the_terms_that_the_recipe_gives_a_weight(made: Any) -> None:
+    """Two batches, each timed at its second time round; where the discriminator learns, estimates need no gradient."""
+    assert made("losses={}")[1] == {"denoiser": 4, "discriminator": 0}
+    assert made("losses={symmetry: 0.1}")[1] == {"denoiser": 8, "discriminator": 0}
+    assert made("losses={adversarial: 0.1}")[1] == {"denoiser": 6, "discriminator": 6}

@@ -1,0 +1,243 @@
+"""What `wspace bench` measures, on classes that are clouds of points: a clock of denoiser calls stands in for time."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from wspace.uses.bench import zoo as benchmarks
+from wspace import cli
+from wspace.support.errors import UserError
+from wspace.support.progress import Bar, Progress
+from wspace.runs.run import Run
+from wspace.support.seeding import stream
+from wspace.support.settings import Generate
+from wspace.data.splits import UNSEEN_TASKS
+from wspace.runs.report.summary import interval
+from wspace.data.tasks import prompts_of
+
+from tests.support import synthetic
+
+FLOW = "generator={use: flow, denoiser: {use: mlp, width: 16, depth: 1}}"
+FEW = (("ddpm", 30), ("ddim", 6), ("dpm-solver++", 3), ("heun", 5), ("euler", 5))
+
+
+class Counted(Progress):
+    """Remembers its bars."""
+
+    def __init__(self) -> None:
+        self.bars: list[Bar] = []
+
+    @contextmanager
+    def bar(self, name: str, total: int) -> Iterator[Bar]:
+        self.bars.append(Bar(name, total))
+        yield self.bars[-1]
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
+    """A finished run with these settings, as `Run.open` would give it."""
+    made: dict[tuple[str, ...], Path] = {}
+
+    def open_(*settings: str) -> Run:
+        folder = made.get(settings) or tmp_path_factory.mktemp("run")
+        recipe = synthetic.recipe_of(folder, *settings)
+        bench = synthetic.bench_of(recipe)
+        if settings not in made:
+            synthetic.run(recipe, bench, folder, "zoo", "train")
+            made[settings] = folder
+        run = Run(folder, recipe, {name: folder / name for name in ("zoo", "train")}, Progress())
+        run.bench, bench.progress = bench, Counted()
+        return run
+
+    return open_
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmarks, "SAMPLERS", FEW)
+
+
+# ---------------------------------------------------------------- samplers
+
+
+def naive_accuracies(run: Run, how: Generate, temperature: float) -> list[float]:
+    """One task after the other, one image after the other."""
+    tasks = run.zoo.tasks.scored(UNSEEN_TASKS)
+    said = load_file(run.artifacts["train"] / "said.safetensors")["texts"]
+    weights = run.system.sample(prompts_of(tasks, said), how, stream(run.recipe.seed, "bench", temperature, 0))
+    found = []
+    for row, task in zip(weights, tasks, strict=True):
+        right = []
+        for features, label in zip(run.bench.test.features, run.bench.test.labels.tolist(), strict=True):
+            if label in task:
+                logits = run.target.logits(row[None], features[None, None], run.bench.class_texts[None, list(task)])
+                right.append(task[int(logits.argmax())] == label)
+        found.append(sum(right) / len(right))
+    return found
+
+
+@pytest.mark.usefixtures("few")
+def test_accuracies_and_their_paired_differences_are_those_counted_one_by_one(opened: Callable[..., Run]) -> None:
+    run = opened()
+    result = benchmarks.samplers(run, None, (0.0, 1.0))
+    assert (result["tasks"], result["split"], result["finest"]) == (6, "unseen-tasks", {"sampler": "ddpm", "steps": 30})
+    names = [("ddpm", 30), ("ddim", 6), ("dpm-solver++", 3)]
+    found = [(row["temperature"], row["sampler"], row["steps"]) for row in result["rows"]]
+    assert found == [(temperature, *name) for temperature in (0.0, 1.0) for name in names]
+    finest = torch.zeros(6)
+    for row in result["rows"]:
+        how = Generate(row["steps"], 1.0, row["temperature"], row["sampler"])
+        values = torch.tensor(naive_accuracies(run, how, row["temperature"]))
+        if row["sampler"] == "ddpm":
+            finest = values
+        for name, expected in (("accuracy", values), ("difference", values - finest)):
+            assert row[name]["mean"] == pytest.approx(float(expected.mean()), abs=1e-6)
+            assert (row[name]["ci_low"], row[name]["ci_high"]) == pytest.approx(
+                interval(expected, run.recipe), abs=1e-6
+            )
+    assert len({row["accuracy"]["mean"] for row in result["rows"]}) > 2  # the samplers are told apart
+
+
+@pytest.mark.usefixtures("few")
+def test_seconds_are_those_of_drawing_alone_and_the_speed_up_is_their_ratio(
+    opened: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, clock = opened(), 0
+
+    def tick(*_: object) -> None:
+        nonlocal clock
+        clock += 1
+
+    run.system.generator.denoiser.register_forward_hook(tick)
+    monkeypatch.setattr(benchmarks, "time", SimpleNamespace(perf_counter=lambda: clock))
+    monkeypatch.setattr(benchmarks, "TOGETHER", 2)
+    rows = benchmarks.samplers(run, 5, (1.0,))["rows"]
+    assert [row["seconds_per_network"] for row in rows] == [15, 3, 1.5]  # of two together: the median over 2, 2 and 1
+    assert [row["speedup"] for row in rows] == [1, 5, 10]
+    assert isinstance(run.bench.progress, Counted)
+    (bar,) = run.bench.progress.bars
+    assert (bar.name, bar.done, bar.total) == ("samplers", 5 * 39, 5 * 39)
+
+
+def test_a_flow_is_set_against_its_own_finest_sampler(opened: Callable[..., Run]) -> None:
+    result = benchmarks.samplers(opened(FLOW), 2, (1.0,))
+    found = [(row["sampler"], row["steps"]) for row in result["rows"]]
+    assert found == [("heun", 50), ("euler", 50), ("euler", 20), ("euler", 10), ("heun", 20), ("heun", 10)]
+    assert result["tasks"] == 2 and result["finest"] == {"sampler": "heun", "steps": 50}
+
+
+def test_more_steps_than_a_diffusion_has_levels_are_not_measured_twice(opened: Callable[..., Run]) -> None:
+    result = benchmarks.samplers(opened("generator.levels=15"), 2, (0.0,))
+    found = [(row["sampler"], row["steps"]) for row in result["rows"]]
+    assert found == [("ddpm", 15), ("ddim", 15), ("dpm-solver++", 15), ("dpm-solver++", 10)]
+
+
+def test_a_generator_of_other_samplers_is_refused(opened: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    run = opened()
+    monkeypatch.setattr(type(run.system.generator), "samplers", ("mine",))
+    with pytest.raises(UserError) as caught:
+        benchmarks.samplers(run, None, (0.0,))
+    assert str(caught.value) == (
+        "bench samplers: this run's generator has none of the samplers ddpm, ddim, dpm-solver++, heun, euler"
+    )
+
+
+# ---------------------------------------------------------------- heads together against a loop
+
+
+def test_heads_together_are_set_against_two_loops_over_the_same_heads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 10_000, 7))
+    monkeypatch.setattr(benchmarks, "Workbench", lambda recipe, progress: synthetic.bench_of(recipe))
+    monkeypatch.setattr(benchmarks, "time", SimpleNamespace(perf_counter=lambda: next(clock) ** 2))
+    result = benchmarks.zoo(synthetic.recipe_of(tmp_path), Progress(), 3, 4)
+    seconds = result["seconds"]
+    assert (result["benchmark"], result["heads"], result["steps"]) == ("zoo", 3, 4)
+    assert seconds == {"together": 7**2, "loop": 35**2 - 28**2, "loop_fused": 63**2 - 56**2}  # the faster of two
+    assert result["speedup"] == seconds["loop"] / 49 and result["speedup_fused"] == seconds["loop_fused"] / 49
+    assert result["head_steps_per_second"] == 12 / 49
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_loop_trains_a_head_for_its_task(tmp_path: Path, fused: bool) -> None:
+    bench, task = synthetic.bench_of(synthetic.recipe_of(tmp_path)), (0, 3, 7)
+    head = benchmarks._plain(bench.target, task, bench, benchmarks.Schedule(150, 8, 1e-2), fused)
+    features, labels = bench.train.of_task(task)
+    logits = torch.nn.functional.normalize(head(features), dim=1) @ bench.class_texts[list(task)].T
+    assert float((logits.argmax(1) == labels).float().mean()) > 0.9
+
+
+def test_a_target_that_the_loop_does_not_know_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmarks, "Workbench", lambda recipe, progress: SimpleNamespace(target=object()))
+    with pytest.raises(UserError) as caught:
+        benchmarks.zoo(synthetic.recipe_of(tmp_path), Progress(), 3, 4)
+    assert str(caught.value) == "bench zoo: the plain loop knows the target 'clip-adapter' only"
+
+
+# ---------------------------------------------------------------- the command
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """`wspace bench`, in this process: status, output, errors."""
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["wspace", "bench", *map(str, arguments)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            status = int(end.code or 0)
+        return status, *capsys.readouterr()
+
+    return command
+
+
+@pytest.mark.usefixtures("few")
+def test_the_command_prints_a_line_for_each_sampler_or_one_object(
+    opened: Callable[..., Run], call: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Run, "open", lambda *_: opened())
+    status, out, err = call("samplers", "here", "--tasks", 4)
+    lines = out.splitlines()
+    assert (status, err, len(lines)) == (0, "", 9)
+    assert "4 unseen-tasks" in lines[0] and "difference from ddpm 30, with 95% intervals" in lines[0]
+    assert lines[2].split() == ["temperature", "sampler", "steps", "s/network", "accuracy", "difference", "speed-up"]
+    assert [line.split()[:3] for line in lines[3:]] == [
+        [temperature, name, str(steps)] for temperature in "01" for name, steps in FEW[:3]
+    ]
+    assert lines[3].endswith("+0.0 [+0.0, +0.0]     1.0 x")
+    status, out, err = call("samplers", "here", "--tasks", 4, "--temperature", 0.5, "--json")
+    result: dict[str, Any] = json.loads(out)
+    assert (status, err, len(out.splitlines())) == (0, "", 1)
+    assert [row["temperature"] for row in result["rows"]] == [0.5] * 3 and result["benchmark"] == "samplers"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("zo", "error: No such command 'zo'. Did you mean 'zoo'?\n"),
+        ("samplers", "error: Missing argument 'RUN'.\n"),
+        (
+            "samplers .",
+            "error: .: not the folder of a finished run; `wspace run RECIPE` makes one and prints it last\n",
+        ),
+        ("samplers . --tasks 0", "error: Invalid value for '--tasks': Input should be greater than or equal to 1\n"),
+        ("zoo --heads 0", "error: Invalid value for '--heads': Input should be greater than or equal to 1\n"),
+    ],
+)
+def test_wrong_input_ends_with_2_and_one_message(
+    call: Callable[..., tuple[int, str, str]], arguments: str, message: str
+) -> None:
+    assert call(*arguments.split()) == (2, "", message)

@@ -1,0 +1,534 @@
+"""Permutations inferred by tracing: against specs of the literature, and proven on what they are said of."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wspace import cli
+from wspace.interfaces.axes import names_in
+from wspace.support.errors import FileError, UserError
+from wspace.components.symmetries.permutation import Permutation
+from wspace.weights.tracing.infer import Inferred, infer, weights_of
+from wspace.weights.tracing.module_proof import module_error, prove_module
+from wspace.weights.tracing.spec_file import read_spec, spec_text, write_spec
+
+ERROR = 1e-5  # relative, float32
+PICTURES, SMALL, ROWS = (2, 3, 32, 32), (2, 3, 8, 8), (2, 4)
+
+
+def rng_of(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+class Net(nn.Module):
+    """Layers by name, and what is done with them."""
+
+    def __init__(self, forward: Callable[..., Tensor], **layers: nn.Module | nn.Parameter):
+        super().__init__()
+        self.run = forward
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(self, x)
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 7), nn.ReLU(), nn.Linear(7, 6), nn.GELU(), nn.Linear(6, 3))
+
+
+def cnn() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(8, 6, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 16, 10), nn.ReLU(), nn.Linear(10, 4),
+    )  # fmt: skip
+
+
+def vit() -> nn.Module:
+    return timm.create_model(
+        "vit_tiny_patch16_224", depth=2, img_size=32, patch_size=8, embed_dim=48, num_heads=3, num_classes=5
+    )
+
+
+def gated() -> nn.Module:
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        left, right = net.a(x).chunk(2, -1)
+        return net.b(functional.silu(left) * right)
+
+    return Net(forward, a=nn.Linear(4, 12), b=nn.Linear(6, 2))
+
+
+def tied() -> nn.Module:
+    net = Net(lambda net, x: net.o(net.g(net.h(net.e(x)).relu())), e=nn.Linear(4, 6, bias=False), h=nn.Linear(6, 8),
+              g=nn.Linear(8, 6), o=nn.Linear(6, 4, bias=False))  # fmt: skip
+    net.o.weight = nn.Parameter(net.e.weight.T.contiguous().detach())
+    net.h.weight = net.g.weight = nn.Parameter(torch.randn(6, 6))
+    net.h.bias = net.g.bias = nn.Parameter(torch.randn(6))
+    return net
+
+
+def unknown() -> nn.Module:
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        return net.c(torch.linalg.matrix_exp(net.b(net.a(x).relu()).unflatten(1, (3, 3))).flatten(1))
+
+    return Net(forward, a=nn.Linear(4, 5), b=nn.Linear(5, 9), c=nn.Linear(9, 2))
+
+
+def grouped_queries() -> nn.Module:
+    """Two heads of keys for four of queries."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        q, k, v = (layer(x[:, None]).unflatten(2, (-1, 5)).transpose(1, 2) for layer in (net.q, net.k, net.v))
+        found = functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+        return net.o(found.transpose(1, 2).flatten(2))
+
+    return Net(forward, q=nn.Linear(4, 20), k=nn.Linear(4, 10), v=nn.Linear(4, 10), o=nn.Linear(20, 2))
+
+
+def rolled() -> nn.Module:
+    return Net(lambda net, x: net.b((h := net.a(x).relu()) + h.roll(1, 1)), a=nn.Linear(4, 6), b=nn.Linear(6, 2))
+
+
+def head_by_head() -> nn.Module:
+    """Every head against every other: their dimensions cannot differ."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        q = net.a(x).unflatten(1, (3, 4))
+        return net.b((q @ q.mT).flatten(1))
+
+    return Net(forward, a=nn.Linear(4, 12), b=nn.Linear(9, 2))
+
+
+def joined() -> nn.Module:
+    return Net(lambda net, x: net.c(torch.cat([net.a(x).relu(), net.b(x)], 1)), a=nn.Linear(4, 5), b=nn.Linear(4, 6),
+               c=nn.Linear(11, 2))  # fmt: skip
+
+
+def between(middle: nn.Module, channels: int, out: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, channels, 1), middle, nn.ReLU(), nn.Conv2d(out, 2, 1))
+
+
+NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {  # with how many free axes there are
+    "mlp": (mlp, ROWS, 2),
+    "cnn": (cnn, SMALL, 3),
+    "resnet18": (lambda: timm.create_model("resnet18", num_classes=5), PICTURES, 12),
+    "vit": (vit, PICTURES, 9),
+    "depthwise": (lambda: between(nn.Conv2d(8, 8, 3, groups=8), 8, 8), SMALL, 1),
+    "depthwise, two each": (lambda: between(nn.Conv2d(8, 16, 3, groups=8), 8, 16), SMALL, 2),
+    "grouped": (lambda: between(nn.Conv2d(8, 12, 3, groups=4), 8, 12), SMALL, 2),
+    "grouped, transposed": (lambda: between(nn.ConvTranspose2d(8, 12, 3, groups=4), 8, 12), SMALL, 2),
+    "group norm": (lambda: between(nn.GroupNorm(4, 8), 8, 8), SMALL, 2),
+    "shuffled channels": (lambda: between(nn.ChannelShuffle(3), 12, 12), SMALL, 1),
+    "gated": (gated, ROWS, 1),
+    "joined": (joined, ROWS, 2),
+    "tied": (tied, ROWS, 1),
+    "unknown": (unknown, ROWS, 1),
+    "grouped queries": (grouped_queries, ROWS, 1),
+    "rolled": (rolled, ROWS, 0),
+    "head by head": (head_by_head, ROWS, 0),
+    "torch's own attention": (lambda: nn.TransformerEncoderLayer(12, 3, 16, batch_first=True), (2, 4, 12), 4),
+}
+
+
+@pytest.fixture(scope="module")
+def nets() -> dict[str, tuple[nn.Module, Tensor, Inferred]]:
+    torch.manual_seed(0)
+    made = {name: (make(), torch.zeros(shape)) for name, (make, shape, _) in NETS.items()}
+    return {name: (net, x, infer(net, x)) for name, (net, x) in made.items()}
+
+
+Nets = Mapping[str, tuple[nn.Module, Tensor, Inferred]]
+each = pytest.mark.parametrize("name", NETS)
+
+
+# ---------------------------------------------------------------- which axes there are
+
+
+def test_the_axes_of_an_mlp(nets: Nets) -> None:
+    assert nets["mlp"][2] == Inferred(
+        {
+            "0.weight": ("layer0", "4"), "0.bias": ("layer0",),
+            "2.weight": ("layer2", "layer0"), "2.bias": ("layer2",),
+            "4.weight": ("3", "layer2"), "4.bias": ("3",),
+        },
+        ("layer0", "layer2"),
+    )  # fmt: skip
+
+
+def test_the_axes_of_a_cnn_with_batch_norm_and_a_flattened_layer(nets: Nets) -> None:
+    axes = nets["cnn"][2].axes
+    assert [axes[f"1.{name}"] for name in ("weight", "bias", "running_mean", "running_var")] == [("layer0",)] * 4
+    assert axes["4.weight"] == ("layer4", "layer0", "3", "3")
+    assert axes["7.weight"] == ("layer7", "layer4/16")
+    assert axes["9.weight"] == ("4", "layer7")
+
+
+def git_re_basin_resnet18() -> dict[str, tuple[str, ...]]:
+    """As Ainsworth et al. (2022, appendix A.3, and their code) have it: each stage's stream, each block's inner channels."""
+    axes = {"fc.weight": ("5", "P4"), "fc.bias": ("5",)}
+
+    def conv(name: str, norm: str, out: str, source: str, size: int) -> None:
+        axes[f"{name}.weight"] = (out, source, str(size), str(size))
+        axes.update({f"{norm}.{part}": (out,) for part in ("weight", "bias", "running_mean", "running_var")})
+
+    conv("conv1", "bn1", "P1", "3", 7)
+    for stage, before in enumerate(("P1", "P1", "P2", "P3"), start=1):
+        for block, source in enumerate((before, f"P{stage}")):
+            name = f"layer{stage}.{block}"
+            conv(f"{name}.conv1", f"{name}.bn1", f"{name}.inner", source, 3)
+            conv(f"{name}.conv2", f"{name}.bn2", f"P{stage}", f"{name}.inner", 3)
+        if stage > 1:
+            conv(f"layer{stage}.0.downsample.0", f"layer{stage}.0.downsample.1", f"P{stage}", before, 1)
+    return axes
+
+
+def groups(axes: Mapping[str, tuple[str, ...]]) -> set[frozenset[tuple[str, int, str]]]:
+    """Which dimensions are one axis, whatever it is called; and those that stay, with their lengths."""
+    found: dict[str, set[tuple[str, int, str]]] = {}
+    for name, dims in axes.items():
+        for dim, text in enumerate(dims):
+            found.setdefault(text, set()).add((name, dim, text if text.isdigit() else ""))
+    return {frozenset(group) for group in found.values()}
+
+
+def test_resnet18_has_the_groups_of_the_literature(nets: Nets) -> None:
+    assert groups(nets["resnet18"][2].axes) == groups(git_re_basin_resnet18())
+
+
+def test_a_vit_has_a_stream_heads_dimensions_of_heads_and_hidden_units(nets: Nets) -> None:
+    found = nets["vit"][2]
+    blocks = [f"blocks.{n}.{axis}" for n in range(2) for axis in ("attn.heads", "attn.qk", "attn.v", "mlp.fc1")]
+    assert found.free == ("patch_embed.proj", *blocks)
+    attn = "blocks.1.attn"
+    packed = f"2*{attn}.heads[3]/{attn}.qk + {attn}.heads[3]/{attn}.v"
+    assert found.axes["blocks.1.attn.qkv.weight"] == (packed, "patch_embed.proj")
+    assert found.axes["blocks.1.attn.qkv.bias"] == (packed,)
+    assert found.axes["blocks.1.attn.proj.weight"] == ("patch_embed.proj", f"{attn}.heads[3]/{attn}.v")
+    assert found.axes["pos_embed"] == ("1", "17", "patch_embed.proj")
+    spec = found.spec(nets["vit"][0])
+    assert [spec.axis_size(axis) for axis in found.free[:5]] == [48, 3, 48, 48, 192]
+    assert spec.outer(f"{attn}.qk") == f"{attn}.heads"
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "axes"),
+    [
+        ("depthwise", "1.weight", ("layer0", "1", "3", "3")),
+        ("depthwise, two each", "3.weight", ("2", "layer0/layer1", "1", "1")),
+        ("grouped", "0.weight", ("layer0/2", "3", "1", "1")),  # which of a group's inputs a weight reads is its place
+        ("grouped", "1.weight", ("layer0/layer1", "2", "3", "3")),
+        ("grouped, transposed", "1.weight", ("layer0.groups/layer0", "3", "3", "3")),
+        ("group norm", "1.bias", ("layer0.groups[4]/layer0",)),
+        ("shuffled channels", "3.weight", ("2", "4*layer0", "1", "1")),
+        ("gated", "a.weight", ("2*a", "4")),
+        ("joined", "c.weight", ("2", "a + b")),
+        ("grouped queries", "q.weight", ("q/10", "4")),
+        ("grouped queries", "k.weight", ("q/5", "4")),
+        ("tied", "h.weight", ("e", "e")),
+    ],
+)
+def test_the_axes_of_other_layers(nets: Nets, name: str, tensor: str, axes: tuple[str, ...]) -> None:
+    assert nets[name][2].axes[tensor] == axes
+
+
+@each
+def test_every_tensor_has_its_axes_and_no_more_are_free_than_are_known_to_be(nets: Nets, name: str) -> None:
+    net, x, found = nets[name]
+    assert len(found.free) == NETS[name][2]
+    named = {axis for dims in found.axes.values() for text in dims for axis in names_in(text)}
+    assert named == set(found.free)
+    spec = found.spec(net)
+    assert [(entry.name, entry.shape) for entry in spec.entries] == [
+        (key, tuple(tensor.shape)) for key, tensor in weights_of(net).items()
+    ]
+    for entry in spec.entries:
+        spec.layout(entry)  # every dimension is filled
+    assert infer(net, x) == found  # again, by the same names
+
+
+def test_what_is_not_understood_stays_and_is_said(nets: Nets) -> None:
+    found = nets["unknown"][2]
+    assert found.notes == (
+        "operation aten.linalg_matrix_exp.default is not understood: the axes that it reads stay in place",
+    )
+    assert found.axes["b.weight"] == ("9", "a") and found.axes["c.weight"] == ("2", "9")
+    assert all(not said.notes for name, (_, _, said) in nets.items() if name != "unknown")
+
+
+def test_tracing_leaves_the_module_as_it_was(nets: Nets) -> None:
+    net = cnn().train()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    infer(net, torch.zeros(SMALL))
+    module_error(net, nets["cnn"][2], [torch.zeros(SMALL)], rng_of(0))
+    assert net.training and all(layer.training for layer in net)
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+
+
+# ---------------------------------------------------------------- that they are right
+
+
+@each
+def test_moving_every_free_axis_changes_nothing(nets: Nets, name: str) -> None:
+    net, x, found = nets[name]
+    assert module_error(net, found, [x], rng_of(1)) < ERROR
+    prove_module(net, found, [x], rng_of(2))
+
+
+@pytest.mark.parametrize("name", ["cnn", "vit", "grouped", "shuffled channels"])
+def test_they_are_a_group_and_move_weights(nets: Nets, name: str) -> None:
+    net, _, found = nets[name]
+    spec = found.spec(net)
+    group = Permutation(spec=spec)
+    weights = torch.randn(2, spec.size, generator=rng_of(0))
+    g, h = group.sample(2, rng_of(1)), group.sample(2, rng_of(2))
+    assert torch.equal(group.act(group.identity(2), weights), weights)
+    assert torch.equal(group.act(group.inverse(g), group.act(g, weights)), weights)
+    assert torch.equal(group.act(group.compose(g, h), weights), group.act(g, group.act(h, weights)))
+    for part in group.parts():
+        one = part.on(spec=spec)
+        assert not torch.equal(one.act(one.sample(2, rng_of(3)), weights), weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "axes", "said"),
+    [
+        (
+            "cnn",
+            "1.running_var",
+            ("8",),
+            "axis 'layer0' (of 0.weight, 0.bias, 1.weight, 1.bias, 1.running_mean, 4.weight)",
+        ),
+        ("mlp", "2.bias", ("6",), "axis 'layer2' (of 2.weight, 4.weight)"),
+        ("gated", "a.bias", ("a + 6",), "axis 'a' (of a.weight, a.bias, b.weight)"),
+    ],
+)
+def test_a_wrong_spec_is_refused_with_its_axis_and_tensor(
+    nets: Nets, name: str, tensor: str, axes: tuple[str, ...], said: str
+) -> None:
+    net, x, found = nets[name]
+    wrong = replace(found, axes=found.axes | {tensor: axes})
+    assert module_error(net, wrong, [x], rng_of(0)) > 1e-3
+    with pytest.raises(UserError) as caught:
+        prove_module(net, wrong, [x], rng_of(0))
+    text = re.sub(r"by [\d.e+]+%", "by X%", str(caught.value))
+    assert text.startswith(
+        f"symmetry 'permutation': permuting {said} changes what {type(net).__name__} computes, by X% of the largest score"
+    )
+    if name != "gated":  # of which no whole dimension is right
+        axis = found.axes[tensor][0]
+        assert text.endswith(
+            f"; the spec of {type(net).__name__} is wrong about tensor {tensor!r}: axis {axis!r} is its dimension 0"
+        )
+
+
+BLOCKS: dict[str, Callable[[int], nn.Module]] = {  # from and to 12 channels
+    "conv": lambda n: nn.Conv2d(n, n, 3, padding=1),
+    "depthwise": lambda n: nn.Conv2d(n, n, 3, padding=1, groups=n),
+    "grouped": lambda n: nn.Conv2d(n, n, 1, groups=3),
+    "grouped otherwise": lambda n: nn.ConvTranspose2d(n, n, 1, groups=2),
+    "batch norm": nn.BatchNorm2d,
+    "group norm": lambda n: nn.GroupNorm(4, n),
+    "layer norm": lambda n: nn.GroupNorm(1, n),
+    "relu": lambda n: nn.ReLU(),
+    "each its slope": nn.PReLU,
+    "shuffle": lambda n: nn.ChannelShuffle(3),
+    "doubled": lambda n: Net(lambda net, x: net.a(torch.cat([x, x.flip(2)], 1)), a=nn.Conv2d(2 * n, n, 1)),
+    "glu": lambda n: Net(lambda net, x: functional.glu(net.a(x), 1), a=nn.Conv2d(n, 2 * n, 1)),
+    "residual": lambda n: Net(lambda net, x: x + net.b(net.a(x).tanh()), a=nn.Conv2d(n, 5, 1), b=nn.Conv2d(5, n, 1)),
+    "squeezed": lambda n: Net(lambda net, x: x * net.a(x.mean((2, 3), keepdim=True)).sigmoid(), a=nn.Conv2d(n, n, 1)),
+    "attention": lambda n: Net(_attention, qkv=nn.Linear(n, 3 * n), proj=nn.Linear(n, n)),
+    "swapped halves": lambda n: Net(lambda net, x: torch.cat(x.chunk(2, 1)[::-1], 1)),
+    "shifted": lambda n: Net(lambda net, x: x + x.roll(1, 1)),
+    "padded": lambda n: Net(lambda net, x: net.a(functional.pad(x, (0, 0, 0, 0, 1, 2))), a=nn.Conv2d(n + 3, n, 1)),
+    "one taken": lambda n: Net(lambda net, x: x + x[:, :1] * x[:, 3:4]),
+}  # fmt: skip
+
+
+def _attention(net: nn.Module, x: Tensor) -> Tensor:
+    tokens = x.flatten(2).mT
+    q, k, v = net.qkv(tokens).unflatten(2, (3, 4, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    found = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    return x + net.proj(found).mT.unflatten(2, x.shape[2:])
+
+
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(names=st.lists(st.sampled_from(sorted(BLOCKS)), min_size=2, max_size=6), twice=st.booleans())
+@example(names=["grouped otherwise", "swapped halves"], twice=False)  # a cut into units of one
+def test_whatever_layers_are_put_together_what_is_said_of_them_holds(names: list[str], twice: bool) -> None:
+    torch.manual_seed(0)
+    blocks = [BLOCKS[name](12) for name in names]
+    body = [*blocks, *blocks[:2]] if twice else blocks  # modules that are called twice
+    net = nn.Sequential(nn.Conv2d(3, 12, 1), *body, nn.Conv2d(12, 2, 1))
+    x = torch.zeros(2, 3, 4, 4)
+    assert module_error(net, infer(net, x), [x], rng_of(0)) < ERROR
+
+
+# ---------------------------------------------------------------- what cannot be traced
+
+
+class Choosing(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+class Filtering(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[x > 0]
+
+
+def test_a_module_that_cannot_be_traced_says_why_and_what_to_do() -> None:
+    line = Choosing.forward.__code__.co_firstlineno + 1
+    by_hand = "; write its axes by hand (docs/symmetries.md)"
+    for module, why in (
+        (Choosing(), f"what it does depends on the values of a tensor (test_tracing.py, line {line})"),
+        (Filtering(), "the size of a tensor in it depends on the values of another"),
+    ):
+        with pytest.raises(UserError) as caught:
+            infer(module, torch.zeros(2, 3))
+        assert str(caught.value) == f"{type(module).__name__} cannot be traced: {why}{by_hand}"
+    with pytest.raises(UserError, match=r"^Sequential cannot be traced: RuntimeError: .*; write its axes by hand"):
+        infer(mlp(), torch.zeros(2, 5))
+
+
+# ---------------------------------------------------------------- files
+
+
+TELL = "as far as other tensors tell; the tensor has "
+NO_AXIS = "says no axis of a dimension; 'hidden', '7', 'conv/16', '2*gate' and 'a + b' do"
+
+
+def shapes_of(net: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in weights_of(net).items()}
+
+
+@each
+def test_a_spec_goes_through_a_file(nets: Nets, name: str, tmp_path: Path) -> None:
+    net, _, found = nets[name]
+    write_spec(tmp_path / "spec.yaml", found)
+    assert read_spec(tmp_path / "spec.yaml", shapes_of(net)) == replace(found, notes=())
+
+
+def test_a_file_is_one_line_for_each_tensor(nets: Nets) -> None:
+    assert spec_text(nets["mlp"][2]).splitlines() == [
+        "tensors:",
+        "  0.weight: [layer0, 4]",
+        "  0.bias: [layer0]",
+        "  2.weight: [layer2, layer0]",
+        "  2.bias: [layer2]",
+        "  4.weight: [3, layer2]",
+        "  4.bias: [3]",
+        "free:",
+        "- layer0",
+        "- layer2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("2.bias", "2.bais", "the network has no tensor '2.bais': did you mean 2.bias, 4.bias or 0.bias?"),
+        ("  2.bias: [layer2]\n", "", "tensor '2.bias' is missing; write [6] if nothing of it moves"),
+        ("[3, layer2]", "[3]", "tensor '4.weight' has 2 dimensions, [3, 6], and 1 are written"),
+        ("[3, layer2]", "layer2", "tensor '4.weight' is not a list with an axis, or a number, for each dimension"),
+        ("[layer0, 4]", "[layer0, 5]", "tensor '0.weight': dimension 1, '5', is 5 long, " + TELL + "4"),
+        ("[3, layer2]", "[3, layer0]", "tensor '4.weight': dimension 1, 'layer0', is 7 long, " + TELL + "6"),
+        ("[3, layer2]", "[3, 2*3*a]", "tensor '4.weight', dimension 1: '2*3*a' " + NO_AXIS),
+        ("- layer2", "- leyer2", "free: no tensor has an axis 'leyer2': did you mean layer2 or layer0?"),
+        ("tensors:", "tensor:", "a spec has `tensors:`, lists of axes by the tensor's name, and `free:`, a list of axes"),
+        ("- layer2", "- 2", "free: is not a list of names"),
+    ],
+)  # fmt: skip
+def test_a_wrong_file_is_refused_with_tensor_and_dimension(
+    nets: Nets, old: str, new: str, said: str, tmp_path: Path
+) -> None:
+    net, _, found = nets["mlp"]
+    file = tmp_path / "spec.yaml"
+    file.write_text(spec_text(found).replace(old, new), encoding="utf-8")
+    with pytest.raises(FileError) as caught:
+        read_spec(file, shapes_of(net))
+    assert str(caught.value) == f"{file}: {said}"
+
+
+def test_a_file_that_is_no_yaml_or_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"spec.yaml: cannot be read: No such file or directory$"):
+        read_spec(tmp_path / "spec.yaml", {})
+    (tmp_path / "spec.yaml").write_text("tensors: [")
+    with pytest.raises(FileError, match=r"spec.yaml: is no YAML: "):
+        read_spec(tmp_path / "spec.yaml", {})
+
+
+# ---------------------------------------------------------------- the command
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["wspace", "spec", *arguments])
+    try:
+        cli.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+VIT = (
+    "vit_tiny_patch16_224",
+    "--input",
+    "3x32x32",
+    "--arg",
+    "img_size=32",
+    "--arg",
+    "patch_size=16",
+    "--arg",
+    "depth=1",
+)
+
+
+def test_the_command_prints_a_spec_and_its_proof(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "vit.yaml"
+    assert command(monkeypatch, *VIT, "--out", str(file)) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == str(file)
+    proof = r"# proven: permuting all 5 free axes changes the outputs by \d\.\de-0\d of the largest"
+    assert re.fullmatch(proof, printed[1])
+    assert command(monkeypatch, *VIT, "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["error"] < ERROR and said["free"][0] == "patch_embed.proj"
+    net = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=16, depth=1)
+    assert {name: list(dims) for name, dims in read_spec(file, shapes_of(net)).axes.items()} == said["tensors"]
+
+
+def test_the_command_makes_a_table_of_several_models(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(monkeypatch, "test_resnet", "test_convnext", "--input", "3x32x32") == 0
+    lines = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
+    assert [line[0] for line in lines] == ["model", "---|---|---|---|---|---", "test_resnet", "test_convnext"]
+    assert all(float(line[4]) < ERROR and int(line[2]) > 5 for line in lines[2:])
+
+
+def test_the_command_refuses_what_it_cannot_use(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, said in (
+        (("resnet81",), "error: timm has no model 'resnet81': did you mean resnet18, "),
+        (("resnet18", "--input", "3x0x32"), "error: --input: '3x0x32' is no size of a picture, such as 3x64x64\n"),
+        (("resnet18", "resnet34", "--json"), "error: --out and --json: name one model\n"),
+        (("resnet18", "--arg", "depth"), "error: --arg: 'depth' is not NAME=VALUE\n"),
+        (("resnet18", "--arg", "dpth=2"), "error: timm cannot make resnet18: TypeError: "),
+    ):
+        assert command(monkeypatch, *arguments) == 2
+        assert capsys.readouterr().err.startswith(said)

@@ -1,0 +1,56 @@
+"""The command line: parse, call, print. Bodies import what they need: `wspace --help` must not wait for torch.
+
+It may import every room.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from wspace.cli import bench, components, heads, run, spec, uses, zoo
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two torch processes on few cores would starve each other
+
+app = typer.Typer(
+    help="Neural-network weights from a description.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for part in (run, components, heads, uses, spec):
+    app.add_typer(part.app)
+app.add_typer(bench.app, name="bench")
+app.add_typer(zoo.app, name="zoo")
+
+
+def main() -> None:
+    """Run the command line; errors a user can mend are one message and an exit status, never a traceback."""
+    from wspace.support.errors import WspaceError
+
+    try:
+        if app(standalone_mode=False) == 130:  # what typer makes of a KeyboardInterrupt
+            raise KeyboardInterrupt
+        sys.stdout.flush()
+    except WspaceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except (BrokenPipeError, SystemExit) as error:  # the reader of our output went away, as `head` does
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise  # typer makes a SystemExit of a broken pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if type(error).__module__.split(".")[0] not in ("click", "typer") or not hasattr(error, "exit_code"):
+            raise
+        print(f"error: {error.format_message()}", file=sys.stderr)  # type: ignore[attr-defined]
+        sys.exit(2)

@@ -1,0 +1,140 @@
+"""Speed, measured side by side: wspace bench."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from wspace.cli.options import Json, PluginFiles, RunFolder, Settings, bind_recipe
+
+app = typer.Typer(
+    help="Measure what the documentation claims of speed.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+
+@app.command("zoo")
+def bench_zoo(
+    recipe: Annotated[str, typer.Option(help="Whose data and target.")] = "t2w",
+    settings: Settings = None,
+    heads: Annotated[int, typer.Option(min=1)] = 64,
+    steps: Annotated[int, typer.Option(min=1)] = 60,
+    as_json: Json = False,
+    plugin: PluginFiles = None,
+) -> None:
+    """Networks trained together against a loop over networks."""
+    bound = bind_recipe(recipe, settings, plugin)
+    from wspace.support.progress import for_terminal
+    from wspace.uses.bench.zoo import zoo
+
+    result = zoo(bound, for_terminal(), heads, steps)
+    if as_json:
+        print(json.dumps(result))
+    else:
+        print(
+            f"{result['heads']} heads, {result['steps']} steps: {result['speedup']:.1f} x as fast as a loop over heads"
+        )
+
+
+@app.command("samplers")
+def bench_samplers(
+    run: RunFolder,
+    tasks: Annotated[
+        int | None, typer.Option(min=1, help="Unseen tasks; all that the report is about if none.")
+    ] = None,
+    temperature: Annotated[
+        list[float] | None, typer.Option(min=0, help="Scale of the random draws, again for more; 0 and 1 if none.")
+    ] = None,
+    as_json: Json = False,
+    plugin: PluginFiles = None,
+) -> None:
+    """A run's generator with few sampling steps and many."""
+    from wspace.runs.run import Run
+    from wspace.support.progress import for_terminal
+
+    opened = Run.open(run, plugin or (), for_terminal())
+    from wspace.uses.bench.samplers import samplers
+
+    result = samplers(opened, tasks, temperature or (0.0, 1.0))
+    if as_json:
+        print(json.dumps(result))
+        return
+    finest = f"{result['finest']['sampler']} {result['finest']['steps']}"
+    print(
+        f"{result['run']}: {result['tasks']} {result['split']}, {result['device']}, {result['threads']} threads; "
+        f"accuracy (%) and its paired difference from {finest}, with {result['confidence']:.0%} intervals\n"
+    )
+    head = ("accuracy", "difference", "speed-up")
+    print(f"temperature  sampler       steps  s/network  {head[0]:>19}  {head[1]:>19}  {head[2]}")
+    for row in result["rows"]:
+        print(
+            f"{row['temperature']:<11g}  {row['sampler']:12}  {row['steps']:5}  {row['seconds_per_network']:9.4f}  "
+            f"{_interval(row['accuracy'], '.1f'):>19}  {_interval(row['difference'], '+.1f'):>19}  {row['speedup']:6.1f} x"
+        )
+
+
+@app.command("roundtrip")
+def bench_roundtrip(
+    run: RunFolder,
+    model: Annotated[str, typer.Option(help="Of timm.")] = "resnet50",
+    as_json: Json = False,
+    plugin: PluginFiles = None,
+) -> None:
+    """A large network, of random weights, through a run's tokenizer and back: memory, time, and what is lost."""
+    from wspace.runs.run import Run
+    from wspace.support.progress import for_terminal
+    from wspace.uses.bench.roundtrip import roundtrip
+
+    result = roundtrip(Run.open(run, plugin or (), for_terminal()), model)
+    if as_json:
+        print(json.dumps(result))
+        return
+    print(
+        f"{result['model']}, {result['parameters']:,} parameters, {result['tokens']:,} tokens of {result['token_width']} "
+        f"values: {result['seconds']:.0f} s, {result['mib_peak']:.0f} MiB at most ({result['mib_before']:.0f} before); "
+        f"{result['error']:.1%} of the weights' size is lost"
+    )
+
+
+@app.command("matching")
+def bench_matching(
+    pairs: Annotated[int, typer.Option(min=1, help="Of networks, each from a seed of its own.")] = 3,
+    width: Annotated[int, typer.Option(min=1)] = 256,
+    depth: Annotated[int, typer.Option(min=1, help="Hidden layers.")] = 3,
+    steps: Annotated[int, typer.Option(min=1, help="Of training.")] = 600,
+    model: Annotated[
+        str | None, typer.Option(help="Of timm: time and memory of matching two of random weights, instead.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Barriers between independently trained networks, before and after matching."""
+    from wspace.support.progress import for_terminal
+    from wspace.uses.bench.matching import of_digits, of_model
+
+    result = of_digits(pairs, width, depth, steps, for_terminal()) if model is None else of_model(model)
+    if as_json:
+        print(json.dumps(result))
+    elif model is not None:
+        print(
+            f"{model}, {result['parameters']:,} parameters, {result['axes']} axes: {result['seconds']:.0f} s, "
+            f"{result['mib_peak']:.0f} MiB at most ({result['mib_before']:.0f} before)"
+        )
+    else:
+        print(f"widths {'-'.join(map(str, result['widths']))}; barriers of the cross-entropy\n")
+        print("seeds  images  before  weights matched  activations matched")
+        for number, row in enumerate(result["rows"]):
+            for part, barrier in row["barrier"].items():
+                left = {how: "" if share is None else f" ({share:.1%})" for how, share in row["left"][part].items()}
+                weights, activations = (f"{barrier[how]:.3f}{left[how]}" for how in ("weights", "activations"))
+                print(
+                    f"{2 * number}, {2 * number + 1:<3} {part:6}  {barrier['before']:6.3f}  {weights:>15}  {activations:>19}"
+                )
+
+
+def _interval(summary: dict[str, float], form: str) -> str:
+    mean, low, high = (f"{100 * summary[name]:{form}}" for name in ("mean", "ci_low", "ci_high"))
+    return f"{mean} [{low}, {high}]"

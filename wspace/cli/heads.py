@@ -1,0 +1,78 @@
+"""Weights for a list of class names: generate, score, predict."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wspace.cli.options import Json, PluginFiles, RunFolder
+
+app = typer.Typer()
+
+
+@app.command()
+def generate(
+    run: RunFolder,
+    classes: Annotated[str, typer.Option(help='Class names, separated by commas: "otter, lamp, crab".')],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File to write, else head.safetensors; with --count, numbered; with --peft, a folder."),
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many to draw.")] = 1,
+    steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps.")] = None,
+    guidance: Annotated[float | None, typer.Option(min=0, help="Strength of the condition; 1 is as trained.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="Scale of the random draws; 0: the typical one.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    peft: Annotated[bool, typer.Option("--peft", help="LoRA adapters, as folders that PEFT loads.")] = False,
+    plugin: PluginFiles = None,
+) -> None:
+    """Weights for a list of class names, which need not be in any data set."""
+    from wspace.runs.run import Run
+    from wspace.support.progress import for_terminal
+    from wspace.weights.files.network import check_classes
+
+    names = check_classes(classes.split(","))
+    opened = Run.open(run, plugin or (), for_terminal())
+    networks = opened.generate_many(names, count, seed=seed, steps=steps, guidance=guidance, temperature=temperature)
+    out = out or Path("adapter" if peft else "head.safetensors")
+    for number, network in enumerate(networks, start=1):
+        file = out if count == 1 else out.with_stem(f"{out.stem}-{number}")
+        if peft:
+            opened.save_adapter(network, file)
+        else:
+            network.save(file)
+        print(file)
+
+
+@app.command()
+def score(run: RunFolder, head: Path, as_json: Json = False, plugin: PluginFiles = None) -> None:
+    """Accuracy of weights on the test images of their classes."""
+    from wspace.runs.run import Run
+    from wspace.support.progress import for_terminal
+
+    opened = Run.open(run, plugin or (), for_terminal())
+    result = opened.score(opened.load_network(head))
+    if as_json:
+        print(json.dumps(result))
+    else:
+        print(f"{result['accuracy']:.1%} of {result['images']} images of {len(result['classes'])} classes named right")
+
+
+@app.command()
+def predict(run: RunFolder, head: Path, images: list[Path], as_json: Json = False, plugin: PluginFiles = None) -> None:
+    """The class that weights see in pictures."""
+    from wspace.runs.run import Run
+    from wspace.support.progress import for_terminal
+
+    opened = Run.open(run, plugin or (), for_terminal())
+    predictions = opened.predict(opened.load_network(head), images)
+    if as_json:
+        print(json.dumps({"predictions": [p.as_json() for p in predictions]}))
+    else:
+        for p in predictions:
+            print(f"{p.picture}: {p.best} ({max(p.probabilities):.0%})")

@@ -1,0 +1,57 @@
+"""Arguments that many commands share, and what they name, opened."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Recipe = Annotated[str, typer.Argument(help="A recipe file, or the name of a packaged recipe.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a value of the recipe.")
+]
+PluginFiles = Annotated[list[Path] | None, typer.Option("--plugin", metavar="FILE.py", help="A one-file plugin.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def bind_recipe(recipe: str, settings: list[str] | None, plugins: list[Path] | None) -> Any:
+    """A recipe."""
+    from wspace.runs.joint.file import Joint
+    from wspace.runs.study.file import Study
+    from wspace.support.errors import UserError
+
+    bound = bind_any(recipe, settings, plugins)
+    if isinstance(bound, Study | Joint):
+        what = "a study" if isinstance(bound, Study) else "a joint recipe"
+        raise UserError(f"{bound.file}: {what}, of which `run`, `check` and `report` know what to do; name its recipe")
+    return bound
+
+
+def bind_any(recipe: str, settings: list[str] | None, plugins: list[Path] | None) -> Any:
+    """A recipe, a study or a joint recipe."""
+    from wspace.recipes.bind import bind
+    from wspace.recipes.source import find_recipe, read_recipe
+    from wspace.runs.joint.file import bind_joint, is_joint
+    from wspace.runs.study.file import bind_study, is_study
+
+    registry = registry_of(plugins)
+    file = find_recipe(recipe)
+    source = read_recipe(file)
+    if is_study(source):
+        return bind_study(source, registry, settings or ())
+    if is_joint(source):
+        return bind_joint(source, registry, settings or ())
+    return bind(read_recipe(file, settings or ()), registry)
+
+
+def registry_of(plugins: list[Path] | None) -> Any:
+    """What is registered. Plugins that cannot be used are told, and stop nobody."""
+    from wspace.recipes.plugins import load_plugins
+
+    loaded = load_plugins(plugins or ())
+    for fact in loaded.broken:
+        print(f"warning: plugin {fact.name!r} cannot be used: {fact.error}", file=sys.stderr)
+    return loaded.registry

@@ -1,0 +1,210 @@
+"""Recipes and their runs: run, check, plan, report, ls, cp."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from wspace.cli.options import Json, PluginFiles, Recipe, RunFolder, Settings, bind_any, bind_recipe
+
+app = typer.Typer()
+
+
+@app.command()
+def run(
+    recipe: Recipe,
+    settings: Settings = None,
+    runs: Annotated[Path, typer.Option(help="Folder of run folders.")] = Path("runs"),
+    dry: Annotated[bool, typer.Option("--dry", help="Say what would run, and why.")] = False,
+    only: Annotated[str | None, typer.Option(metavar="STAGE", help="Run this stage alone.")] = None,
+    force: Annotated[
+        list[str] | None, typer.Option(metavar="STAGE", help="Run this stage and those after it again.")
+    ] = None,
+    plugin: PluginFiles = None,
+) -> None:
+    """Do what a recipe says: zoo, opponents, train, generate, evaluate, report."""
+    from wspace.recipes.bind import BoundRecipe
+    from wspace.runs import pipeline
+    from wspace.runs.store import Store
+    from wspace.support import processes, progress
+    from wspace.support.names import RUN
+
+    bound = bind_any(recipe, settings, plugin)
+    if not isinstance(bound, BoundRecipe):
+        _run_several(bound, runs, dry, only, force)
+        return
+    if processes.launched().rank:  # started by torchrun or accelerate, to help the first process
+        if not dry:
+            from wspace.runs.stages.train import follow
+
+            follow(bound)
+        return
+    if dry:
+        plan = pipeline.steps(bound, Store(runs / bound.name), force or ())
+        for step in plan if only is None else [pipeline.only_step(plan, only)]:
+            _print_step(step)
+        return
+    with processes.leading(bound.device, bound.train.batch):
+        folder, plan = pipeline.run(bound, runs, progress.for_terminal(), force=force or (), only=only)
+    if all(step.action == "cached" for step in plan):
+        print("nothing has changed: no stage had to run")
+    if (folder / RUN).is_file() and only is None:
+        from wspace.runs.run import write_page
+
+        write_page(folder)
+        _print_report(folder)
+    print(folder)
+
+
+def _run_several(bound: Any, runs: Path, dry: bool, only: str | None, force: list[str] | None) -> None:
+    """A study, or a joint recipe."""
+    from wspace.runs.joint import running as joint
+    from wspace.runs.study import running as study
+    from wspace.runs.study.file import Study
+    from wspace.support import processes, progress
+    from wspace.support.errors import UserError
+
+    kind, what = (study, "a study") if isinstance(bound, Study) else (joint, "a joint recipe")
+    if processes.launched().count > 1:
+        raise UserError(f"{what} runs in one process: start it without torchrun or accelerate")
+    if only is not None:
+        raise UserError(f"--only: {what} runs all stages of its members")
+    if dry:
+        for name, plan in kind.plan(bound, runs, force or ()).items():
+            print(name)
+            for step in plan:
+                _print_step(step)
+        return
+    folder, plan = kind.run(bound, runs, progress.for_terminal(), force or ())
+    if all(step.action == "cached" for step in plan):
+        print("nothing has changed: no stage had to run")
+    _print_report(folder)
+    print(folder)
+
+
+def _print_step(step: Any) -> None:
+    state = {"cached": "cached", "link": "will link", "run": "will run"}[step.action]
+    print(f"{step.stage.name:9} {state:9} {step.why}")
+
+
+@app.command()
+def check(
+    recipe: Recipe,
+    settings: Settings = None,
+    fill: Annotated[bool, typer.Option("--fill", help="Print the recipe with every default written out.")] = False,
+    plugin: PluginFiles = None,
+) -> None:
+    """Every problem of a recipe at once, with file, line and the nearest known name."""
+    from wspace.recipes.bind import BoundRecipe
+    from wspace.support.errors import UserError
+    from wspace.support.yaml import dump
+
+    bound = bind_any(recipe, settings, plugin)
+    if fill and not isinstance(bound, BoundRecipe):
+        raise UserError(f"{bound.file}: has no one recipe to fill; --fill the recipe that it names")
+    print(dump(bound.filled) if fill else f"{bound.file}: no problems", end="" if fill else "\n")
+
+
+@app.command()
+def plan(
+    recipe: Recipe,
+    settings: Settings = None,
+    model: Annotated[
+        str | None, typer.Option(help="A model of timm: what generating it would take, by its shapes alone.")
+    ] = None,
+    as_json: Json = False,
+    plugin: PluginFiles = None,
+) -> None:
+    """Tokens, parameters, memory, disk and time of each stage, before anything runs."""
+    if model is not None:
+        _plan_of_model(bind_any(recipe, settings, plugin), model, as_json)
+        return
+    bound = bind_recipe(recipe, settings, plugin)
+    from wspace.runs.plan import plan as make_plan
+
+    made = make_plan(bound)
+    if as_json:
+        print(json.dumps(made))
+        return
+    print(f"{made['weights']:,} weights as {made['tokens']} tokens of {made['token_width']} values")
+    print(
+        f"{made['parameters']:,} parameters to train; the backbone takes {made['images_per_second']:.0f} images a second"
+    )
+    for stage in made["stages"]:
+        memory, disk = stage["memory"] / 2**30, stage["disk"] / 2**30
+        print(
+            f"{stage['stage']:9} {memory:5.1f} GiB of memory, {disk:5.2f} GiB of disk, {stage['seconds'] / 60:6.1f} min"
+        )
+
+
+def _plan_of_model(bound: Any, model: str, as_json: bool) -> None:
+    from wspace.runs.joint.file import Joint
+    from wspace.runs.plan import plan_of_model
+
+    made = plan_of_model(bound.members[0] if isinstance(bound, Joint) else bound, model)
+    if as_json:
+        print(json.dumps(made))
+        return
+    print(f"{made['model']}: {made['weights']:,} weights as {made['tokens']:,} tokens of {made['token_width']} values")
+    print(
+        f"{made['memory'] / 2**30:.1f} GiB of memory; {made['tokens_per_second']:.0f} tokens a second, "
+        f"{made['seconds'] / 60:.1f} min for a network"
+    )
+
+
+@app.command("ls")
+def list_recipes() -> None:
+    """The recipes that come with wspace."""
+    from wspace.recipes.source import packaged_recipes
+
+    for name, file in packaged_recipes().items():
+        print(f"{name:20} {file.read_text(encoding='utf-8').splitlines()[0].removeprefix('# ')}")
+
+
+@app.command()
+def cp(name: str, dest: Path) -> None:
+    """Copy a packaged recipe, to change it."""
+    from wspace.recipes.source import find_recipe
+    from wspace.support.errors import UserError
+
+    source = find_recipe(name)
+    file = dest / source.name if dest.is_dir() else dest
+    if file.exists():
+        raise UserError(f"{file}: is there already")
+    try:
+        with file.open("x", encoding="utf-8") as stream:
+            stream.write(source.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written: {error.strerror}") from error
+    print(file)
+
+
+@app.command()
+def report(
+    run: RunFolder,
+    as_json: Json = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As a table of GitHub's Markdown.")] = False,
+) -> None:
+    """The table of a finished run, or of a study."""
+    from wspace.runs.run import report_of
+    from wspace.runs.study import comparing as study
+
+    if as_json:
+        print(json.dumps(study.report_of(run) or report_of(run)))
+    else:
+        _print_report(run, markdown)
+
+
+def _print_report(run: Path, markdown: bool = False) -> None:
+    from wspace.runs.report import table
+    from wspace.runs.run import report_of
+    from wspace.runs.study import comparing as study
+
+    of_study = study.report_of(run)
+    if of_study is not None:
+        table.print_study(of_study, markdown)
+    else:
+        table.print_table(report_of(run), markdown)

@@ -1,0 +1,98 @@
+"""The command that prints what a module's hidden units are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer()
+
+
+@app.command()
+def spec(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="A model of timm, or several.")],
+    shape: Annotated[
+        str | None, typer.Option("--input", metavar="CxHxW", help="Of one picture, such as 3x64x64; else the model's.")
+    ] = None,
+    arguments: Annotated[
+        list[str] | None, typer.Option("--arg", metavar="NAME=VALUE", help="For timm.create_model: depth=2.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """The axes of a model's tensors, inferred by tracing it, and the proof; of several models, a table of Markdown."""
+    from wspace.support.errors import UserError
+    from wspace.weights.tracing.spec_file import spec_text, write_spec
+
+    if len(models) > 1 and (out is not None or as_json):
+        raise UserError("--out and --json: name one model")
+    if len(models) > 1:
+        print("| model | tensors | free axes | their units | error | to infer |\n|---|---|---|---|---|---|")
+        for model in models:
+            said, units, error, seconds = _proven(model, shape, arguments or [])
+            counts = f"{len(said.axes)} | {len(said.free)} | {units} | {error:.1e} | {seconds:.1f} s"
+            print(f"| {model} | {counts} |", flush=True)
+        return
+    said, _, error, _ = _proven(models[0], shape, arguments or [])
+    if out is not None:
+        write_spec(out, said)
+    if as_json:
+        print(json.dumps({"tensors": said.axes, "free": said.free, "notes": said.notes, "error": error}))
+        return
+    print(out if out is not None else spec_text(said), end="\n" if out is not None else "")
+    print(f"# proven: permuting all {len(said.free)} free axes changes the outputs by {error:.1e} of the largest")
+
+
+def _proven(model: str, shape: str | None, arguments: list[str]) -> tuple[Any, int, float, float]:
+    """What was inferred, how many units are free, the error of the proof, and how long it took to infer."""
+    import time
+
+    import torch
+
+    from wspace.weights.proof import TOLERANCE
+    from wspace.weights.tracing.infer import infer
+    from wspace.weights.tracing.module_proof import module_error, prove_module
+
+    sizes = None if shape is None else _sizes(shape)
+    network = _timm(model, arguments)
+    pictures = torch.zeros(2, *(sizes or network.pretrained_cfg.get("input_size") or (3, 224, 224)))
+    start = time.perf_counter()
+    said = infer(network, pictures)
+    seconds = time.perf_counter() - start
+    error = module_error(network, said, [pictures], torch.Generator().manual_seed(0))
+    if not error < TOLERANCE:
+        prove_module(network, said, [pictures], torch.Generator().manual_seed(0))  # which says what is wrong
+    whole = said.spec(network)
+    return said, sum(whole.axis_size(axis) for axis in said.free), error, seconds
+
+
+def _sizes(shape: str) -> list[int]:
+    from wspace.support.errors import UserError
+
+    sizes = shape.split("x")
+    if len(sizes) != 3 or not all(size.isdecimal() and int(size) for size in sizes):
+        raise UserError(f"--input: {shape!r} is no size of a picture, such as 3x64x64")
+    return [int(size) for size in sizes]
+
+
+def _timm(name: str, arguments: list[str]) -> Any:
+    import timm
+    from ruamel.yaml import YAML
+
+    from wspace.support.errors import UnknownComponent, UserError, nearest, reason
+
+    if not timm.is_model(name):
+        raise UnknownComponent(f"timm has no model {name!r}{nearest(name, timm.list_models())}")
+    options = {}
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals:
+            raise UserError(f"--arg: {argument!r} is not NAME=VALUE")
+        options[key] = YAML(typ="safe").load(value)
+    try:
+        return timm.create_model(name, **options)
+    except (TypeError, AssertionError, ValueError, RuntimeError) as error:
+        raise UserError(f"timm cannot make {name}: {reason(error)}") from error

@@ -1,0 +1,97 @@
+"""Zoos as data: wspace zoo."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wspace.cli.options import Json, PluginFiles, RunFolder, Settings, bind_recipe
+
+app = typer.Typer(help="Zoos as data: networks with what each was trained for.", no_args_is_help=True)
+
+
+ZooFolder = Annotated[Path, typer.Argument(metavar="ZOO", help="The folder of a zoo.")]
+
+
+OutFolder = Annotated[Path, typer.Option(metavar="DIR", help="Folder to make.")]
+
+
+Licence = Annotated[str | None, typer.Option(help="As the hub writes it: cc-by-4.0, mit, ...")]
+
+
+@app.command("import")
+def import_zoo(
+    source: Annotated[Path, typer.Argument(help="A folder of checkpoints (.safetensors), or of PEFT adapters.")],
+    out: OutFolder,
+    recipe: Annotated[str | None, typer.Option(help="Whose target these are weights of.")] = None,
+    name: Annotated[str | None, typer.Option(help="What the zoo is called; else as its folder.")] = None,
+    licence: Licence = None,
+    settings: Settings = None,
+    plugin: PluginFiles = None,
+) -> None:
+    """Networks that others trained, made into a zoo; docs/zoo-format.md says what must lie beside them."""
+    target = None
+    if recipe is not None:
+        from wspace.runs.workbench import Workbench
+        from wspace.support.progress import Progress
+
+        bound = bind_recipe(recipe, settings, plugin)
+        target = (bound.target.told(), Workbench(bound, Progress()).target.spec)
+    from wspace.weights.zoo.card import summary
+    from wspace.weights.zoo.importers.folder import import_zoo
+
+    print(summary(import_zoo(source, out, name=name, licence=licence or "unknown", target=target)))
+
+
+@app.command("info")
+def zoo_info(zoo: ZooFolder, as_json: Json = False) -> None:
+    """What a zoo holds."""
+    from wspace.weights.zoo.card import facts, summary
+    from wspace.weights.zoo.format import StoredZoo
+
+    opened = StoredZoo.open(zoo)
+    print(json.dumps(facts(opened)) if as_json else summary(opened))
+
+
+@app.command("verify")
+def verify_zoo(zoo: ZooFolder, as_json: Json = False) -> None:
+    """Whether every byte of a zoo is as it was written, and every weight a finite number."""
+    from wspace.support.errors import FileError
+    from wspace.weights.zoo.format import MOST_PROBLEMS, StoredZoo
+
+    opened = StoredZoo.open(zoo)
+    problems = opened.problems()
+    if as_json:
+        print(json.dumps({"networks": len(opened.entries), "problems": problems}))
+    if problems:
+        more = len(problems) - MOST_PROBLEMS
+        raise FileError("\n".join([*problems[:MOST_PROBLEMS], *([f"and {more} more"] if more > 0 else [])]))
+    if not as_json:
+        print(f"{len(opened.entries)} networks in {len(opened.header.shards)} files: all as they were written")
+
+
+@app.command("export")
+def export_zoo(run: RunFolder, out: OutFolder, licence: Licence = None) -> None:
+    """The zoo of a finished run, as a folder of its own with a card."""
+    from wspace.runs.run import stages_of
+    from wspace.weights.zoo.card import summary
+    from wspace.weights.zoo.export import export
+
+    print(summary(export(run / stages_of(run)["zoo"], out, licence)))
+
+
+@app.command("take")
+def take_network(
+    zoo: ZooFolder,
+    network: Annotated[str, typer.Argument(metavar="NAME", help="As the index has it.")],
+    out: Annotated[Path, typer.Option(help="File to write; with --peft, folder to make.")],
+    peft: Annotated[bool, typer.Option("--peft", help="LoRA adapters, as a folder that PEFT loads.")] = False,
+) -> None:
+    """One network out of a zoo."""
+    from wspace.weights.zoo.export import take
+
+    take(zoo, network, out, peft)
+    print(out)

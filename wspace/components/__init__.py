@@ -1,0 +1,96 @@
+"""The built-in components, registered as any plugin registers its own: X of kind K lives in `wspace/components/Ks/X.py`.
+
+A kind may import `learning` and every room below it; no kind knows another, and none knows a recipe or a run.
+"""
+
+from __future__ import annotations
+
+from wspace import Register, hookimpl
+
+
+@hookimpl
+def wspace_register(register: Register) -> None:
+    register("dataset", "icons", "wspace.components.datasets.icons:Icons", example={"concepts": 4, "renderings": 1})
+    register("dataset", "folder", "wspace.components.datasets.folder:Folder", example={"path": "pictures"})
+    register(
+        "dataset",
+        "timm",
+        "wspace.components.datasets.timm:TimmDataset",
+        example={"name": "torch/image_folder", "path": "pictures", "test": None, "size": 32},
+    )
+
+    register("backbone", "timm", "wspace.components.backbones.timm:TimmBackbone", example={"pretrained": False})
+    register(
+        "backbone",
+        "open_clip",
+        "wspace.components.backbones.open_clip:OpenClipBackbone",
+        example={"model": "ViT-S-32-alt", "pretrained": None},
+    )
+    register("backbone", "pixels", "wspace.components.backbones.pixels:Pixels", example={"side": 4})
+
+    register("text", "minilm", "wspace.components.texts.minilm:MiniLM")
+    register(
+        "text",
+        "open_clip",
+        "wspace.components.texts.open_clip:OpenClipText",
+        example={"model": "ViT-S-32-alt", "pretrained": None},
+    )
+
+    register("wording", "template", "wspace.components.wordings.template:Template")
+    register("wording", "descriptions", "wspace.components.wordings.descriptions:Descriptions")
+
+    register("architecture", "mlp", "wspace.components.architectures.mlp:MLP", example={"hidden": [5], "norm": "batch"})
+    register("architecture", "cnn", "wspace.components.architectures.cnn:CNN", example={"channels": [4, 5]})
+    register("architecture", "timm", "wspace.components.architectures.timm:TimmModel", example={"patch": 8})
+
+    register("target", "clip-adapter", "wspace.components.targets.clip_adapter:ClipAdapter", example={"rank": 4})
+    register("target", "lora", "wspace.components.targets.lora:Lora", example={"rank": 2, "depth": 1})
+    register(
+        "target",
+        "module",
+        "wspace.components.targets.module:Module",
+        example={"architecture": {"use": "mlp", "hidden": [5], "norm": "batch"}},
+    )
+
+    register("symmetry", "permutation", "wspace.components.symmetries.permutation:Permutation")
+    register("symmetry", "sign-permutation", "wspace.components.symmetries.sign_permutation:SignPermutation")
+    register("symmetry", "gl", "wspace.components.symmetries.gl:GL")
+    register("symmetry", "none", "wspace.components.symmetries.none:Trivial")
+
+    register("tokenizer", "chunk", "wspace.components.tokenizers.chunk:Chunk", example={"size": 16})
+    register("tokenizer", "neuron", "wspace.components.tokenizers.neuron:Neuron")
+
+    register("conditioner", "text-set", "wspace.components.conditioners.text_set:TextSet")
+
+    register(
+        "generator",
+        "diffusion",
+        "wspace.components.generators.diffusion:Diffusion",
+        example={"denoiser": {"use": "mlp", "width": 16, "depth": 1}},
+    )
+    register(
+        "generator",
+        "flow",
+        "wspace.components.generators.flow:Flow",
+        example={"denoiser": {"use": "mlp", "width": 16, "depth": 1}},
+    )
+    register("generator", "ridge", "wspace.components.generators.ridge:Ridge")
+    register(
+        "generator",
+        "hypernetwork",
+        "wspace.components.generators.hypernetwork:Hypernetwork",
+        example={"width": 16, "learns": "weights"},
+    )
+    register("denoiser", "mlp", "wspace.components.denoisers.mlp:MLP", example={"width": 16, "depth": 1})
+
+    register("predictor", "linear", "wspace.components.predictors.linear:Linear")
+    register("discriminator", "mlp", "wspace.components.discriminators.mlp:MLP", example={"width": 16})
+
+    register("fusion", "average", "wspace.components.fusions.average:Average")
+    register("fusion", "git-rebasin", "wspace.components.fusions.git_rebasin:GitRebasin")
+    register("fusion", "slerp", "wspace.components.fusions.slerp:Slerp")
+    register("fusion", "task-arithmetic", "wspace.components.fusions.task_arithmetic:TaskArithmetic")
+    register("fusion", "ties", "wspace.components.fusions.ties:Ties")
+
+    register("metric", "accuracy", "wspace.components.metrics.accuracy:Accuracy")
+    register("metric", "weight_mse", "wspace.components.metrics.weight_mse:WeightMSE")

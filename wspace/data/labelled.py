@@ -1,0 +1,207 @@
+"""Labelled pictures as a data set's images: which can be read, and which split each is in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import PIL
+
+from wspace.data.pictures import StoredImages, stored_pixels
+from wspace.interfaces import TEST, TRAIN, VAL, Images
+from wspace.support import fingerprint
+from wspace.support.errors import DataError, DiskError
+
+READER = 1
+"""Raise it when a change in how pictures are read changes a pixel."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    path: str  # relative to the data set's folder, with /, or any name that no other has
+    class_name: str
+    split: int | None  # as the data set says
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Pictures by class. Those without a split are cut by hash into shares of their class; the rest are train's."""
+
+    origin: str  # what messages call the data set
+    pictures: Sequence[Picture]
+    open: Callable[[int], np.ndarray]  # picture i as (size, size, 3) uint8 RGB; raises DataError
+    contents: Callable[[], object]  # what the pixels depend on, as `fingerprint.of_json` takes it
+    size: int
+    test: float
+    val: float  # also a share of train, where pictures have splits but none is VAL
+    places: Mapping[int, str]  # how messages name TRAIN and TEST
+
+    def images(self, cache: Path, kind: str) -> Images:
+        """Raises DataError if a class has too few pictures for its splits."""
+        self._check()
+        key = fingerprint.of_json([READER, PIL.__version__, self.size, self.contents()])
+        pixels, unreadable = self._read(cache / f"{kind}-{key[:16]}.npy")
+        rows = np.array(
+            [i for i, picture in enumerate(self.pictures) if picture.path not in unreadable], dtype=np.int64
+        )
+        readable = [self.pictures[i] for i in rows]
+        self._check_readable(readable)
+
+        classes = sorted({picture.class_name for picture in self.pictures})
+        index = {name: k for k, name in enumerate(classes)}
+        labels = np.array([index[picture.class_name] for picture in readable])
+        split = self._split(readable)
+        identity = fingerprint.of_json([key, classes, labels.tolist(), split.tolist(), rows.tolist()])
+        skipped = [picture.path for picture in self.pictures if picture.path in unreadable]
+        notes = _skipped(skipped, len(self.pictures))
+        return StoredImages(classes, labels, split, pixels, rows, identity, notes)
+
+    def _check(self) -> None:
+        """Every class has pictures enough for its splits, before any is opened."""
+        for name, pictures in _by_class(self.pictures):
+            splits = {picture.split for picture in pictures}
+            if None in splits and len(pictures) < 3:
+                self._too_few(name, len(pictures), "")
+            if None not in splits:
+                self._check_splits(name, splits, "")
+
+    def _check_readable(self, readable: Sequence[Picture]) -> None:
+        if not readable:
+            raise DataError(f"{self.origin}: none of the {len(self.pictures)} pictures can be read")
+        left = dict(_by_class(readable))
+        for name, pictures in _by_class(self.pictures):
+            if name not in left:
+                raise DataError(f"{self.origin}: class {name!r} has no picture that can be read")
+            if pictures[0].split is None and len(left[name]) < 3:
+                self._too_few(name, len(left[name]), " that can be read")
+            if pictures[0].split is not None:
+                self._check_splits(name, {picture.split for picture in left[name]}, " that can be read")
+
+    def _too_few(self, name: str, count: int, which: str) -> None:
+        pictures = "1 picture" if count == 1 else f"{count} pictures"
+        raise DataError(
+            f"{self.origin}: class {name!r} has {pictures}{which}, and at least 3 are needed: "
+            "one each to train on, to choose on and to test on"
+        )
+
+    def _check_splits(self, name: str, splits: set[int | None], which: str) -> None:
+        for split, place in self.places.items():
+            if split not in splits:
+                raise DataError(f"{self.origin}: class {name!r} has no pictures{which} in {place}")
+
+    def _read(self, file: Path) -> tuple[np.ndarray, set[str]]:
+        """The pixels of all pictures, black where unreadable, and the paths of these."""
+        opened: set[int] = set()
+        unreadable: set[str] = set()
+
+        def picture(i: int) -> np.ndarray:
+            opened.add(i)
+            try:
+                return self.open(i)
+            except DataError:
+                unreadable.add(self.pictures[i].path)
+                return np.zeros((self.size, self.size, 3), dtype=np.uint8)
+
+        count, remembered = len(self.pictures), file.with_suffix(".json")
+        known = _paths_in(remembered)
+        if known is None:
+            _remove(file)  # pixels are of no use without the list of those that are none
+        pixels = stored_pixels(file, count, self.size, picture)
+        if known is None or len(opened) == count:
+            _remember(remembered, unreadable)
+            return pixels, unreadable
+        return pixels, known
+
+    def _split(self, pictures: Sequence[Picture]) -> np.ndarray:
+        has_val = any(picture.split == VAL for picture in pictures)
+        split = {picture.path: picture.split for picture in pictures}
+        for _, members in _by_class(pictures):
+            if members[0].split is None:
+                split |= self._cut([picture.path for picture in members])
+            elif not has_val:
+                train = _by_hash(picture.path for picture in members if picture.split == TRAIN)
+                split |= dict.fromkeys(train[: _share(self.val, len(train), len(train) - 1)], VAL)
+        return np.array([split[picture.path] for picture in pictures])
+
+    def _cut(self, paths: Sequence[str]) -> dict[str, int]:
+        ordered = _by_hash(paths)
+        test = _share(self.test, len(ordered), len(ordered) - 2)
+        val = _share(self.val, len(ordered), len(ordered) - test - 1)
+        splits = [TEST] * test + [VAL] * val + [TRAIN] * (len(ordered) - test - val)
+        return dict(zip(ordered, splits, strict=True))
+
+
+def class_name(folder: str) -> str:
+    """'red_-panda ' -> 'red panda'."""
+    return " ".join(unicodedata.normalize("NFC", folder).replace("_", " ").replace("-", " ").split())
+
+
+def file_identity(path: Path) -> str:
+    """Of a picture that may be missing or unreadable."""
+    try:
+        return fingerprint.of_file(path) if path.is_file() else "not a file"
+    except OSError as error:
+        return f"unreadable: {error.errno}"
+
+
+def _share(share: float, count: int, most: int) -> int:
+    """At least one, if `most` allows."""
+    return min(max(1, round(share * count)), most)
+
+
+def _by_hash(paths: Iterator[str] | Sequence[str]) -> list[str]:
+    """In an order that has nothing to do with the names, and that other files do not change."""
+
+    def order(path: str) -> bytes:
+        return hashlib.sha256(unicodedata.normalize("NFC", path).encode(errors="surrogateescape")).digest()
+
+    return sorted(paths, key=order)
+
+
+def _by_class(pictures: Sequence[Picture]) -> list[tuple[str, list[Picture]]]:
+    ordered = sorted(pictures, key=lambda picture: picture.class_name)
+    return [(name, list(group)) for name, group in groupby(ordered, key=lambda picture: picture.class_name)]
+
+
+# ---------------------------------------------------------------- unreadable pictures
+
+
+def _skipped(unreadable: Sequence[str], count: int) -> list[str]:
+    if not unreadable:
+        return []
+    if len(unreadable) == 1:
+        return [f"1 of {count} pictures cannot be read and is skipped: {unreadable[0]}"]
+    return [f"{len(unreadable)} of {count} pictures cannot be read and are skipped, the first: {unreadable[0]}"]
+
+
+def _paths_in(file: Path) -> set[str] | None:
+    try:
+        paths = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return set(paths) if isinstance(paths, list) and all(isinstance(path, str) for path in paths) else None
+
+
+def _remove(file: Path) -> None:
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise DiskError(f"{file}: cannot be removed: {error.strerror or error}") from error
+
+
+def _remember(file: Path, paths: set[str]) -> None:
+    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(sorted(paths)), encoding="utf-8")
+        os.replace(temporary, file)
+    except OSError as error:
+        raise DiskError(f"{file}: cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,256 @@
+"""Which tasks there are: random sets of classes, drawn once, seen and unseen ones apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from math import comb
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from wspace.data.splits import SEEN, UNSEEN_CLASSES, UNSEEN_TASKS
+from wspace.interfaces import Prompts
+from wspace.support.errors import DataError
+from wspace.support.settings import Tasks
+
+Task = tuple[int, ...]
+"""Classes of one task, ascending, as indices into the data set's classes."""
+
+FEWEST_UNSEEN = 4  # classes, of which tasks of unseen classes can be made, and known ones beside them
+
+
+@dataclass(frozen=True)
+class TaskSet:
+    classes: tuple[int, ...]  # that seen and unseen tasks are made of; nothing is ever trained on the others
+    seen: tuple[Task, ...]  # one for each network of the zoo: a task comes as often as it has networks
+    unseen: tuple[Task, ...]
+    novel: tuple[Task, ...]  # of the other classes alone; none, if those are too few
+    held_out: int  # the last so many seen ones: networks never trained on, for choosing strengths
+    evaluate: int  # at most so many tasks of each split are scored
+    notes: tuple[str, ...] = ()
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Those that are scored."""
+        return (SEEN, UNSEEN_TASKS, UNSEEN_CLASSES) if self.novel else (SEEN, UNSEEN_TASKS)
+
+    @property
+    def training(self) -> tuple[Task, ...]:
+        return self.seen[: len(self.seen) - self.held_out]
+
+    @property
+    def choosing(self) -> tuple[Task, ...]:
+        return self.seen[len(self.seen) - self.held_out :]
+
+    @cached_property
+    def kept_back(self) -> frozenset[Task]:
+        """Known classes' tasks that nothing may be trained on."""
+        return frozenset((*self.choosing, *self.unseen)) - frozenset(self.training)
+
+    def scored(self, split: str) -> tuple[Task, ...]:
+        """Tasks of a split that the report is about; the seen ones are among those trained on."""
+        tasks = {SEEN: self.training, UNSEEN_TASKS: self.unseen, UNSEEN_CLASSES: self.novel}
+        return tasks[split][: self.evaluate]
+
+    def save(self, file: Path) -> None:
+        file.write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+    @classmethod
+    def load(cls, file: Path) -> TaskSet:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+        tasks = {name: tuple(map(tuple, raw[name])) for name in ("seen", "unseen", "novel")}
+        rest = {name: tuple(raw[name]) for name in ("classes", "notes")}
+        return cls(**tasks, **rest, held_out=raw["held_out"], evaluate=raw["evaluate"])
+
+
+def draw_tasks(settings: Tasks, classes: int, rng: torch.Generator, copies: int = 1) -> TaskSet:
+    """Distinct sets of k classes, k uniform in the range asked for (T2W, section 4.1); each seen one `copies` times.
+
+    Classes set apart as unseen make tasks of their own. With fewer classes than all that needs, the range and the number
+    of tasks shrink, and `notes` says so. Raises DataError if there are too few classes for two different tasks on each
+    side.
+    """
+    if settings.classes[0] > settings.classes[1]:
+        raise DataError(f"tasks.classes: {settings.classes[0]} to {settings.classes[1]} is an empty range")
+    if classes < 4:
+        raise DataError(f"{classes} classes are too few to make seen and unseen tasks of; 4 are the least")
+    notes: list[str] = []
+    apart = round(settings.unseen_classes * classes)
+    if settings.unseen_classes and min(apart, classes - apart) < FEWEST_UNSEEN:
+        notes.append(
+            f"{classes} classes: none is set apart as unseen; it would be {apart} beside {classes - apart}, "
+            f"and {FEWEST_UNSEEN} are the least of either"
+        )
+        apart = 0
+    shuffled = torch.randperm(classes, generator=rng)
+    known, others = (tuple(part.sort().values.tolist()) for part in (shuffled[apart:], shuffled[:apart]))
+    seen, unseen = _known_tasks(settings, known, rng, notes)
+    novel = _novel_tasks(settings, others, rng, notes) if others else ()
+    trained_on, chosen_on = _parted(settings, seen, copies)
+    seen = trained_on + chosen_on
+    return TaskSet(known, seen, unseen, novel, len(chosen_on), settings.evaluate, tuple(notes))
+
+
+def _parted(settings: Tasks, seen: tuple[Task, ...], copies: int) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
+    """A task for each network that is trained on, and for each that is held out; first come those of different tasks.
+
+    Raises DataError where nothing would be left of either.
+    """
+    if not settings.held_out:
+        if copies < 2:
+            raise DataError(
+                "tasks.held_out: 0 leaves no network to make choices on; set zoo.copies to 2 or more, of which the last is "
+                "then held out"
+            )
+        return seen * (copies - 1), seen
+    if len(seen) < 2:
+        raise DataError(
+            "tasks.seen: 1 leaves no task to hold out; set tasks.held_out to 0, and zoo.copies to 2 or more"
+        )
+    first_held_out = len(seen) - _chosen_on(settings, len(seen))
+    return seen[:first_held_out] * copies, seen[first_held_out:] * copies
+
+
+def tasks_around(
+    settings: Tasks, given: Sequence[Task], classes: int, rng: torch.Generator
+) -> tuple[TaskSet, list[int]]:
+    """Tasks around those of a zoo that is there already: these are the seen ones, `tasks.seen` different ones at most.
+
+    Unseen tasks are drawn as by `draw_tasks`, from the classes that `given` tasks have; the others are unseen classes.
+    Also which of the given tasks the seen ones are, in their order: where a task comes several times, all are trained
+    on, or all held out. Raises DataError for fewer than two different tasks.
+    """
+    different = list(dict.fromkeys(given))[: settings.seen]
+    if len(different) < 2:
+        raise DataError("all networks of the zoo were trained for the same task; two different ones are the least")
+    notes: list[str] = []
+    known = tuple(sorted({c for task in different for c in task}))
+    others = tuple(c for c in range(classes) if c not in known)
+    if len(others) < FEWEST_UNSEEN or not settings.unseen_classes:
+        others = ()
+    low, high = _range(settings, len(known))
+    available = sum(comb(len(known), k) for k in range(low, high + 1))
+    available -= len({task for task in given if low <= len(task) <= high})
+    unseen = min(settings.unseen, available // 2)
+    if unseen < 1:
+        raise DataError(f"the zoo's networks leave no task of {low} to {high} classes unseen")
+    if unseen < settings.unseen:
+        notes.append(f"{unseen} unseen tasks, not {settings.unseen}: the zoo's networks leave no more")
+    drawn = _distinct(known, low, high, unseen, rng, frozenset(given))
+    novel = _novel_tasks(settings, others, rng, notes) if others else ()
+    chosen_on = frozenset(different[len(different) - _chosen_on(settings, len(different)) :])
+    trained_on = frozenset(different) - chosen_on
+    trained = [number for number, task in enumerate(given) if task in trained_on]
+    held_out = [number for number, task in enumerate(given) if task in chosen_on]
+    rows = trained + held_out
+    seen = tuple(given[number] for number in rows)
+    return TaskSet(known, seen, drawn, novel, len(held_out), settings.evaluate, tuple(notes)), rows
+
+
+def _chosen_on(settings: Tasks, seen: int) -> int:
+    """How many seen tasks are held out, for choosing; at least one is left to train on."""
+    return min(max(1, round(settings.held_out * seen)), seen - 1)
+
+
+def fresh_tasks(settings: Tasks, tasks: TaskSet, count: int, rng: torch.Generator) -> list[Task]:
+    """As the seen tasks are drawn, with repetition; none that is held out or unseen."""
+    low, high = _range(settings, len(tasks.classes))
+    kept_back, drawn = tasks.kept_back, list[Task]()
+    while len(drawn) < count:
+        task = _one(tasks.classes, low, high, rng)
+        if task not in kept_back:
+            drawn.append(task)
+    return drawn
+
+
+def _known_tasks(
+    settings: Tasks, known: tuple[int, ...], rng: torch.Generator, notes: list[str]
+) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
+    """Seen and unseen tasks of the known classes."""
+    classes, wanted, unseen = len(known), settings.seen + settings.unseen, settings.unseen
+    low, high = _range(settings, classes)
+    if (low, high) != settings.classes:
+        notes.append(
+            f"{classes} classes: tasks have {low} to {high} classes, not {settings.classes[0]} to {settings.classes[1]}"
+        )
+    available = sum(comb(classes, k) for k in range(low, high + 1))
+    if available < 4:
+        raise DataError(
+            f"{classes} classes make {available} different tasks of {low} to {high} classes; 4 are the least"
+        )
+    if wanted > available // 2 and wanted > 4:
+        wanted = max(available // 2, 4)
+        unseen = round(wanted * settings.unseen / (settings.seen + settings.unseen))
+        unseen = min(max(unseen, min(2, settings.unseen)), wanted - 2)
+        notes.append(f"{classes} classes: {wanted} tasks, not {settings.seen + settings.unseen}; more would repeat")
+    tasks = _distinct(known, low, high, wanted, rng)
+    return tasks[: wanted - unseen], tasks[wanted - unseen :]
+
+
+def _novel_tasks(settings: Tasks, others: tuple[int, ...], rng: torch.Generator, notes: list[str]) -> tuple[Task, ...]:
+    """Tasks of the classes set apart, as many as are scored."""
+    classes = len(others)
+    low, high = _range(settings, classes)
+    low = min(low, classes - 1)  # all of them together make but one task, and there is to be a mismatched one
+    if (low, high) != settings.classes:
+        notes.append(
+            f"{classes} unseen classes: tasks have {low} to {high} classes, "
+            f"not {settings.classes[0]} to {settings.classes[1]}"
+        )
+    available = sum(comb(classes, k) for k in range(low, high + 1))
+    count = min(settings.evaluate, -(-available // 2))
+    if count < settings.evaluate:
+        notes.append(f"{classes} unseen classes: {count} tasks, not {settings.evaluate}; more would repeat")
+    return _distinct(others, low, high, count, rng)
+
+
+def _range(settings: Tasks, classes: int) -> tuple[int, int]:
+    """Fewest and most classes of a task, where there are so many to choose from."""
+    low, high = settings.classes
+    return (low, high) if classes >= high else (min(low, max(2, classes // 4)), classes)
+
+
+def _distinct(
+    classes: tuple[int, ...],
+    low: int,
+    high: int,
+    count: int,
+    rng: torch.Generator,
+    taken: frozenset[Task] = frozenset(),
+) -> tuple[Task, ...]:
+    drawn: dict[Task, None] = {}
+    while len(drawn) < count:
+        task = _one(classes, low, high, rng)
+        if task not in taken:
+            drawn[task] = None
+    return tuple(drawn)
+
+
+def _one(classes: tuple[int, ...], low: int, high: int, rng: torch.Generator) -> Task:
+    k = int(torch.randint(low, high + 1, (), generator=rng))
+    return tuple(sorted(classes[c] for c in torch.randperm(len(classes), generator=rng)[:k].tolist()))
+
+
+def pad(tasks: Sequence[Task]) -> tuple[Tensor, Tensor]:
+    """Class indices (B, K) padded with 0, and their mask (B, K)."""
+    lengths = torch.tensor([len(task) for task in tasks])
+    mask = torch.arange(int(lengths.max())) < lengths[:, None]
+    padded = torch.zeros(mask.shape, dtype=torch.long)
+    padded[mask] = torch.tensor([c for task in tasks for c in task])
+    return padded, mask
+
+
+def name_of(classes: Iterable[str]) -> str:
+    """What a task of these classes is called, in whatever order they are named."""
+    return ", ".join(sorted(classes))
+
+
+def prompts_of(tasks: Sequence[Task], class_texts: Tensor, classes: Sequence[str] | None = None) -> Prompts:
+    """What the texts (n, T) of all classes say of each task; and what it is called, given the names of all classes."""
+    index, mask = pad(tasks)
+    names = None if classes is None else tuple(name_of(classes[c] for c in task) for task in tasks)
+    return Prompts(class_texts[index] * mask[..., None], mask, names)

@@ -1,0 +1,29 @@
+"""The contracts of every kind of component. One abstract class per kind; implementations are final.
+
+A component's constructor is its schema: positional parameters are set by the recipe (annotated with the closed list of
+`wspace.recipes.signature`), keyword-only parameters are given by the run (`wspace.recipes.registry.GIVEN`). Randomness
+comes only through the generator passed in as `rng`. This package may import `support` alone.
+
+Letters in shapes, everywhere:
+    B  networks or tasks of a batch      P  weights of one network, flattened
+    N  tokens of one network             D  values of one token
+    K  classes of a task                 M  images
+    F  width of image features           T  width of text features
+    L  condition tokens                  C  width of a condition token
+"""
+
+from wspace.interfaces.comparing import Fusion, Metric, Outcome
+from wspace.interfaces.conditions import PICTURE, PICTURE_SIDE, Condition, Conditioner, Prompts, Told
+from wspace.interfaces.data import TEST, TRAIN, VAL, Backbone, Dataset, Images, Layers, Text, Wording
+from wspace.interfaces.generators import Closed, Denoiser, Discriminator, Generator, Moves, Pairs, Predictor
+from wspace.interfaces.symmetry import Part, Symmetry
+from wspace.interfaces.targets import Architecture, Target
+from wspace.interfaces.tokens import CODES, Tokenizer, TokenLayout
+from wspace.interfaces.weights import WeightEntry, WeightSpec
+
+__all__ = [
+    "CODES", "PICTURE", "PICTURE_SIDE", "TEST", "TRAIN", "VAL", "Architecture", "Backbone", "Closed", "Condition",
+    "Conditioner", "Dataset", "Denoiser", "Discriminator", "Fusion", "Generator", "Images", "Layers", "Metric", "Moves",
+    "Outcome", "Pairs", "Part", "Predictor", "Prompts", "Symmetry", "Target", "Text", "TokenLayout", "Tokenizer", "Told",
+    "WeightEntry", "WeightSpec", "Wording",
+]  # fmt: skip

@@ -1,0 +1,95 @@
+"""What is said of a task, and how a generator listens to it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What is said about a batch of tasks: the text vectors of their classes, padded to the longest, and what else is known.
+
+    Every field is of B tasks, a row or an item each; those that may be None are for conditioners that ask for them.
+    """
+
+    texts: Tensor  # (B, K, T), rows of unit length, zero where padded
+    mask: Tensor  # (B, K) bool
+    names: tuple[str, ...] | None = None  # what each task is called, as `wspace.data.tasks.name_of` has it
+
+    def to(self, device: torch.device) -> Prompts:
+        return self._each(lambda values: values.to(device) if isinstance(values, Tensor) else values)
+
+    def __getitem__(self, index: Tensor | slice) -> Prompts:
+        rows = range(len(self.mask))[index] if isinstance(index, slice) else index.tolist()
+        return self._each(
+            lambda values: values[index] if isinstance(values, Tensor) else tuple(values[r] for r in rows)
+        )
+
+    def _each(self, change: Callable[[Any], Any]) -> Prompts:
+        known = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: change(values) for name, values in known.items() if values is not None})
+
+
+PICTURE_SIDE = 8
+
+
+PICTURE = 3 * PICTURE_SIDE**2
+"""Values of one picture in `Told.pictures`."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What holds for all tasks of a run: its data set and its architecture, for conditioners that ask for them."""
+
+    texts: Tensor  # (n, T), of the classes that the zoo knows, as prompts have them
+    pictures: Tensor  # (n, S, PICTURE), some training images of each, made small, in [-1, 1]
+    architecture: Tensor  # (T,), the text of what is generated
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A task as the generator sees it."""
+
+    tokens: Tensor  # (B, L, C)
+    mask: Tensor  # (B, L) bool: False where padded
+    pooled: Tensor  # (B, C'), one parameter-free vector a task: what linear paths read
+
+    def where(self, keep: Tensor, other: Condition) -> Condition:
+        """This condition for the tasks with keep (B,) bool, `other` for the rest."""
+        return Condition(
+            torch.where(keep[:, None, None], self.tokens, other.tokens),
+            torch.where(keep[:, None], self.mask, other.mask),
+            torch.where(keep[:, None], self.pooled, other.pooled),
+        )
+
+
+class Conditioner(nn.Module, ABC):
+    """What is said of a task, made into what a generator listens to."""
+
+    version: ClassVar[int] = 1
+    asks: ClassVar[bool] = False  # whether it is to be `told` of the data set and the architecture, before all else
+    width: int  # C
+    pooled_width: int  # C'
+
+    def told(self, what: Told) -> None:
+        """Take in what holds for all tasks. It is no part of the state: it is told again after that is loaded."""
+
+    @abstractmethod
+    def fit(self, prompts: Prompts) -> None:
+        """Take statistics from the training tasks' prompts. They are buffers, saved with the generator."""
+
+    @abstractmethod
+    def forward(self, prompts: Prompts) -> Condition: ...
+
+    @abstractmethod
+    def null(self, like: Condition) -> Condition:
+        """The condition that says nothing, shaped as `like`: for condition dropout and guidance."""
+
+    def check(self, prompts: Prompts) -> None:
+        """Raise UserError for a task of which it knows nothing; of such a task `forward` says what `null` does."""

@@ -1,0 +1,100 @@
+"""Pictures with class names, the frozen encoders, and the wording of a class."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from torch import Tensor, nn
+
+from wspace.support.errors import UserError
+
+TRAIN, VAL, TEST = 0, 1, 2
+"""Values of `Images.split`. VAL is part of the training images: every choice is made on it, never on TEST."""
+
+
+class Images(ABC):
+    """Named images, read on demand."""
+
+    classes: tuple[str, ...]
+    labels: np.ndarray  # (M,) int64, index into classes
+    split: np.ndarray  # (M,) int8: TRAIN, VAL or TEST; every class has TRAIN and TEST images, and most have VAL ones
+    fingerprint: str  # changes whenever a pixel, a label or a split does
+    warnings: tuple[str, ...] = ()  # what a user should know, one sentence each
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Pixels (len(indices), S, S, 3), uint8 RGB."""
+
+
+class Dataset(ABC):
+    """Where images come from: a folder, a package, a download."""
+
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def load(self, cache: Path) -> Images:
+        """Find or make the images; `cache` is a folder for what is expensive to make.
+
+        Raises DataError when there is nothing to train on.
+        """
+
+    @abstractmethod
+    def open_picture(self, path: Path) -> np.ndarray:
+        """One picture from outside (S, S, 3), prepared as the data set's own. Raises DataError."""
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The network of a backbone, to be looked into while gradients pass through it."""
+
+    network: nn.Module  # layers are called as its modules are
+    features: Callable[[Tensor], Tensor]  # prepared pictures (M, 3, S, S) -> (M, F), differentiable in them
+    prepare: Callable[[np.ndarray], Tensor]  # (M, S, S, 3) uint8 -> (M, 3, S, S)
+    maps: Callable[[Tensor], Tensor]  # what a layer gives -> (M, C, h, w). Raises UserError if that has no places
+    stages: tuple[str, ...] = ()  # layers worth looking at where none is named, the last of the network last
+
+
+class Backbone(ABC):
+    """A frozen image encoder."""
+
+    version: ClassVar[int] = 1
+    dim: int  # F
+    fingerprint: str  # of weights and preprocessing: part of every feature cache's key
+
+    @abstractmethod
+    def encode(self, pixels: np.ndarray) -> Tensor:
+        """(M, S, S, 3) uint8 -> (M, F) float32 on the CPU, the same for every batch size up to rounding."""
+
+    def layers(self) -> Layers:
+        """What pictures of attention are made of (Grad-CAM). Raises UserError from a backbone that has no layers."""
+        raise UserError("this recipe's backbone has no layers to look into")
+
+
+class Text(ABC):
+    """A frozen text encoder."""
+
+    version: ClassVar[int] = 1
+    dim: int  # T
+    fingerprint: str
+
+    @abstractmethod
+    def encode(self, sentences: Sequence[str]) -> Tensor:
+        """(len(sentences), T) float32 on the CPU, rows of unit length."""
+
+
+class Wording(ABC):
+    """What is said of a class to the generator. What a network's scores are taken against stays `tasks.template`."""
+
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def sentences(self, classes: Sequence[str], templated: Sequence[str]) -> list[tuple[str, ...]]:
+        """One sentence or more for each class; `templated` are the recipe's template filled in. Raises UserError."""

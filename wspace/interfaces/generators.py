@@ -1,0 +1,163 @@
+"""How weights are drawn."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from wspace.interfaces.conditions import Condition
+from wspace.support.errors import UserError, did_you_mean
+from wspace.support.settings import Generate
+
+
+class Predictor(nn.Module, ABC):
+    """The typical network of a task, in one step: what other generators draw around, and what a task loss trains.
+
+    After `fit` it says two things: `of_zoo`, where the zoo's networks for such a task lie, which stays; and `forward`,
+    which starts there and is trained on by the loss of the networks it makes.
+    """
+
+    version: ClassVar[int] = 1
+    spread: Tensor  # (), root mean square of what `of_zoo` leaves of the zoo's tokens
+
+    @abstractmethod
+    def fit(self, tokens: Tensor, condition: Condition, held_out: tuple[Tensor, Condition]) -> None:
+        """In closed form, from tokens (n, N, D) and their conditions; `held_out` ones are for choosing strengths."""
+
+    @abstractmethod
+    def of_zoo(self, condition: Condition) -> Tensor:
+        """(B, N, D), of no trainable parameter."""
+
+    @abstractmethod
+    def forward(self, condition: Condition) -> Tensor:
+        """(B, N, D), differentiable in the parameters."""
+
+
+class Denoiser(nn.Module, ABC):
+    """Noisy tokens, noise level, condition -> the generator's prediction target, shaped as the tokens."""
+
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def forward(self, x: Tensor, level: Tensor, condition: Condition, anchor: Tensor) -> Tensor:
+        """(B, N, D), (B,) in [0, 1] (0: clean, 1: pure noise), Condition, (B, N, D) -> (B, N, D).
+
+        `anchor` is the zoo's mean network as tokens, and is moved whenever x is: what a denoiser that must not know
+        places can tell units apart by. One that knows places may leave it.
+        """
+
+
+class Discriminator(nn.Module, ABC):
+    """Tokens (B, N, D) -> (B,), a logit: above 0 for a network of the zoo, below for a generated one (T2W, eq. 13)."""
+
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def forward(self, tokens: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Moves:
+    """One random element of the symmetry for each pair of a batch, as it acts on token values."""
+
+    act: Callable[[Tensor], Tensor]  # (B, N, D) -> (B, N, D), linear
+    augment: Tensor  # (B,) bool: pairs that are trained on moved (T2W, eq. 10)
+    penalty: bool  # whether `loss` has a term "symmetry" (T2W, eq. 12)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """A batch of training pairs: networks as tokens, their tasks as conditions."""
+
+    tokens: Tensor  # (B, N, D)
+    condition: Condition
+    null: Condition
+    moves: Moves | None = None
+
+
+@dataclass(frozen=True)
+class Closed:
+    """What a generator may take closed forms from."""
+
+    tokens: Tensor  # (n, N, D)
+    condition: Condition
+    held_out: tuple[Tensor, Condition]  # other training tasks, for choosing strengths
+    anchor: Tensor  # (N, D), the mean network, each tensor scaled to unit size
+
+
+class Generator(nn.Module, ABC):
+    """How weights are drawn given a condition."""
+
+    version: ClassVar[int] = 1
+    samplers: ClassVar[tuple[str, ...]] = ()  # names that `generate.sampler` may have; the first is the default
+
+    @abstractmethod
+    def fit(self, closed: Closed) -> None:
+        """Whatever has a closed form, before the first gradient step. May do nothing."""
+
+    @abstractmethod
+    def loss(self, pairs: Pairs, rng: torch.Generator) -> dict[str, Tensor]:
+        """Named scalars, whose weighted sum is descended: `symmetry` by `losses.symmetry`, the others as they are."""
+
+    def estimate(self, pairs: Pairs, noise: float, rng: torch.Generator) -> Tensor:
+        """Networks as this generator makes them of the batch's, noised to a level of at most `noise`: (B, N, D).
+
+        Differentiable, and never moved by the symmetry; what a discriminator sees (T2W, eq. 13).
+        """
+        raise UserError(
+            "losses.adversarial: this generator makes no estimates for a discriminator to judge; set it to 0"
+        )
+
+    def task_parameters(self) -> list[nn.Parameter]:
+        """What a task loss trains, and `loss` then leaves alone; none if this generator learns from weights only."""
+        return []
+
+    def typical(self, condition: Condition) -> Tensor:
+        """Tokens (B, N, D) of one network a task, differentiable in `task_parameters`: where the task loss is taken."""
+        raise NotImplementedError(f"{type(self).__name__} has no task parameters")
+
+    @abstractmethod
+    def sample(
+        self,
+        condition: Condition,
+        null: Condition,
+        how: Generate,
+        rng: torch.Generator,
+        watch: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
+        """Tokens (B, N, D). `how.temperature` scales every random draw: 0 gives the most typical network.
+
+        `watch` is called after every step, if there are any, with the steps done and the network (B, N, D) as it would
+        now end. Raises UserError for a sampler it has not.
+        """
+
+    def sampler_of(self, how: Generate) -> str | None:
+        """The sampler asked for, or else the first; None of a generator without. Raises UserError for one it has not."""
+        if how.sampler is None:
+            return self.samplers[0] if self.samplers else None
+        if how.sampler not in self.samplers:
+            hint = did_you_mean(how.sampler, self.samplers) if self.samplers else " It has none to choose from."
+            raise UserError(f"generate.sampler: this generator has no sampler {how.sampler!r}.{hint}")
+        return how.sampler
+
+    def refine(
+        self,
+        tokens: Tensor,
+        condition: Condition,
+        null: Condition,
+        how: Generate,
+        level: float,
+        rng: torch.Generator,
+    ) -> Tensor:
+        """Networks (B, N, D) noised to a level in (0, 1] and drawn from there on, as SDEdit does (Meng et al., 2022).
+
+        Raises UserError from a generator that has no levels of noise.
+        """
+        raise UserError(
+            "this generator has no levels of noise to go back to, so it cannot refine weights that are there"
+        )

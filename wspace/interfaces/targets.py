@@ -1,0 +1,77 @@
+"""What is generated: architectures, and targets made of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from math import prod
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from wspace.interfaces.weights import WeightEntry, WeightSpec
+
+
+class Architecture(ABC):
+    """An ordinary torch module, made to measure: what the target `module` generates the weights of."""
+
+    version: ClassVar[int] = 1
+    sees: Literal["features", "pictures"] = "features"
+    """Vectors (F,), or pictures (3, S, S) in [-1, 1], for which the backbone is to be `pixels`."""
+
+    @abstractmethod
+    def build(self, inputs: tuple[int, ...], outputs: int) -> nn.Module:
+        """A fresh module: (M, *inputs) -> (M, outputs), image by image in evaluation mode.
+
+        Initialised as its author would, by torch's global random numbers, which are seeded. Raises UserError for
+        inputs that it cannot take.
+        """
+
+    def axes(self, module: nn.Module) -> Mapping[str, tuple[str, ...]] | None:
+        """Name of each parameter and floating buffer -> what each dimension is made of (`wspace.interfaces.axes`), by hand.
+
+        Axes that have names may be permuted, which is proven before use; a number is a dimension whose order means
+        something. None: found by tracing the module.
+        """
+        return None
+
+
+class Target(ABC):
+    """The architecture whose weights are generated: a classifier over frozen features, evaluated for many nets at once."""
+
+    version: ClassVar[int] = 1
+    spec: WeightSpec
+    outputs: ClassVar[int] = 0
+    """The dimension that the outputs of a matrix or a kernel are on: the first, as torch lays them out."""
+    statistics: tuple[str, ...] = ()
+    """Tensors that follow from the others and from images, and that nobody trains: running means of batch norm."""
+    notes: tuple[str, ...] = ()  # what a user should know, one sentence each
+
+    @abstractmethod
+    def init(self, count: int, rng: torch.Generator) -> Tensor:
+        """Fresh weights (count, P), as the architecture's author would initialise them."""
+
+    def fans(self, entry: WeightEntry) -> tuple[int, int]:
+        """Inputs and outputs of a matrix or a convolution's kernel."""
+        field = prod(entry.shape[2:])
+        return entry.shape[1 - self.outputs] * field, entry.shape[self.outputs] * field
+
+    @abstractmethod
+    def logits(self, weights: Tensor, features: Tensor, texts: Tensor) -> Tensor:
+        """Scores of every class, differentiable in `weights`.
+
+        (B, P), (B, M, F), (B, K, T) -> (B, M, K): net b sees only features[b] and texts[b].
+        """
+
+    def training_logits(self, weights: Tensor, features: Tensor, texts: Tensor) -> Tensor:
+        """As `logits`, while training: `statistics` are not read, but those of these very images take their place."""
+        return self.logits(weights, features, texts)
+
+    def calibrated(self, weights: Tensor, features: Tensor) -> Tensor:
+        """Weights whose `statistics` are those of training images: (B, P), (B, M, F) -> (B, P); the others stay."""
+        return weights
+
+    def exported(self, weights: Tensor) -> dict[str, Tensor]:
+        """One network (P,) as tensors for a file: those of the spec, and whatever `spec.aside` names."""
+        return self.spec.unflatten(weights)

@@ -1,0 +1,90 @@
+"""Weights as sequences of tokens."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from wspace.support.errors import UserError
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """Shape of a network's token sequence. Values outside `mask` are padding: zero, and ignored by every loss."""
+
+    mask: Tensor  # (N, D) bool: True where a token value is a weight
+    units: int = 0  # the first so many tokens are one each for a hidden unit: permuting units permutes these
+    codes: int = 0  # above 0: token values are codes, whole numbers from 0 to below this
+    places: Tensor | None = None  # (N, 3): of each token its tensor, the row there, and where in the row
+    meanings: Callable[[], Tensor] | None = (
+        None  # (D, codes, any width): the vectors that codes stand for, as learnt by now
+    )
+
+    @property
+    def count(self) -> int:  # N
+        return self.mask.shape[0]
+
+    @property
+    def width(self) -> int:  # D
+        return self.mask.shape[1]
+
+
+CODES = "this tokenizer's tokens are codes, which no symmetry moves: set train.augment and losses.symmetry to 0"
+
+
+class Tokenizer(nn.Module, ABC):
+    """Weights <-> a sequence of tokens. The round trip is exact up to float32 rounding, unless it says that it is `lossy`.
+
+    A lossy one learns a code: its parameters are trained in a phase of their own (`reconstruction`), before the generator,
+    by its `loss`. Its tokens are no places of weights, so that no symmetry acts on them.
+    """
+
+    version: ClassVar[int] = 1
+    lossy: ClassVar[bool] = False
+    layout: TokenLayout
+
+    @abstractmethod
+    def fit(self, weights: Tensor) -> None:
+        """Take scales from the training zoo (n, P). They are buffers, so they are saved with the generator.
+
+        Of a lossy one it is called before it learns, and again after that.
+        """
+
+    def loss(self, weights: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        """Of a lossy one: named scalars for networks (B, P), whose sum is descended."""
+        raise NotImplementedError(f"{type(self).__name__} has nothing to learn")
+
+    def figures(self) -> dict[str, Tensor]:
+        """Of a lossy one: what the log says of the last `loss` beside it, such as how much of a codebook is in use."""
+        return {}
+
+    @abstractmethod
+    def tokenize(self, weights: Tensor) -> Tensor:
+        """(B, P) -> (B, N, D)."""
+
+    @abstractmethod
+    def detokenize(self, tokens: Tensor) -> Tensor:
+        """(B, N, D) -> (B, P)."""
+
+    def through(self, name: str, values: Tensor) -> tuple[Tensor, Tensor]:
+        """One tensor's values (B, size of it) as tokens (B, n, D), and back: for networks too large to take whole.
+
+        Raises UserError from a tokenizer that cannot.
+        """
+        raise UserError("this tokenizer cannot take one tensor of a network at a time; `vq` can")
+
+    def arrange(self, values: Tensor) -> Tensor:
+        """One value a weight to where that weight lies among the tokens, unscaled: (B, P) -> (B, N, D).
+
+        Raises UserError from a lossy one; every other has this and `collect`.
+        """
+        raise UserError(CODES)
+
+    def collect(self, tokens: Tensor) -> Tensor:
+        """`arrange` undone: (B, N, D) -> (B, P)."""
+        raise UserError(CODES)

@@ -1,0 +1,93 @@
+"""The adversarial loss (T2W, eq. 13): a discriminator that learns to tell generated networks from the zoo's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import log
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wspace.interfaces import Discriminator
+from wspace.support.errors import Diverged
+from wspace.support.processes import ALONE, Processes
+from wspace.support.settings import Adversary as Settings
+
+OUTRIGHT = 0.99
+"""Accuracy of the discriminator, averaged over its last turns, above which the generator learns nothing from it."""
+
+
+class Adversary(nn.Module):
+    """The discriminator, its optimiser, and whose turn it is: `settings.turn` steps its own, as many the generator's.
+
+    In the warm-up every turn is the discriminator's. It is part of no saved generator, only of a checkpoint.
+    """
+
+    def __init__(self, discriminator: Discriminator, settings: Settings, steps: int, processes: Processes = ALONE):
+        super().__init__()
+        self.processes = processes  # that take the same steps, each on networks of its own
+        self.discriminator, self.settings = discriminator, settings
+        self.warm = round(settings.warmup * steps)
+        self.optimizer = torch.optim.Adam(discriminator.parameters(), lr=settings.lr, fused=True)
+        self.accuracy: Tensor
+        self.register_buffer("accuracy", torch.full((), 0.5))  # running, of its answers before each step
+
+    def learns_at(self, step: int) -> bool:
+        return step < self.warm or (step - self.warm) // self.settings.turn % 2 == 0
+
+    def learn(self, real: Tensor, generated: Tensor) -> dict[str, Tensor]:
+        """One step of the discriminator up eq. 13, on tokens (B, N, D) of the zoo's networks and generated ones.
+
+        Returns its loss, accuracy and gradient norm. Raises Diverged when its loss is not a number.
+        """
+        of_real, of_generated = self.discriminator(real), self.discriminator(generated.detach())
+        loss = functional.softplus(-of_real).mean() + functional.softplus(of_generated).mean()  # -log D, -log(1 - D)
+        accuracy = ((of_real > 0).float().mean() + (of_generated < 0).float().mean()) / 2
+        means = self.processes.averaged({"loss": loss, "accuracy": accuracy})
+        if not torch.isfinite(means["loss"]):
+            raise Diverged(f"the discriminator's loss is {float(means['loss'])}; lower adversary.lr")
+        self.optimizer.zero_grad()
+        loss.backward()
+        gradients = [p.grad for p in self.discriminator.parameters() if p.grad is not None]
+        self.processes.average(gradients)
+        norm = torch.nn.utils.get_total_norm(gradients)
+        self.optimizer.step()
+        self.accuracy.lerp_(means["accuracy"], 0.05)
+        figures = means | {"loss": means["loss"] / (2 * log(2)), "gradient": norm}  # a loss of 1: it knows nothing
+        return {f"discriminator_{name}": value for name, value in figures.items()}
+
+    def judge(self, generated: Tensor) -> Tensor:
+        """What the generator descends, its parameters alone: -log D of its networks (B, N, D), as Goodfellow et al. (2014)
+        advise in section 3 for eq. 13's log(1 - D), whose slope vanishes where the discriminator is sure."""
+        trained = [p for p in self.discriminator.parameters() if p.requires_grad]
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        try:
+            return functional.softplus(-self.discriminator(generated)).mean()
+        finally:
+            for parameter in trained:
+                parameter.requires_grad_(True)
+
+    @property
+    def wins_outright(self) -> bool:
+        return float(self.accuracy) > OUTRIGHT
+
+    # ------------------------------------------------------------ on disk
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything a resumed training needs, flat."""
+        tensors = {f"module.{name}": value for name, value in self.state_dict().items()}
+        moments = self.optimizer.state_dict()["state"]
+        return tensors | {f"optimizer.{i}.{key}": v for i, state in moments.items() for key, v in state.items()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        prefix = "module."
+        self.load_state_dict({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in state.items():
+            group, _, rest = name.partition(".")
+            if group == "optimizer":
+                number, _, key = rest.partition(".")
+                moments.setdefault(int(number), {})[key] = value
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})

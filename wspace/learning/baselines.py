@@ -1,0 +1,64 @@
+"""What generated weights are set beside, apart from networks trained on images: closed forms over the zoo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from wspace.interfaces import Prompts
+from wspace.learning.ridge_regression import PENALTIES, Ridge
+from wspace.weights.scaling import spread_of
+
+
+def descriptions(known: Prompts, *asked: Prompts) -> list[Tensor]:
+    """What the opponents know of a task with k classes of mean text m: m, 1/k and m/k, each at unit variance over `known`.
+
+    The same for every recipe, so that no choice of a conditioner can weaken them. (B, 2T + 1) for each of the arguments.
+    """
+    raw = []
+    for prompts in (known, *asked):
+        count = prompts.mask.sum(1, keepdim=True)  # (B, 1)
+        mean = prompts.texts.sum(1) / count  # (B, T)
+        raw.append(torch.cat([mean, 1 / count, mean / count], dim=1))
+    center, spread = raw[0].mean(0), spread_of(raw[0])
+    return [(description - center) / spread for description in raw]
+
+
+def retrieval(weights: Tensor, known: Tensor, asked: Tensor) -> Tensor:
+    """Of each task asked for, the training weights whose description is nearest by cosine.
+
+    (n, P), (n, C), (B, C) -> (B, P).
+    """
+    likeness = functional.normalize(asked, dim=1) @ functional.normalize(known, dim=1).T  # (B, n)
+    return weights[likeness.argmax(1)]
+
+
+def noise(nearest: Tensor, weights: Tensor, rng: torch.Generator) -> Tensor:
+    """Training weights (B, P) plus noise of the zoo's own spread, weight by weight.
+
+    The baseline that most weight generators lose to (Zeng et al., 2025, arXiv 2506.07998).
+    """
+    return nearest + torch.randn(nearest.shape, generator=rng) * weights.std(0)
+
+
+def ridge(
+    weights: Tensor,
+    known: Tensor,
+    chosen_on: slice,
+    asked: dict[str, Tensor],
+    accuracy: Callable[[Tensor], float],
+) -> tuple[dict[str, Tensor], float]:
+    """Closed-form linear map from descriptions to weights, for the tasks asked for; and its penalty.
+
+    The penalty is the one whose weights for the tasks `chosen_on` have the highest `accuracy` (on validation images),
+    fitted without them; the map is then fitted on all.
+    """
+    kept = torch.ones(len(weights), dtype=torch.bool)
+    kept[chosen_on] = False
+    trial = Ridge.fit(known[kept], weights[kept])
+    best = max(PENALTIES, key=lambda penalty: accuracy(trial.predict(known[chosen_on], penalty)))
+    fitted = Ridge.fit(known, weights)
+    return {split: fitted.predict(tasks, best) for split, tasks in asked.items()}, best

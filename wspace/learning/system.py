@@ -1,0 +1,116 @@
+"""What is trained: tokenizer, conditioner and generator as one module, from prompts to weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from wspace.interfaces import (
+    Closed,
+    Condition,
+    Conditioner,
+    Generator,
+    Moves,
+    Pairs,
+    Prompts,
+    Symmetry,
+    Tokenizer,
+)
+from wspace.interfaces.weights import WeightSpec
+from wspace.support.errors import Diverged
+from wspace.support.settings import Generate
+
+
+class System(nn.Module):
+    def __init__(self, spec: WeightSpec, tokenizer: Tokenizer, conditioner: Conditioner, generator: Generator):
+        super().__init__()
+        self.spec = spec
+        self.tokenizer, self.conditioner, self.generator = tokenizer, conditioner, generator
+
+    def fit(self, weights: Tensor, prompts: Prompts, held_out: tuple[Tensor, Prompts]) -> Tensor | None:
+        """All that has a closed form, from the training pairs: scales, statistics, linear paths.
+
+        Returns the networks' codes (n, N, D), if the tokenizer is lossy: they are small, and take an encoder.
+        """
+        self.tokenizer.fit(weights)
+        self.conditioner.fit(prompts)
+        with torch.no_grad():
+            others = (self.tokenizer.tokenize(held_out[0]), self.conditioner(held_out[1]))
+            mean = weights.mean(0)
+            if self.tokenizer.lossy:
+                anchor = self.tokenizer.tokenize(mean[None])[0]
+            else:
+                anchor = self.tokenizer.arrange(self._unit_size(mean)[None])[0]  # (N, D)
+            closed = Closed(self.tokenizer.tokenize(weights), self.conditioner(prompts), others, anchor)
+            self.generator.fit(closed)
+        return closed.tokens if self.tokenizer.lossy else None
+
+    def _unit_size(self, weights: Tensor) -> Tensor:
+        """Each tensor over its root mean square: (P,) -> (P,)."""
+        tensors = self.spec.unflatten(weights)
+        return self.spec.flatten({n: t / t.square().mean().sqrt().clamp_min(1e-12) for n, t in tensors.items()})
+
+    def pairs(self, weights: Tensor, prompts: Prompts, moves: Moves | None = None) -> Pairs:
+        """Networks (B, P) and what is said of their tasks, as the generator sees them."""
+        return self.pairs_of(self.tokenizer.tokenize(weights), prompts, moves)
+
+    def pairs_of(self, tokens: Tensor, prompts: Prompts, moves: Moves | None = None) -> Pairs:
+        """As `pairs`, of networks that are tokens already: (B, N, D)."""
+        condition: Condition = self.conditioner(prompts)
+        return Pairs(tokens, condition, self.conditioner.null(condition), moves)
+
+    def moves(self, symmetry: Symmetry, count: int, rng: torch.Generator, *, augment: float, penalty: bool) -> Moves:
+        """A random element for each of `count` pairs; a share `augment` of the pairs is to be trained on moved."""
+        elements = symmetry.sample(count, rng)
+
+        def act(tokens: Tensor) -> Tensor:
+            moved = symmetry.act(elements.to(tokens.device), self.tokenizer.collect(tokens))
+            return self.tokenizer.arrange(moved)
+
+        device = next(self.buffers()).device
+        return Moves(act, (torch.rand(count, generator=rng) < augment).to(device), penalty)
+
+    def typical(self, prompts: Prompts) -> Tensor:
+        """Weights (B, P) on which a task loss is taken: differentiable in the generator's task parameters."""
+        return self.tokenizer.detokenize(self.generator.typical(self.conditioner(prompts)))
+
+    @torch.no_grad()
+    def sample(
+        self,
+        prompts: Prompts,
+        how: Generate,
+        rng: torch.Generator,
+        watch: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
+        """Weights (B, P), one network for each task. Raises Diverged if any is not a finite number.
+
+        `watch` is called after every sampling step with the weights (B, P) as they would now end.
+        """
+        return self.sample_under(self.conditioner(prompts), how, rng, watch)
+
+    @torch.no_grad()
+    def sample_under(
+        self,
+        condition: Condition,
+        how: Generate,
+        rng: torch.Generator,
+        watch: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
+        """As `sample`, under a condition that need not be any task's: (B, P)."""
+        seen = None if watch is None else lambda done, tokens: watch(done, self.tokenizer.detokenize(tokens))
+        tokens = self.generator.sample(condition, self.conditioner.null(condition), how, rng, seen)
+        weights = self.tokenizer.detokenize(tokens)
+        if not torch.isfinite(weights).all():
+            raise Diverged("the generator made weights that are not finite numbers; train it longer or at a lower rate")
+        return weights
+
+    @torch.no_grad()
+    def refine(self, weights: Tensor, prompts: Prompts, how: Generate, level: float, rng: torch.Generator) -> Tensor:
+        """Networks (B, P), noised to a level in (0, 1] and denoised under their tasks' prompts."""
+        condition = self.conditioner(prompts)
+        tokens = self.tokenizer.tokenize(weights)
+        return self.tokenizer.detokenize(
+            self.generator.refine(tokens, condition, self.conditioner.null(condition), how, level, rng)
+        )

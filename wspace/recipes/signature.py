@@ -1,0 +1,238 @@
+"""A component's constructor, read from its source: importing it would import torch, and `wspace check` must not.
+
+The constructor is the schema. Positional parameters are what a recipe may set; their annotations come from a closed list
+(below), their defaults are literals. Keyword-only parameters are given by the run (`wspace.recipes.registry.GIVEN`).
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import annotated_types
+
+from wspace.recipes.registry import GIVEN, GIVEN_TO, KINDS, Component
+
+MISSING: Any = object()
+SETTINGS_FILE = Path(__file__).parent.parent / "support" / "settings.py"
+SCHEMA_FILE = Path(__file__).with_name("schema.py")
+
+
+class Slot:
+    """Base of the stand-ins for interfaces in annotations: `denoiser: Denoiser` takes a `{use: NAME, ...}` block."""
+
+    kind: ClassVar[str]
+
+
+class Section:
+    """Base of the stand-ins for settings in annotations: `train: Train` takes a plain mapping."""
+
+    settings: ClassVar[str]
+
+
+SLOTS = {interface: type(interface, (Slot,), {"kind": kind}) for kind, interface in KINDS.items()}
+
+VOCABULARY: dict[str, Any] = {
+    **{t.__name__: t for t in (int, float, bool, str, list, tuple)},
+    **{name: getattr(annotated_types, name) for name in ("Ge", "Gt", "Le", "Lt", "MinLen", "MaxLen")},
+    **{"Annotated": Annotated, "Literal": Literal, "Path": Path, "None": None},
+    **SLOTS,
+}
+"""Every name an annotation may use."""
+
+
+class UnreadableSignature(Exception):
+    """A component's own fault: the conformance checks report it."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    name: str
+    annotation: Any
+    text: str  # the annotation as written
+    default: Any = MISSING
+    given: bool = False
+
+    @property
+    def required(self) -> bool:
+        return self.default is MISSING
+
+
+@dataclass(frozen=True)
+class Signature:
+    name: str  # the class
+    parameters: tuple[Parameter, ...]
+    doc: str
+    version: int
+    samplers: tuple[str, ...]  # of a generator: what `generate.sampler` may be
+    file: Path
+    line: int
+
+    @property
+    def settable(self) -> dict[str, Parameter]:
+        return {p.name: p for p in self.parameters if not p.given}
+
+    @property
+    def given(self) -> list[str]:
+        return [p.name for p in self.parameters if p.given]
+
+
+def signature_of(component: Component) -> Signature:
+    """Raises UnreadableSignature if the source is not there or steps outside the rules above."""
+    signature = read_class(source_file(component.module), component.class_name)
+    for name in signature.given:
+        if name not in GIVEN_TO[component.kind]:
+            known = ", ".join(GIVEN_TO[component.kind]) or "nothing"
+            raise UnreadableSignature(
+                f"{signature.file}: a {component.kind} is not given {name!r}; it is given {known}"
+            )
+    return signature
+
+
+def source_file(module: str) -> Path:
+    """The file of a module, which is not imported (its packages are)."""
+    if module in sys.modules and getattr(sys.modules[module], "__file__", None):
+        return Path(str(sys.modules[module].__file__))
+    try:
+        spec = importlib.util.find_spec(module)
+    except Exception as error:  # its packages are imported, and may fail in any way
+        raise UnreadableSignature(f"no module {module!r}: {error}") from error
+    if spec is None or spec.origin is None:
+        raise UnreadableSignature(f"no module {module!r}")
+    return Path(spec.origin)
+
+
+@cache
+def read_class(file: Path, name: str) -> Signature:
+    """The signature of class `name` in `file`: of its own `__init__`, or of its fields if it is a dataclass."""
+    try:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UnreadableSignature(f"{file}: cannot be read: {error}") from error
+    node = next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name), None)
+    if node is None:
+        raise UnreadableSignature(f"{file}: no class {name!r}")
+    names = VOCABULARY | (_sections() if file == SCHEMA_FILE else {})
+    if _is_dataclass(node):
+        parameters = [_from_field(n, names, file) for n in node.body if _is_field(n)]
+    else:
+        init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+        others = [
+            ast.unparse(base) for base in node.bases if ast.unparse(base).rpartition(".")[2] not in KINDS.values()
+        ]
+        if init is None and others:
+            raise UnreadableSignature(
+                f"{file}: {name} has no constructor of its own, and may inherit one of {others[0]}"
+            )
+        parameters = [] if init is None else _from_arguments(init.args, names, file)
+    doc = ast.get_docstring(node) or ""
+    return Signature(name, tuple(parameters), doc, _version(node), _samplers(node), file, node.lineno)
+
+
+def _sections() -> dict[str, type[Section]]:
+    """The settings of each stage, which a recipe takes as plain mappings."""
+    tree = ast.parse(SETTINGS_FILE.read_text(encoding="utf-8"))
+    classes = [n.name for n in tree.body if isinstance(n, ast.ClassDef) and _is_dataclass(n)]
+    return {name: type(name, (Section,), {"settings": name}) for name in classes}
+
+
+def _is_dataclass(node: ast.stmt) -> bool:
+    return isinstance(node, ast.ClassDef) and any("dataclass" in ast.unparse(d) for d in node.decorator_list)
+
+
+def _is_field(node: ast.stmt) -> bool:
+    return isinstance(node, ast.AnnAssign) and not ast.unparse(node.annotation).startswith("ClassVar")
+
+
+def _from_field(node: ast.stmt, names: dict[str, Any], file: Path) -> Parameter:
+    assert isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    return _parameter(node.target.id, node.annotation, node.value, names, file)
+
+
+def _from_arguments(arguments: ast.arguments, names: dict[str, Any], file: Path) -> list[Parameter]:
+    if arguments.vararg or arguments.kwarg:
+        raise UnreadableSignature(f"{file}: a component's constructor takes no *args or **kwargs")
+    if arguments.posonlyargs:
+        raise UnreadableSignature(f"{file}: a component's constructor takes no positional-only parameters")
+    for argument in arguments.kwonlyargs:
+        if argument.arg not in GIVEN:
+            raise UnreadableSignature(
+                f"{file}: keyword-only parameter {argument.arg!r} is not among what the run gives: {', '.join(GIVEN)}"
+            )
+    positional = arguments.args[1:]
+    padding = [None] * (len(positional) - len(arguments.defaults))
+    return [
+        _parameter(argument.arg, argument.annotation, default, names, file)
+        for argument, default in zip(positional, [*padding, *arguments.defaults], strict=True)
+    ] + [
+        Parameter(argument.arg, None, ast.unparse(argument.annotation) if argument.annotation else "", given=True)
+        for argument in arguments.kwonlyargs
+    ]
+
+
+def _parameter(
+    name: str, annotation: ast.expr | None, default: ast.expr | None, names: dict[str, Any], file: Path
+) -> Parameter:
+    if annotation is None:
+        raise UnreadableSignature(f"{file}: parameter {name!r} has no annotation")
+    text = ast.unparse(annotation)
+    unknown = {n.id for n in ast.walk(annotation) if isinstance(n, ast.Name)} - set(names)
+    if unknown:
+        raise UnreadableSignature(
+            f"{file}: {name}: {text}: {', '.join(sorted(unknown))} is not among {', '.join(names)}"
+        )
+    if _is_quoted(annotation):
+        raise UnreadableSignature(f"{file}: {name}: {text}: write the annotation without quotes")
+    try:
+        evaluated = eval(compile(ast.Expression(annotation), str(file), "eval"), {"__builtins__": {}}, names)
+    except Exception as error:
+        raise UnreadableSignature(f"{file}: {name}: {text}: not a type: {error}") from error
+    try:
+        value = MISSING if default is None else ast.literal_eval(default)
+    except ValueError as error:
+        raise UnreadableSignature(
+            f"{file}: the default of {name!r} is not a literal: {ast.unparse(default) if default else None}"
+        ) from error
+    return Parameter(name, evaluated, text, value)
+
+
+def _is_quoted(annotation: ast.AST) -> bool:
+    """Whether a string other than a Literal's is in it."""
+    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Literal":
+        return False
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        return True
+    return any(_is_quoted(inner) for inner in ast.iter_child_nodes(annotation))
+
+
+def _version(node: ast.ClassDef) -> int:
+    value = _class_variable(node, "version")
+    if not isinstance(value, ast.Constant):
+        return 1
+    if type(value.value) is not int:
+        raise UnreadableSignature(f"class {node.name!r}: version {value.value!r} is not a whole number")
+    return value.value
+
+
+def _samplers(node: ast.ClassDef) -> tuple[str, ...]:
+    value = _class_variable(node, "samplers")
+    if value is None:
+        return ()
+    try:
+        return tuple(ast.literal_eval(value))
+    except (ValueError, TypeError) as error:
+        raise UnreadableSignature(f"class {node.name!r}: samplers is not a tuple of names") from error
+
+
+def _class_variable(node: ast.ClassDef, name: str) -> ast.expr | None:
+    for n in node.body:
+        if isinstance(n, ast.AnnAssign | ast.Assign):
+            target = n.target if isinstance(n, ast.AnnAssign) else n.targets[0]
+            if isinstance(target, ast.Name) and target.id == name:
+                return n.value
+    return None

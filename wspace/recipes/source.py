@@ -1,0 +1,164 @@
+"""Recipe files: YAML 1.2 to a mapping that knows its line numbers, `--set` applied; and back to YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.scalarbool import ScalarBoolean
+
+from wspace.support.errors import FileError, Problem, RecipeError, UserError, did_you_mean
+
+PACKAGE = Path(__file__).parent.parent
+RECIPES = PACKAGE / "_recipes"  # where an installed wspace keeps the recipes that come with it
+SOURCE_RECIPES = PACKAGE.parent / "recipes"  # in a checkout
+
+
+@dataclass
+class Source:
+    """A recipe as read: plain values, and the line each key was written on."""
+
+    file: str
+    values: dict[str, Any]
+    lines: dict[tuple[str | int, ...], int | None] = field(default_factory=dict)
+
+    def line(self, path: Sequence[str | int]) -> int | None:
+        """The line of a key, or of the nearest enclosing one."""
+        for end in range(len(path), 0, -1):
+            if tuple(path[:end]) in self.lines:
+                return self.lines[tuple(path[:end])]
+        return None
+
+
+def packaged_recipes() -> dict[str, Path]:
+    """Name -> file of the recipes that come with wspace: 't2w', 'paper/t2w-cifar100'."""
+    folder = RECIPES if RECIPES.is_dir() else SOURCE_RECIPES
+    return {str(f.relative_to(folder).with_suffix("")): f for f in sorted(folder.rglob("*.yaml"))}
+
+
+def find_recipe(recipe: str) -> Path:
+    """A path, or the name of a packaged recipe. Raises FileError."""
+    with suppress(OSError):  # too long for a file name, or in a folder that is not ours to look into
+        if Path(recipe).is_file():
+            return Path(recipe)
+    known = packaged_recipes()
+    name = recipe.removesuffix(".yaml").removeprefix("recipes/")
+    if name in known:
+        return known[name]
+    raise FileError(f"{recipe}: no such file, and no packaged recipe of that name.{did_you_mean(name, list(known))}")
+
+
+def read_recipe(file: Path, settings: Sequence[str] = ()) -> Source:
+    """Read a recipe and apply `--set PATH=VALUE`s.
+
+    Raises RecipeError for YAML that cannot be read, FileError for a file that cannot.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileError(f"{file}: cannot be read: {error}") from error
+    source = parse_recipe(text, str(file))
+    _set_all(source, [_setting(setting) for setting in settings])
+    return source
+
+
+def apply(source: Source, settings: Mapping[str, Any]) -> None:
+    """`--set`s that are values already: dotted path -> value."""
+    _set_all(source, [(path.split("."), value) for path, value in settings.items()])
+
+
+def _set_all(source: Source, settings: Sequence[tuple[list[str], Any]]) -> None:
+    for keys, value in sorted(settings, key=_outer_first):
+        _set(source, keys, value)
+
+
+def parse_recipe(text: str, file: str) -> Source:
+    source = Source(file, {})
+    try:
+        loaded = _load(text)
+        values = _plain(loaded, (), source.lines)
+    except DuplicateKeyError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        key = str(error.problem).split('"')[1] if '"' in str(error.problem) else "?"
+        raise RecipeError(file, [Problem(line, key, "this key is written twice")]) from error
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        raise RecipeError(file, [Problem(line, "", f"not YAML: {error.problem}")]) from error
+    except YAMLError as error:
+        raise RecipeError(file, [Problem(None, "", f"not YAML: {error}")]) from error
+    if loaded is None:
+        raise RecipeError(file, [Problem(None, "", "the recipe is empty")])
+    if not isinstance(loaded, Mapping):
+        raise RecipeError(file, [Problem(1, "", "a recipe is a mapping of keys to values")])
+    source.values = values
+    return source
+
+
+def _load(text: str) -> Any:
+    """What ruamel makes of it. Raises YAMLError alone, also where ruamel trips over a tag or a date."""
+    try:
+        return YAML(typ="rt", pure=True).load(text)
+    except YAMLError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise YAMLError(f"a value does not fit its tag or form: {error}") from error
+    except RecursionError as error:
+        raise YAMLError("nested too deeply") from error
+
+
+def _plain(node: Any, path: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int | None]) -> Any:
+    if isinstance(node, CommentedMap):
+        for key in node:
+            if key in (node.lc.data or {}):  # not merged in from elsewhere by `<<`
+                lines[*path, str(key)] = node.lc.key(key)[0] + 1
+        return {str(key): _plain(value, (*path, str(key)), lines) for key, value in node.items()}
+    if isinstance(node, CommentedSeq):
+        for index in range(len(node)):
+            lines[*path, index] = node.lc.item(index)[0] + 1
+        return [_plain(value, (*path, index), lines) for index, value in enumerate(node)]
+    if isinstance(node, ScalarBoolean):  # a bool with an anchor: an int to Python
+        return bool(node)
+    for plain in (bool, int, float, str):  # ruamel's scalars remember their spelling; we do not need it
+        if isinstance(node, plain):
+            return plain(node)
+    return node
+
+
+def _setting(setting: str) -> tuple[list[str], Any]:
+    """The keys and the value of a `--set`."""
+    path, equals, text = setting.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise UserError(f"--set {setting}: expected PATH=VALUE, as in --set train.steps=500")
+    try:
+        return keys, _plain(_load(text), (), {})
+    except YAMLError as error:
+        raise UserError(f"--set {setting}: the value is not YAML") from error
+
+
+def _outer_first(setting: tuple[list[str], Any]) -> tuple[int, bool]:
+    """The order of `--set`s, however they were written: a new `use` drops old arguments, not those also set."""
+    keys, _ = setting
+    return len(keys), keys[-1] != "use"
+
+
+def _set(source: Source, keys: Sequence[str], value: Any) -> None:
+    node = source.values
+    for key in keys[:-1]:
+        inner = node.get(key)
+        node[key] = {"use": inner} if isinstance(inner, str) else inner if isinstance(inner, dict) else {}
+        node = node[key]
+    prefix = tuple(keys)
+    if keys[-1] == "use" and node.get("use") != value:
+        node.clear()
+        prefix = prefix[:-1]
+    node[keys[-1]] = value
+    source.lines = {k: line for k, line in source.lines.items() if k[: len(prefix)] != prefix}
+    source.lines[prefix] = None

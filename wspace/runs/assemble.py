@@ -1,0 +1,67 @@
+"""What a recipe says, built: the system to train, its symmetry proven, and what it was told."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from wspace.interfaces import Conditioner, Symmetry, Tokenizer, Told
+from wspace.interfaces.weights import WeightSpec
+from wspace.learning.system import System
+from wspace.support.errors import FileError
+from wspace.support.files import save_tensors
+from wspace.support.names import SAID
+from wspace.support.seeding import seeded, stream
+from wspace.weights.proof import prove
+
+if TYPE_CHECKING:
+    from wspace.recipes.bind import BoundRecipe
+    from wspace.runs.workbench import Workbench
+
+
+def proven(recipe: BoundRecipe, bench: Workbench) -> Symmetry | None:
+    """The recipe's symmetry, proven for its target; None if it names none. Raises UserError as `prove` does."""
+    if recipe.symmetry is None:
+        return None
+    symmetry: Symmetry = recipe.symmetry.build({"spec": bench.target.spec})
+    dims = (bench.backbone.dim, bench.text.dim)
+    prove(symmetry, bench.target, recipe.symmetry.name, dims, stream(recipe.seed, "proof"))
+    return symmetry
+
+
+def write_said(file: Path, texts: Tensor, told: Told | None) -> None:
+    """`texts` (n, T) are of every class of the data set."""
+    tensors = {} if told is None else {f"told.{field.name}": getattr(told, field.name) for field in fields(told)}
+    save_tensors(file, {"texts": texts, **tensors})
+
+
+def read_told(file: Path) -> Told:
+    tensors = load_file(file)
+    return Told(**{field.name: tensors[f"told.{field.name}"] for field in fields(Told)})
+
+
+def build_system(recipe: BoundRecipe, spec: WeightSpec, text_dim: int) -> System:
+    """Fresh, from the recipe's seed; the global random state is left as it was."""
+    with seeded(stream(recipe.seed, "system").initial_seed()):
+        given: dict[str, object] = {"spec": spec, "text_dim": text_dim}
+        tokenizer: Tokenizer = recipe.tokenizer.build(given)
+        conditioner: Conditioner = recipe.conditioner.build(given)
+        given |= {"layout": tokenizer.layout}
+        given |= {"condition_width": conditioner.width, "pooled_width": conditioner.pooled_width}
+        return System(spec, tokenizer, conditioner, recipe.generator.build(given))
+
+
+def load_system(system: System, file: Path) -> System:
+    """The system with trained parameters. Raises FileError if the file is not this system's."""
+    try:
+        system.load_state_dict(load_file(file))
+        if system.conditioner.asks:
+            system.conditioner.told(read_told(file.with_name(SAID)))
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise FileError(f"{file}: not the trained generator of this recipe: {error}") from error
+    return system.eval()

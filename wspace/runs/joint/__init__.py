@@ -1,0 +1,1 @@
+"""One generator for several zoos, of different architectures and data sets."""

@@ -1,0 +1,243 @@
+"""One generator learnt from several zoos, of different architectures and data sets; and each member's share of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wspace.data.tasks import prompts_of
+from wspace.interfaces import Prompts
+from wspace.recipes.bind import BoundRecipe
+from wspace.runs.artifacts import Zoo
+from wspace.runs.assemble import SAID, build_system, load_system, write_said
+from wspace.runs.stages import Job
+from wspace.runs.stages.train import CHECKPOINT, COLLAPSED, LOOK, phase, score_on_validation, weight_parameters
+from wspace.runs.workbench import Workbench
+from wspace.support.errors import UserError, WspaceError
+from wspace.support.files import read_json, save_tensors, write_json
+from wspace.support.names import GENERATOR, LOG, SUMMARY
+from wspace.support.progress import Progress
+from wspace.support.seeding import stream
+from wspace.weights.zoo.format import link
+
+LOOKED_AT = 8  # held-out tasks of each member whose networks are scored at every check
+
+
+@dataclass(frozen=True)
+class MemberZoo:
+    name: str
+    recipe: BoundRecipe
+    folder: Path
+
+
+class Pupil:
+    """A member's zoo beside the shared system in its own shape."""
+
+    def __init__(self, name: str, recipe: BoundRecipe, folder: Path, progress: Progress):
+        self.name, self.bench, self.zoo = name, Workbench(recipe, progress), Zoo(folder)
+        self.zoo.check(self.bench.fingerprints)
+        self.system = build_system(recipe, self.bench.target.spec, self.bench.text.dim).to(self.bench.device).eval()
+        if self.system.conditioner.asks:
+            self.system.conditioner.told(self.bench.told(self.zoo.tasks.classes))
+        count = len(self.zoo.tasks.training)
+        self.weights, self.held_out = self.zoo.weights[:count], self.zoo.weights[count:]
+        self.tasks = self.zoo.tasks.choosing[:LOOKED_AT]
+
+    def _prompts(self, tasks: Sequence[tuple[int, ...]]) -> Prompts:
+        return prompts_of(tasks, self.bench.said, self.zoo.classes)
+
+    @cached_property
+    def prompts(self) -> Prompts:
+        return self._prompts(self.zoo.tasks.training)
+
+    def score(self, networks: Tensor) -> float:
+        return score_on_validation(self.bench, networks, self.tasks)
+
+    @torch.no_grad()
+    def after_round_trip(self) -> float:
+        tokenizer, others = self.system.tokenizer, self.held_out[: len(self.tasks)].to(self.bench.device)
+        return self.score(tokenizer.detokenize(tokenizer.tokenize(others)))
+
+    def generated(self) -> float:
+        asked = self._prompts(self.tasks).to(self.bench.device)
+        return self.score(self.system.sample(asked, LOOK, stream(self.bench.recipe.seed, "look")))
+
+
+def run(zoos: Sequence[MemberZoo], folder: Path, progress: Progress) -> None:
+    """Fill `folder` with the generator, its log and a summary."""
+    pupils = [Pupil(zoo.name, zoo.recipe, zoo.folder, progress) for zoo in zoos]
+    first, recipe = pupils[0], zoos[0].recipe
+    for other in pupils[1:]:
+        for name, component in other.system.named_children():
+            share(getattr(first.system, name), component, other.name, f"{name}.")
+    job = Job(recipe, first.bench, folder, {}, progress)
+    logs: dict[str, list[dict[str, Any]]] = {}
+    health: dict[str, Any] = {}
+    for pupil in pupils:
+        pupil.system.tokenizer.fit(pupil.weights)  # of a code: where it begins
+    if first.system.tokenizer.lossy:
+        logs["reconstruction"], health["reconstruction"] = _code(job, pupils)
+    first.system.conditioner.fit(_merged([pupil.prompts.to(first.bench.device) for pupil in pupils]))
+    logs["train"] = _weights(job, pupils)
+    found = {pupil.name: pupil.generated() for pupil in pupils}
+    save_tensors(folder / GENERATOR, first.system.state_dict())
+    lines = [json.dumps({"phase": name, **entry}) for name, log in logs.items() for entry in log]
+    (folder / LOG).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    summary = {
+        "parameters": sum(p.numel() for p in first.system.parameters()),
+        "steps": {name: len(log) for name, log in logs.items()},
+        "validation_accuracies": found,
+        "processes": 1,
+        **health,
+    }
+    write_json(folder / SUMMARY, summary)
+    for checkpoint in folder.glob(CHECKPOINT.format("*")):
+        checkpoint.unlink()
+
+
+def member(job: Job) -> None:
+    """A member's train stage: the joint generator, in the shape of its own networks."""
+    bench, zoo, joint = job.bench, Zoo(job.inputs["zoo"]), job.inputs["joint"]
+    zoo.check(bench.fingerprints)
+    pupil = Pupil(job.recipe.name, job.recipe, job.inputs["zoo"], job.progress)
+    write_said(job.folder / SAID, bench.said, bench.told(zoo.tasks.classes) if pupil.system.conditioner.asks else None)
+    for name in (GENERATOR, LOG):
+        link(joint / name, job.folder / name)
+    load_system(pupil.system, job.folder / GENERATOR).to(bench.device)
+    found, mean = pupil.generated(), pupil.score(pupil.weights.mean(0).expand(len(pupil.tasks), -1))
+    others = {"before": pupil.score(pupil.held_out[: len(pupil.tasks)]), "after": pupil.after_round_trip()}
+    own = {"validation_accuracy": found, "validation_accuracy_of_zoo_mean": mean, "collapsed": found < mean + COLLAPSED}
+    write_json(job.folder / SUMMARY, read_json(joint / SUMMARY) | own | {"reconstruction": others})
+
+
+def share(first: nn.Module, other: nn.Module, who: str, path: str = "") -> None:
+    """Make parameters and buffers of a component `other` those of `first`. Raises UserError where a shape differs.
+
+    What no state keeps, as the places of tokens, stays a member's own; inner modules that are alike but for their numbers
+    become one.
+    """
+    for kind in ("_parameters", "_buffers"):
+        mine, theirs = getattr(first, kind), getattr(other, kind)
+        for name, tensor in theirs.items():
+            if tensor is None or name in other._non_persistent_buffers_set:
+                continue
+            if mine[name].shape != tensor.shape:
+                raise UserError(
+                    f"member {who!r}: {path}{name} has shape {tuple(tensor.shape)} there, and {tuple(mine[name].shape)} in the "
+                    "first member: a joint recipe needs a tokenizer, a conditioner and a generator that take any network"
+                )
+            theirs[name] = mine[name]
+    for name, child in other.named_children():
+        known = getattr(first, name)
+        if _shapes(child) == _shapes(known) and _alike(_own(child), _own(known)):
+            setattr(other, name, known)
+        else:
+            share(known, child, who, f"{path}{name}.")
+
+
+def _own(module: nn.Module) -> dict[str, Tensor]:
+    """Buffers that no state keeps."""
+    kept = module.state_dict()
+    return {name: buffer for name, buffer in module.named_buffers() if name not in kept}
+
+
+def _alike(mine: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return mine.keys() == other.keys() and all(torch.equal(mine[name], other[name]) for name in mine)
+
+
+def _shapes(module: nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in module.state_dict().items()}
+
+
+def _merged(each: Sequence[Prompts]) -> Prompts:
+    """Prompts of several members, one after the other."""
+    most = max(prompts.mask.shape[1] for prompts in each)
+    pads = [most - prompts.mask.shape[1] for prompts in each]
+    texts = [functional.pad(p.texts, (0, 0, 0, pad)) for p, pad in zip(each, pads, strict=True)]
+    return Prompts(
+        torch.cat(texts), torch.cat([functional.pad(p.mask, (0, pad)) for p, pad in zip(each, pads, strict=True)])
+    )
+
+
+def _one_of(pupils: Sequence[Pupil], batch: int, rng: torch.Generator) -> tuple[Pupil, Tensor]:
+    """A member, and rows of its zoo."""
+    pupil = pupils[int(torch.randint(len(pupils), (), generator=rng))]
+    return pupil, torch.randint(len(pupil.weights), (batch,), generator=rng)
+
+
+def _mean(values: Mapping[str, float]) -> float:
+    return sum(values.values()) / len(values)
+
+
+def _code(job: Job, pupils: Sequence[Pupil]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The tokenizer's code, learnt from all zoos; and what a round trip costs each member's held-out networks.
+
+    Raises WspaceError if that is, in the mean over members, more accuracy than the recipe allows.
+    """
+    settings, tokenizer = job.recipe.reconstruction, pupils[0].system.tokenizer
+
+    def look() -> float:
+        return _mean({pupil.name: pupil.after_round_trip() for pupil in pupils})
+
+    def step(number: int, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
+        pupil, rows = _one_of(pupils, settings.batch, rng)
+        terms = pupil.system.tokenizer.loss(pupil.weights[rows].to(job.bench.device), rng)
+        shown = {name: value.detach() for name, value in terms.items()} | pupil.system.tokenizer.figures()
+        return sum(terms.values(), torch.zeros((), device=job.bench.device)), shown
+
+    log = _phase(job, pupils, "reconstruction", list(tokenizer.parameters()), step, look) if settings.steps else []
+    tokenizer.requires_grad_(False)
+    for pupil in pupils:
+        pupil.system.tokenizer.fit(pupil.weights)
+    before = {pupil.name: pupil.score(pupil.held_out[: len(pupil.tasks)]) for pupil in pupils}
+    after = {pupil.name: pupil.after_round_trip() for pupil in pupils}
+    lost = _mean(before) - _mean(after)
+    if lost > settings.most_lost:
+        worst = max(before, key=lambda name: before[name] - after[name])
+        raise WspaceError(
+            f"the tokenizer loses too much: held-out networks reach {_mean(before):.1%} on validation images, and "
+            f"{_mean(after):.1%} after a round trip (worst, {worst}: {before[worst]:.1%} and {after[worst]:.1%}), where "
+            f"reconstruction.most_lost allows {settings.most_lost:.1%} less; train it longer (reconstruction.steps), give its "
+            "code more room, or allow more"
+        )
+    return log, {"before": before, "after": after}
+
+
+def _weights(job: Job, pupils: Sequence[Pupil]) -> list[dict[str, Any]]:
+    """The generator's own loss, on a batch of one member at each step."""
+    half = job.recipe.precision == "bfloat16"
+
+    def look() -> float:
+        return _mean({pupil.name: pupil.generated() for pupil in pupils})
+
+    def step(number: int, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
+        pupil, rows = _one_of(pupils, job.recipe.train.batch, rng)
+        device = pupil.bench.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            pairs = pupil.system.pairs(pupil.weights[rows].to(device), pupil.prompts[rows].to(device))
+            terms = pupil.system.generator.loss(pairs, rng)
+        return sum(terms.values(), torch.zeros((), device=device)), {n: v.detach() for n, v in terms.items()}
+
+    if not job.recipe.train.steps:
+        return []
+    return _phase(job, pupils, "train", weight_parameters(pupils[0].system), step, look)
+
+
+def _phase(
+    job: Job,
+    pupils: Sequence[Pupil],
+    name: str,
+    parameters: Sequence[nn.Parameter],
+    step: Callable[[int, torch.Generator], tuple[Tensor, Mapping[str, Tensor]]],
+    look: Callable[[], float],
+) -> list[dict[str, Any]]:
+    settings = getattr(job.recipe, name)
+    return phase(job, name, pupils[0].system, parameters, settings, step, look)

@@ -1,0 +1,141 @@
+"""The stages in order, and the key of each: of all that its artifact depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wspace.recipes.bind import Bound, BoundRecipe
+from wspace.recipes.signature import source_file
+from wspace.support import fingerprint
+from wspace.support.errors import FileError
+from wspace.support.names import ZOO_HEADER
+from wspace.support.settings import Reconstruction
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    function: str  # import string of a function of a `wspace.runs.stages.Job`
+    reads: tuple[str, ...]  # slots of the recipe
+    takes: tuple[str, ...]  # stages before
+    version: int = 1  # raised when the stage computes something else
+    shared: bool = True  # whether another run's artifact will do: it says nothing of the run it was made in
+
+    def load(self) -> Any:
+        """The function, imported."""
+        module, _, name = self.function.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+
+STAGES = (
+    Stage("zoo", "wspace.runs.stages.zoo:run", ("seed", "dataset", "backbone", "text", "target", "tasks", "zoo"), (), 3),
+    Stage("opponents", "wspace.runs.stages.opponents:run", ("opponents",), ("zoo",)),
+    Stage(
+        "train",
+        "wspace.runs.stages.train:run",
+        (
+            "texts", "symmetry", "tokenizer", "conditioner", "generator", "reconstruction", "task_loss", "train", "losses",
+            "adversary", "discriminator", "precision",
+        ),
+        ("zoo",),
+        2,
+    ),
+    Stage("generate", "wspace.runs.stages.generate:run", ("generate",), ("zoo", "train"), 2),
+    Stage("evaluate", "wspace.runs.stages.evaluate:run", ("metrics", "evaluate"), ("zoo", "opponents", "train", "generate"), 3),
+    Stage("report", "wspace.runs.stages.report:run", (), ("zoo", "opponents", "train", "generate", "evaluate"), 3, False),
+)  # fmt: skip
+
+
+JOINED = Stage("train", "wspace.runs.joint.training:member", (), ("zoo",))
+"""In the place of `train`, where the generator comes from a joint training."""
+
+
+LATER: dict[str, Any] = {
+    "zoo.copies": 1,
+    "task_loss.zoo": 0.0,
+    **{f"reconstruction.{name}": value for name, value in vars(Reconstruction()).items()},
+}
+"""Settings that came after artifacts had been made, at the value that was theirs before: there, no key knows of them."""
+
+
+def stages_of(recipe: BoundRecipe) -> tuple[Stage, ...]:
+    """The stages of a recipe's run, in order."""
+    return STAGES if recipe.joined is None else tuple(JOINED if s.name == JOINED.name else s for s in STAGES)
+
+
+def slots_of(recipe: BoundRecipe, stage: Stage) -> dict[str, Any]:
+    """The part of the filled recipe a stage depends on, flat: 'generator.denoiser.depth': 6."""
+    flat: dict[str, Any] = {}
+    for slot in stage.reads:
+        _flatten(recipe.filled[slot], slot, flat)
+    return {name: value for name, value in flat.items() if name not in LATER or LATER[name] != value}
+
+
+def _flatten(value: Any, path: str, into: dict[str, Any]) -> None:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _flatten(inner, f"{path}.{key}", into)
+    elif isinstance(value, list) and any(isinstance(inner, Mapping) for inner in value):
+        for index, inner in enumerate(value):
+            _flatten(inner, f"{path}.{index}", into)
+    else:
+        into[path] = value
+
+
+def _bound(recipe: BoundRecipe, stage: Stage) -> list[Bound]:
+    """The components a stage depends on."""
+    return recipe.components(stage.reads)
+
+
+def keys(recipe: BoundRecipe) -> dict[str, str]:
+    """Stage -> key: of its slots, its components' versions, the files they name, and the keys of what it takes."""
+    found: dict[str, str] = {}
+    for stage in stages_of(recipe):
+        bound = _bound(recipe, stage)
+        parts = {
+            "stage": [stage.name, stage.version],
+            "slots": slots_of(recipe, stage),
+            "versions": [[b.component.kind, b.name, b.signature.version] for b in bound],
+            "files": [_file_identity(path) for b in bound for path in _paths(b)] + _zoo_identity(recipe, stage),
+            "takes": [found[name] for name in stage.takes],
+        }
+        if stage is JOINED and recipe.joined is not None:
+            parts["joined"] = recipe.joined.key
+        found[stage.name] = fingerprint.of_json(parts)
+    return found
+
+
+def _paths(bound: Bound) -> list[Path]:
+    values = [value if isinstance(value, list | tuple) else [value] for value in bound.arguments.values()]
+    return [inner for value in values for inner in value if isinstance(inner, Path)]
+
+
+def _zoo_identity(recipe: BoundRecipe, stage: Stage) -> list[str]:
+    """Of the zoo that the recipe takes in place of its own, if any: its header has hashes of all the rest."""
+    if "zoo" not in stage.reads or recipe.zoo.source is None:
+        return []
+    header = recipe.zoo.source / ZOO_HEADER
+    try:
+        return [hashlib.sha256(header.read_bytes()).hexdigest()]
+    except OSError:
+        return ["missing"]  # the stage says so
+
+
+def _file_identity(path: Path) -> str:
+    try:
+        if path.is_dir():
+            return fingerprint.of_folder(path)
+        return fingerprint.of_file(path) if path.is_file() else "missing"
+    except OSError as error:
+        raise FileError(f"{error.filename or path}: cannot be read: {error.strerror}") from error
+
+
+def _sources(recipe: BoundRecipe, stage: Stage) -> dict[str, str]:
+    """Source files behind a stage's results -> their hash."""
+    modules = {stage.function.partition(":")[0], *(b.component.module for b in _bound(recipe, stage))}
+    return {name: hashlib.sha256(source_file(name).read_bytes()).hexdigest() for name in sorted(modules)}

@@ -1,0 +1,247 @@
+"""The stages in order, the key of each, and what has to run: torch-free until a stage does."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from wspace.recipes.bind import BoundRecipe
+from wspace.runs.keys import JOINED, STAGES, Stage, _bound, _sources, keys, slots_of, stages_of
+from wspace.runs.store import Store
+from wspace.support.errors import UserError
+from wspace.support.files import disk_errors, read_json, sizes, write_json, write_text
+from wspace.support.memory import keep_freed_memory
+from wspace.support.names import ELAPSED, MANIFEST, RECIPE, RUN, STUDY
+from wspace.support.progress import Progress
+from wspace.support.yaml import dump
+
+RECORDED = ("wspace", "torch", "timm", "open_clip_torch", "diffusers", "numpy", "safetensors")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is to be done about one stage, and why."""
+
+    stage: Stage
+    key: str
+    action: Literal["cached", "link", "run"]
+    why: str
+    stale: tuple[str, ...] = ()  # sources that have changed since; the key does not know
+    forced: bool = False  # what is there of it goes first
+    found: Path | None = None  # the same artifact in another run, to link
+
+
+def steps(
+    recipe: BoundRecipe, store: Store, force: Sequence[str] = (), found: Mapping[str, str] | None = None
+) -> list[Step]:
+    """What a run would do. A forced stage takes those after it along. `found`: the keys, where they are known."""
+    names = [stage.name for stage in STAGES]
+    for name in force:
+        if name not in names:
+            raise UserError(f"no stage {name!r}: the stages are {', '.join(names)}")
+    last = _last_run(store)
+    found, plan, forced = found or keys(recipe), list[Step](), set(force)
+    for stage in stages_of(recipe):
+        key = found[stage.name]
+        manifest = store.manifest(stage.name, key)
+        if forced & {stage.name, *stage.takes}:
+            why = "forced" if stage.name in force else f"{', '.join(n for n in stage.takes if n in forced)} is redone"
+            forced.add(stage.name)
+            plan.append(Step(stage, key, "run", why, forced=True))
+        elif manifest is not None:
+            plan.append(Step(stage, key, "cached", f"made {manifest['made']}", _stale(recipe, stage, manifest)))
+        elif stage.shared and (other := store.elsewhere(stage.name, key)):
+            stale = _stale(recipe, stage, read_json(other / MANIFEST))
+            plan.append(Step(stage, key, "link", f"made in {other.parent}", stale, found=other))
+        else:
+            why = "forced" if store.forced(stage.name, key) else _why(recipe, stage, last, found)
+            plan.append(Step(stage, key, "run", why))
+    return plan
+
+
+def _stale(recipe: BoundRecipe, stage: Stage, manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """Sources behind an artifact that have changed since it was made."""
+    now = _sources(recipe, stage)
+    return tuple(name for name, digest in manifest["sources"].items() if now.get(name) != digest)
+
+
+def _last_run(store: Store) -> dict[str, Any]:
+    """Stage -> manifest of the artifacts of the last finished run in this folder."""
+    file = store.root / RUN
+    if not file.is_file():
+        return {}
+    manifests = {}
+    for name, folder in read_json(file)["stages"].items():
+        manifest = store.root / folder / MANIFEST
+        if manifest.is_file():
+            manifests[name] = read_json(manifest)
+    return manifests
+
+
+def _why(recipe: BoundRecipe, stage: Stage, last: Mapping[str, Any], found: Mapping[str, str]) -> str:
+    if stage.name not in last:
+        return "not done yet"
+    before, now = last[stage.name]["slots"], slots_of(recipe, stage)
+    changed = [
+        f"{name} {before.get(name, '(absent)')} -> {now.get(name, '(absent)')}"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]
+    if changed:
+        return ", ".join(changed)
+    redone = [take for take in stage.takes if take not in last or last[take]["key"] != found[take]]
+    return f"follows {', '.join(redone)}" if redone else "the files it reads, or a component's version, changed"
+
+
+def run(
+    recipe: BoundRecipe,
+    runs: Path,
+    progress: Progress,
+    *,
+    force: Sequence[str] = (),
+    only: str | None = None,
+    all_runs: Path | None = None,
+) -> tuple[Path, list[Step]]:
+    """Do what is left to do. Returns the run's folder and the steps; interrupted, the next call goes on.
+
+    `all_runs` holds the runs that artifacts are shared with, if not `runs`. Raises UserError if another process runs it.
+    """
+    check_folder(runs)
+    keep_freed_memory()
+    store = Store(runs / recipe.name, all_runs)
+    if (store.root / STUDY).is_file():
+        raise UserError(
+            f"{store.root}: a study is there already; give the recipe's file another name, or --runs another folder"
+        )
+    found = keys(recipe)
+    _chosen(steps(recipe, store, force, found), only)  # what is wrong with these is said before a folder is made
+    with store.locked():
+        plan = steps(recipe, store, force, found)  # another process may just have finished some
+        chosen = _chosen(plan, only)
+        folders = {name: store.folder(name, key) for name, key in found.items()}
+        for step in plan:
+            if step.stale:
+                state = "cached" if step.action == "cached" else step.why
+                changed = f"{', '.join(step.stale)} changed since; --force {step.stage.name} to redo"
+                progress.say(f"{step.stage.name}: {state}, but {changed}")
+        bench = None
+        if any(step.action == "run" for step in chosen):
+            from wspace.runs.workbench import Workbench
+
+            for step in chosen:
+                if step.action == "run":
+                    for bound in _bound(recipe, step.stage):
+                        bound.component.load()  # what a component lacks is told now, not hours later
+            bench = Workbench(recipe, progress)
+            _discard(plan, store, str(time.time_ns()))
+        for step in chosen:
+            if step.found is not None:
+                progress.say(f"{step.stage.name}: {step.why}")
+                store.link(step.stage.name, step.key, step.found)
+            elif step.action == "run":
+                _run(step, recipe, bench, store, folders, progress)
+        if all(store.manifest(name, key) for name, key in found.items()):
+            _finish(recipe, store, folders)
+    return store.root, chosen
+
+
+def check_folder(runs: Path) -> None:
+    """Raises UserError for a file where run folders are to be."""
+    if runs.exists() and not runs.is_dir():
+        raise UserError(f"{runs}: not a folder")
+
+
+def discard(recipe: BoundRecipe, store: Store, force: Sequence[str], mark: str) -> None:
+    """Throw forced stages and those after them away, for the next run to make anew.
+
+    Of runs that are given one mark, the first to make an artifact makes it for all of them.
+    """
+    plan = steps(recipe, store, force)
+    with store.locked():
+        _discard(plan, store, mark)
+
+
+def _discard(plan: Sequence[Step], store: Store, mark: str) -> None:
+    with disk_errors(store.root):
+        for step in plan:  # all at once: after an interruption, no old one must pass for new
+            if step.forced:
+                store.discard(step.stage.name, step.key, mark)
+
+
+def _chosen(plan: list[Step], only: str | None) -> list[Step]:
+    """The steps to take: all, or the one asked for and the links it needs."""
+    if only is None:
+        return plan
+    chosen = only_step(plan, only)
+    return [step for step in plan if step.found and step.stage.name in chosen.stage.takes] + [chosen]
+
+
+def only_step(plan: Sequence[Step], name: str) -> Step:
+    """Raises UserError unless all it takes is there, or in another run."""
+    by_name = {step.stage.name: step for step in plan}
+    if name not in by_name:
+        raise UserError(f"no stage {name!r}: the stages are {', '.join(by_name)}")
+    missing = [take for take in by_name[name].stage.takes if by_name[take].action == "run"]
+    if missing:
+        raise UserError(f"--only {name}: it needs {', '.join(missing)}, not done yet for this recipe")
+    return by_name[name]
+
+
+def _run(
+    step: Step, recipe: BoundRecipe, bench: Any, store: Store, folders: Mapping[str, Path], progress: Progress
+) -> None:
+    from wspace.runs.stages import Job
+
+    stage = step.stage
+    progress.say(f"{stage.name}: {step.why}")
+    function = stage.load()
+    with store.making(stage.name, step.key) as folder:
+        before = read_json(folder / ELAPSED) if (folder / ELAPSED).is_file() else 0.0
+        started = time.monotonic()
+        try:
+            inputs = {name: folders[name] for name in stage.takes}
+            if stage is JOINED and recipe.joined is not None:
+                inputs["joint"] = recipe.joined.folder
+            function(Job(recipe, bench, folder, inputs, progress))
+        finally:
+            seconds = before + time.monotonic() - started
+            write_json(folder / ELAPSED, seconds)
+        manifest = _manifest(step, recipe, seconds) | {"files": sizes(folder)}
+        if mark := store.forced(stage.name, step.key):
+            manifest["forced"] = mark
+        write_json(folder / MANIFEST, manifest)
+
+
+def _manifest(step: Step, recipe: BoundRecipe, seconds: float) -> dict[str, Any]:
+    return {
+        "stage": step.stage.name,
+        "key": step.key,
+        "slots": slots_of(recipe, step.stage),
+        "seed": recipe.seed,
+        "seconds": seconds,
+        "made": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "sources": _sources(recipe, step.stage),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in RECORDED}},
+        "machine": {"system": platform.platform(), "cores": os.cpu_count()},
+    }
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _finish(recipe: BoundRecipe, store: Store, folders: Mapping[str, Path]) -> None:
+    """Say which artifacts are this run's, beside the recipe that made them."""
+    stages = {name: folder.name for name, folder in folders.items()}
+    with disk_errors(store.root):
+        write_text(store.root / RECIPE, dump(recipe.filled))
+        write_json(store.root / RUN, {"recipe": recipe.name, "seed": recipe.seed, "stages": stages})

@@ -1,0 +1,262 @@
+"""The report's figures, each as a PNG data URI."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wspace.data.splits import SEEN, UNSEEN_CLASSES, UNSEEN_TASKS
+from wspace.runs.report.drawing import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    TEXT,
+    VERMILLION,
+    dress,
+    encoded,
+    new_figure,
+    short,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SPAN, REACH = (
+    40.0,
+    20.0,
+)  # points of accuracy shown, and of difference: what lies beyond is an arrow, or no interval would show
+
+TITLES = {SEEN: "seen tasks", UNSEEN_TASKS: "unseen tasks", UNSEEN_CLASSES: "unseen classes"}
+PHASES = {"task": "task loss: cross-entropy", "train": "the generator's own loss"}
+
+
+def splits_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The splits of a report, first the one that it is about: unseen tasks."""
+    return sorted(dict.fromkeys(row["split"] for row in rows), key=lambda split: split != UNSEEN_TASKS)
+
+
+def accuracy_by_method(scores: Sequence[Mapping[str, Any]]) -> str:
+    """A dot and an interval for each method, a panel for each split."""
+    rows = [row for row in scores if row["metric"] == "accuracy"]
+    splits, methods = splits_of(rows), _by_mean(rows)
+    figure = new_figure(1.2 + 0.27 * len(methods))
+    panels = figure.subplots(1, len(splits), sharex=True, sharey=True, squeeze=False)[0]
+    reference = {"oracle": (ORANGE, "--"), "universal": (INK, ":")}
+    best = max(1.0, 100 * max(row["ci_high"] for row in rows))
+    floor = max(0.0, best - SPAN)
+    for panel, split in zip(panels, splits, strict=True):
+        for row in (row for row in rows if row["split"] == split):
+            method, mean, low, high = row["method"], 100 * row["mean"], 100 * row["ci_low"], 100 * row["ci_high"]
+            own, y = method == "generated", methods.index(method)
+            colour = BLUE if own else reference.get(method, (GREY, ""))[0]
+            if method in reference:
+                label = method if split == splits[0] else None
+                panel.axvline(mean, color=colour, linestyle=reference[method][1], linewidth=1.3, zorder=1, label=label)
+            panel.plot(np.maximum([low, high], floor), [y, y], "|-", color=colour, linewidth=2, markersize=7, zorder=2)
+            marker = "<" if mean < floor else "D" if own else "o"
+            panel.plot(max(mean, floor), y, marker, color=colour, markersize=5.5 if own else 4, zorder=3)
+            panel.annotate(
+                f"{mean:.1f}",
+                (max(high, floor), y),
+                (8, 0),
+                textcoords="offset points",
+                va="center",
+                color=colour if own else INK,
+                fontsize=TEXT - 1,
+                fontweight="bold" if own else "normal",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
+                zorder=4,
+            )
+        dress(panel, TITLES.get(split, split), "accuracy (%)", "")
+        panel.tick_params(axis="y", length=0)
+    _methods_on(panels[0], methods)
+    panels[0].set_xlim(floor - 0.06 * (best - floor), best + 0.3 * (best - floor))
+    panels[0].plot([], [], "D", color=BLUE, markersize=5.5, label="generated")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=TEXT)
+    return encoded(figure)
+
+
+def paired_differences(differences: Sequence[Mapping[str, Any]]) -> str:
+    """Generated minus each method, task by task: a panel for each split, the numbers beside it."""
+    rows = [row for row in differences if row["metric"] == "accuracy"]
+    splits, methods = splits_of(rows), _by_mean(rows)[::-1]
+    reach = min(REACH, 1.1 * max(100 * max(-row["ci_low"], row["ci_high"], 0.005) for row in rows))
+    figure = new_figure((0.6 + 0.26 * len(methods)) * len(splits) + 0.5)
+    panels = figure.subplots(len(splits), 1, sharex=True, squeeze=False)[:, 0]
+    verdicts = {BLUE: "generated is better", GREY: "interval holds 0", VERMILLION: "generated is worse"}
+    for panel, split in zip(panels, splits, strict=True):
+        panel.axvline(0, color=INK, linewidth=1.2, zorder=1)
+        for row in (row for row in rows if row["split"] == split):
+            mean, low, high = 100 * row["mean"], 100 * row["ci_low"], 100 * row["ci_high"]
+            colour, y = BLUE if low > 0 else VERMILLION if high < 0 else GREY, methods.index(row["method"])
+            inside = np.clip([low, high], -reach, reach)
+            panel.plot(inside, [y, y], color=colour, linewidth=3, solid_capstyle="butt", zorder=2)
+            marker = ">" if mean > reach else "<" if mean < -reach else "o"
+            panel.plot(np.clip(mean, -reach, reach), y, marker, color=colour, markersize=6, zorder=3, clip_on=False)
+            panel.text(
+                1.03,
+                y,
+                f"{mean:+.1f}  [{low:.1f}, {high:.1f}]".replace("-", "−"),
+                transform=panel.get_yaxis_transform(),
+                va="center",
+                color=colour if colour != GREY else INK,
+                fontsize=TEXT,
+            )
+        title = TITLES.get(split, split)
+        dress(panel, f"{title}: generated − method", "", "")
+        panel.set_xlim(-1.03 * reach, 1.03 * reach)
+        _methods_on(panel, methods)
+    panels[-1].set_xlabel("difference in accuracy (percentage points)", fontsize=TEXT)
+    for colour, verdict in verdicts.items():
+        panels[0].plot([], [], "o-", color=colour, linewidth=3, markersize=6, label=verdict)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=TEXT)
+    return encoded(figure)
+
+
+def task_by_task(accuracies: Mapping[str, Sequence[float]]) -> str:
+    """A dot for each task: generated against oracle and ridge. Method -> accuracy of each task."""
+    own = 100 * np.asarray(accuracies["generated"], dtype=float)
+    others = [name for name in ("oracle", "ridge") if name in accuracies]
+    figure = new_figure(3.4)
+    panels = figure.subplots(1, len(others), sharex=True, sharey=True, squeeze=False)[0]
+    every = np.concatenate([own, *(100 * np.asarray(accuracies[name], dtype=float) for name in others)])
+    margin = max(2.0, 0.06 * float(np.ptp(every)))
+    limits = max(0.0, float(every.min()) - margin), min(100.0, float(every.max()) + margin)
+    for panel, name in zip(panels, others, strict=True):
+        other = 100 * np.asarray(accuracies[name], dtype=float)
+        panel.plot(limits, limits, color=INK, linewidth=1.2, zorder=1, label="equal")
+        panel.plot(other, own, "o", color=BLUE, alpha=0.45, markersize=4.5, markeredgewidth=0, label="a task")
+        above, below = int((own > other).sum()), int((own < other).sum())
+        title = f"against {name}: better on {above},\nequal on {len(own) - above - below}, worse on {below}"
+        dress(panel, title, f"{name}: accuracy (%)", "")
+        panel.set(xlim=limits, ylim=limits, aspect="equal")
+        panel.grid(axis="y", color="#e4e4e4")
+    panels[0].set_ylabel("generated: accuracy (%)", fontsize=TEXT)
+    panels[0].legend(loc="upper left", frameon=False, fontsize=TEXT - 1, handletextpad=0.4)
+    return encoded(figure)
+
+
+def training_curves(log: Sequence[Mapping[str, Any]], zoo_mean: float) -> str:
+    """Loss, and accuracy on held-out tasks, over the steps of each phase. `zoo_mean`: what ignoring the texts gives."""
+    phases: list[str] = list(dict.fromkeys(entry["phase"] for entry in log))
+    figure = new_figure(4.6)
+    panels = figure.subplots(2, len(phases), sharex="col", squeeze=False)
+    for (upper, lower), phase in zip(panels.T, phases, strict=True):
+        entries = [entry for entry in log if entry["phase"] == phase]
+        steps, losses = np.array([e["step"] for e in entries]), np.array([e["loss"] for e in entries], dtype=float)
+        smooth = _smoothed(losses)
+        upper.plot(steps, losses, color=BLUE, alpha=0.28, linewidth=0.8, label="each step")
+        upper.plot(steps, smooth, color=BLUE, linewidth=2, label="smoothed")
+        low, high = (
+            min(float(np.quantile(losses, 0.005)), smooth.min()),
+            max(float(np.quantile(losses, 0.99)), smooth.max()),
+        )
+        upper.set_ylim(low - 0.06 * (high - low + 1e-9), high + 0.06 * (high - low + 1e-9))
+        dress(upper, PHASES.get(phase, phase), "", "y")
+        looks = [(e["step"], 100 * e["validation_accuracy"]) for e in entries if "validation_accuracy" in e]
+        lower.axhline(100 * zoo_mean, color=VERMILLION, linestyle="--", linewidth=1.6, label="the zoo mean")
+        if looks:
+            at, values = zip(*looks, strict=True)
+            best = int(np.argmax(values))
+            lower.plot(at, values, "o-", color=BLUE, linewidth=2, markersize=5, label="held-out tasks")
+            lower.plot(
+                at[best], values[best], "*", color=ORANGE, markersize=12, markeredgecolor=INK, zorder=4, label="kept"
+            )
+        dress(lower, "", "step", "y")
+        lower.set_xlim(0, steps[-1] * 1.05)
+    bottom = min(panel.get_ylim()[0] for panel in panels[1])
+    top = max(panel.get_ylim()[1] for panel in panels[1])
+    for panel in panels[1]:
+        panel.set_ylim(bottom, top)
+    panels[0, 0].set_ylabel("loss", fontsize=TEXT)
+    panels[1, 0].set_ylabel("validation\naccuracy (%)", fontsize=TEXT)
+    panels[0, 0].legend(frameon=False, fontsize=TEXT - 1)
+    handles, labels = panels[1, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=TEXT)
+    return encoded(figure)
+
+
+def accuracy_along_steps(rows: Sequence[Mapping[str, Any]], oracle: Mapping[str, Any]) -> str:
+    """Mean accuracy of the networks as they would end after each step, and its interval: a line for each temperature."""
+    figure = new_figure(3.3)
+    panel = figure.subplots()
+    draw_along_steps(panel, rows, oracle)
+    panel.set_ylabel("accuracy (%)", fontsize=TEXT)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=TEXT)
+    return encoded(figure)
+
+
+def draw_along_steps(panel: Axes, rows: Sequence[Mapping[str, Any]], oracle: Mapping[str, Any]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    panel.axhline(100 * oracle["mean"], color=ORANGE, linestyle="--", linewidth=1.6, zorder=4, label="oracle")
+    styles = ((BLUE, "o-"), (GREEN, "s:"))
+    for temperature, (colour, style) in zip(dict.fromkeys(row["temperature"] for row in rows), styles, strict=False):
+        own = [row for row in rows if row["temperature"] == temperature]
+        steps = [row["step"] for row in own]
+        means, low, high = (100 * np.array([row[name] for row in own]) for name in ("mean", "ci_low", "ci_high"))
+        panel.fill_between(steps, low, high, color=colour, alpha=0.13, linewidth=0, zorder=2)
+        outline = {"color": colour, "alpha": 0.5, "linewidth": 0.8, "zorder": 2}
+        panel.plot(steps, low, steps, high, **outline)
+        panel.vlines([steps[0], steps[-1]], [low[0], low[-1]], [high[0], high[-1]], **outline)
+        label = f"temperature {temperature:g}"
+        panel.plot(steps, means, style, color=colour, linewidth=2, markersize=5.5, zorder=3, label=label)
+    dress(panel, "", "denoising step", "y")
+    panel.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+    panel.margins(y=0.12)
+
+
+def picture_sheet(pixels: np.ndarray, predicted: Sequence[str], true: Sequence[str]) -> str:
+    """Pictures (n, S, S, 3) uint8, six a row: above each the class seen in it, below it the true one if it differs."""
+    rows = -(-len(pixels) // 6)
+    figure = new_figure(1.62 * rows + 0.4, width=7.0)
+    panels = figure.subplots(rows, 6, squeeze=False)
+    for panel in panels.flat[len(pixels) :]:
+        panel.axis("off")
+    for panel, picture, seen, truth in zip(panels.flat[: len(pixels)], pixels, predicted, true, strict=True):
+        right = seen == truth
+        colour = BLUE if right else VERMILLION
+        panel.imshow(picture)
+        panel.set(xticks=[], yticks=[])
+        for side in panel.spines.values():
+            side.set(color=colour, linewidth=3)
+        title = f"{'✓' if right else '✗'} {short(seen)}"
+        panel.set_title(title, fontsize=TEXT - 1, color=colour, pad=4, parse_math=False)
+        below = "" if right else f"is {short(truth)}"
+        panel.set_xlabel(below, fontsize=TEXT - 1, color=INK, labelpad=3, parse_math=False)
+    for mark, colour, label in (("✓", BLUE, "right"), ("✗", VERMILLION, "wrong; below: what it is")):
+        panels[0, 0].plot([], [], "s", color=colour, markersize=9, label=f"{mark} {label}")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=TEXT)
+    return encoded(figure, colours=None)
+
+
+# ---------------------------------------------------------------- drawing
+
+
+def _by_mean(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Methods, the highest last, as the first split has them."""
+    main = splits_of(rows)[0]
+    ordered = sorted(rows, key=lambda row: (row["split"] != main, row["mean"]))
+    return list(dict.fromkeys(row["method"] for row in ordered))
+
+
+def _methods_on(panel: Axes, methods: Sequence[str]) -> None:
+    panel.set_yticks(range(len(methods)), [short(name, 22) for name in methods], fontsize=TEXT, parse_math=False)
+    panel.set_ylim(-0.7, len(methods) - 0.3)
+    panel.tick_params(axis="y", length=0)
+    for label, name in zip(panel.get_yticklabels(), methods, strict=True):
+        if name == "generated":
+            label.set(color=BLUE, fontweight="bold")
+
+
+def _smoothed(values: np.ndarray) -> np.ndarray:
+    """Mean over a window of a twentieth of the steps around each, shorter at the ends."""
+    half = max(1, len(values) // 40)
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    places = np.arange(len(values))
+    first, last = np.maximum(places - half, 0), np.minimum(places + half + 1, len(values))
+    return (total[last] - total[first]) / (last - first)

@@ -1,0 +1,117 @@
+"""A section of a run's report: tables, figures and sentences of one study."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from wspace.support.files import disk_errors, read_json, write_bytes, write_json
+from wspace.support.names import RUN, USES
+
+if TYPE_CHECKING:
+    pass
+
+
+Form = Literal["percent", "points", "number"]
+"""How a column's values are written: fractions as %, differences of fractions as signed points, or as they are."""
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    cells: Mapping[str, Mapping[str, float]]  # column -> mean, ci_low, ci_high, n; no cell: not measured
+    own: bool = False  # what the study is about, set off from what it is compared with
+
+
+@dataclass(frozen=True)
+class Table:
+    title: str
+    columns: Mapping[str, Form]
+    rows: Sequence[Row]
+
+
+@dataclass(frozen=True)
+class Figure:
+    name: str
+    caption: str
+    uri: str = field(repr=False)  # a PNG, as `wspace.runs.report.figures` draws it
+
+
+@dataclass(frozen=True)
+class Section:
+    """A study's result."""
+
+    use: str  # the command that made it
+    title: str
+    says: Sequence[str]  # what came out, a sentence each, whether it flatters or not
+    settings: Mapping[str, Any]
+    tables: Sequence[Table] = ()
+    figures: Sequence[Figure] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """All but the pictures."""
+        tables = [
+            {
+                "title": table.title,
+                "columns": dict(table.columns),
+                "rows": [{"name": row.name, "own": row.own, "cells": dict(row.cells)} for row in table.rows],
+            }
+            for table in self.tables
+        ]
+        figures = [{"name": figure.name, "caption": figure.caption} for figure in self.figures]
+        head = {"use": self.use, "title": self.title, "says": list(self.says), "settings": dict(self.settings)}
+        return head | {"tables": tables, "figures": figures}
+
+    def save(self, run: Path) -> Path:
+        """Beside the run's artifacts: JSON, and each figure as a PNG. An earlier study of this use is replaced."""
+        folder = run / USES
+        with disk_errors(folder):
+            folder.mkdir(exist_ok=True)
+            for figure in self.figures:
+                write_bytes(_picture(folder, self.use, figure.name), base64.b64decode(figure.uri.partition(",")[2]))
+            write_json(folder / f"{self.use}.json", {"of": _generator_of(run), **self.as_json()})
+        return folder / f"{self.use}.json"
+
+    @classmethod
+    def load(cls, file: Path) -> Section:
+        """Raises FileError."""
+        raw = read_json(file)
+        tables = [Table(t["title"], t["columns"], [Row(**row) for row in t["rows"]]) for t in raw["tables"]]
+        figures = [
+            Figure(f["name"], f["caption"], _encoded(_picture(file.parent, raw["use"], f["name"])))
+            for f in raw["figures"]
+        ]
+        return cls(raw["use"], raw["title"], raw["says"], raw["settings"], tables, figures)
+
+
+def sections(run: Path) -> list[Section]:
+    """Of all studies made of a run's generator as it is now, by name; those of an earlier one no longer count."""
+    files = sorted((run / USES).glob("*.json"))
+    return [Section.load(file) for file in files if read_json(file).get("of") == _generator_of(run)]
+
+
+def _generator_of(run: Path) -> str:
+    """The artifact a study stands on."""
+    return read_json(run / RUN)["stages"]["train"]
+
+
+def percent(cell: Mapping[str, float], form: Form = "percent") -> str:
+    """As sentences and tables write it: 81.9 [81.3, 82.6]."""
+    if form == "number":
+        mean, low, high = (
+            f"{v:.0f}" if abs(v) >= 100 else f"{v:.3g}" for v in (cell[k] for k in ("mean", "ci_low", "ci_high"))
+        )
+        return f"{mean} [{low}, {high}]"
+    sign = "+" if form == "points" else ""
+    return f"{100 * cell['mean']:{sign}.1f} [{100 * cell['ci_low']:.1f}, {100 * cell['ci_high']:.1f}]"
+
+
+def _picture(folder: Path, use: str, name: str) -> Path:
+    return folder / f"{use}-{name}.png"
+
+
+def _encoded(file: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode("ascii")

@@ -1,0 +1,144 @@
+"""Reports as tables, on the terminal or as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from wspace.data.splits import AS_READ
+
+if TYPE_CHECKING:
+    from wspace.runs.report.section import Section
+
+ORDER = (
+    "oracle", "generated", "ridge", "retrieval", "zoo-mean", "base", "universal", "noise", "mismatched", "random",
+)  # fmt: skip
+"""Methods as a reader wants them: the bound, ours, then opponents from strong to weak by their nature."""
+
+WIDTH = 160  # columns at most, where no terminal says otherwise
+
+Cells = tuple[list[str], list[list[str]]]
+"""A head and lines."""
+
+
+def print_table(report: Mapping[str, Any], markdown: bool = False) -> None:
+    """The table of a run: accuracy (%) with intervals for each split, then what else was measured, on unseen tasks."""
+    scores = {(s["method"], s["split"], s["metric"]): s for s in report["scores"]}
+    splits = _in_order((split for _, split, _ in scores), AS_READ)
+    methods = _in_order((method for method, _, _ in scores), ORDER)
+    lines = [[m, *(_percent(scores.get((m, split, "accuracy"))) for split in splits)] for m in methods]
+    title = f"{report['recipe']}, seed {report['seed']}"
+    note = _note(report["scores"], report, "tasks")
+    _show((["accuracy %", *splits], lines), markdown, title, note)
+    others = [metric for metric in dict.fromkeys(metric for _, _, metric in scores) if metric != "accuracy"]
+    if others:
+        about = splits[0]
+        cells = [[m, *(_number(scores.get((m, about, metric))) for metric in others)] for m in methods]
+        _show(([about, *others], [line for line in cells if any(line[1:])]), markdown)
+
+
+def print_study(report: Mapping[str, Any], markdown: bool = False) -> None:
+    """The table of a study: a line for each row, over seeds; and the differences of its rows."""
+    rows = report["rows"]
+    splits = list(dict.fromkeys(row["split"] for row in rows))
+    labels = list(dict.fromkeys(row["label"] for row in rows))
+    by_place = {(row["label"], row["split"]): row for row in rows}
+    head, lines = ["accuracy %"], [[label] for label in labels]
+    for split in splits:
+        with_paper = any(row["paper"] is not None for row in rows if row["split"] == split)
+        head += [split, "paper"] if with_paper else [split]
+        for line in lines:
+            row = by_place.get((line[0], split))
+            line.append(_percent(row))
+            if with_paper:
+                line.append("" if row is None or row["paper"] is None else f"{row['paper']:.2f}")
+    seeds = ", ".join(map(str, report["seeds"]))
+    note = _note(rows, report, "seeds and the tasks of each")
+    _show((head, lines), markdown, f"{report['study']}: mean over seeds {seeds}", note)
+    _print_generators(report.get("generators", []), markdown)
+    pairs = list(dict.fromkeys((row["label"], row["minus"]) for row in report["differences"]))
+    differences = {(row["label"], row["minus"], row["split"]): row for row in report["differences"]}
+    lines = [[f"{a} - {b}", *(_percent(differences.get((a, b, s)), signed=True) for s in splits)] for a, b in pairs]
+    if lines:
+        _show((["paired difference, points", *splits], lines), markdown)
+
+
+def _print_generators(rows: Sequence[Mapping[str, Any]], markdown: bool) -> None:
+    """What each generator of a study costs, and how new its networks are; not of studies made before that was measured."""
+    if not rows:
+        return
+    head = [f"novelty on {rows[0]['split']}", "training, s", "drawing one, ms", "MiB"]
+    scales = {"train_seconds": (1.0, ".0f"), "seconds_per_network": (1000.0, ".3g"), "bytes": (2**-20, ".1f")}
+    lines = [
+        [row["label"], _number(row["novelty"])]
+        + ["" if row[name] is None else f"{row[name] * scale:{form}}" for name, (scale, form) in scales.items()]
+        for row in rows
+    ]
+    _show((["generator", *head], lines), markdown)
+
+
+def _in_order(found: Iterable[str], order: Sequence[str]) -> list[str]:
+    return sorted(dict.fromkeys(found), key=lambda name: order.index(name) if name in order else len(order))
+
+
+def _note(rows: Sequence[Mapping[str, Any]], report: Mapping[str, Any], over: str) -> str:
+    """What the brackets are."""
+    counts = {row["split"]: row["n"] for row in rows}
+    tasks = ", ".join(f"{counts[split]} {split}" for split in _in_order(counts, AS_READ))
+    return f"{100 * report['confidence']:g} % intervals, by bootstrap over {over}: {tasks}" if rows else ""
+
+
+def print_section(section: Section, markdown: bool = False) -> None:
+    """The tables of a study, and what came out in words."""
+    from wspace.runs.report.section import percent
+
+    for table in section.tables:
+        own = {row.name for row in table.rows if row.own}
+        lines = [
+            [row.name, *(percent(row.cells[c], form) if c in row.cells else "" for c, form in table.columns.items())]
+            for row in table.rows
+        ]
+        _show((["", *table.columns], lines), markdown, table.title, bold=lambda line, own=own: line[0] in own)
+    for sentence in section.says:
+        print(sentence)
+
+
+def _show(
+    cells: Cells,
+    markdown: bool,
+    title: str = "",
+    note: str = "",
+    bold: Callable[[Sequence[str]], bool] = lambda line: line[0] == "generated",
+) -> None:
+    head, lines = cells
+    if markdown:
+        print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
+        for line in lines:
+            shown = [f"**{cell}**" if cell and bold(line) else cell for cell in line]
+            print("| " + " | ".join(shown) + " |")
+        print()
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left")
+    for number, name in enumerate(head):
+        table.add_column(name, justify="right" if number else "left", no_wrap=number > 0)
+    for line in lines:
+        escaped = [cell.replace("[", "\\[") for cell in line]
+        table.add_row(*escaped, style="bold" if bold(line) else None)
+    console = Console(width=None if Console().is_terminal else WIDTH)
+    console.print(table)
+    if note:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
+
+
+def _percent(score: Mapping[str, Any] | None, signed: bool = False) -> str:
+    if score is None:
+        return ""
+    mean, low, high = (round(100 * score[name], 1) + 0.0 for name in ("mean", "ci_low", "ci_high"))  # no "-0.0"
+    return f"{mean:{'+' if signed else ''}.1f} [{low:.1f}, {high:.1f}]"
+
+
+def _number(score: Mapping[str, Any] | None) -> str:
+    return "" if score is None else f"{score['mean']:.3g}"

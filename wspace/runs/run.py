@@ -1,0 +1,263 @@
+"""A finished run: weights for any classes, their score, and what they see in a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from wspace.data.splits import UNSEEN_TASKS
+from wspace.data.tasks import Task, prompts_of
+from wspace.interfaces import Prompts, Target
+from wspace.learning.baselines import descriptions
+from wspace.learning.fitting import predict
+from wspace.learning.ridge_regression import Ridge
+from wspace.learning.system import System
+from wspace.recipes.bind import BoundRecipe, bind
+from wspace.recipes.plugins import load_plugins
+from wspace.recipes.registry import Registry
+from wspace.recipes.source import read_recipe
+from wspace.runs.artifacts import Trained, Zoo
+from wspace.runs.assemble import SAID, build_system, load_system
+from wspace.runs.report.page import with_sections
+from wspace.runs.report.section import sections
+from wspace.runs.workbench import Workbench
+from wspace.support.errors import NotARun, UserError, did_you_mean
+from wspace.support.files import read_json, read_text, write_text
+from wspace.support.names import GENERATOR, PAGE, RECIPE, REPORT, RUN, SCORES, STUDY
+from wspace.support.progress import Progress
+from wspace.support.seeding import stream
+from wspace.weights.files.network import Network, check_classes
+from wspace.weights.files.peft import base_model_of, write_adapter
+from wspace.weights.zoo.format import new_folder
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network sees in one picture."""
+
+    picture: Path
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+    @property
+    def best(self) -> str:
+        return self.classes[max(range(len(self.classes)), key=self.probabilities.__getitem__)]
+
+    def as_json(self) -> dict[str, Any]:
+        probabilities = dict(zip(self.classes, self.probabilities, strict=True))
+        return {"picture": str(self.picture), "class": self.best, "probabilities": probabilities}
+
+
+class Run:
+    def __init__(
+        self,
+        folder: Path,
+        recipe: BoundRecipe,
+        artifacts: dict[str, Path],
+        progress: Progress,
+        registry: Registry | None = None,
+    ):
+        self.folder, self.recipe, self.artifacts = folder, recipe, artifacts
+        self.registry = registry or load_plugins().registry
+        self.bench = Workbench(recipe, progress)
+
+    @classmethod
+    def open(cls, folder: str | Path, plugins: Sequence[Path] = (), progress: Progress | None = None) -> Run:
+        """Raises NotARun unless the folder is that of a finished run."""
+        folder = Path(folder)
+        stages = stages_of(folder)
+        registry = load_plugins(plugins).registry
+        recipe = replace(bind(read_recipe(folder / RECIPE), registry), file=read_json(folder / RUN)["recipe"])
+        artifacts = {name: folder / artifact for name, artifact in stages.items()}
+        return cls(folder, recipe, artifacts, progress or Progress(), registry)
+
+    @cached_property
+    def zoo(self) -> Zoo:
+        return Zoo(self.artifacts["zoo"])
+
+    @cached_property
+    def target(self) -> Target:
+        return self.recipe.target.build(self.zoo.dims)
+
+    @cached_property
+    def system(self) -> System:
+        system = build_system(self.recipe, self.target.spec, self.zoo.dims["text_dim"])
+        return load_system(system, self.artifacts["train"] / GENERATOR).to(self.bench.device)
+
+    @cached_property
+    def opponents(self) -> Trained:
+        return Trained(self.artifacts["opponents"])
+
+    @cached_property
+    def said(self) -> Tensor:
+        """(n, T), of every class of the data set: what the generator was told."""
+        return load_file(self.artifacts["train"] / SAID)["texts"]
+
+    def task_of(self, classes: Sequence[str]) -> Task:
+        """Raises UserError if the data set has not all of them."""
+        known = self.bench.images.classes
+        missing = [name for name in classes if name not in known]
+        if missing:
+            hint = did_you_mean(missing[0], known).partition(" Known:")[0]
+            raise UserError(f"the data set has no images of {', '.join(map(repr, missing))} to score on.{hint}")
+        return tuple(known.index(name) for name in check_classes(classes))
+
+    def unseen(self, count: int) -> tuple[Task, ...]:
+        """So many of the unseen tasks that the report is about, or all there are."""
+        return self.zoo.tasks.scored(UNSEEN_TASKS)[:count]
+
+    def prompts(self, tasks: Sequence[Task]) -> Prompts:
+        """What is said of tasks of the data set's classes. Raises UserError for one of which the generator knows nothing."""
+        prompts = prompts_of(tasks, self.said, self.zoo.classes)
+        self.system.conditioner.check(prompts)
+        return prompts.to(self.bench.device)
+
+    def prompts_for(self, classes: Sequence[str], count: int = 1) -> Prompts:
+        """What is said of a task of any classes, `count` times. Raises UserError if the generator knows nothing of it."""
+        prompts = prompts_of([tuple(range(len(classes)))] * count, self.bench.encode_said(classes), classes)
+        self.system.conditioner.check(prompts)
+        return prompts.to(self.bench.device)
+
+    def knows(self, tasks: Sequence[Task]) -> bool:
+        """Whether the generator can be told of these tasks."""
+        try:
+            self.prompts(tasks)
+        except UserError:
+            return False
+        return True
+
+    def sample(self, tasks: Sequence[Task], rng: torch.Generator, **how: Any) -> Tensor:
+        """Generated networks (B, P) for tasks of the data set's classes; `how` is as in the recipe but for what is given."""
+        settings = replace(self.recipe.generate, **how)
+        drawn = self.system.sample(self.prompts(tasks), settings, rng).cpu()
+        return self.calibrated(drawn, tasks)
+
+    def ridge(self, tasks: Sequence[Task]) -> Tensor:
+        """Networks (B, P) as the report's closed-form linear map has them."""
+        penalty = read_json(self.artifacts["evaluate"] / SCORES)["ridge_penalty"]
+        known, asked = descriptions(prompts_of(self.zoo.tasks.seen, self.said), prompts_of(tasks, self.said))
+        return self.calibrated(Ridge.fit(known, self.zoo.weights).predict(asked, penalty), tasks)
+
+    def calibrated(self, weights: Tensor, tasks: Sequence[Task]) -> Tensor:
+        """Networks (B, P) whose statistics, where the target has such, are of training images of tasks[b]."""
+        if not self.target.statistics:
+            return weights
+        self.zoo.check(self.bench.fingerprints)
+        return self.bench.calibrated(weights, tasks)
+
+    def calibrated_for(self, weights: Tensor, names: Sequence[str]) -> Tensor:
+        """As `calibrated`, for classes by name: where the data set lacks one, on images of all that the zoo knows."""
+        if not self.target.statistics:
+            return weights
+        known, tasks = self.zoo.classes, self.zoo.tasks
+        task = tuple(map(known.index, names)) if set(names) <= set(known) else tasks.classes
+        return self.calibrated(weights, [task] * len(weights))
+
+    def generate(
+        self,
+        classes: Sequence[str],
+        *,
+        seed: int | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        temperature: float | None = None,
+    ) -> Network:
+        """Weights for these classes, which need not be in the data set. What is not given is as in the recipe.
+
+        Raises UserError for fewer than two classes, or one named twice.
+        """
+        return self.generate_many(classes, 1, seed=seed, steps=steps, guidance=guidance, temperature=temperature)[0]
+
+    def generate_many(
+        self,
+        classes: Sequence[str],
+        count: int,
+        *,
+        seed: int | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        temperature: float | None = None,
+    ) -> list[Network]:
+        """`count` draws for one task. At temperature 0 there is only one, so more are drawn at 1 if none is given."""
+        names, settings = check_classes(classes), self.recipe.generate
+        seed = self.recipe.seed if seed is None else seed
+        if temperature is None and count > 1 and settings.temperature == 0:
+            temperature = 1.0
+        asked = {"steps": steps, "guidance": guidance, "temperature": temperature}
+        how = replace(settings, **{name: value for name, value in asked.items() if value is not None})
+        drawn = self.system.sample(self.prompts_for(names, count), how, stream(seed, "generate")).cpu()
+        origin = f"{self.recipe.name}, seed {seed}, temperature {how.temperature}"
+        return [
+            self.network(names, row, f"{origin}, draw {number + 1} of {count}")
+            for number, row in enumerate(self.calibrated_for(drawn, names))
+        ]
+
+    def network(self, names: Sequence[str], weights: Tensor, origin: str) -> Network:
+        """Weights (P,) of this run, with all that their file says of them."""
+        return Network(tuple(names), self.target.exported(weights), origin, self.zoo.folder.name)
+
+    def save_adapter(self, network: Network, folder: str | Path) -> None:
+        """A new folder of LoRA adapters that stock PEFT loads onto `target.network`. Raises UserError for other weights."""
+        base, texts = base_model_of(self.recipe.target.told()), self.bench.templated(network.classes)
+        with new_folder(Path(folder)) as made:
+            write_adapter(
+                made, self.target.spec, network.tensors, base_model=base, texts=texts, classes=network.classes
+            )
+
+    def load_network(self, file: str | Path) -> Network:
+        """Raises FileError unless the file holds weights of this run's target."""
+        return Network.load(Path(file), self.target.spec)
+
+    def score(self, network: Network) -> dict[str, Any]:
+        """Accuracy on the test images of the network's classes. Raises UserError if the data set has not all of them."""
+        self.zoo.check(self.bench.fingerprints)
+        task = self.task_of(network.classes)
+        predicted, labels = predict(self.target, self._flat(network), task, self.bench.test, self.bench.class_texts)
+        accuracy = float((predicted[0] == labels).float().mean())
+        return {"accuracy": accuracy, "images": len(labels), "classes": list(network.classes), "chance": 1 / len(task)}
+
+    def predict(self, network: Network, pictures: Sequence[str | Path]) -> list[Prediction]:
+        """Raises DataError for a picture that cannot be read."""
+        paths = [Path(picture) for picture in pictures]
+        pixels = [self.bench.dataset.open_picture(path) for path in paths]
+        features = torch.cat([self.bench.backbone.encode(picture[None]) for picture in pixels])  # (M, F)
+        texts = self.bench.encode_classes(network.classes)
+        logits = self.target.logits(self._flat(network), self.zoo.scale(features)[None], texts[None])[0]  # (M, K)
+        return [
+            Prediction(path, network.classes, tuple(row.tolist()))
+            for path, row in zip(paths, logits.softmax(1), strict=True)
+        ]
+
+    def _flat(self, network: Network) -> Tensor:
+        return self.target.spec.flatten(network.tensors)[None]  # (1, P)
+
+
+def stages_of(folder: Path) -> dict[str, str]:
+    """Stage -> artifact folder. Raises NotARun."""
+    if (folder / STUDY).is_file():
+        member = read_json(folder / STUDY)["members"][0]
+        raise NotARun(f"{folder}: the folder of a study, not of a run; name one of its runs, such as {folder / member}")
+    if not (folder / RUN).is_file() or not (folder / RECIPE).is_file():
+        raise NotARun(f"{folder}: not the folder of a finished run; `wspace run RECIPE` makes one and prints it last")
+    return read_json(folder / RUN)["stages"]
+
+
+def report_of(folder: Path) -> dict[str, Any]:
+    """The report of a run, as `wspace report --json` prints it. Raises NotARun."""
+    report = read_json(folder / stages_of(folder)["report"] / REPORT)
+    uses = {section.use: section.as_json() for section in sections(folder)}
+    return {"recipe": report["recipe"], "run": str(folder)} | report | {"uses": uses}
+
+
+def write_page(folder: Path) -> Path:
+    """The run's report.html: what its stages left, and what was studied since. Raises NotARun, FileError."""
+    page = read_text(folder / stages_of(folder)["report"] / PAGE)
+    write_text(folder / PAGE, with_sections(page, sections(folder)))
+    return folder / PAGE

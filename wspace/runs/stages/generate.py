@@ -1,0 +1,46 @@
+"""Stage generate: weights for the scored tasks, from their texts alone.
+
+What a target has of statistics of images (batch norm) is taken from training images of the task, whose labels nobody reads.
+"""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from wspace.data.tasks import prompts_of
+from wspace.learning.system import System
+from wspace.runs.artifacts import Zoo
+from wspace.runs.assemble import SAID, build_system, load_system
+from wspace.runs.stages import Job
+from wspace.support.files import save_tensors, write_json
+from wspace.support.names import GENERATED, GENERATOR, MISMATCHED, SUMMARY
+from wspace.support.seeding import stream
+
+
+def run(job: Job) -> None:
+    recipe, zoo = job.recipe, Zoo(job.inputs["zoo"])
+    system, said = trained_system(job, zoo)
+    drawing, count = 0.0, 0
+    with job.progress.bar("generate", 2 * len(zoo.tasks.splits)) as bar:
+        for split in zoo.tasks.splits:
+            tasks = zoo.tasks.scored(split)
+            for file, asked in ((GENERATED, tasks), (MISMATCHED, tasks[1:] + tasks[:1])):
+                rng = stream(recipe.seed, "generate", split)
+                started = time.perf_counter()
+                drawn = system.sample(prompts_of(asked, said, zoo.classes).to(job.bench.device), recipe.generate, rng)
+                drawing, count = drawing + time.perf_counter() - started, count + len(asked)
+                weights = job.bench.calibrated(drawn.cpu().to(torch.float32), tasks)
+                save_tensors(job.folder / file.format(split), {"weights": weights})
+                bar.advance()
+    write_json(job.folder / SUMMARY, {"seconds_per_network": drawing / count})
+
+
+def trained_system(job: Job, zoo: Zoo) -> tuple[System, Tensor]:
+    """What stage train left: the generator, on the run's device, and the texts (n, T) of all classes it was told."""
+    trained, target = job.inputs["train"], job.recipe.target.build(zoo.dims)
+    system = load_system(build_system(job.recipe, target.spec, zoo.dims["text_dim"]), trained / GENERATOR)
+    return system.to(job.bench.device), load_file(trained / SAID)["texts"]

@@ -1,0 +1,98 @@
+"""Stage report: what the stages before left, as report.json and one self-contained report.html."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from wspace.data.splits import UNSEEN_TASKS
+from wspace.interfaces import TEST
+from wspace.learning.fitting import predict
+from wspace.runs.artifacts import Zoo
+from wspace.runs.report import figures
+from wspace.runs.report import page as html
+from wspace.runs.stages import Job
+from wspace.runs.stages.generate import GENERATED
+from wspace.support.files import read_json, write_json
+from wspace.support.names import LOG, MANIFEST, PAGE, PER_TASK, REPORT, SCORES, SUMMARY
+from wspace.support.yaml import dump
+
+SHOWN = 24  # pictures
+FEW = 16  # classes: a task with more has less than a picture or two of each
+
+
+def run(job: Job) -> None:
+    evaluated = read_json(job.inputs["evaluate"] / SCORES)
+    sheet, pictures = _pictures(job)
+    report: dict[str, Any] = {
+        "recipe": job.recipe.name,
+        "seed": job.recipe.seed,
+        "confidence": job.recipe.evaluate.confidence,
+        "scores": evaluated["scores"],
+        "differences": evaluated["differences"],
+        "trajectory": evaluated["trajectory"],
+        "trajectory_oracle": evaluated["trajectory_oracle"],
+        "chosen": {"ridge_penalty": evaluated["ridge_penalty"]},
+        "training": read_json(job.inputs["train"] / SUMMARY),
+        "pictures": pictures,
+        "seconds": {name: read_json(folder / MANIFEST)["seconds"] for name, folder in job.inputs.items()},
+    }
+    write_json(job.folder / REPORT, report)
+    made = read_json(job.inputs["evaluate"] / MANIFEST)
+    versions = {name: str(value) for name, value in (made["versions"] | made["machine"]).items()}
+    page = html.render(report, _figures(job, report) | {"pictures": sheet}, dump(job.recipe.filled), versions)
+    (job.folder / PAGE).write_text(page, encoding="utf-8")
+
+
+def _figures(job: Job, report: dict[str, Any]) -> dict[str, str]:
+    drawn: dict[str, str] = {}
+    if any(row["metric"] == "accuracy" for row in report["scores"]):
+        per_task = load_file(job.inputs["evaluate"] / PER_TASK)
+        prefix = f"{UNSEEN_TASKS}/accuracy/"
+        accuracies = {name.removeprefix(prefix): v.tolist() for name, v in per_task.items() if name.startswith(prefix)}
+        drawn["scores"] = figures.accuracy_by_method(report["scores"])
+        drawn["differences"] = figures.paired_differences(report["differences"])
+        drawn["tasks"] = figures.task_by_task(accuracies)
+    if report["trajectory"]:
+        drawn["trajectory"] = figures.accuracy_along_steps(report["trajectory"], report["trajectory_oracle"])
+    lines = (job.inputs["train"] / LOG).read_text(encoding="utf-8").splitlines()
+    if lines:
+        mean = report["training"]["validation_accuracy_of_zoo_mean"]
+        drawn["training"] = figures.training_curves([json.loads(line) for line in lines], mean)
+    return drawn
+
+
+def _pictures(job: Job) -> tuple[str, dict[str, Any]]:
+    """Test pictures of the first unseen task of few classes, named by its generated network; and what they show."""
+    bench, zoo = job.bench, Zoo(job.inputs["zoo"])
+    tasks = zoo.tasks.scored(UNSEEN_TASKS)
+    number = min(range(len(tasks)), key=lambda i: (max(len(tasks[i]), FEW), i))
+    weights = load_file(job.inputs["generate"] / GENERATED.format(UNSEEN_TASKS))["weights"][number]
+    predicted, labels = predict(bench.target, weights[None], tasks[number], bench.test, zoo.class_texts)
+    names = [zoo.classes[c] for c in tasks[number]]
+    right = predicted[0] == labels
+    shown = evenly(labels, SHOWN)
+    rows = np.flatnonzero(bench.images.split == TEST)[bench.test.rows_of(tasks[number]).numpy()]
+    sheet = figures.picture_sheet(
+        bench.images.read(rows[shown.numpy()]),
+        [names[k] for k in predicted[0, shown].tolist()],
+        [names[k] for k in labels[shown].tolist()],
+    )
+    facts = {"task": number, "classes": names, "shown": len(shown), "right": int(right[shown].sum())}
+    return sheet, facts | {"images": len(labels), "accuracy": float(right.float().mean())}
+
+
+def evenly(labels: Tensor, count: int) -> Tensor:
+    """Places of at most `count` of these labels: each label's share as equal as can be, and spread over its images."""
+    chosen, classes = [], labels.unique()
+    for number, label in enumerate(classes):
+        own = torch.nonzero(labels == label).flatten()
+        share = min(len(own), count // len(classes) + (number < count % len(classes)))
+        # Turned by `number`: images of a class come by designer, and one designer should not draw the whole sheet.
+        chosen.append(own[(torch.arange(share) * len(own) // max(1, share) + number) % len(own)])
+    return torch.cat(chosen)

@@ -1,0 +1,219 @@
+"""Stage zoo: the tasks, a shared base, and a network for each seen task: trained, or taken from a zoo that is there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from wspace.data.tasks import Task, TaskSet, draw_tasks, tasks_around
+from wspace.learning.fitting import Schedule, accuracies, fit
+from wspace.runs.assemble import build_system, proven
+from wspace.runs.stages import Job
+from wspace.support.errors import FileError, UserError, did_you_mean
+from wspace.support.files import save_tensors, write_json
+from wspace.support.names import TASKS, WORLD, WORLD_TENSORS
+from wspace.support.seeding import stream
+from wspace.weights.zoo.format import BASE, SHARD, Entry, Header, Parent, StoredZoo, link, seal, sha256_of, stored
+
+
+def run(job: Job) -> None:
+    recipe, bench = job.recipe, job.bench
+    source = None if recipe.zoo.source is None else _agreeing(job, recipe.zoo.source)
+    proven(recipe, bench)  # what does not suit the target is said before anything is trained for it
+    build_system(recipe, bench.target.spec, bench.text.dim)
+    classes, rng = bench.images.classes, stream(recipe.seed, "tasks")
+    rows: list[int] = []
+    if source is None:
+        tasks = draw_tasks(recipe.tasks, len(classes), rng, recipe.zoo.copies)
+    else:
+        tasks, rows = tasks_around(recipe.tasks, _tasks_of(source, classes), len(classes), rng)
+    for note in (*bench.target.notes, *tasks.notes):
+        job.progress.say(f"note: {note}")
+    tasks.save(job.folder / TASKS)
+    world = {
+        "classes": list(classes),
+        "feature_dim": bench.backbone.dim,
+        "text_dim": bench.text.dim,
+        "fingerprints": bench.fingerprints,
+    }
+    write_json(job.folder / WORLD, world)
+    tensors = {"class_texts": bench.class_texts, "feature_rms": bench.scale.rms}
+    save_tensors(job.folder / WORLD_TENSORS, tensors)
+
+    if source is None:
+        base = _base(job, tasks.classes)
+        _specialise(job, base, tasks.seen)
+        parent = _parent(job, base)
+        seal(job.folder, _header(job, parent), _entries(job, tasks, parent))
+    else:
+        parents = source.header.parents
+        if all(parent.name != "base" for parent in parents):
+            parents = (*parents, _parent(job, _base(job, tasks.classes)))
+        _take(job, source, rows, parents)
+
+
+# ---------------------------------------------------------------- trained here
+
+
+def _base(job: Job, classes: Task) -> Tensor:
+    """T2W, algorithm 2, stage 1: briefly, on all classes that are not set apart. (1, P)."""
+    settings, bench, file = job.recipe.zoo, job.bench, job.folder / BASE
+    if _whole(file):
+        return bench.target.spec.flatten(load_file(file))[None]
+    start = bench.target.init(1, stream(job.recipe.seed, "init"))
+    schedule = Schedule(settings.base_steps, settings.base_batch, settings.base_lr, decay=False)
+    rng = stream(job.recipe.seed, "base")
+    base = fit(bench.target, start, [classes], bench.train, bench.class_texts, schedule, rng)
+    save_tensors(file, bench.target.spec.unflatten(base[0]))
+    return base
+
+
+def _specialise(job: Job, base: Tensor, tasks: tuple[Task, ...]) -> None:
+    """T2W, algorithm 2, stage 2, for every seen task: `together` networks at a time, a shard for each group."""
+    settings, bench = job.recipe.zoo, job.bench
+    schedule = Schedule(settings.steps, settings.batch, settings.lr, settings.average)
+    with job.progress.bar("zoo", len(tasks)) as bar:
+        for number, first in enumerate(range(0, len(tasks), settings.together)):
+            group = tasks[first : first + settings.together]
+            shard = job.folder / SHARD.format(number)
+            if _whole(shard):
+                bar.resume(len(group))
+                continue
+            rng = stream(job.recipe.seed, "specialise", number)
+            start = base.expand(len(group), -1)
+            weights = fit(bench.target, start, group, bench.train, bench.class_texts, schedule, rng)
+            save_tensors(shard, bench.target.spec.unflatten(weights))
+            bar.advance(len(group))
+
+
+def _whole(file: Path) -> bool:
+    """Whether an interrupted attempt left it, and not cut short."""
+    try:
+        with safe_open(file, "pt"):
+            return True
+    except (SafetensorError, FileNotFoundError):
+        return False
+
+
+def _parent(job: Job, base: Tensor) -> Parent:
+    return Parent("base", BASE, sha256_of(job.bench.target.spec.unflatten(base[0])))
+
+
+def _entries(job: Job, tasks: TaskSet, parent: Parent) -> list[Entry]:
+    """What the index says of each network, its accuracy on validation images among it."""
+    bench, together = job.bench, job.recipe.zoo.together
+    sentences, entries = bench.templated(bench.images.classes), list[Entry]()
+    with job.progress.bar("validate", len(tasks.seen)) as bar:
+        for number, first in enumerate(range(0, len(tasks.seen), together)):
+            group, shard = tasks.seen[first : first + together], SHARD.format(number)
+            weights = bench.target.spec.flatten(load_file(job.folder / shard))
+            values = accuracies(bench.target, weights, group, bench.val, bench.class_texts).tolist()
+            for row, (task, accuracy) in enumerate(zip(group, values, strict=True)):
+                seen = int(bench.val.counts[list(task)].sum())
+                entries.append(
+                    Entry(
+                        name=f"task-{first + row:05}",
+                        texts=tuple(sentences[c] for c in task),
+                        classes=tuple(bench.images.classes[c] for c in task),
+                        shard=shard,
+                        row=row,
+                        metrics={"val_accuracy": accuracy} if seen else {},
+                        seed=job.recipe.seed,
+                        parent=parent.sha256,
+                    )
+                )
+            bar.advance(len(group))
+    return entries
+
+
+def _header(job: Job, parent: Parent) -> Header:
+    recipe, bench = job.recipe, job.bench
+    spec = bench.target.spec
+    made_with = {
+        "dataset": recipe.dataset.told(),
+        "backbone": recipe.backbone.told(),
+        "text": recipe.text.told(),
+        "template": recipe.tasks.template,
+        "feature_dim": bench.backbone.dim,
+        "text_dim": bench.text.dim,
+        "feature_rms": float(bench.scale.rms),
+        "fingerprints": bench.fingerprints,
+    }
+    return Header(
+        name=recipe.name,
+        source=f"recipe {recipe.name}, seed {recipe.seed}",
+        target=recipe.target.told(),
+        made_with=made_with,
+        tensors=stored(spec),
+        free=spec.free,
+        products=spec.products,
+        parents=(parent,),
+    )
+
+
+# ---------------------------------------------------------------- taken from a zoo
+
+
+def _agreeing(job: Job, folder: Path) -> StoredZoo:
+    """Raises FileError if the zoo is damaged, UserError if its networks are not such as this recipe trains."""
+    source = StoredZoo.open(folder)
+    problems = source.problems()
+    if problems:
+        raise FileError(f"{folder}: {problems[0]}")
+    header, target, spec = source.header, job.recipe.target.told(), job.bench.target.spec
+
+    def differs(what: str, there: Any, here: Any) -> UserError:
+        return UserError(f"zoo.source: {folder}: {what} is {there} there, and {here} in this recipe")
+
+    for key, there in (header.target or {}).items():
+        if target.get(key) != there:
+            raise differs("target" if key == "use" else f"target.{key}", there, target.get(key, "absent"))
+    shapes, expected = (
+        {e.name: e.shape for e in either.entries if e.name not in spec.aside} for either in (header.spec, spec)
+    )
+    for name in sorted(set(shapes) ^ set(expected)):
+        has, lack = ("have a", "have none") if name in shapes else ("have no", "have one")
+        raise UserError(f"zoo.source: {folder}: its networks {has} tensor {name!r}; those of this recipe {lack}")
+    for name, shape in expected.items():
+        if shapes[name] != shape:
+            raise differs(f"the shape of {name}", shapes[name], shape)
+    scales, expected = ({p.layer: p.scale for p in either.products} for either in (header.spec, spec))
+    for layer in sorted(scales.keys() & expected.keys()):
+        if scales[layer] != expected[layer]:
+            raise differs(f"the scale of the product at {layer}", scales[layer], expected[layer])
+    for name, there in header.made_with.get("fingerprints", {}).items():
+        if there != job.bench.fingerprints.get(name):
+            raise UserError(f"zoo.source: {folder}: its networks were trained with other {name} than this recipe's")
+    return source
+
+
+def _tasks_of(source: StoredZoo, classes: tuple[str, ...]) -> list[Task]:
+    """Of each network. Raises UserError unless all are about classes of the data set."""
+    tasks, known = [], {name: number for number, name in enumerate(classes)}
+    for entry in source.entries:
+        who = f"zoo.source: {source.folder}: network {entry.name!r}"
+        if len(entry.classes) < 2:
+            raise UserError(f"{who} does not say the classes it tells apart")
+        unknown = [name for name in entry.classes if name not in known]
+        if unknown:
+            hint = did_you_mean(unknown[0], classes).partition(" Known:")[0]
+            raise UserError(f"{who} is about {unknown[0]!r}, of which the data set has no images.{hint}")
+        tasks.append(tuple(sorted(known[name] for name in entry.classes)))
+    return tasks
+
+
+def _take(job: Job, source: StoredZoo, rows: list[int], parents: tuple[Parent, ...]) -> None:
+    """The source's files under this folder too, and an index of those networks that are used, held-out ones last."""
+    entries, spec = [source.entries[row] for row in rows], job.bench.target.spec
+    for name in {*(entry.shard for entry in entries), *(parent.file for parent in source.header.parents)}:
+        link(source.folder / name, job.folder / name)
+    known = {t.name: t for t in source.header.tensors}
+    ours = tuple(replace(known.pop(entry.name), axes=entry.axes) for entry in spec.entries)  # in our order
+    tensors = (*ours, *known.values())
+    header = replace(source.header, tensors=tensors, free=spec.free, products=spec.products, parents=parents)
+    seal(job.folder, header, entries)

@@ -1,0 +1,1 @@
+"""One recipe in several variants and seeds, and one table of them all."""

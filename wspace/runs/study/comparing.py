@@ -1,0 +1,161 @@
+"""One table of all members of a study: paired where they were scored on the same tasks and images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wspace.data.splits import AS_READ, UNSEEN_TASKS
+from wspace.runs.report.summary import CONFIDENCE, METRIC, RESAMPLES
+from wspace.runs.study.file import Study
+from wspace.support.errors import NotARun, UserError
+from wspace.support.files import read_json
+from wspace.support.names import GENERATOR, MANIFEST, PER_TASK, REPORT, STUDY, SUMMARY, TASKS, WORLD
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from wspace.data.tasks import TaskSet
+
+
+COMPARED = ("ridge", "universal", "oracle")  # with `generated`, in every variant
+
+
+def report_of(folder: Path) -> dict[str, Any] | None:
+    """The report of a study's folder; None if it is not one. Raises NotARun for one that is not finished."""
+    if not (folder / STUDY).is_file():
+        return None
+    if not (folder / REPORT).is_file():
+        raise NotARun(f"{folder}: this study is not finished; run it again, and it goes on")
+    report = read_json(folder / REPORT)
+    return {"study": report["study"], "run": str(folder)} | report
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished member left."""
+
+    report: Mapping[str, Any]
+    scores: Mapping[str, Tensor]  # "split/metric/method" -> (B,)
+    tasks: TaskSet
+    images: str  # fingerprint
+    took: Mapping[str, tuple[str, float]]  # stage -> its artifact's folder, and seconds
+    costs: Mapping[str, float]  # of its generator
+
+    @classmethod
+    def of(cls, folder: Path) -> Result:
+        from safetensors.torch import load_file
+
+        from wspace.data.tasks import TaskSet
+        from wspace.runs.run import report_of as report_of_run
+        from wspace.runs.run import stages_of
+
+        stages = stages_of(folder)
+        took = {
+            stage: (artifact, read_json(folder / artifact / MANIFEST)["seconds"]) for stage, artifact in stages.items()
+        }
+        scores = load_file(folder / stages["evaluate"] / PER_TASK)
+        tasks = TaskSet.load(folder / stages["zoo"] / TASKS)
+        images = read_json(folder / stages["zoo"] / WORLD)["fingerprints"]["images"]
+        costs = {"train_seconds": took["train"][1]}
+        trained, drawn = (
+            folder / stages["train"] / GENERATOR,
+            folder / stages["generate"] / SUMMARY,
+        )
+        if trained.is_file():
+            costs["bytes"] = trained.stat().st_size
+        if drawn.is_file():  # those of earlier versions did not measure it
+            costs["seconds_per_network"] = read_json(drawn)["seconds_per_network"]
+        return cls(report_of_run(folder), scores, tasks, images, took, costs)
+
+    def pairs_with(self, other: Result, split: str) -> bool:
+        """Whether both were scored on the same tasks and images, in the same order."""
+        return self.images == other.images and self.tasks.scored(split) == other.tasks.scored(split)
+
+
+Scored = tuple[str, str]
+"""A variant and a method."""
+
+
+def compared(study: Study, folder: Path) -> dict[str, Any]:
+    results = {(m.variant, m.seed): Result.of(folder / m.recipe.name) for m in study.members}
+    measured = [{name.partition("/")[0] for name in result.scores} for result in results.values()]
+    splits = study.splits or [split for split in AS_READ if all(split in own for own in measured)]
+
+    def values(scored: Scored, split: str) -> list[Tensor]:
+        variant, method = scored
+        name = f"{split}/{METRIC}/{method}"
+        own = [results[variant, seed].scores for seed in study.seeds]
+        if any(name not in scores for scores in own):
+            raise UserError(f"{study.file}: the runs of {variant!r} have no {METRIC} of {method!r} on {split!r}")
+        return [scores[name] for scores in own]
+
+    titles = {(row.variant, row.method): row.title for row in study.rows}
+    rows, differences = [], []
+    for split in splits:
+        for row in study.rows:
+            about = {"label": row.title, "variant": row.variant, "method": row.method, "split": split}
+            summary = _summary(values((row.variant, row.method), split))
+            rows.append(about | {"metric": METRIC} | summary | {"paper": row.paper.get(split)})
+        for left, right in _compared(list(titles)):
+            if all(results[left[0], seed].pairs_with(results[right[0], seed], split) for seed in study.seeds):
+                own, other = values(left, split), values(right, split)
+                names = {"label": titles[left], "minus": titles.get(right, f"its {right[1]}")}
+                summary = _summary([a - b for a, b in zip(own, other, strict=True)])
+                differences.append(names | {"split": split, "metric": METRIC} | summary)
+    return {
+        "study": study.name,
+        "seeds": list(study.seeds),
+        "confidence": CONFIDENCE,
+        "rows": rows,
+        "differences": differences,
+        "training": [
+            {"variant": variant, "seed": seed} | result.report["training"] | {"seconds": result.report["seconds"]}
+            for (variant, seed), result in results.items()
+        ],
+        "generators": _generators(study, results, splits),
+        "seconds": _seconds(results.values()),
+    }
+
+
+def _generators(study: Study, results: Mapping[tuple[str, int], Result], splits: Sequence[str]) -> list[dict[str, Any]]:
+    """Of each row about what is generated: how new it is, what training and drawing took, and how large the file is."""
+    rows = []
+    about = next((split for split in (UNSEEN_TASKS, *splits) if split in splits), None)
+    for row in (row for row in study.rows if row.method == "generated"):
+        own = [results[row.variant, seed] for seed in study.seeds]
+        found: dict[str, Any] = {"label": row.title, "variant": row.variant, "split": about}
+        new = [result.scores[name] for result in own if (name := f"{about}/novelty/generated") in result.scores]
+        found["novelty"] = _summary(new) if len(new) == len(own) else None
+        for cost in ("train_seconds", "seconds_per_network", "bytes"):
+            values = [result.costs[cost] for result in own if cost in result.costs]
+            found[cost] = sum(values) / len(values) if values else None
+        rows.append(found)
+    return rows
+
+
+def _compared(rows: Sequence[Scored]) -> list[tuple[Scored, Scored]]:
+    """The first row with each other, and `generated` of each variant with its opponents; what is generated comes first."""
+    first, *others = rows
+    pairs = [(row, first) if row[1] == "generated" != first[1] else (first, row) for row in others]
+    own = [(row, (row[0], method)) for row in rows if row[1] == "generated" for method in COMPARED]
+    return list(dict.fromkeys([*pairs, *own]))
+
+
+def _seconds(results: Iterable[Result]) -> dict[str, float]:
+    """Stage -> what its artifacts took, those that several members share counted once."""
+    seconds: dict[str, float] = {}
+    for stage, (_, took) in dict.fromkeys(place for result in results for place in result.took.items()):
+        seconds[stage] = seconds.get(stage, 0.0) + took
+    return seconds
+
+
+def _summary(values: Sequence[Tensor]) -> dict[str, Any]:
+    from wspace.learning.intervals import over_seeds
+    from wspace.support.seeding import stream
+
+    means = [float(own.mean()) for own in values]
+    low, high = over_seeds(values, RESAMPLES, CONFIDENCE, stream(0, "study"))
+    return {"mean": sum(means) / len(means), "ci_low": low, "ci_high": high, "seeds": means, "n": len(values[0])}

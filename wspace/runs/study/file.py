@@ -1,0 +1,272 @@
+"""A study: one recipe in several variants over several seeds, every member an ordinary run, and one table of them all.
+
+study: t2w                                    # the recipe they all start from: a packaged one, or a file beside this
+seeds: [42, 34, 3407]
+variants:                                     # name -> what it sets, as `--set` would
+  full: {}
+  without adversarial: {losses.adversarial: 0}
+splits: [seen, unseen-tasks]                  # the table's columns; all there are if left out
+rows:                                         # its rows; `generated` of every variant if left out
+  - {label: Universal Model, variant: full, method: universal, paper: {unseen-tasks: 56.74}}
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from annotated_types import Ge
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from wspace.data.splits import AS_READ
+from wspace.recipes.bind import BoundRecipe, bind
+from wspace.recipes.registry import Registry
+from wspace.recipes.source import Source, apply, find_recipe, read_recipe
+from wspace.runs.report.summary import METRIC
+from wspace.runs.report.table import ORDER
+from wspace.support.errors import FileError, Problem, RecipeError, UserError, did_you_mean
+
+if TYPE_CHECKING:
+    pass
+
+KEY = "study"
+
+
+class Row(BaseModel):
+    """One line of the table."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    variant: str
+    label: str | None = None
+    method: str = "generated"
+    paper: dict[str, float] = Field(default_factory=dict)  # split -> the figure printed beside ours, in %
+
+    @property
+    def title(self) -> str:
+        return self.label or self.variant
+
+
+class Schema(BaseModel):
+    """What a study's file may say."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    study: str
+    seeds: list[Annotated[int, Ge(0)]] = Field(min_length=1)
+    variants: dict[str, dict[str, Any]] = Field(min_length=1)
+    splits: list[str] = Field(default_factory=list)
+    rows: list[Row] = Field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Member:
+    variant: str
+    seed: int
+    recipe: BoundRecipe
+
+
+@dataclass(frozen=True)
+class Study:
+    file: str
+    name: str
+    seeds: tuple[int, ...]
+    splits: tuple[str, ...]
+    rows: tuple[Row, ...]
+    members: tuple[Member, ...] = field(repr=False)  # those of one seed side by side, since they share its zoo
+
+
+def is_study(source: Source) -> bool:
+    return KEY in source.values
+
+
+# ---------------------------------------------------------------- the file
+
+
+def bind_study(source: Source, registry: Registry, settings: Sequence[str] = ()) -> Study:
+    """Check a study and every recipe that is a member of it.
+
+    `settings` are `--set`s: of the study's own keys, or else of the recipe that all variants start from. Raises
+    RecipeError with every problem, each with its line.
+    """
+    own = [setting for setting in settings if _key(setting) in Schema.model_fields]
+    others = [setting for setting in settings if setting not in own]
+    if any(_key(setting) == "seed" for setting in others):
+        raise UserError("--set seed: the seeds of a study are its own, as in --set seeds=[42]")
+    if own:
+        source = read_recipe(Path(source.file), own)
+    reader = _Reader(source, registry, others)
+    schema = reader.schema()
+    bound = reader.recipes(schema)
+    reader.names(schema)
+    if reader.problems:
+        raise RecipeError(source.file, reader.problems)
+    members = [
+        Member(
+            variant,
+            seed,
+            replace(recipe, file=f"{_slug(variant)}-{seed}", seed=seed, filled=recipe.filled | {"seed": seed}),
+        )
+        for seed in schema.seeds
+        for variant, recipe in bound.items()
+    ]
+    rows = tuple(schema.rows) or tuple(Row(variant=variant) for variant in schema.variants)
+    return Study(source.file, Path(source.file).stem, tuple(schema.seeds), tuple(schema.splits), rows, tuple(members))
+
+
+def _key(setting: str) -> str:
+    return setting.partition("=")[0].strip().partition(".")[0]
+
+
+def _slug(variant: str) -> str:
+    """As a folder's name."""
+    return re.sub(r"[\W_]+", "-", variant.lower()).strip("-")
+
+
+class _Reader:
+    """Collects a study's problems."""
+
+    def __init__(self, source: Source, registry: Registry, settings: Sequence[str]):
+        self.source, self.registry, self.settings = source, registry, settings
+        self.problems: list[Problem] = []
+
+    def problem(self, path: tuple[str | int, ...], message: str) -> None:
+        self.problems.append(Problem(self.source.line(path), ".".join(map(str, path)), message))
+
+    def schema(self) -> Schema:
+        """What the file says, as far as it can be read. Raises RecipeError if that is not enough to look further."""
+        values = self.source.values
+        try:
+            return Schema.model_validate(values)
+        except ValidationError as error:
+            wrong = {str(detail["loc"][0]) for detail in error.errors()}
+            for detail in error.errors():
+                self.problem(tuple(detail["loc"]), _explain(detail))
+        if wrong & {KEY, "variants"}:
+            raise RecipeError(self.source.file, self.problems)
+        left = {key: value for key, value in values.items() if key not in wrong}
+        return Schema.model_validate({"seeds": [0]} | left)
+
+    def recipes(self, schema: Schema) -> dict[str, BoundRecipe]:
+        """Of each variant, as far as they bind."""
+        file = self.base(schema.study)
+        if file is None:
+            return {}
+        _, inherited = self.bound(file, {})
+        recipes: dict[str, BoundRecipe] = {}
+        found: list[Problem] = []
+        for variant, changes in schema.variants.items():
+            if "seed" in changes:
+                self.problem(("variants", variant, "seed"), "the seeds of a study are its own")
+            recipe, problems = self.bound(file, changes)
+            found += problems
+            for problem in problems:
+                if not any(_alike(problem, other) for other in inherited):
+                    self.of_variant(variant, changes, problem)
+            if recipe is None:
+                continue
+            if METRIC not in [metric.name for metric in recipe.metrics]:
+                self.problem(("variants", variant), f"its runs would not measure {METRIC}, which the table is of")
+            twin = next((name for name, other in recipes.items() if other.filled == recipe.filled), None)
+            if twin is not None:
+                self.problem(("variants", variant), f"is the same recipe as {twin!r}")
+            recipes[variant] = recipe
+        for problem in inherited:
+            if any(_alike(problem, other) for other in found):
+                self.problem((KEY,), problem.text(str(file)))
+        return recipes
+
+    def base(self, name: str) -> Path | None:
+        beside = Path(self.source.file).parent / name
+        try:
+            file = beside if beside.is_file() else find_recipe(name)
+            if not is_study(read_recipe(file)):
+                return file
+            self.problem((KEY,), f"{file} is a study itself; name a recipe")
+        except (RecipeError, FileError) as error:
+            for line in str(error).splitlines():
+                self.problem((KEY,), line)
+        return None
+
+    def bound(self, file: Path, changes: Mapping[str, Any]) -> tuple[BoundRecipe | None, list[Problem]]:
+        recipe = read_recipe(file, self.settings)
+        apply(recipe, deepcopy(changes))
+        try:
+            return bind(recipe, self.registry), []
+        except RecipeError as error:
+            return None, error.problems
+
+    def of_variant(self, variant: str, changes: Mapping[str, Any], problem: Problem) -> None:
+        """At the line of the setting it comes from, or else of the variant."""
+        at = next((path for path in changes if f"{problem.where}.".startswith(f"{path}.")), None)
+        line = self.source.line(("variants", variant) if at is None else ("variants", variant, at))
+        self.problems.append(Problem(line, f"variants.{variant}: {problem.where}", problem.message))
+
+    def names(self, schema: Schema) -> None:
+        """Of seeds, variants, splits and rows: none twice, and each of something that is there."""
+        for number, seed in enumerate(schema.seeds):
+            if seed in schema.seeds[:number]:
+                self.problem(("seeds", number), f"{seed} is named twice")
+        slugs: dict[str, str] = {}
+        for variant in schema.variants:
+            slug = _slug(variant)
+            if not slug:
+                self.problem(("variants", variant), "needs a letter or a digit, for a folder")
+            elif slug in slugs:
+                self.problem(("variants", variant), f"too like {slugs[slug]!r} for a folder")
+            slugs[slug] = variant
+        for number, split in enumerate(schema.splits):
+            self.known(("splits", number), split, AS_READ)
+        told: dict[tuple[str, str], str] = {}
+        for number, row in enumerate(schema.rows):
+            self.known(("rows", number, "variant"), row.variant, list(schema.variants))
+            self.known(("rows", number, "method"), row.method, ORDER)
+            for split in row.paper:
+                self.known(("rows", number, "paper", split), split, schema.splits or AS_READ)
+            if row.title in told.values():
+                self.problem(("rows", number), f"two rows are called {row.title!r}; give this one another label")
+            elif (row.variant, row.method) in told:
+                self.problem(("rows", number), f"the same as row {told[row.variant, row.method]!r}")
+            told[row.variant, row.method] = row.title
+
+    def known(self, path: tuple[str | int, ...], name: str, names: Sequence[str]) -> None:
+        if name not in names:
+            self.problem(path, f"no {name!r}.{did_you_mean(name, names)}")
+
+
+def _alike(problem: Problem, other: Problem) -> bool:
+    return (problem.where, problem.message) == (other.where, other.message)
+
+
+_EXPECTED = {
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "list_type": "a list",
+    "string_type": "str",
+    "int_type": "int",
+    "float_type": "float",
+}
+
+
+def _explain(detail: Any) -> str:
+    path, got = detail["loc"], detail["input"]
+    if detail["type"] == "extra_forbidden":
+        known = Row.model_fields if path[0] == "rows" else Schema.model_fields
+        return f"a study takes no {path[-1]!r}.{did_you_mean(str(path[-1]), list(known))}"
+    if detail["type"] == "missing":
+        return "missing"
+    if detail["type"] == "too_short":
+        return "name at least one"
+    if detail["type"] in _EXPECTED:
+        return f"expected {_EXPECTED[detail['type']]}, got {got!r}"
+    return f"{detail['msg'].replace('Input should', 'must')}, got {got!r}"
+
+
+# ---------------------------------------------------------------- running
+
+
+# ---------------------------------------------------------------- comparing

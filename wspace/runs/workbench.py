@@ -1,0 +1,174 @@
+"""A recipe's components and data, each built when first asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from wspace.data.features import FeatureScale, Pool, extract
+from wspace.data.tasks import Task
+from wspace.interfaces import PICTURE_SIDE, TEST, TRAIN, VAL, Backbone, Dataset, Images, Target, Text, Told, Wording
+from wspace.learning.fitting import accuracies, calibrated
+from wspace.recipes.bind import BoundRecipe
+from wspace.support.errors import DataError, UserError
+from wspace.support.processes import device_of
+from wspace.support.progress import Progress
+from wspace.support.seeding import stream
+
+
+def cache_folder() -> Path:
+    """For what many runs share: rendered images, features. $WSPACE_CACHE, or the user's own cache."""
+    if "WSPACE_CACHE" in os.environ:
+        return Path(os.environ["WSPACE_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "wspace"
+
+
+PICTURES = 8  # training images of each class that a conditioner is shown
+
+
+def in_words(block: Mapping[str, Any]) -> str:
+    """A component's block of a recipe as a text encoder may read it: "module, architecture mlp, hidden 32 32"."""
+    parts = []
+    for name, value in block.items():
+        if isinstance(value, Mapping):
+            said = in_words(value)
+        else:
+            said = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        parts.append(said if name == "use" else f"{name.replace('_', ' ')} {said}")
+    return ", ".join(parts)
+
+
+class Workbench:
+    def __init__(self, recipe: BoundRecipe, progress: Progress, cache: Path | None = None):
+        self.recipe, self.progress = recipe, progress
+        self.cache = cache or cache_folder()
+        self.device = device_of(recipe.device)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        return self.recipe.dataset.build({})
+
+    @cached_property
+    def images(self) -> Images:
+        images = self.dataset.load(self.cache)
+        for warning in images.warnings:
+            self.progress.say(f"warning: {warning}")
+        return images
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        return self.recipe.backbone.build({"device": self.device})
+
+    @cached_property
+    def text(self) -> Text:
+        return self.recipe.text.build({"device": self.device})
+
+    @cached_property
+    def target(self) -> Target:
+        return self.recipe.target.build({"feature_dim": self.backbone.dim, "text_dim": self.text.dim})
+
+    @cached_property
+    def _raw_features(self) -> Tensor:
+        return extract(self.images, self.backbone, self.cache, self.progress)
+
+    @cached_property
+    def _split(self) -> Tensor:
+        return torch.as_tensor(self.images.split)
+
+    @cached_property
+    def scale(self) -> FeatureScale:
+        return FeatureScale.of(self._raw_features[self._split == TRAIN])
+
+    @cached_property
+    def train(self) -> Pool:
+        return self._pool(TRAIN)
+
+    @cached_property
+    def val(self) -> Pool:
+        """Training images kept apart: every choice is made on these."""
+        return self._pool(VAL)
+
+    @cached_property
+    def test(self) -> Pool:
+        return self._pool(TEST)
+
+    def _pool(self, split: int) -> Pool:
+        rows, classes = torch.nonzero(self._split == split).flatten(), self.images.classes
+        name = ("training", "validation", "test")[split]
+        if not len(rows):
+            raise DataError(f"the data set has no {name} images")
+        pool = Pool.of(self.scale(self._raw_features[rows]), torch.as_tensor(self.images.labels)[rows], len(classes))
+        empty = [c for c, count in zip(classes, pool.counts.tolist(), strict=True) if not count]
+        if empty and split != VAL:  # a class may do without validation images, which only help to choose
+            raise DataError(f"class {empty[0]!r} has no {name} images")
+        return pool
+
+    def calibrated(self, weights: Tensor, tasks: Sequence[Task]) -> Tensor:
+        """Networks (B, P) ready to be scored on tasks[b]: `wspace.learning.fitting.calibrated`, on training images."""
+        if not self.target.statistics:
+            return weights
+        return calibrated(self.target, weights, tasks, self.train, self.class_texts)
+
+    def accuracies(self, weights: Tensor, tasks: Sequence[Task], pool: Pool) -> Tensor:
+        """Accuracy (B,) of networks (B, P), calibrated, each on all of the pool's images of tasks[b]."""
+        return accuracies(self.target, self.calibrated(weights, tasks), tasks, pool, self.class_texts)
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Of all that weights are trained on: a package upgrade can change what a recipe does not name."""
+        return {"images": self.images.fingerprint, "backbone": self.backbone.fingerprint, "text": self.text.fingerprint}
+
+    def told(self, classes: Sequence[int]) -> Told:
+        """What holds for all tasks: some training images of each of these classes, and the target in words."""
+        pictures, rng = [], stream(0, "pictures")
+        for number in classes:
+            rows = np.flatnonzero((self.images.labels == number) & (self.images.split == TRAIN))
+            if not len(rows):
+                name = self.images.classes[number]
+                raise DataError(
+                    f"class {name!r} has no training images, and the recipe's conditioner looks at some of each"
+                )
+            chosen = rows[(torch.rand(PICTURES, generator=rng) * len(rows)).long().numpy()]
+            pixels = torch.as_tensor(self.images.read(chosen)).permute(0, 3, 1, 2).float() / 127.5 - 1  # (S, 3, s, s)
+            pictures.append(functional.adaptive_avg_pool2d(pixels, PICTURE_SIDE).flatten(1))
+        words = self.text.encode([in_words(self.recipe.target.told())])[0]
+        return Told(self.said[list(classes)], torch.stack(pictures), words)
+
+    @cached_property
+    def class_texts(self) -> Tensor:
+        """(n, T), of every class of the data set: what networks are scored against."""
+        return self.encode_classes(self.images.classes)
+
+    @cached_property
+    def said(self) -> Tensor:
+        """(n, T), of every class of the data set: what the generator is told."""
+        return self.encode_said(self.images.classes)
+
+    def encode_classes(self, classes: Sequence[str]) -> Tensor:
+        """(len(classes), T). Raises UserError for a template that has no place for the class."""
+        return self.text.encode(self.templated(classes))
+
+    def encode_said(self, classes: Sequence[str], wording: Wording | None = None) -> Tensor:
+        """Of each class the mean of its sentences' vectors, brought back to unit length: (len(classes), T).
+
+        `wording` is that of the recipe unless given. Raises UserError.
+        """
+        sentences = (wording or self.recipe.texts.build({})).sentences(classes, self.templated(classes))
+        vectors = self.text.encode([sentence for own in sentences for sentence in own])
+        means = [own.mean(0) for own in vectors.split([len(own) for own in sentences])]
+        return functional.normalize(torch.stack(means), dim=1)
+
+    def templated(self, classes: Sequence[str]) -> list[str]:
+        """The recipe's template, filled in. Raises UserError if it has no place for the class."""
+        template = self.recipe.tasks.template
+        if "{}" not in template:
+            raise UserError(f"tasks.template: {template!r} has no {{}} where the class name goes")
+        return [template.replace("{}", name) for name in classes]

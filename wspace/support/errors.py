@@ -1,0 +1,118 @@
+"""What can go wrong, as a tree. The command line prints the message alone and exits with `exit_status`.
+
+WspaceError              1  it failed while running
+├── Diverged                 a loss or a weight is not a finite number
+├── DiskError                an artifact could not be written
+└── UserError            2  the user's input is wrong
+    ├── RecipeError          problems of a recipe, all at once, with file and line
+    ├── UnknownComponent     a name no registry knows, with the nearest known one
+    ├── NameClash            two plugins register one name
+    ├── DataError            a data set, a picture or a list of class names cannot be used
+    ├── MissingWeights       encoder weights are not here and cannot be downloaded now
+    ├── MissingPackage       an optional package is not installed
+    ├── FileError            a file is missing, truncated, or not of the expected shape
+    └── NotARun              the folder is not a finished run
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+
+class WspaceError(Exception):
+    exit_status = 1
+
+
+class Diverged(WspaceError):
+    pass
+
+
+class DiskError(WspaceError):
+    pass
+
+
+class UserError(WspaceError):
+    exit_status = 2
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One thing wrong with a recipe: `recipes/t2w.yaml:14: denoiser.dpth: ...`."""
+
+    line: int | None
+    where: str
+    message: str
+
+    def text(self, file: str) -> str:
+        position = f"{file}:{self.line}" if self.line is not None else file
+        return f"{position}: {self.where}: {self.message}" if self.where else f"{position}: {self.message}"
+
+
+class RecipeError(UserError):
+    def __init__(self, file: str, problems: Sequence[Problem]):
+        self.problems = sorted(problems, key=lambda problem: (problem.line or 0, problem.where))
+        super().__init__("\n".join(problem.text(file) for problem in self.problems))
+
+
+class UnknownComponent(UserError):
+    pass
+
+
+class NameClash(UserError):
+    pass
+
+
+class DataError(UserError):
+    pass
+
+
+class MissingWeights(UserError):
+    pass
+
+
+class MissingPackage(UserError):
+    pass
+
+
+class FileError(UserError):
+    pass
+
+
+class NotARun(UserError):
+    pass
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """' Did you mean 'chunk'? Known: chunk, neuron', for the end of an error message."""
+    nearest = get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    return f"{hint} Known: {', '.join(sorted(known)) or '(none)'}"
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """': did you mean a, b or c?', for the end of a message where all that is known is too much to print."""
+    names = get_close_matches(name, known, n=3, cutoff=0.4)
+    *others, last = names or [""]
+    return (f": did you mean {', '.join(others)} or {last}?" if others else f": did you mean {last}?") if last else ""
+
+
+PACKAGE = Path(__file__).parent.parent
+
+
+def reason(error: BaseException) -> str:
+    """Somebody else's exception on one line: its type, what it says, and where in their code it was raised."""
+    said = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    text = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    if isinstance(error, SyntaxError):  # says where by itself
+        return text
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _between(Path(frame.filename))]
+    return f"{text} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else text
+
+
+def _between(file: Path) -> bool:
+    """Whether a file is of what stands between us and a plugin, or our own."""
+    return "importlib" in str(file) or "pluggy" in file.parts or PACKAGE in file.parents

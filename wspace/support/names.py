@@ -1,0 +1,45 @@
+"""Names of files and folders that one room writes and another reads, each in this one place."""
+
+from __future__ import annotations
+
+# ---------------------------------------------------------------- a run's folder
+
+RUN = "run.json"
+RECIPE = "recipe.yaml"
+STUDY = "study.json"  # of a study or a joint recipe: its members
+LOCK = ".lock"
+USES = "uses"  # a folder: what was studied since the run ended
+REPORT = "report.json"
+PAGE = "report.html"
+
+# ---------------------------------------------------------------- an artifact's folder
+
+MANIFEST = "artifact.json"
+ELAPSED = "elapsed.json"
+SUMMARY = "summary.json"
+
+# stage zoo
+ZOO_HEADER = "zoo.json"
+"""In a zoo's folder: what its networks share, and hashes of everything else (`wspace.weights.zoo.format`)."""
+TASKS = "tasks.json"
+WORLD = "world.json"  # classes, widths and fingerprints of what the zoo was trained on
+WORLD_TENSORS = "world.safetensors"
+
+# stage opponents
+UNIVERSAL = "universal.safetensors"
+ORACLE = "oracle-{}.safetensors"  # of a split
+
+# stage train
+GENERATOR = "generator.safetensors"
+SAID = "said.safetensors"
+"""Beside a trained generator: what it was told of classes and, where its conditioner asks, of data set and architecture."""
+LOG = "log.jsonl"
+CHECKPOINT = "{}.checkpoint.safetensors"  # of a phase
+
+# stage generate
+GENERATED = "generated-{}.safetensors"  # of a split
+MISMATCHED = "mismatched-{}.safetensors"
+
+# stage evaluate
+SCORES = "scores.json"
+PER_TASK = "per-task.safetensors"

@@ -1,0 +1,174 @@
+"""Several processes at one run: the first does everything, the others take a share of training the generator.
+
+A launcher, `torchrun` or `accelerate launch`, starts them all with the same command and says in environment variables who
+is who. All of them read one disk; the first alone writes to it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from wspace.support.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+LONGEST = timedelta(days=30)
+"""That the others wait for the first, which makes the zoo meanwhile. A process that dies is the launcher's to see."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Those that train together, as one of them sees it. Alone, nothing here changes a number."""
+
+    rank: int = 0
+    count: int = 1
+    store: Any = field(default=None, compare=False, repr=False)  # a torch.distributed.Store, for messages
+
+    def share(self, batch: int) -> int:
+        """Of a batch, for each process. Raises UserError."""
+        if batch % self.count:
+            raise UserError(f"train.batch: {batch} cannot be shared out evenly among {self.count} processes")
+        return batch // self.count
+
+    @property
+    def own(self) -> tuple[int, ...]:
+        """What to add to the names of a random stream that each process should have to itself."""
+        return (self.rank,) if self.rank else ()
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Each tensor becomes its mean over the processes, bit for bit the same in all of them."""
+        if self.count == 1 or not tensors:
+            return
+        import torch
+        import torch.distributed as distributed
+
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        distributed.all_reduce(flat)
+        for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(part.view_as(tensor) / self.count)
+
+    def averaged(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Scalars, each as its mean over the processes."""
+        means = {name: value.detach().clone() for name, value in values.items()}
+        self.average(list(means.values()))
+        return means
+
+    def agree(self, tensors: Sequence[Tensor]) -> None:
+        """Each tensor becomes what it is in the first process."""
+        if self.count > 1:
+            import torch.distributed as distributed
+
+            for tensor in tensors:
+                distributed.broadcast(tensor, 0)
+
+    def send(self, work: Mapping[str, str]) -> None:
+        """Give the others something to do, all at once, and the first with them."""
+        if self.count > 1:
+            self._tell(work)
+
+    def received(self) -> Iterator[Mapping[str, str]]:
+        """What the first sends, one after the other, until it leaves."""
+        for number in itertools.count():
+            work = json.loads(self.store.get(f"work {number}"))
+            if work is None:
+                return
+            yield work
+
+    def leave(self) -> None:
+        """When nothing more is to be sent, and the others know."""
+        if self.rank == 0:
+            self._tell(None)
+        self.store.set(f"left {self.rank}", "")
+        if self.rank == 0:  # where it keeps the store itself, it must be the last to go
+            self.store.wait([f"left {rank}" for rank in range(self.count)])
+
+    def _tell(self, work: Mapping[str, str] | None) -> None:
+        # Not by a collective, in which the others would wait with all their might for as long as the zoo takes.
+        self.store.set(f"work {self.store.add('sent', 1) - 1}", json.dumps(work))
+
+
+ALONE = Processes()
+_here = ALONE
+
+
+def here() -> Processes:
+    """Those that are connected now."""
+    return _here
+
+
+def launched() -> Processes:
+    """Those that a launcher has started, whether connected or not."""
+    return Processes(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+
+
+def gpu_of_this() -> int | None:
+    """Which of the machine's GPUs is this process's; None without a launcher."""
+    return int(os.environ["LOCAL_RANK"]) if launched().count > 1 and "LOCAL_RANK" in os.environ else None
+
+
+@contextmanager
+def leading(device: str, batch: int) -> Iterator[None]:
+    """The first process's run, which the others wait to be asked into, if there are any.
+
+    `device` is as a recipe names it; of each `batch` all processes take a share.
+    """
+    if launched().count == 1:
+        yield
+        return
+    launched().share(batch)  # before the zoo is made
+    with connected(device_of(device)):
+        yield
+
+
+@contextmanager
+def connected(device: torch.device) -> Iterator[Processes]:
+    """Talking to the others. When the first one leaves, they have nothing more to do."""
+    global _here
+    import torch.distributed as distributed
+
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.set_device(device)
+    rendezvous: Any = distributed.rendezvous("env://", timeout=LONGEST)  # a function, and a module of that name
+    store, rank, count = next(rendezvous)
+    store.set_timeout(LONGEST)
+    group, messages = (distributed.PrefixStore(name, store) for name in ("group", "messages"))
+    distributed.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo", store=group, rank=rank, world_size=count, timeout=LONGEST
+    )
+    _here = Processes(rank, count, messages)
+    try:
+        yield _here
+        _here.leave()
+        distributed.destroy_process_group()  # not after an error: others may wait in the middle of something, for ever
+    finally:
+        _here = ALONE
+
+
+def device_of(name: str) -> torch.device:
+    """This process's device, of a recipe's `device`: auto, cpu or cuda. Raises UserError for a GPU that is not there."""
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device: cuda: torch sees no GPU here; set 'device: auto'")
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, number = automatic if name == "auto" else name, gpu_of_this()
+    if kind == "cpu" or number is None:
+        return torch.device(kind)
+    if number >= torch.cuda.device_count():
+        raise UserError(
+            f"device: process {number} of this machine has no GPU: torch sees {torch.cuda.device_count()}; start no more "
+            "processes than that"
+        )
+    return torch.device(kind, number)

@@ -1,0 +1,76 @@
+"""What the documentation claims of speed, measured side by side in one process: `wspace bench`."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from wspace.components.targets.clip_adapter import ClipAdapter
+from wspace.data.tasks import Task, draw_tasks
+from wspace.learning.fitting import Schedule, fit
+from wspace.recipes.bind import BoundRecipe
+from wspace.runs.workbench import Workbench
+from wspace.support.errors import UserError
+from wspace.support.progress import Progress
+from wspace.support.seeding import stream
+
+
+def zoo(recipe: BoundRecipe, progress: Progress, heads: int, steps: int) -> dict[str, Any]:
+    """Heads trained together against a plain loop over heads: the same cached features, tasks and number of steps.
+
+    The loop is what one would write for a single head: an nn.Module, torch.optim.Adam as it comes, a drawn batch, a
+    step. `speedup_fused` is against the same loop with Adam's fused implementation. Each is timed twice, the faster
+    counts. Raises UserError for a target other than the CLIP adapter, which the loop is written for.
+    """
+    bench = Workbench(recipe, progress)
+    target = bench.target
+    if not isinstance(target, ClipAdapter):
+        raise UserError("bench zoo: the plain loop knows the target 'clip-adapter' only")
+    tasks = draw_tasks(recipe.tasks, len(bench.images.classes), stream(recipe.seed, "tasks"))
+    chosen, pool, texts = tasks.training[:heads], bench.train, bench.class_texts
+    start = target.init(1, stream(recipe.seed, "init")).expand(len(chosen), -1)
+    schedule = Schedule(steps, recipe.zoo.batch, recipe.zoo.lr)
+    seconds = {}
+    contestants = {
+        "together": lambda: fit(target, start, chosen, pool, texts, schedule, stream(0, "bench")),
+        "loop": lambda: [_plain(target, task, bench, schedule, fused=False) for task in chosen],
+        "loop_fused": lambda: [_plain(target, task, bench, schedule, fused=True) for task in chosen],
+    }
+    for name, contestant in contestants.items():
+        times = []
+        for _ in range(2):
+            started = time.perf_counter()
+            contestant()
+            times.append(time.perf_counter() - started)
+        seconds[name] = min(times)
+    return {
+        "benchmark": "zoo",
+        "heads": len(chosen),
+        "steps": steps,
+        "threads": torch.get_num_threads(),
+        "seconds": seconds,
+        "head_steps_per_second": len(chosen) * steps / seconds["together"],
+        "speedup": seconds["loop"] / seconds["together"],
+        "speedup_fused": seconds["loop_fused"] / seconds["together"],
+    }
+
+
+def _plain(target: ClipAdapter, task: Task, bench: Workbench, schedule: Schedule, fused: bool) -> nn.Module:
+    """One head, trained as one head is."""
+    features_in, rank, texts_out = (target.spec.axis_size(axis) for axis in ("feature", "hidden", "text"))
+    head = nn.Sequential(nn.Linear(features_in, rank), nn.GELU(), nn.Linear(rank, texts_out))
+    optimizer = torch.optim.Adam(head.parameters(), lr=schedule.lr, fused=fused)
+    features, labels = bench.train.of_task(task)
+    texts, rng = bench.class_texts[list(task)], stream(0, "bench")
+    for _ in range(schedule.steps):
+        rows = torch.randint(len(labels), (schedule.batch,), generator=rng)
+        projected = functional.normalize(head(features[rows]), dim=1)
+        loss = functional.cross_entropy(target.temperature * projected @ texts.T, labels[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return head

@@ -1,0 +1,1 @@
+"""One network as a file: wspace's own, and folders that PEFT reads."""

@@ -1,0 +1,71 @@
+"""Weights of one network with the classes they tell apart: what `generate` gives, as a file and as an object."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from wspace.interfaces.weights import WeightSpec
+from wspace.support.errors import FileError, UserError
+from wspace.support.files import disk_errors, save_tensors
+
+METADATA = "wspace"
+"""The entry of a file's metadata that says what its weights are: JSON with `classes`, `origin` and, of a run's, `zoo`."""
+
+
+@dataclass(frozen=True)
+class Network:
+    classes: tuple[str, ...]
+    tensors: dict[str, Tensor]  # by the names of the target's WeightSpec, and what that sets aside
+    origin: str = ""  # the run it comes from, and how it was drawn
+    zoo: str = ""  # the artifact that its run stands on; none of weights from elsewhere
+
+    def save(self, file: Path) -> None:
+        """As safetensors, the classes in its metadata. Raises DiskError."""
+        with disk_errors(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            # one entry: safetensors writes several in an order that changes from process to process
+            about = {"classes": self.classes, "origin": self.origin} | ({"zoo": self.zoo} if self.zoo else {})
+            save_tensors(file, self.tensors, {METADATA: json.dumps(about, ensure_ascii=False)})
+
+    @classmethod
+    def load(cls, file: Path, spec: WeightSpec) -> Network:
+        """Raises FileError unless the file holds whole, finite weights of this target."""
+        if not file.is_file():
+            raise FileError(f"{file}: no such file")
+        try:
+            with safe_open(file, "pt") as opened:
+                metadata = opened.metadata() or {}
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
+        except SafetensorError as error:
+            raise FileError(f"{file}: truncated, or not a safetensors file") from error
+        try:
+            about = json.loads(metadata[METADATA])
+            classes, origin, zoo = about["classes"], str(about.get("origin", "")), str(about.get("zoo", ""))
+            if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+                raise ValueError("not a list of names")
+        except (KeyError, ValueError, TypeError) as error:
+            raise FileError(f"{file}: does not say its classes; `wspace generate` writes files that do") from error
+        tensors = {name: tensor if name in spec.aside else tensor.float() for name, tensor in tensors.items()}
+        spec.validate(tensors, str(file))
+        return cls(check_classes(classes), tensors, origin, zoo)
+
+
+def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
+    """Names of a task's classes, trimmed. Raises UserError unless there are two different ones at least."""
+    names: tuple[str, ...] = tuple(" ".join(name.split()) for name in classes)
+    if not any(names):
+        raise UserError('no classes: name two or more, as in --classes "otter, lamp, crab"')
+    if not all(names):
+        raise UserError("one of the class names is empty")
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"the class {name!r} is named twice")
+    if len(names) == 1:
+        raise UserError(f"one class ({names[0]!r}) leaves nothing to tell apart: name two or more")
+    return names

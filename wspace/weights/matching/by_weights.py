@@ -1,0 +1,270 @@
+"""Hidden units moved to other places: what that does to weights, and which moves bring one network near another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from wspace.interfaces.axes import Block
+from wspace.interfaces.weights import WeightEntry, WeightSpec
+from wspace.support.errors import UserError
+
+ROWS = 256  # networks matched at once, at most: more only takes more memory
+VALUES = 2**27  # of weights, or of what each unit would be worth in each place, held of them at once
+SWEEPS = 100  # at most, as in the authors' code; it takes a few
+ROUNDING = 1e-6  # of what a step changes: a gain below is none
+
+
+@dataclass(frozen=True)
+class Move:
+    """Along one axis: unit places[b, i] of network b goes to place i, times signs[b, i]."""
+
+    places: Tensor  # (B, n) int64
+    signs: Tensor | None = None  # (B, n) of 1 and -1; None: all 1
+
+    def __call__(self, tensor: Tensor, dim: int) -> Tensor:
+        shape = [len(self.places), *(-1 if d == dim else 1 for d in range(1, tensor.ndim))]
+        if len(self.places) == 1:
+            tensor = tensor.index_select(dim, self.places[0])  # the same, many times as fast
+        else:
+            tensor = tensor.gather(dim, self.places.view(shape).expand_as(tensor))
+        return tensor if self.signs is None else tensor * self.signs.to(tensor.dtype).view(shape)
+
+
+Moves = Mapping[str, Move]
+"""By the name of the axis."""
+
+
+def axes_of(spec: WeightSpec, named: tuple[str, ...] | None, symmetry: str) -> tuple[str, ...]:
+    """The axes that a symmetry acts on: those named, or else the target's free ones. Raises UserError."""
+    axes = spec.free if named is None else named
+    if not axes:
+        raise UserError(f"symmetry {symmetry!r}: no axis to act on; free axes: {', '.join(spec.free) or 'none'}")
+    for axis in axes:
+        if all(axis not in entry.names for entry in spec.entries):
+            known = ", ".join(sorted({a for entry in spec.entries for a in entry.names}))
+            raise UserError(f"symmetry {symmetry!r}: this target has no axis {axis!r}; it has {known}")
+        lengths = {
+            n: entry.name for entry in spec.entries for a, n in zip(entry.axes, entry.shape, strict=True) if a == axis
+        }
+        if len(lengths) > 1:
+            found = " and ".join(f"{length} in {name!r}" for length, name in lengths.items())
+            raise UserError(f"symmetry {symmetry!r}: the lengths of axis {axis!r} differ: {found}")
+        if axes.count(axis) > 1:
+            raise UserError(f"symmetry {symmetry!r}: axis {axis!r} is named twice")
+    return axes
+
+
+def move(weights: Tensor, spec: WeightSpec, moves: Moves) -> Tensor:
+    """(B, P) -> (B, P)."""
+    tensors = spec.unflatten(weights)
+    return spec.flatten({entry.name: moved(tensors[entry.name], entry, spec, moves) for entry in spec.entries})
+
+
+def moved(tensor: Tensor, entry: WeightEntry, spec: WeightSpec, moves: Moves, but: int | None = None) -> Tensor:
+    """One tensor (B, *shape) of the networks, moved along every dimension that has an axis of `moves`, `but` one."""
+    for dim, (text, blocks) in enumerate(zip(entry.axes, spec.layout(entry), strict=True), start=1):
+        along = moves.get(text) or _along(blocks, moves)
+        if along is not None and dim != but:
+            tensor = along(tensor, dim)
+    return tensor
+
+
+def _along(blocks: tuple[Block, ...], moves: Moves) -> Move | None:
+    """What these moves do to a dimension made of blocks; None: nothing."""
+    of_blocks = [moves.get(block.axis or "") or moves.get(block.outer or "") for block in blocks]
+    known = next((move for move in of_blocks if move is not None), None)
+    if known is None:
+        return None
+    places, signs = [], []
+    for block, move in zip(blocks, of_blocks, strict=True):
+        if move is None:
+            stay = torch.arange(block.length, device=known.places.device)
+            places.append(block.start + stay.expand(len(known.places), -1))
+            signs.append(None)
+            continue
+        width = block.length // move.places.shape[1]  # slices of a unit
+        slices = move.places[..., None] * width + torch.arange(width, device=move.places.device)
+        places.append(block.start + slices.flatten(1))
+        signs.append(None if move.signs is None else move.signs.repeat_interleave(width, dim=1))
+    joined = None
+    if any(sign is not None for sign in signs):
+        ones = [torch.ones_like(p, dtype=torch.float32) for p in places]
+        joined = torch.cat([one if sign is None else sign for one, sign in zip(ones, signs, strict=True)], dim=1)
+    return Move(torch.cat(places, dim=1), joined)
+
+
+# ---------------------------------------------------------------- weight matching
+
+
+def match(
+    weights: Tensor, reference: Tensor, spec: WeightSpec, axes: tuple[str, ...], *, signed: bool = False
+) -> dict[str, Move]:
+    """Moves of these axes under which weights (B, P) agree best with `reference` (P,) or (B, P), by inner product.
+
+    Weight matching (Ainsworth et al., 2022, "Git Re-Basin", section 3.2 and algorithm 1), from where the weights are and
+    axis by axis in the order given: with the other axes as already moved, the best places of one are a linear assignment,
+    and with it those of the axes within it. It ends when a whole sweep changes nothing, which is the optimum for axes that
+    share no tensor, as a single one, and a local one otherwise. `signed`: a unit may also change its sign, so that absolute
+    inner products are assigned.
+
+    Where one tensor has an axis twice the assignment is only an approximation (the other side stays as it was), so a step
+    is taken only if the networks do agree better after it.
+    """
+    rows = max(1, min(ROWS, VALUES // max(spec.size, *(spec.axis_size(axis) ** 2 for axis in axes))))
+    blocks = zip(weights.split(rows), reference.expand_as(weights).split(rows), strict=True)
+    found = [_match(ours, theirs, spec, axes, signed) for ours, theirs in blocks]
+    joined = {}
+    for axis in axes:
+        signs = [part[axis].signs for part in found]
+        places = torch.cat([part[axis].places for part in found])
+        joined[axis] = Move(places, torch.cat([s for s in signs if s is not None]) if signed else None)
+    return joined
+
+
+Families = tuple[tuple[str, ...], ...]
+"""Axes that are assigned together: each with those within it."""
+
+
+def families_of(spec: WeightSpec, axes: tuple[str, ...]) -> Families:
+    """In the order of their outermost axes, which come first in each."""
+    inner = {axis for axis in axes if spec.outer(axis) in axes}
+    return tuple((axis, *(a for a in axes if spec.outer(a) == axis)) for axis in axes if axis not in inner)
+
+
+def _match(
+    weights: Tensor, reference: Tensor, spec: WeightSpec, axes: tuple[str, ...], signed: bool
+) -> dict[str, Move]:
+    moves = {}
+    for axis in axes:
+        places = torch.arange(spec.axis_size(axis), device=weights.device).expand(len(weights), -1)
+        moves[axis] = Move(places, torch.ones_like(places, dtype=weights.dtype) if signed else None)
+    families = families_of(spec, axes)
+    coupled, pending = _coupled(spec, families), set(families)
+    for _ in range(SWEEPS):
+        for family in families:
+            if family not in pending:  # it would come out as it did
+                continue
+            better, rows = _improved(family, weights, reference, spec, moves)
+            pending.discard(family)
+            if rows.any():
+                moves |= better
+                pending |= coupled[family]
+        if not pending:
+            break
+    return moves
+
+
+def _coupled(spec: WeightSpec, families: Families) -> dict[tuple[str, ...], set[tuple[str, ...]]]:
+    """With each family those whose best places depend on where it is: they share a tensor; itself, if one has it twice."""
+    coupled: dict[tuple[str, ...], set[tuple[str, ...]]] = {family: set() for family in families}
+    for entry in spec.entries:
+        along = [family for blocks in spec.layout(entry) for family in families if _moving(blocks, family)]
+        for number, family in enumerate(along):
+            coupled[family].update(along[:number], along[number + 1 :])
+    return coupled
+
+
+def _moving(blocks: tuple[Block, ...], axes: tuple[str, ...]) -> bool:
+    return any(block.axis in axes or block.outer in axes for block in blocks)
+
+
+def _improved(
+    family: tuple[str, ...], weights: Tensor, reference: Tensor, spec: WeightSpec, moves: Moves
+) -> tuple[dict[str, Move], Tensor]:
+    """The best moves of a family given those of the others, and for which networks (B,) they are others than before."""
+    ours, theirs, old = spec.unflatten(weights), spec.unflatten(reference), {axis: moves[axis] for axis in family}
+    signed, count = old[family[0]].signs is not None, len(weights)
+    lengths = {axis: move.places.shape[1] for axis, move in old.items()}
+    worth = {axis: weights.new_zeros(count, n, n) for axis, n in lengths.items()}  # (B, n, n): of unit j in place i
+    # of these, in tensors with the family along one dimension alone; `twice` are the others
+    once, twice = {axis: value.clone() for axis, value in worth.items()}, list[WeightEntry]()
+    for entry in spec.entries:
+        layout = spec.layout(entry)
+        dims = [dim for dim, blocks in enumerate(layout, start=1) if _moving(blocks, family)]
+        if len(dims) > 1:
+            twice.append(entry)
+        for dim in dims:
+            has = moved(ours[entry.name], entry, spec, moves, but=dim)
+            for block in layout[dim - 1]:
+                axis = block.axis if block.axis in family else block.outer
+                if axis not in family:
+                    continue
+                stretch = (t.narrow(dim, block.start, block.length).movedim(dim, 1) for t in (theirs[entry.name], has))
+                left, right = (t.reshape(count, lengths[axis], -1) for t in stretch)
+                agreeing = left @ right.mT
+                worth[axis] += agreeing
+                if len(dims) == 1:
+                    once[axis] += agreeing
+    new = assigned(worth, spec, signed=signed)
+
+    def agreement(tried: dict[str, Move]) -> Tensor:  # (B,)
+        total = sum(_picked(once[axis], move).sum(1, dtype=torch.float64) for axis, move in tried.items())
+        for entry in twice:
+            of_ours = moved(ours[entry.name], entry, spec, {**moves, **tried})
+            total += (of_ours * theirs[entry.name]).flatten(1).sum(1, dtype=torch.float64)
+        return torch.as_tensor(total)
+
+    changing = torch.zeros(count, device=weights.device)
+    for axis in family:
+        differ = new[axis].places != old[axis].places
+        before, after = old[axis].signs, new[axis].signs
+        if before is not None and after is not None:
+            differ |= after != before
+        changing += ((_picked(worth[axis], new[axis]).abs() + _picked(worth[axis], old[axis]).abs()) * differ).sum(1)
+    taken = (agreement(new) - agreement(old) > ROUNDING * changing)[:, None]  # (B, 1)
+    chosen = {}
+    for axis in family:
+        before, after = old[axis].signs, new[axis].signs
+        signs = None if before is None or after is None else torch.where(taken, after, before)
+        chosen[axis] = Move(torch.where(taken, new[axis].places, old[axis].places), signs)
+    return chosen, taken[:, 0]
+
+
+def assigned(worth: Mapping[str, Tensor], spec: WeightSpec, *, signed: bool = False) -> dict[str, Move]:
+    """Of a family, given what (B, n, n) unit j is worth in place i: the moves that are worth most.
+
+    Units within another's are first assigned for each pair of outer units, which is what those are worth to each other.
+    """
+    first, *inner = worth
+    outer, within = spec.outer(first), list(inner)
+    if outer is not None:  # which stays: its units are assigned within each unit of it
+        within = [first]
+    units = worth[first].shape[1] if outer is None else spec.axis_size(outer)
+    pairs = [(i, j) for i in range(units) for j in range(units) if outer is None or i == j]
+    places = {axis: torch.empty(value.shape[:2], dtype=torch.long) for axis, value in worth.items()}
+    for row in range(len(worth[first])):
+        values = {axis: (w[row].abs() if signed else w[row]).cpu().numpy() for axis, w in worth.items()}
+        gain = values[first].copy() if outer is None else np.zeros((units, units))
+        chosen = {}
+        for axis in within:
+            tables = values[axis].reshape(units, -1, units, values[axis].shape[1] // units)
+            chosen[axis] = np.zeros((units, units, tables.shape[1]), dtype=np.int64)
+            for i, j in pairs:
+                chosen[axis][i, j] = linear_sum_assignment(tables[i, :, j], maximize=True)[1]
+                gain[i, j] += tables[i, np.arange(tables.shape[1]), j, chosen[axis][i, j]].sum()
+        of_outer = linear_sum_assignment(gain, maximize=True)[1] if outer is None else np.arange(units)
+        if outer is None:
+            places[first][row] = torch.from_numpy(of_outer)
+        for axis, columns in chosen.items():
+            here = columns[np.arange(units), of_outer] + of_outer[:, None] * columns.shape[2]
+            places[axis][row] = torch.from_numpy(here.reshape(-1))
+    moves = {axis: Move(place.to(worth[axis].device)) for axis, place in places.items()}
+    if not signed:
+        return moves
+    picked = {axis: _picked(worth[axis], move) for axis, move in moves.items()}
+    return {
+        axis: Move(move.places, torch.where(picked[axis] < 0, -1.0, 1.0).to(worth[axis].dtype))
+        for axis, move in moves.items()
+    }
+
+
+def _picked(worth: Tensor, chosen: Move) -> Tensor:
+    """(B, n): of each place's unit there."""
+    picked = worth.gather(2, chosen.places[..., None])[..., 0]
+    return picked if chosen.signs is None else picked * chosen.signs

@@ -1,0 +1,175 @@
+"""What a zoo is, in figures and as a data card: README.md with the front matter of the Hugging Face hub."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wspace.support.yaml import dump
+from wspace.weights.zoo.format import INDEX, StoredZoo
+
+README = "README.md"
+SHOWN = 6  # tensors
+SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
+
+
+def facts(zoo: StoredZoo) -> dict[str, Any]:
+    """All of `wspace zoo info`."""
+    header, entries = zoo.header, zoo.entries
+    counts = [len(entry.classes) for entry in entries]
+    metrics: dict[str, list[float]] = {}
+    for entry in entries:
+        for name, value in entry.metrics.items():
+            metrics.setdefault(name, []).append(value)
+    return {
+        "name": header.name,
+        "networks": len(entries),
+        "weights": zoo.spec.size,
+        "bytes": sum((zoo.folder / shard).stat().st_size for shard in header.shards if (zoo.folder / shard).is_file()),
+        "shards": len(header.shards),
+        "tensors": {t.name: [*t.shape] for t in header.tensors},
+        "target": header.target,
+        "products": len(header.products),
+        "parents": [parent.name for parent in header.parents],
+        "classes": len({name for entry in entries for name in entry.classes}),
+        "classes_of_a_network": [min(counts), max(counts)] if counts else [0, 0],
+        "texts_of_the_first": [*entries[0].texts] if entries else [],
+        "metrics": {
+            name: {"mean": sum(values) / len(values), "min": min(values), "max": max(values), "known": len(values)}
+            for name, values in metrics.items()
+        },
+        "licence": header.licence,
+        "source": header.source,
+        "wspace": header.wspace,
+        "sha256": header.sha256,
+    }
+
+
+def summary(zoo: StoredZoo) -> str:
+    """`facts` in lines for people."""
+    said = facts(zoo)
+    fewest, most = said["classes_of_a_network"]
+    about = f"{_range(fewest, most)} of {said['classes']} classes each" if most else "no classes"
+    lines = [
+        f"{said['name']}: {said['networks']} networks of {said['weights']:,} weights, {said['bytes'] / 2**20:.1f} MiB",
+        f"target   {_written(said['target']) or 'not known'}",
+        f"tensors  {_listed([f'{name} {_shape(shape)}' for name, shape in said['tensors'].items()])}",
+        f"tasks    {about}; the first: {'; '.join(said['texts_of_the_first'])}",
+        *(f"metric   {name}: {_spread(values)}" for name, values in said["metrics"].items()),
+        f"parents  {', '.join(said['parents']) or 'none'}",
+        f"licence  {said['licence']}",
+        f"source   {said['source']}, written by wspace {said['wspace']}",
+    ]
+    return "\n".join(lines)
+
+
+def _listed(words: list[str]) -> str:
+    """The first few, and how many there are."""
+    more = [f"... ({len(words)} in all)"] if len(words) > SHOWN else []
+    return ", ".join(words[:SHOWN] + more)
+
+
+def _range(low: int, high: int) -> str:
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def _shape(shape: list[int]) -> str:
+    return "x".join(map(str, shape)) or "1"
+
+
+def _written(target: dict[str, Any] | None) -> str:
+    if target is None:
+        return ""
+    arguments = ", ".join(f"{key} {value}" for key, value in target.items() if key != "use")
+    return f"{target['use']} ({arguments})" if arguments else str(target["use"])
+
+
+def _spread(values: dict[str, Any]) -> str:
+    return f"{values['mean']:.3g} on average, {values['min']:.3g} to {values['max']:.3g} ({values['known']} networks)"
+
+
+def card(zoo: StoredZoo) -> str:
+    said, header = facts(zoo), zoo.header
+    size = next((name for most, name in SIZES.items() if said["networks"] < most), "n>1M")
+    front = {
+        "pretty_name": said["name"],
+        "license": header.licence,
+        "tags": ["neural-network-weights", "weight-generation", "wspace"],
+        "size_categories": [size],
+        "configs": [{"config_name": "default", "data_files": INDEX}],
+    }
+    rows = {
+        "networks": f"{said['networks']:,}, of {said['weights']:,} weights each ({said['bytes'] / 2**20:.1f} MiB)",
+        "target": f"`{_written(said['target'])}`" if said["target"] else "not known",
+        "tensors": _listed([f"`{name}` {_shape(shape)}" for name, shape in said["tensors"].items()]),
+        "tasks": _tasks(said),
+        **{name: _spread(values) for name, values in said["metrics"].items()},
+        "started from": ", ".join(f"`{parent.file}`" for parent in header.parents) or "not known",
+        "source": f"{header.source}, written by wspace {header.wspace}",
+        "licence": header.licence if header.licence != "unknown" else "none was named: ask whoever made it",
+    }
+    table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
+    made_with = dump(header.made_with) if header.made_with else "nothing more is known\n"
+    return CARD.format(
+        front=dump(front), networks=said["networks"], name=said["name"], table=table, made_with=made_with
+    )
+
+
+def _tasks(said: dict[str, Any]) -> str:
+    fewest, most = said["classes_of_a_network"]
+    if not most:
+        return "described in words"
+    return f"{_range(fewest, most)} of {said['classes']} classes each"
+
+
+CARD = """---
+{front}---
+
+# {name}
+
+{networks} trained networks of one kind, and for each of them what it was trained for: pairs of texts and weights.
+
+|  |  |
+|---|---|
+{table}
+
+What the networks need beside their weights, as far as it is known:
+
+```yaml
+{made_with}```
+
+## Files
+
+`zoo.json` says what all networks share, `index.jsonl` has a line for each of them (texts, classes, metrics, seed, and
+where its weights are), and the safetensors files hold of every tensor a stack: row i belongs to the i-th network of the
+file. Every network has its sha256; `wspace zoo verify .` checks them all.
+
+## Loading
+
+With wspace, one network or all of them:
+
+```python
+from pathlib import Path
+
+from wspace.zoo_format import StoredZoo
+
+zoo = StoredZoo.open(Path("."))
+print(zoo.entries[0].texts, zoo.read(0).keys())
+weights = zoo.weights()  # (networks, weights)
+```
+
+Without it, reading nothing but the one:
+
+```python
+import json
+
+from safetensors import safe_open
+
+with open("index.jsonl", encoding="utf-8") as index:
+    first = json.loads(next(index))
+with safe_open(first["shard"], "pt") as shard:
+    tensors = {{name: shard.get_slice(name)[first["row"]] for name in shard.keys()}}
+print(first["texts"], tensors.keys())
+```
+
+In a recipe, in place of networks trained here: `zoo: {{source: PATH}}`.
+"""

@@ -1,0 +1,41 @@
+"""A zoo, or one network of it, as a folder of its own."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from wspace.support.errors import FileError
+from wspace.support.files import write_text
+from wspace.weights.files.network import Network
+from wspace.weights.files.peft import base_model_of, write_adapter
+from wspace.weights.zoo.card import README, card
+from wspace.weights.zoo.format import INDEX, StoredZoo, new_folder, write_header
+
+
+def export(folder: Path, out: Path, licence: str | None = None) -> StoredZoo:
+    """A zoo's folder, copied to `out` with a card, and nothing else of what lies beside it. Raises UserError."""
+    zoo = StoredZoo.open(folder)
+    problems = zoo.problems()
+    if problems:
+        raise FileError(f"{folder}: {problems[0]}")
+    with new_folder(out) as made:
+        for name in (INDEX, *zoo.header.shards, *(parent.file for parent in zoo.header.parents)):
+            shutil.copyfile(folder / name, made / name)
+        write_header(made, replace(zoo.header, licence=licence or zoo.header.licence))
+        write_text(made / README, card(StoredZoo.open(made)))
+    return StoredZoo.open(out)
+
+
+def take(folder: Path, name: str, out: Path, peft: bool) -> None:
+    """One network: a file that `wspace score` reads, or with `peft` a folder of adapters. Raises UserError."""
+    zoo = StoredZoo.open(folder)
+    number = zoo.number(name)
+    entry, tensors = zoo.entries[number], zoo.read(number)
+    if peft:
+        base = zoo.header.made_with.get("base_model") or base_model_of(zoo.header.target or {})
+        with new_folder(out) as made:
+            write_adapter(made, zoo.spec, tensors, base_model=base, texts=entry.texts, classes=entry.classes)
+    else:
+        Network(entry.classes, tensors, f"network {name} of zoo {zoo.header.name}").save(out)

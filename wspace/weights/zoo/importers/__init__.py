@@ -1,0 +1,1 @@
+"""Networks that others trained, made into a zoo: an importer for each form they come in."""

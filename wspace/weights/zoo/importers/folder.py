@@ -1,0 +1,144 @@
+"""Folders of networks that others trained, made into a zoo: checkpoints of one model, or PEFT adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wspace.interfaces.weights import WeightSpec
+from wspace.support.errors import DataError, FileError
+from wspace.support.files import save_tensors
+from wspace.support.names import ZOO_HEADER
+from wspace.weights.zoo.format import (
+    SHARD,
+    Entry,
+    Header,
+    StoredTensor,
+    StoredZoo,
+    name_of_dtype,
+    new_folder,
+    not_finite,
+    seal,
+    sha256_of,
+)
+from wspace.weights.zoo.importers import checkpoints, peft
+from wspace.weights.zoo.importers.found import Collection, Found
+
+SHARD_BYTES = 64 * 2**20  # at most, unless one network alone is larger
+
+
+def import_zoo(
+    source: Path,
+    out: Path,
+    *,
+    name: str | None = None,
+    licence: str = "unknown",
+    target: tuple[dict[str, Any], WeightSpec] | None = None,
+) -> StoredZoo:
+    """The networks of a folder, copied into a zoo at `out`, which is not there yet; all of them, or nothing.
+
+    `target`, as a recipe writes it, and its spec say whose weights checkpoints are. Raises UserError.
+    """
+    if not source.is_dir():
+        raise DataError(f"{source}: no such folder")
+    if (source / ZOO_HEADER).is_file():
+        raise DataError(f"{source}: is a zoo already: a recipe takes it as it is, by zoo.source")
+    collection = peft.collect(source) if peft.adapter_folders(source) else checkpoints.collect(source)
+    written, spec = target or (collection.target, collection.spec)
+    for network in collection.networks:
+        if not network.said.texts and not network.said.classes:
+            raise FileError(
+                f"{network.file}: nothing says what it was trained for; put a {network.file.stem}.txt or .json beside it, "
+                "or one CSV for all into the folder"
+            )
+    with new_folder(out) as folder:
+        tensors = _tensors(collection.networks[0], spec)
+        header = Header(
+            name=name or out.resolve().name,
+            source=f"imported from {source.resolve().name}",
+            licence=licence,
+            target=written,
+            made_with=collection.made_with,
+            tensors=tensors,
+            free=spec.free if spec else (),
+            products=spec.products if spec else (),
+        )
+        seal(folder, header, _copied(collection, header, folder))
+    return StoredZoo.open(out)
+
+
+def _tensors(first: Found, spec: WeightSpec | None) -> tuple[StoredTensor, ...]:
+    """Of every network, by the first; those of the spec in its order, then what else there is."""
+    read = first.read()
+    if not read:
+        raise FileError(f"{first.file}: holds no tensors")
+    axes = {entry.name: entry.axes for entry in spec.entries} if spec else {}
+    if spec:
+        weights = {key: t for key, t in read.items() if key in axes or t.is_floating_point()}
+        spec.validate(weights, str(first.file))
+    return tuple(
+        StoredTensor(
+            key,
+            tuple(read[key].shape),
+            axes.get(key, tuple(f"{key}.{dim}" for dim in range(read[key].ndim))),
+            name_of_dtype(read[key].dtype),
+        )
+        for key in (*axes, *(key for key in read if key not in axes))
+    )
+
+
+def _copied(collection: Collection, header: Header, folder: Path) -> list[Entry]:
+    """Every network into shards; what the index is to say of it."""
+    entries, seen = list[Entry](), dict[str, Found]()
+    shard, rows = 0, list[Mapping[str, Tensor]]()
+    size = sum(t.numel() * t.element_size() for t in collection.networks[0].read().values())
+    most = max(1, SHARD_BYTES // max(1, size))
+    for number, network in enumerate(collection.networks):
+        read = network.read()
+        _check(network, read, collection.networks[0], header.tensors)
+        digest = sha256_of(read)
+        if digest in seen:
+            raise FileError(f"{network.file}: holds the same weights as {seen[digest].file}")
+        seen[digest] = network
+        said = network.said
+        entries.append(
+            Entry(
+                name=network.name,
+                texts=said.texts or said.classes,
+                classes=said.classes,
+                shard=SHARD.format(shard),
+                row=len(rows),
+                metrics=dict(said.metrics),
+                seed=said.seed,
+                parent=said.parent,
+                extra=dict(said.extra),
+            )
+        )
+        rows.append(read)
+        if len(rows) == most or number == len(collection.networks) - 1:
+            save_tensors(
+                folder / SHARD.format(shard), {t.name: torch.stack([r[t.name] for r in rows]) for t in header.tensors}
+            )
+            shard, rows = shard + 1, []
+    return entries
+
+
+def _check(network: Found, read: Mapping[str, Tensor], first: Found, tensors: Sequence[StoredTensor]) -> None:
+    """Raises FileError unless these are the tensors of the first network again, and finite."""
+    expected = {t.name: t for t in tensors}
+    missing, more = [key for key in expected if key not in read], [key for key in read if key not in expected]
+    if missing or more:
+        key, has, other = (missing[0], "has no", "has one") if missing else (more[0], "has a", "has none")
+        raise FileError(f"{network.file}: {has} tensor {key!r}; {first.file} {other}")
+    for key, tensor in expected.items():
+        shape, dtype = tuple(read[key].shape), name_of_dtype(read[key].dtype)
+        if shape != tensor.shape:
+            raise FileError(f"{network.file}: {key} has shape {shape}; in {first.file} it has {tensor.shape}")
+        if dtype != tensor.dtype:
+            raise FileError(f"{network.file}: {key} is {dtype}; in {first.file} it is {tensor.dtype}")
+    for key in not_finite(read):
+        raise FileError(f"{network.file}: {key} holds values that are not finite numbers")
