@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from wspace.components.conditioners.text_set import TextSet
-from wspace.interfaces import Condition, Prompts
 from wspace.data.tasks import pad, prompts_of
+from wspace.interfaces import Condition, Prompts
 
 WIDTH = 6
 TASKS = [(0, 3, 4), (1, 2), (5, 6, 7, 8, 9), (2, 9)]

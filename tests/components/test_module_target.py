@@ -19,16 +19,16 @@ from torch.nn import functional
 from wspace.components.architectures.cnn import CNN
 from wspace.components.architectures.mlp import MLP
 from wspace.components.architectures.timm import TimmModel
-from wspace.support.errors import UserError
-from wspace.data.features import Pool
-from wspace.learning.fitting import Schedule, accuracies, calibrated, fit
-from wspace.interfaces import Architecture
-from wspace.weights.files.network import Network
-from wspace.weights.proof import prove
 from wspace.components.symmetries.permutation import Permutation
 from wspace.components.targets.module import Module
 from wspace.components.tokenizers.chunk import Chunk
 from wspace.components.tokenizers.neuron import Neuron
+from wspace.data.features import Pool
+from wspace.interfaces import Architecture
+from wspace.learning.fitting import Schedule, accuracies, calibrated, fit
+from wspace.support.errors import UserError
+from wspace.weights.files.network import Network
+from wspace.weights.proof import prove
 
 SIDE, TEXTS = 8, 5
 PIXELS = 3 * SIDE**2

@@ -7,11 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from wspace.interfaces import Condition
-from wspace.components.predictors.linear import Linear
-from wspace.learning.ridge_regression import PENALTIES
-
 from tests.support.toys import LAYOUT, MASK, WIDTH, condition_of, correlated, linear, tokens_of
+from wspace.components.predictors.linear import Linear
+from wspace.interfaces import Condition
+from wspace.learning.ridge_regression import PENALTIES
 
 
 def naive_ridge(x: np.ndarray, y: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:

@@ -12,17 +12,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from wspace.support.errors import UserError
-from wspace.interfaces import Symmetry, Target
-from wspace.weights.matching.by_weights import ROWS
+from tests.support.mlp import DIMS, FIRST, MLP, SECOND, SPEC, without
 from wspace.components.symmetries.gl import GL, STRETCH
 from wspace.components.symmetries.none import Trivial
 from wspace.components.symmetries.permutation import Permutation
 from wspace.components.symmetries.sign_permutation import SignPermutation
 from wspace.components.targets.clip_adapter import ClipAdapter
+from wspace.interfaces import Symmetry, Target
 from wspace.interfaces.weights import WeightEntry, WeightSpec
-
-from tests.support.mlp import DIMS, FIRST, MLP, SECOND, SPEC, without
+from wspace.support.errors import UserError
+from wspace.weights.matching.by_weights import ROWS
 
 CHAIN = WeightSpec(
     (

@@ -17,12 +17,12 @@ import pytest
 import torchvision.datasets
 from PIL import Image
 
-from wspace.data.encoders import downloads
 from wspace.components.datasets import timm as timm_module
 from wspace.components.datasets.folder import Folder
 from wspace.components.datasets.timm import TimmDataset, in_words
-from wspace.support.errors import DataError, MissingPackage
+from wspace.data.encoders import downloads
 from wspace.interfaces import TEST, TRAIN, VAL, Images
+from wspace.support.errors import DataError, MissingPackage
 
 
 def everything(images: Images) -> np.ndarray:

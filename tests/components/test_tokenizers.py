@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from wspace.support.errors import UserError
-from wspace.interfaces import Tokenizer
 from wspace.components.symmetries.permutation import Permutation
 from wspace.components.targets.clip_adapter import ClipAdapter
 from wspace.components.tokenizers.chunk import Chunk
 from wspace.components.tokenizers.neuron import Neuron
+from wspace.interfaces import Tokenizer
 from wspace.interfaces.weights import WeightEntry, WeightSpec
+from wspace.support.errors import UserError
 
 KINDS = ["chunk-minmax", "chunk-zscore", "chunk-centered", "neuron-zscore", "neuron-centered"]
 DIMS = st.integers(1, 7)

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wspace.recipes.bind import bind
 from wspace.components.datasets.icons import concepts_drawn_in
-from wspace.support.errors import FileError, UserError
-from wspace.interfaces import Wording
-from wspace.runs.keys import STAGES, keys
-from wspace.recipes.plugins import load_plugins
-from wspace.recipes.source import packaged_recipes, read_recipe
 from wspace.components.wordings.descriptions import ICONS, Descriptions, read_descriptions
 from wspace.components.wordings.template import Template
+from wspace.interfaces import Wording
+from wspace.recipes.bind import bind
+from wspace.recipes.plugins import load_plugins
+from wspace.recipes.source import packaged_recipes, read_recipe
+from wspace.runs.keys import STAGES, keys
 from wspace.runs.workbench import Workbench
+from wspace.support.errors import FileError, UserError
 
 CLASSES, TEMPLATED = ["otter", "desk lamp"], ["a photo of otter", "a photo of desk lamp"]
 DESCRIBED = """otter:

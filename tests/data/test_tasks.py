@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from wspace.support.errors import DataError
-from wspace.support.settings import Tasks
 from wspace.data.splits import SEEN, UNSEEN_CLASSES, UNSEEN_TASKS
 from wspace.data.tasks import TaskSet, draw_tasks, fresh_tasks
+from wspace.support.errors import DataError
+from wspace.support.settings import Tasks
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -17,12 +17,12 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 
+from wspace.components.symmetries.permutation import Permutation
 from wspace.learning.fitting import calibrated
-from wspace.weights.proof import prove
 from wspace.runs.run import Run
 from wspace.support.seeding import stream
-from wspace.components.symmetries.permutation import Permutation
 from wspace.testing import cases
+from wspace.weights.proof import prove
 
 PAGE = (Path(__file__).parents[2] / "docs/writing-plugins.md").read_text(encoding="utf-8")
 SECTION = PAGE.partition("## Your own network\n")[2].partition("\n## ")[0]

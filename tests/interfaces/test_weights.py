@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wspace.support.errors import FileError
 from wspace.interfaces.weights import WeightEntry, WeightSpec
+from wspace.support.errors import FileError
 
 SHAPES = st.lists(st.lists(st.integers(1, 4), max_size=3).map(tuple), min_size=1, max_size=5)
 BATCHES = st.lists(st.integers(0, 3), max_size=2).map(tuple)

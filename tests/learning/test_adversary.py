@@ -8,13 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from wspace.learning.adversary import OUTRIGHT, Adversary
-from wspace.components.discriminators.mlp import MLP
-from wspace.support.errors import Diverged
-from wspace.interfaces import Discriminator
-from wspace.support.settings import Adversary as Settings
-
 from tests.support.toys import LAYOUT, MASK, tokens_of
+from wspace.components.discriminators.mlp import MLP
+from wspace.interfaces import Discriminator
+from wspace.learning.adversary import OUTRIGHT, Adversary
+from wspace.support.errors import Diverged
+from wspace.support.settings import Adversary as Settings
 
 
 class Linear(Discriminator):

@@ -9,17 +9,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from wspace.support.errors import UserError
-from wspace.components.generators.diffusion import Diffusion
-from wspace.interfaces import Condition, Denoiser, Moves, Pairs, Prompts, Tokenizer
-from wspace.support.settings import Generate
-from wspace.components.symmetries.permutation import Permutation
-from wspace.learning.system import System
-from wspace.components.targets.clip_adapter import ClipAdapter
-from wspace.data.tasks import prompts_of
-from wspace.components.tokenizers.chunk import Chunk
-from wspace.components.tokenizers.neuron import Neuron
-
 from tests.support.toys import (
     MASK,
     WIDTH,
@@ -39,6 +28,16 @@ from tests.support.toys import (
     seeded,
     tokens_of,
 )
+from wspace.components.generators.diffusion import Diffusion
+from wspace.components.symmetries.permutation import Permutation
+from wspace.components.targets.clip_adapter import ClipAdapter
+from wspace.components.tokenizers.chunk import Chunk
+from wspace.components.tokenizers.neuron import Neuron
+from wspace.data.tasks import prompts_of
+from wspace.interfaces import Condition, Denoiser, Moves, Pairs, Prompts, Tokenizer
+from wspace.learning.system import System
+from wspace.support.errors import UserError
+from wspace.support.settings import Generate
 
 SAMPLERS = ["ddim", "ddpm", "dpm-solver++"]
 PREDICTIONS = ["epsilon", "x0", "v"]

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wspace.learning import fitting
-from wspace.support.errors import Diverged
-from wspace.data.features import Pool
-from wspace.learning.fitting import Schedule, accuracies, fit, fit_until_validated, predict
 from wspace.components.targets.clip_adapter import ClipAdapter
+from wspace.data.features import Pool
 from wspace.data.tasks import Task
+from wspace.learning import fitting
+from wspace.learning.fitting import Schedule, accuracies, fit, fit_until_validated, predict
+from wspace.support.errors import Diverged
 
 CLASSES, FEATURES, TEXTS = 6, 5, 4
 TARGET = ClipAdapter(3, temperature=10.0, feature_dim=FEATURES, text_dim=TEXTS)

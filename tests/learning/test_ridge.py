@@ -14,8 +14,8 @@ from torch import Tensor
 
 from wspace.learning import baselines
 from wspace.learning.ridge_regression import PENALTIES, Ridge
-from wspace.support.settings import Evaluate
 from wspace.runs.report.summary import interval
+from wspace.support.settings import Evaluate
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.tiny import RECIPE, Tiny, tiny_fixture  # noqa: F401
 from wspace.recipes.bind import Bound
 from wspace.support.errors import RecipeError
 from wspace.support.yaml import dump
-
-from tests.support.tiny import RECIPE, Tiny, tiny_fixture  # noqa: F401
 
 SECTION_KEYS = "align, augment, batch, check_every, clip, ema, lr, steps, warmup, weight_decay"
 RECIPE_KEYS = (

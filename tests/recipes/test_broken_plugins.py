@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from wspace.recipes import plugins
-from wspace.support.errors import MissingPackage, NameClash, UserError
 from wspace.recipes.plugins import load_plugins
 from wspace.recipes.registry import Component
+from wspace.support.errors import MissingPackage, NameClash, UserError
 
 Install = Callable[..., None]
 HOOK = "import wspace\n@wspace.hookimpl\ndef wspace_register(register):\n"

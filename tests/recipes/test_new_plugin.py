@@ -15,7 +15,8 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from wspace.recipes import plugins, new_plugin as skeleton
+from wspace.recipes import new_plugin as skeleton
+from wspace.recipes import plugins
 from wspace.recipes.registry import Component, Registry
 from wspace.testing import cases, cases_of
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from wspace.runs import pipeline
 from wspace.recipes.bind import BoundRecipe, bind
 from wspace.recipes.plugins import load_plugins
-from wspace.support.progress import Progress
 from wspace.recipes.source import read_recipe
+from wspace.runs import pipeline
+from wspace.support.progress import Progress
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes/paper").glob("*.yaml"))

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.tiny import Tiny, tiny_fixture  # noqa: F401
 from wspace.recipes import plugins
-from wspace.support.errors import FileError, NameClash, UnknownComponent, UserError
 from wspace.recipes.plugins import PluginFact, load_plugins
 from wspace.recipes.registry import KINDS, Component, Registry
-
-from tests.support.tiny import Tiny, tiny_fixture  # noqa: F401
+from wspace.support.errors import FileError, NameClash, UnknownComponent, UserError
 
 GOOD = """import wspace
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from wspace.recipes.source import find_recipe, packaged_recipes, parse_recipe, read_recipe
 from wspace.support.errors import FileError, RecipeError, UserError
 from wspace.support.yaml import dump
-from wspace.recipes.source import find_recipe, packaged_recipes, parse_recipe, read_recipe
 
 
 def refused(text: str) -> str:

@@ -10,12 +10,11 @@ from typing import Annotated, Literal
 import pytest
 from annotated_types import Ge
 
-from wspace.support import settings
+from tests.support.tiny import Tiny, tiny_fixture  # noqa: F401
 from wspace.recipes.plugins import load_plugins
 from wspace.recipes.registry import KINDS, Component
 from wspace.recipes.signature import MISSING, SLOTS, UnreadableSignature, read_class, signature_of, source_file
-
-from tests.support.tiny import Tiny, tiny_fixture  # noqa: F401
+from wspace.support import settings
 
 REGISTERED = load_plugins().registry.all()
 HEAD = "from __future__ import annotations\n"

@@ -9,11 +9,12 @@ from typing import Any, cast
 import pytest
 import torch
 
-from wspace.runs import pipeline
-from wspace.runs.study import file as study
-from wspace.runs.report import table
 from wspace.recipes.plugins import load_plugins
 from wspace.recipes.source import read_recipe
+from wspace.runs import keys as stage_keys
+from wspace.runs.report import table
+from wspace.runs.study import comparing
+from wspace.runs.study import file as study
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,7 +26,7 @@ def compared() -> study.Study:
 def test_all_systems_are_compared_on_the_same_zoo_tasks_images_and_seeds() -> None:
     made = compared()
     assert made.seeds == (42, 34)
-    keys = {(m.variant, m.seed): pipeline.keys(m.recipe) for m in made.members}
+    keys = {(m.variant, m.seed): stage_keys.keys(m.recipe) for m in made.members}
     for seed in made.seeds:
         of_seed = [own for (_, other), own in keys.items() if other == seed]
         assert len({(own["zoo"], own["opponents"]) for own in of_seed}) == 1
@@ -57,7 +58,7 @@ def result(novelty: list[float] | None, **costs: float) -> Any:
 
 def generators(results: dict[tuple[str, int], Any], rows: list[study.Row], splits: list[str]) -> list[dict[str, Any]]:
     made = cast(study.Study, SimpleNamespace(rows=rows, seeds=(1, 2)))
-    return study._generators(made, results, splits)
+    return comparing._generators(made, results, splits)
 
 
 ROWS = [study.Row(variant="a", label="A"), study.Row(variant="a", method="ridge"), study.Row(variant="b")]

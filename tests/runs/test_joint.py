@@ -11,16 +11,16 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from wspace.runs.joint import file as joint
-from wspace.runs import pipeline
 from wspace.recipes.bind import BoundRecipe
-from wspace.support.errors import RecipeError, UserError
-from wspace.runs.joint.file import Joint, bind_joint
 from wspace.recipes.plugins import load_plugins
-from wspace.support.progress import Progress
 from wspace.recipes.source import parse_recipe
-from wspace.runs.run import Run, report_of, stages_of
+from wspace.runs import keys as stage_keys
+from wspace.runs.joint import running
+from wspace.runs.joint.file import Joint, bind_joint
 from wspace.runs.joint.training import share
+from wspace.runs.run import Run, report_of, stages_of
+from wspace.support.errors import RecipeError, UserError
+from wspace.support.progress import Progress
 
 NANO = Path(__file__).parents[2] / "recipes" / "igpg-nano.yaml"
 
@@ -83,7 +83,7 @@ def test_held_out_members_are_no_part_of_the_training_s_key() -> None:
 
 def test_a_recipe_of_its_own_has_the_key_it_always_had() -> None:
     member: BoundRecipe = bound("joint: igpg-member\nmembers:\n  a: {}\n").members[0]
-    assert member.joined is None and pipeline.stages_of(member) == pipeline.STAGES
+    assert member.joined is None and stage_keys.stages_of(member) == stage_keys.STAGES
 
 
 # ---------------------------------------------------------------- one generator
@@ -126,7 +126,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Joint, Path]:
     lines = [line for line in text.splitlines() if "digits-deep" not in line]
     recipe = bind_joint(parse_recipe("\n".join(lines), "several.yaml"), load_plugins().registry, ("train.steps=6",))
     runs = tmp_path_factory.mktemp("runs")
-    return recipe, joint.run(recipe, runs, Progress())[0]
+    return recipe, running.run(recipe, runs, Progress())[0]
 
 
 def test_members_are_ordinary_runs_with_one_generator(ran: tuple[Joint, Path]) -> None:
@@ -157,12 +157,12 @@ def test_a_member_draws_networks_of_its_own_shape(ran: tuple[Joint, Path]) -> No
 
 def test_a_second_run_does_nothing_and_the_report_is_of_all_members(ran: tuple[Joint, Path]) -> None:
     recipe, folder = ran
-    again, steps = joint.run(recipe, folder.parent, Progress())
+    again, steps = running.run(recipe, folder.parent, Progress())
     assert again == folder and {step.action for step in steps} == {"cached"}
-    report = json.loads((folder / joint.REPORT).read_text())
+    report = json.loads((folder / "report.json").read_text())
     labels = {row["label"] for row in report["rows"]}
     assert {"digits-mlp: generated", "digits-wide (held out): generated", "digits-wide (held out): random"} <= labels
-    actions = [step.action for step in joint.plan(recipe, folder.parent, ["generate"])["digits-mlp"]]
+    actions = [step.action for step in running.plan(recipe, folder.parent, ["generate"])["digits-mlp"]]
     assert actions == ["cached", "cached", "cached", "run", "run", "run"]
 
 
@@ -185,8 +185,8 @@ def test_layers_of_several_draws_in_one_network(ran: tuple[Joint, Path]) -> None
 
 
 def test_a_large_network_goes_through_the_code_tensor_by_tensor(ran: tuple[Joint, Path]) -> None:
-    from wspace.uses.bench.roundtrip import roundtrip
     from wspace.runs.plan import plan_of_model
+    from wspace.uses.bench.roundtrip import roundtrip
 
     recipe, folder = ran
     found, planned = (

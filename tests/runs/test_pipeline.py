@@ -12,21 +12,19 @@ from types import ModuleType
 
 import pytest
 
-from wspace.runs import pipeline
-from wspace.support import settings
+from tests.support.tiny import Tiny, stages_fixture, tiny_fixture  # noqa: F401
 from wspace.recipes.bind import BoundRecipe
-from wspace.support.errors import DiskError, FileError, UserError
-from wspace.support.names import RUN
+from wspace.recipes.signature import SCHEMA_FILE, read_class, source_file
+from wspace.recipes.source import read_recipe
+from wspace.runs import keys as stage_keys
+from wspace.runs import pipeline
 from wspace.runs.keys import STAGES, keys, slots_of
 from wspace.runs.pipeline import steps
-from wspace.support.progress import Progress
-from wspace.recipes.source import read_recipe
-from wspace.recipes.signature import read_class, source_file
-from wspace.support.names import LOCK, MANIFEST
 from wspace.runs.store import Store
+from wspace.support.errors import DiskError, FileError, UserError
 from wspace.support.files import read_json
-
-from tests.support.tiny import Tiny, stages_fixture, tiny_fixture  # noqa: F401
+from wspace.support.names import LOCK, MANIFEST, RUN
+from wspace.support.progress import Progress
 
 NAMES = ["zoo", "opponents", "train", "generate", "evaluate", "report"]
 Bind = Callable[..., BoundRecipe]
@@ -75,7 +73,7 @@ def why(bind: Bind, tmp_path: Path) -> Callable[..., dict[str, str]]:
 
 
 def test_every_slot_of_a_recipe_but_the_device_is_read_by_exactly_one_stage() -> None:
-    fields = set(read_class(Path(settings.__file__), "Recipe").settable)
+    fields = set(read_class(SCHEMA_FILE, "Recipe").settable)
     read = [slot for stage in STAGES for slot in stage.reads]
     assert sorted(read) == sorted(fields - {"device"})
 
@@ -94,7 +92,7 @@ def test_stages_take_stages_before_them_and_their_functions_are_there() -> None:
 def test_a_run_does_every_stage_and_says_what_is_whose(go, stages, bind, tmp_path: Path) -> None:
     said = Said()
     assert go(progress=said) == NAMES
-    assert [takes for *_, takes in stages.calls] == [list(stage.takes) for stage in pipeline.STAGES]
+    assert [takes for *_, takes in stages.calls] == [list(stage.takes) for stage in stage_keys.STAGES]
     assert said.lines == [f"{name}: not done yet" for name in NAMES]
     root, found = tmp_path / "runs/tiny", keys(bind())
     folders = {name: f"{name}-{key[:12]}" for name, key in found.items()}
@@ -165,8 +163,8 @@ def test_the_version_of_a_nested_component_is_part_of_the_key(tiny: Tiny, bind) 
 
 def test_the_version_of_a_stage_is_part_of_the_key(stages, bind, monkeypatch: pytest.MonkeyPatch) -> None:
     before = keys(bind())
-    changed = tuple(replace(s, version=s.version + 1) if s.name == "generate" else s for s in pipeline.STAGES)
-    monkeypatch.setattr(pipeline, "STAGES", changed)
+    changed = tuple(replace(s, version=s.version + 1) if s.name == "generate" else s for s in stage_keys.STAGES)
+    monkeypatch.setattr("wspace.runs.keys.STAGES", changed)
     after = keys(bind())
     assert [name for name in NAMES if before[name] != after[name]] == NAMES[3:]
 

@@ -9,11 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from wspace.runs import plan as planning
+from tests.support.synthetic import FEATURES, TEXTS, bench_of, recipe_of
 from wspace.components.denoisers.mlp import MLP
 from wspace.components.discriminators.mlp import MLP as Discriminator
-
-from tests.support.synthetic import FEATURES, TEXTS, bench_of, recipe_of
+from wspace.runs import plan as planning
 
 
 @pytest.fixture

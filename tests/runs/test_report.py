@@ -16,10 +16,10 @@ import pytest
 import torch
 from PIL import Image
 
-from wspace.runs.report import figures, page as html
 from wspace.data.features import Pool
+from wspace.runs.report import figures
+from wspace.runs.report import page as html
 from wspace.runs.stages.report import evenly
-from wspace.runs.report.table import ORDER
 
 MEANS = {
     "oracle": 0.818, "generated": 0.781, "ridge": 0.787, "retrieval": 0.724, "zoo-mean": 0.710, "base": 0.683,
@@ -210,10 +210,6 @@ def test_training_times_and_settings_are_told(page: str) -> None:
     collapsed = report_of()["training"] | {"collapsed": True, "steps": {}}
     text = Reader(html.render(report_of() | {"training": collapsed}, {}, "", {})).text
     assert "The generator collapsed" in text and "none: closed forms alone" in text
-
-
-def test_every_method_of_the_terminals_table_is_explained() -> None:
-    assert set(html.MEANINGS) == set(ORDER)
 
 
 # ---------------------------------------------------------------- the figures

@@ -11,10 +11,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from wspace.support.errors import DiskError, FileError
-from wspace.support.names import MANIFEST
 from wspace.runs.store import Store
+from wspace.support.errors import DiskError, FileError
 from wspace.support.files import disk_errors, read_json, save_tensors, write_json, write_text
+from wspace.support.names import MANIFEST
 
 KEY = "0123456789abcdef"
 

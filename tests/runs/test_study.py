@@ -14,23 +14,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from wspace import cli
-from wspace.learning import intervals
-from wspace.runs import pipeline
-from wspace.data import splits
-from wspace.runs.study import file as study
-from wspace.runs.report import table
-from wspace.support.errors import NotARun, RecipeError, UserError
-from wspace.recipes.plugins import load_plugins
-from wspace.support.progress import Progress
-from wspace.recipes.source import read_recipe
-from wspace.recipes.registry import Component
-from wspace.runs.run import stages_of
-from wspace.support.names import LOCK
-from wspace.support.files import read_json, save_tensors, write_json
-from wspace.data.tasks import TaskSet
-
 from tests.support.tiny import RECIPE, TINY_STAGES, Tiny, stages_fixture, tiny_fixture  # noqa: F401
+from wspace import cli
+from wspace.data import splits
+from wspace.data.tasks import TaskSet
+from wspace.learning import intervals
+from wspace.recipes.plugins import load_plugins
+from wspace.recipes.registry import Component
+from wspace.recipes.source import read_recipe
+from wspace.runs import keys as stage_keys
+from wspace.runs import pipeline
+from wspace.runs.report import table
+from wspace.runs.run import stages_of
+from wspace.runs.study import comparing, running
+from wspace.runs.study import file as study
+from wspace.support.errors import NotARun, RecipeError, UserError
+from wspace.support.files import read_json, save_tensors, write_json
+from wspace.support.names import LOCK
+from wspace.support.progress import Progress
 
 STUDY = """study: tiny.yaml
 seeds: [1, 2]
@@ -228,7 +229,7 @@ def ran(scored: ModuleType, tmp_path: Path) -> Callable[..., list[str]]:
 
     def call(made: study.Study, progress: Progress | None = None, **options: Any) -> list[str]:
         scored.calls.clear()
-        study.run(made, tmp_path / "runs", progress or Progress(), **options)
+        running.run(made, tmp_path / "runs", progress or Progress(), **options)
         return [name for name, *_ in scored.calls]
 
     return call
@@ -254,12 +255,12 @@ def test_a_study_runs_its_members_and_shares_what_they_have_in_common(bound: Bou
 def test_a_second_run_of_a_study_does_nothing(bound: Bound, ran, tmp_path: Path) -> None:
     ran(bound())
     assert ran(bound()) == []
-    plans = study.plan(bound(), tmp_path / "runs")
+    plans = running.plan(bound(), tmp_path / "runs")
     assert list(plans) == MEMBERS and {step.action for plan in plans.values() for step in plan} == {"cached"}
 
 
 def test_dry_says_what_members_will_take_from_those_before_them(bound: Bound, scored, tmp_path: Path) -> None:
-    plans = study.plan(bound(), tmp_path / "runs")
+    plans = running.plan(bound(), tmp_path / "runs")
     assert [[step.action for step in plan] for plan in plans.values()] == [
         ["run"] * 6,
         ["link"] * 2 + ["run"] * 4,
@@ -280,7 +281,7 @@ def test_force_makes_each_artifact_anew_once(bound: Bound, ran, tiny: Tiny, tmp_
     made = bound()
     pipeline.run(tiny.bind((tmp_path / "tiny.yaml").read_text() + "seed: 1\n"), tmp_path / "runs", Progress())
     ran(made)
-    plans = study.plan(made, tmp_path / "runs", ["zoo"])
+    plans = running.plan(made, tmp_path / "runs", ["zoo"])
     assert [plan[0].action for plan in plans.values()] == ["run", "link", "run", "link"]
     calls = ran(made, force=["zoo"])
     expected = {"zoo": 2, "opponents": 2, "train": 4, "generate": 4, "evaluate": 4, "report": 4}
@@ -315,7 +316,7 @@ def test_an_interrupted_study_goes_on(bound: Bound, ran, scored, tmp_path: Path)
     with pytest.raises(KeyboardInterrupt):
         ran(bound())
     with pytest.raises(NotARun) as caught:
-        study.report_of(tmp_path / "runs/a-study")
+        comparing.report_of(tmp_path / "runs/a-study")
     assert str(caught.value) == f"{tmp_path}/runs/a-study: this study is not finished; run it again, and it goes on"
     scored.fails.clear()
     calls = ran(bound())
@@ -360,7 +361,7 @@ def test_a_study_takes_no_folder_that_is_something_else(bound: Bound, ran, tiny,
         f"{runs}/a-study: the folder of a study, not of a run; name one of its runs, such as {member}"
     )
     with pytest.raises(UserError, match=r"tiny\.yaml: not a folder$"):
-        study.run(bound(), tmp_path / "tiny.yaml", Progress())
+        running.run(bound(), tmp_path / "tiny.yaml", Progress())
 
 
 def test_a_study_is_not_run_by_a_launcher(bound: Bound, ran, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -376,7 +377,7 @@ def test_a_study_is_not_run_by_a_launcher(bound: Bound, ran, monkeypatch: pytest
 
 
 def report_of(folder: Path) -> dict[str, Any]:
-    report = study.report_of(folder)
+    report = comparing.report_of(folder)
     assert report is not None
     return report
 
@@ -414,7 +415,7 @@ def test_the_time_of_what_members_share_is_counted_once(bound: Bound, ran, tmp_p
     folder = tmp_path / "runs/a-study"
     for manifest in folder.glob("*/*/artifact.json"):  # linked ones are one file
         manifest.write_text(json.dumps(read_json(manifest) | {"seconds": 10.0}))
-    study.run(made, tmp_path / "runs", Progress())
+    running.run(made, tmp_path / "runs", Progress())
     assert report_of(folder)["seconds"] == {
         "zoo": 20.0, "opponents": 20.0, "train": 40.0, "generate": 40.0, "evaluate": 40.0, "report": 40.0,
     }  # fmt: skip
@@ -454,7 +455,7 @@ def call(
     file = tmp_path / "a-study.yaml"
     file.write_text(STUDY)
     plugged = load_plugins([tiny.plugin]).registry
-    monkeypatch.setattr(cli, "_registry", lambda plugins: plugged)
+    monkeypatch.setattr("wspace.cli.options.registry_of", lambda plugins: plugged)
 
     def command(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["wspace", *map(str, arguments)])
@@ -620,4 +621,4 @@ def test_a_study_prints_on_a_terminal_with_no_cell_broken(capsys: pytest.Capture
 
 
 def test_the_report_of_a_run_names_that_run_and_is_never_linked() -> None:
-    assert [stage.name for stage in pipeline.STAGES if not stage.shared] == ["report"]
+    assert [stage.name for stage in stage_keys.STAGES if not stage.shared] == ["report"]

@@ -15,21 +15,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
+from tests.support.synthetic import CLASSES, FEATURES, TEXTS, bench_of, recipe_of, run
 from wspace.components.denoisers.mlp import MLP
-from wspace.learning.denoising import Denoising
 from wspace.components.discriminators.mlp import MLP as Discriminator
-from wspace.support.errors import UserError
 from wspace.components.generators.diffusion import Diffusion
+from wspace.components.targets.clip_adapter import ClipAdapter
 from wspace.interfaces import Generator, Prompts
-from wspace.support.progress import Progress
+from wspace.learning.denoising import Denoising
+from wspace.learning.system import System
+from wspace.runs.artifacts import Trained, Zoo
 from wspace.runs.run import Run
 from wspace.runs.stages import opponents
+from wspace.support.errors import UserError
 from wspace.support.files import read_json
-from wspace.learning.system import System
-from wspace.components.targets.clip_adapter import ClipAdapter
-from wspace.runs.artifacts import Trained, Zoo
-
-from tests.support.synthetic import CLASSES, FEATURES, TEXTS, bench_of, recipe_of, run
+from wspace.support.progress import Progress
 
 Go = Callable[..., Path]
 

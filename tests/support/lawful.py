@@ -13,10 +13,36 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wspace.support.errors import DataError, UserError
-from wspace.interfaces import TEST, TRAIN, Architecture, Backbone, Closed, Condition, Conditioner, Dataset, Denoiser, Discriminator, Fusion, Generator, Images, Metric, Outcome, Pairs, Part, Predictor, Prompts, Symmetry, Target, Text, Tokenizer, TokenLayout, Wording
-from wspace.support.settings import Generate
+from wspace.interfaces import (
+    TEST,
+    TRAIN,
+    Architecture,
+    Backbone,
+    Closed,
+    Condition,
+    Conditioner,
+    Dataset,
+    Denoiser,
+    Discriminator,
+    Fusion,
+    Generator,
+    Images,
+    Metric,
+    Outcome,
+    Pairs,
+    Part,
+    Predictor,
+    Prompts,
+    Symmetry,
+    Target,
+    Text,
+    Tokenizer,
+    TokenLayout,
+    Wording,
+)
 from wspace.interfaces.weights import Product, WeightEntry, WeightSpec
+from wspace.support.errors import DataError, UserError
+from wspace.support.settings import Generate
 
 EXAMPLES = {
     "dataset": ("Painted", {"path": "pictures"}),

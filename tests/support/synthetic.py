@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wspace.recipes.bind import BoundRecipe, bind
-from wspace.interfaces import TEST, TRAIN, VAL, Images, Text
-from wspace.runs.keys import STAGES
-from wspace.recipes.plugins import load_plugins
-from wspace.support.progress import Progress
-from wspace.recipes.source import read_recipe
-from wspace.runs.stages import Job
 from wspace.data.features import FeatureScale
+from wspace.interfaces import TEST, TRAIN, VAL, Images, Text
+from wspace.recipes.bind import BoundRecipe, bind
+from wspace.recipes.plugins import load_plugins
+from wspace.recipes.source import read_recipe
+from wspace.runs.keys import STAGES
+from wspace.runs.stages import Job
 from wspace.runs.workbench import Workbench
+from wspace.support.progress import Progress
 
 CLASSES, FEATURES, TEXTS = 20, 6, 5
 RECIPE = """dataset: icons

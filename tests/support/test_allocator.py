@@ -12,7 +12,7 @@ import pytest
 SIZE = 16_000_000  # bytes
 SEEN = f"""
 import ctypes, torch
-from wspace.allocator import keep_freed_memory
+from wspace.support.memory import keep_freed_memory
 
 class Info(ctypes.Structure):  # mallinfo2(3)
     names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"

@@ -19,24 +19,24 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.learning.test_training_loop import ADVERSARY, PROMPTS, SETTINGS, SPEC, WEIGHTS, system_of
-from wspace.runs import pipeline
-from wspace.learning.adversary import Adversary
-from wspace.recipes.bind import bind
 from wspace.components.denoisers.mlp import MLP as Denoiser
 from wspace.components.discriminators.mlp import MLP
-from wspace.support.errors import Diverged, UserError
+from wspace.components.symmetries.permutation import Permutation
+from wspace.learning.adversary import Adversary
+from wspace.learning.loop import Loop
+from wspace.recipes.bind import bind
 from wspace.recipes.plugins import load_plugins
-from wspace.support.processes import ALONE, Processes, connected, gpu_of_this, here, launched, leading
-from wspace.support.progress import Progress
 from wspace.recipes.source import read_recipe
-from wspace.support.seeding import stream
-from wspace.support.settings import Losses
+from wspace.runs import keys as stage_keys
+from wspace.runs import pipeline
 from wspace.runs.stages.train import weight_step
 from wspace.runs.store import Store
+from wspace.support.errors import Diverged, UserError
 from wspace.support.files import save_tensors
-from wspace.components.symmetries.permutation import Permutation
-from wspace.learning.loop import Loop
-from wspace.support.processes import device_of
+from wspace.support.processes import ALONE, Processes, connected, device_of, gpu_of_this, here, launched, leading
+from wspace.support.progress import Progress
+from wspace.support.seeding import stream
+from wspace.support.settings import Losses
 
 ROOT = Path(__file__).parents[2]
 STEPS = 6
@@ -87,8 +87,7 @@ def test_a_batch_is_shared_out_evenly_or_not_at_all(monkeypatch: pytest.MonkeyPa
     assert Processes(1, 4).share(32) == 8 and Processes(1, 4).own == (1,)
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "3")
-    recipe: Any = SimpleNamespace(train=SETTINGS)
-    with pytest.raises(UserError) as caught, leading(recipe):
+    with pytest.raises(UserError) as caught, leading("cpu", 4):
         pytest.fail("the run began")
     assert str(caught.value) == "train.batch: 4 cannot be shared out evenly among 3 processes"
 
@@ -96,16 +95,15 @@ def test_a_batch_is_shared_out_evenly_or_not_at_all(monkeypatch: pytest.MonkeyPa
 def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    recipe: Any = SimpleNamespace(device="auto")
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "1")
-    assert device_of(recipe) == torch.device("cuda")
+    assert device_of("auto") == torch.device("cuda")
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert device_of(recipe) == torch.device("cuda", 1)
-    assert device_of(SimpleNamespace(device="cpu")) == torch.device("cpu")  # type: ignore[arg-type]
+    assert device_of("auto") == torch.device("cuda", 1)
+    assert device_of("cpu") == torch.device("cpu")
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(UserError) as caught:
-        device_of(recipe)
+        device_of("auto")
     assert str(caught.value) == (
         "device: process 2 of this machine has no GPU: torch sees 2; start no more processes than that"
     )
@@ -152,7 +150,7 @@ def launch(count: int, *command: str, **environment: str) -> subprocess.Complete
 
 def test_two_processes_train_as_one_does_on_the_batches_of_both(tmp_path: Path) -> None:
     file = tmp_path / "worker.py"
-    file.write_text("import sys, pathlib, tests.test_processes as t\nt.worker(pathlib.Path(sys.argv[1]))\n")
+    file.write_text("import sys, pathlib, tests.support.test_processes as t\nt.worker(pathlib.Path(sys.argv[1]))\n")
     done = launch(2, str(file), str(tmp_path))
     assert done.returncode == 0, done.stderr
     first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in (0, 1))
@@ -273,6 +271,6 @@ def test_precision_belongs_to_the_training_and_what_follows() -> None:
     source, registry = read_recipe(ROOT / "recipes/nano.yaml"), load_plugins().registry
     assert bind(source, registry).precision == "float32"
     half = bind(replace(source, values=source.values | {"precision": "bfloat16"}), registry)
-    before, after = pipeline.keys(bind(source, registry)), pipeline.keys(half)
+    before, after = stage_keys.keys(bind(source, registry)), stage_keys.keys(half)
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"train", "generate", "evaluate", "report"}

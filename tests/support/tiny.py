@@ -10,11 +10,12 @@ from types import ModuleType
 
 import pytest
 
-from wspace.runs import pipeline, workbench
 from wspace.recipes.bind import BoundRecipe, bind
-from wspace.runs.keys import Stage
-from wspace.recipes.source import parse_recipe, read_recipe
 from wspace.recipes.registry import Component, Registry
+from wspace.recipes.source import parse_recipe, read_recipe
+from wspace.runs import keys as stage_keys
+from wspace.runs import workbench
+from wspace.runs.keys import Stage
 
 PARTS = '''"""One component of every kind, and some more."""
 
@@ -181,7 +182,7 @@ def wspace_register(register):
 
 STAGES = '''"""Stages that write down what they were called with, and fail when told to."""
 
-from wspace.store import write_json
+from wspace.support.files import write_json
 
 calls = []  # (stage, files found in its folder, stages it takes)
 fails = {}  # stage -> the exception it raises, half-way
@@ -252,6 +253,6 @@ def tiny_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ti
 @pytest.fixture(name="stages")
 def stages_fixture(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Tiny stages in place of the real ones, and no data behind them."""
-    monkeypatch.setattr(pipeline, "STAGES", TINY_STAGES)
+    monkeypatch.setattr(stage_keys, "STAGES", TINY_STAGES)
     monkeypatch.setattr(workbench, "Workbench", lambda recipe, progress: None)
     return importlib.import_module("tiny_stages")

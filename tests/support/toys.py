@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from wspace.components.denoisers.mlp import MLP
 from wspace.components.generators.diffusion import Diffusion
-from wspace.interfaces import Closed, Condition, Denoiser, Pairs, Predictor, TokenLayout
 from wspace.components.predictors.linear import Linear
+from wspace.interfaces import Closed, Condition, Denoiser, Pairs, Predictor, TokenLayout
 from wspace.support.settings import Generate
 
 MASK = torch.tensor([[True, True, True, True], [True, True, False, False]])  # (N, D)

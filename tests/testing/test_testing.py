@@ -13,14 +13,13 @@ from typing import NamedTuple
 
 import pytest
 
-from wspace.recipes import plugins
-from wspace.support.errors import MissingPackage
-from wspace.recipes.registry import KINDS, Component, Registry
-from wspace.testing import CHECKS, Case, Unlawful, cases, cases_of
-from wspace.testing.verdicts import Unbuilt
-from wspace.testing.subject import scratch
-
 from tests.support import lawful
+from wspace.recipes import plugins
+from wspace.recipes.registry import KINDS, Component, Registry
+from wspace.support.errors import MissingPackage
+from wspace.testing import CHECKS, Case, Unlawful, cases, cases_of
+from wspace.testing.subject import scratch
+from wspace.testing.verdicts import Unbuilt
 
 SOURCE = inspect.getsource(lawful)
 Made = Callable[..., Registry]

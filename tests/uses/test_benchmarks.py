@@ -14,18 +14,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from wspace.uses.bench import zoo as benchmarks
+from tests.support import synthetic
 from wspace import cli
+from wspace.data.splits import UNSEEN_TASKS
+from wspace.data.tasks import prompts_of
+from wspace.runs.report.summary import interval
+from wspace.runs.run import Run
 from wspace.support.errors import UserError
 from wspace.support.progress import Bar, Progress
-from wspace.runs.run import Run
 from wspace.support.seeding import stream
 from wspace.support.settings import Generate
-from wspace.data.splits import UNSEEN_TASKS
-from wspace.runs.report.summary import interval
-from wspace.data.tasks import prompts_of
-
-from tests.support import synthetic
+from wspace.uses.bench import samplers as bench_samplers
+from wspace.uses.bench import zoo as bench_zoo
 
 FLOW = "generator={use: flow, denoiser: {use: mlp, width: 16, depth: 1}}"
 FEW = (("ddpm", 30), ("ddim", 6), ("dpm-solver++", 3), ("heun", 5), ("euler", 5))
@@ -64,7 +64,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmarks, "SAMPLERS", FEW)
+    monkeypatch.setattr(bench_samplers, "SAMPLERS", FEW)
 
 
 # ---------------------------------------------------------------- samplers
@@ -89,7 +89,7 @@ def naive_accuracies(run: Run, how: Generate, temperature: float) -> list[float]
 @pytest.mark.usefixtures("few")
 def test_accuracies_and_their_paired_differences_are_those_counted_one_by_one(opened: Callable[..., Run]) -> None:
     run = opened()
-    result = benchmarks.samplers(run, None, (0.0, 1.0))
+    result = bench_samplers.samplers(run, None, (0.0, 1.0))
     assert (result["tasks"], result["split"], result["finest"]) == (6, "unseen-tasks", {"sampler": "ddpm", "steps": 30})
     names = [("ddpm", 30), ("ddim", 6), ("dpm-solver++", 3)]
     found = [(row["temperature"], row["sampler"], row["steps"]) for row in result["rows"]]
@@ -119,9 +119,9 @@ def test_seconds_are_those_of_drawing_alone_and_the_speed_up_is_their_ratio(
         clock += 1
 
     run.system.generator.denoiser.register_forward_hook(tick)
-    monkeypatch.setattr(benchmarks, "time", SimpleNamespace(perf_counter=lambda: clock))
-    monkeypatch.setattr(benchmarks, "TOGETHER", 2)
-    rows = benchmarks.samplers(run, 5, (1.0,))["rows"]
+    monkeypatch.setattr(bench_samplers, "time", SimpleNamespace(perf_counter=lambda: clock))
+    monkeypatch.setattr(bench_samplers, "TOGETHER", 2)
+    rows = bench_samplers.samplers(run, 5, (1.0,))["rows"]
     assert [row["seconds_per_network"] for row in rows] == [15, 3, 1.5]  # of two together: the median over 2, 2 and 1
     assert [row["speedup"] for row in rows] == [1, 5, 10]
     assert isinstance(run.bench.progress, Counted)
@@ -130,14 +130,14 @@ def test_seconds_are_those_of_drawing_alone_and_the_speed_up_is_their_ratio(
 
 
 def test_a_flow_is_set_against_its_own_finest_sampler(opened: Callable[..., Run]) -> None:
-    result = benchmarks.samplers(opened(FLOW), 2, (1.0,))
+    result = bench_samplers.samplers(opened(FLOW), 2, (1.0,))
     found = [(row["sampler"], row["steps"]) for row in result["rows"]]
     assert found == [("heun", 50), ("euler", 50), ("euler", 20), ("euler", 10), ("heun", 20), ("heun", 10)]
     assert result["tasks"] == 2 and result["finest"] == {"sampler": "heun", "steps": 50}
 
 
 def test_more_steps_than_a_diffusion_has_levels_are_not_measured_twice(opened: Callable[..., Run]) -> None:
-    result = benchmarks.samplers(opened("generator.levels=15"), 2, (0.0,))
+    result = bench_samplers.samplers(opened("generator.levels=15"), 2, (0.0,))
     found = [(row["sampler"], row["steps"]) for row in result["rows"]]
     assert found == [("ddpm", 15), ("ddim", 15), ("dpm-solver++", 15), ("dpm-solver++", 10)]
 
@@ -146,7 +146,7 @@ def test_a_generator_of_other_samplers_is_refused(opened: Callable[..., Run], mo
     run = opened()
     monkeypatch.setattr(type(run.system.generator), "samplers", ("mine",))
     with pytest.raises(UserError) as caught:
-        benchmarks.samplers(run, None, (0.0,))
+        bench_samplers.samplers(run, None, (0.0,))
     assert str(caught.value) == (
         "bench samplers: this run's generator has none of the samplers ddpm, ddim, dpm-solver++, heun, euler"
     )
@@ -159,9 +159,9 @@ def test_heads_together_are_set_against_two_loops_over_the_same_heads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(range(0, 10_000, 7))
-    monkeypatch.setattr(benchmarks, "Workbench", lambda recipe, progress: synthetic.bench_of(recipe))
-    monkeypatch.setattr(benchmarks, "time", SimpleNamespace(perf_counter=lambda: next(clock) ** 2))
-    result = benchmarks.zoo(synthetic.recipe_of(tmp_path), Progress(), 3, 4)
+    monkeypatch.setattr(bench_zoo, "Workbench", lambda recipe, progress: synthetic.bench_of(recipe))
+    monkeypatch.setattr(bench_zoo, "time", SimpleNamespace(perf_counter=lambda: next(clock) ** 2))
+    result = bench_zoo.zoo(synthetic.recipe_of(tmp_path), Progress(), 3, 4)
     seconds = result["seconds"]
     assert (result["benchmark"], result["heads"], result["steps"]) == ("zoo", 3, 4)
     assert seconds == {"together": 7**2, "loop": 35**2 - 28**2, "loop_fused": 63**2 - 56**2}  # the faster of two
@@ -172,16 +172,16 @@ def test_heads_together_are_set_against_two_loops_over_the_same_heads(
 @pytest.mark.parametrize("fused", [False, True])
 def test_the_loop_trains_a_head_for_its_task(tmp_path: Path, fused: bool) -> None:
     bench, task = synthetic.bench_of(synthetic.recipe_of(tmp_path)), (0, 3, 7)
-    head = benchmarks._plain(bench.target, task, bench, benchmarks.Schedule(150, 8, 1e-2), fused)
+    head = bench_zoo._plain(bench.target, task, bench, bench_zoo.Schedule(150, 8, 1e-2), fused)
     features, labels = bench.train.of_task(task)
     logits = torch.nn.functional.normalize(head(features), dim=1) @ bench.class_texts[list(task)].T
     assert float((logits.argmax(1) == labels).float().mean()) > 0.9
 
 
 def test_a_target_that_the_loop_does_not_know_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmarks, "Workbench", lambda recipe, progress: SimpleNamespace(target=object()))
+    monkeypatch.setattr(bench_zoo, "Workbench", lambda recipe, progress: SimpleNamespace(target=object()))
     with pytest.raises(UserError) as caught:
-        benchmarks.zoo(synthetic.recipe_of(tmp_path), Progress(), 3, 4)
+        bench_zoo.zoo(synthetic.recipe_of(tmp_path), Progress(), 3, 4)
     assert str(caught.value) == "bench zoo: the plain loop knows the target 'clip-adapter' only"
 
 

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 import wspace as package
-from wspace.support.errors import UserError
 from wspace.learning.fitting import accuracies
-from wspace.weights.files.network import Network
+from wspace.support.errors import UserError
 from wspace.uses.fuse import BY_TEXT, compared, drawn_pairs, fusion, load_pair, trained
+from wspace.weights.files.network import Network
 
 FUSIONS = ["average", "git-rebasin", "slerp", "task-arithmetic", "ties"]
 REFERENCES = ["base", "universal", "ridge", "trained jointly"]
@@ -24,7 +24,7 @@ from torch import Tensor
 
 import wspace
 from wspace.interfaces import Fusion
-from wspace.weights import WeightSpec
+from wspace.interfaces.weights import WeightSpec
 
 
 @wspace.hookimpl

@@ -12,8 +12,7 @@ from PIL import Image
 
 import wspace as package
 from wspace.learning.fitting import accuracies
-from wspace.uses.figures import ways_between
-from wspace.uses.interpolate import GENERATED, LINEAR, SPHERICAL, TRAINED, WAYS, Corners, disjoint
+from wspace.uses.interpolate import GENERATED, LINEAR, SPHERICAL, TRAINED, WAYS, Corners, disjoint, ways_between
 
 
 @pytest.fixture(scope="module")

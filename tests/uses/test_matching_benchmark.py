@@ -14,13 +14,13 @@ from sklearn.datasets import load_digits
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from wspace import cli
+from wspace.components.symmetries.permutation import Permutation
+from wspace.interfaces.weights import WeightEntry, WeightSpec
 from wspace.support.errors import UserError
+from wspace.support.progress import Progress
 from wspace.uses.bench import matching as benchmark
 from wspace.uses.bench.matching import of_digits, of_model
-from wspace.support.progress import Progress
-from wspace.components.symmetries.permutation import Permutation
 from wspace.weights.tracing.infer import Inferred, infer
-from wspace.interfaces.weights import WeightEntry, WeightSpec
 
 
 def test_matching_takes_most_of_the_barrier_between_independent_networks_away() -> None:

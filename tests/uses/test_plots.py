@@ -18,10 +18,11 @@ from torch import Tensor, nn
 import wspace as package
 from wspace.components.backbones.pixels import Pixels
 from wspace.components.backbones.timm import TimmBackbone
-from wspace.support.errors import MissingPackage, UserError
-from wspace.learning.fitting import losses
 from wspace.data.encoders.frozen import as_maps
 from wspace.interfaces import Layers, Target
+from wspace.interfaces.weights import WeightEntry, WeightSpec
+from wspace.learning.fitting import losses
+from wspace.support.errors import MissingPackage, UserError
 from wspace.support.progress import Bar
 from wspace.support.seeding import stream
 from wspace.uses import landscape
@@ -29,7 +30,6 @@ from wspace.uses.cam import Headed, correlations, find_layer, maps_of
 from wspace.uses.landscape import Cost, Images, Landscape, Plane, filter_normalised, landscapes
 from wspace.uses.shown import generated, task_shown, trained
 from wspace.uses.space import components
-from wspace.interfaces.weights import WeightEntry, WeightSpec
 
 CPU = torch.device("cpu")
 

@@ -1,7 +1,6 @@
 """Accuracy along the denoising steps: what stage evaluate follows, and the figure drawn of it."""
 
 from __future__ import annotations
-from wspace.runs.assemble import build_system
 
 import base64
 import io
@@ -18,19 +17,18 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from wspace.runs.report import figures
+from tests.support import synthetic
+from wspace.data.splits import UNSEEN_TASKS
+from wspace.data.tasks import prompts_of
 from wspace.learning.fitting import accuracies
+from wspace.runs.artifacts import Zoo
+from wspace.runs.assemble import build_system, load_system
+from wspace.runs.report import figures
+from wspace.runs.report.summary import interval
+from wspace.runs.stages.evaluate import MARKED, _followed
 from wspace.support.progress import Bar
 from wspace.support.seeding import stream
 from wspace.support.settings import Generate
-from wspace.data.splits import UNSEEN_TASKS
-from wspace.runs.stages.evaluate import MARKED, _followed
-from wspace.runs.report.summary import interval
-from wspace.learning.system import System
-from wspace.data.tasks import prompts_of
-from wspace.runs.artifacts import Zoo
-
-from tests.support import synthetic
 
 Evaluated = Callable[..., tuple[Path, dict[str, Any]]]
 
@@ -73,7 +71,9 @@ def test_a_step_is_scored_by_the_networks_as_they_would_then_end(evaluated: Eval
     folder, scores = evaluated("generate.steps=4")
     recipe = synthetic.recipe_of(folder)
     bench, tasks = synthetic.bench_of(recipe), Zoo(folder / "zoo").tasks.scored(UNSEEN_TASKS)
-    system = build_system(recipe, bench.target.spec, synthetic.TEXTS).load(folder / "train/generator.safetensors")
+    system = load_system(
+        build_system(recipe, bench.target.spec, synthetic.TEXTS), folder / "train/generator.safetensors"
+    )
     prompts = prompts_of(tasks, load_file(folder / "train/said.safetensors")["texts"])
     looks: list[Tensor] = []
     how, rng = Generate(steps=4, temperature=1.0), stream(recipe.seed, "trajectory", 1.0)

@@ -10,12 +10,12 @@ import torch
 import wspace as package
 from wspace.data.features import Pool
 from wspace.learning.fitting import accuracies, losses, predict
-from wspace.weights.files.network import Network
-from wspace.support.seeding import stream
 from wspace.runs.report.section import Figure, Row, Section, Table, percent, sections
+from wspace.support.seeding import stream
 from wspace.uses.enhance import aligned, enhance
 from wspace.uses.ensemble import best, drawn, vote
 from wspace.uses.init import STANDARD, Trained, standard
+from wspace.weights.files.network import Network
 
 
 @pytest.fixture(scope="module")

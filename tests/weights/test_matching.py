@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import update_bn
 
-from wspace.support.errors import UserError
-from wspace.weights.matching.by_weights import Move, match, move
-from wspace.weights.matching.activations import Measure, match_activations
-from wspace.weights.matching.barrier import Line, MeanLoss, straight_line, take_statistics
 from wspace.components.symmetries.permutation import Permutation
 from wspace.interfaces.weights import WeightEntry, WeightSpec
+from wspace.support.errors import UserError
+from wspace.weights.matching.activations import Measure, match_activations
+from wspace.weights.matching.barrier import Line, MeanLoss, straight_line, take_statistics
+from wspace.weights.matching.by_weights import Move, match, move
 
 SEEDS = st.integers(0, 10_000)
 property_test = settings(deadline=None, max_examples=10, derandomize=True)

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from wspace.weights import novelty
-from wspace.interfaces import Symmetry
-from wspace.weights.novelty import Neighbourhood, error_overlap
 from wspace.components.symmetries.gl import GL
 from wspace.components.symmetries.permutation import Permutation
 from wspace.components.symmetries.sign_permutation import SignPermutation
 from wspace.components.targets.clip_adapter import ClipAdapter
+from wspace.interfaces import Symmetry
+from wspace.weights import novelty
+from wspace.weights.novelty import Neighbourhood, error_overlap
 
 TARGET = ClipAdapter(4, feature_dim=8, text_dim=6)
 ORDER = Permutation(spec=TARGET.spec)

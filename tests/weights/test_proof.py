@@ -11,18 +11,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wspace.support.errors import UserError
-from wspace.interfaces import Symmetry, Target
-from wspace.weights.proof import TOLERANCE, prove, symmetry_error
+from tests.support import synthetic
+from tests.support.mlp import DIMS, MLP, SPEC, declared, without
 from wspace.components.symmetries.gl import GL
 from wspace.components.symmetries.none import Trivial
 from wspace.components.symmetries.permutation import Permutation
 from wspace.components.symmetries.sign_permutation import SignPermutation
 from wspace.components.targets.clip_adapter import ClipAdapter
+from wspace.interfaces import Symmetry, Target
 from wspace.interfaces.weights import WeightSpec
-
-from tests.support import synthetic
-from tests.support.mlp import DIMS, MLP, SPEC, declared, without
+from wspace.support.errors import UserError
+from wspace.weights.proof import TOLERANCE, prove, symmetry_error
 
 ADAPTERS = [(activation, bias) for activation in ("gelu", "tanh", "none") for bias in (True, False)]
 KINDS = {"permutation": Permutation, "sign-permutation": SignPermutation, "gl": GL}

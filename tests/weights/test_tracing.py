@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wspace import cli
+from wspace.components.symmetries.permutation import Permutation
 from wspace.interfaces.axes import names_in
 from wspace.support.errors import FileError, UserError
-from wspace.components.symmetries.permutation import Permutation
 from wspace.weights.tracing.infer import Inferred, infer, weights_of
 from wspace.weights.tracing.module_proof import module_error, prove_module
 from wspace.weights.tracing.spec_file import read_spec, spec_text, write_spec

@@ -21,19 +21,31 @@ from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tests.support.synthetic import bench_of, recipe_of, run
 from wspace import cli
-from wspace.support.errors import DataError, FileError, UserError
-from wspace.support.fingerprint import of_json
-from wspace.runs.keys import keys
-from wspace.support.settings import Tasks
-from wspace.support.files import read_json, write_json
 from wspace.data.tasks import FEWEST_UNSEEN, tasks_around
 from wspace.interfaces.weights import Product, WeightEntry, WeightSpec
 from wspace.runs.artifacts import Zoo
+from wspace.runs.keys import keys
+from wspace.support.errors import DataError, FileError, UserError
+from wspace.support.files import read_json, write_json
+from wspace.support.fingerprint import of_json
+from wspace.support.settings import Tasks
 from wspace.weights.zoo.export import export
-from wspace.weights.zoo.format import BASE, INDEX, SHARD, Entry, Header, Parent, StoredTensor, StoredZoo, new_folder, seal, sha256_of, stored
-
-from tests.support.synthetic import bench_of, recipe_of, run
+from wspace.weights.zoo.format import (
+    BASE,
+    INDEX,
+    SHARD,
+    Entry,
+    Header,
+    Parent,
+    StoredTensor,
+    StoredZoo,
+    new_folder,
+    seal,
+    sha256_of,
+    stored,
+)
 
 SPEC = WeightSpec(
     (WeightEntry("a", (3, 2), ("in", "hidden")), WeightEntry("b", (2,), ("hidden",))),

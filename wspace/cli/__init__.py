@@ -5,11 +5,8 @@ It may import every room.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from pathlib import Path
-from typing import Annotated, Any
 
 import typer
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wspace.recipes.bind import BoundRecipe
-from wspace.runs.keys import JOINED, STAGES, Stage, _bound, _sources, keys, slots_of, stages_of
+from wspace.runs.keys import JOINED, Stage, _bound, _sources, keys, slots_of, stages_of
 from wspace.runs.store import Store
 from wspace.support.errors import UserError
 from wspace.support.files import disk_errors, read_json, sizes, write_json, write_text
@@ -41,7 +41,7 @@ def steps(
     recipe: BoundRecipe, store: Store, force: Sequence[str] = (), found: Mapping[str, str] | None = None
 ) -> list[Step]:
     """What a run would do. A forced stage takes those after it along. `found`: the keys, where they are known."""
-    names = [stage.name for stage in STAGES]
+    names = [stage.name for stage in stages_of(recipe)]
     for name in force:
         if name not in names:
             raise UserError(f"no stage {name!r}: the stages are {', '.join(names)}")

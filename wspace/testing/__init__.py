@@ -24,7 +24,7 @@ from typing import Any
 from wspace.recipes.plugins import Plugins, load_plugins
 from wspace.recipes.registry import Component, Registry
 from wspace.support.errors import MissingPackage, MissingWeights, did_you_mean
-from wspace.testing import (
+from wspace.testing import (  # noqa: F401 (each registers its checks)
     architectures,
     conditioners,
     data,

@@ -17,7 +17,6 @@ from wspace.runs.report.section import Form, Row, Section, Table, percent
 from wspace.runs.report.summary import summary
 from wspace.runs.run import Run
 from wspace.support.errors import UserError, did_you_mean
-from wspace.support.names import GENERATED, ORACLE
 from wspace.support.seeding import stream
 from wspace.uses.enhance import Start
 from wspace.uses.ensemble import oracles
@@ -27,7 +26,9 @@ SIZE = 8  # classes of each of the two tasks, where there are enough
 TRIES = 1000  # drawings of a pair, before there are taken to be no more
 
 HEADS = ("head A", "head B")
+GENERATED = "generated"
 REBASIN = "git-rebasin"
+ORACLE = "trained jointly"
 STARTS: dict[Start, str] = {"base": "from the base", "fresh": "from scratch"}
 BOTH, JOINT = "A and B", "joint"
 

@@ -17,9 +17,9 @@ from wspace.runs.report.drawing import BLUE, GREEN, GREY, INK, ORANGE, TEXT, VER
 from wspace.runs.report.section import Figure, Row, Section, Table, percent
 from wspace.runs.report.summary import summary
 from wspace.runs.run import Run
-from wspace.support.names import GENERATED
 from wspace.support.seeding import stream
 
+GENERATED = "generated"
 ALL = 0
 """Images of a class, where there is no limit."""
 

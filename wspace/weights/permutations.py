@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wspace.interfaces import Part, Symmetry
 from wspace.interfaces.weights import WeightSpec
-from wspace.weights.matching.by_weights import Move, match, move
+from wspace.weights.matching.by_weights import Move, axes_of, match, move
 
 
 class AxisPermutations(Symmetry):
@@ -20,8 +20,9 @@ class AxisPermutations(Symmetry):
     it. Networks are aligned by weight matching.
     """
 
-    def __init__(self, spec: WeightSpec, axes: tuple[str, ...]):
-        self.spec, self.axes = spec, axes
+    def __init__(self, spec: WeightSpec, axes: tuple[str, ...] | None = None):
+        """Of these axes, or of those that the spec calls free. Raises UserError for an axis that cannot be permuted."""
+        self.spec, self.axes = spec, axes_of(spec, axes, "permutation")
         self.lengths = [spec.axis_size(axis) for axis in self.axes]
 
     def sample(self, count: int, rng: torch.Generator) -> Tensor:

@@ -21,12 +21,12 @@ from wspace_igpg.weight_codes import WeightCodes
 
 from wspace.components.architectures.cnn import CNN
 from wspace.components.architectures.mlp import MLP
-from wspace.support.errors import UserError
 from wspace.interfaces import PICTURE, TEST, TRAIN, VAL, Condition, Pairs, Prompts, TokenLayout, Told
+from wspace.interfaces.weights import WeightEntry, WeightSpec, plain_spec
+from wspace.learning.loop import Loop
+from wspace.support.errors import UserError
 from wspace.support.seeding import seeded, stream
 from wspace.support.settings import Generate, Reconstruction
-from wspace.learning.loop import Loop
-from wspace.interfaces.weights import WeightEntry, WeightSpec, plain_spec
 
 SPEC = WeightSpec(
     (

@@ -13,9 +13,9 @@ from wspace_t2w.prior_attention import PriorAttention
 from wspace_t2w.prior_fusion import PriorFusion, fuse
 from wspace_t2w.unit_attention import UnitAttention
 
-from wspace.support.errors import UserError
-from wspace.interfaces import Condition, Prompts, TokenLayout
 from wspace.data.tasks import prompts_of
+from wspace.interfaces import Condition, Prompts, TokenLayout
+from wspace.support.errors import UserError
 
 TEXT = 6
 TASKS = [(0, 3, 4), (1, 2), (5, 6, 7, 8, 9), (2, 9)]

@@ -15,24 +15,23 @@ from torch import Tensor
 from wspace_taskid.auto_encoder import Autoencoder
 from wspace_taskid.task_id import TaskId
 
-from wspace.runs import pipeline
-from wspace.recipes.bind import BoundRecipe, bind
-from wspace.support.errors import DataError, UserError, WspaceError
+from tests.support.synthetic import bench_of, recipe_of, run
+from wspace.data.tasks import draw_tasks, name_of, prompts_of
 from wspace.interfaces import CODES, Prompts
+from wspace.recipes.bind import BoundRecipe, bind
 from wspace.recipes.plugins import load_plugins
-from wspace.support.progress import Progress
 from wspace.recipes.source import apply, read_recipe
+from wspace.runs import keys as stage_keys
+from wspace.runs.artifacts import Zoo
 from wspace.runs.run import Run
+from wspace.runs.study.file import bind_study
+from wspace.support.errors import DataError, UserError, WspaceError
+from wspace.support.files import read_json
+from wspace.support.progress import Progress
 from wspace.support.seeding import seeded, stream
 from wspace.support.settings import Tasks
-from wspace.support.files import read_json
-from wspace.runs.study.file import bind_study
-from wspace.data.tasks import draw_tasks, name_of, prompts_of
 from wspace.testing.subject import SPECS
 from wspace.uses import interpolate
-from wspace.runs.artifacts import Zoo
-
-from tests.support.synthetic import bench_of, recipe_of, run
 
 CLASSES = ("otter", "lamp", "crab", "drum", "kite")
 TEXTS = torch.eye(5)
@@ -161,13 +160,13 @@ def test_nothing_to_choose_on_is_told(settings: dict[str, float], message: str) 
 
 
 def test_settings_that_came_later_leave_the_keys_of_older_recipes_as_they_were(tmp_path: Path) -> None:
-    plain = pipeline.keys(recipe_of(tmp_path))
+    plain = stage_keys.keys(recipe_of(tmp_path))
     for setting, stage in (("zoo.copies", "zoo"), ("reconstruction.steps", "train"), ("task_loss.zoo", "train")):
-        default = pipeline.LATER[setting]
-        assert pipeline.keys(recipe_of(tmp_path, f"{setting}={default}")) == plain
-        assert pipeline.keys(recipe_of(tmp_path, f"{setting}={default + 1}"))[stage] != plain[stage]
-    slots = {name for stage in pipeline.STAGES for name in pipeline.slots_of(recipe_of(tmp_path), stage)}
-    assert not slots & set(pipeline.LATER)
+        default = stage_keys.LATER[setting]
+        assert stage_keys.keys(recipe_of(tmp_path, f"{setting}={default}")) == plain
+        assert stage_keys.keys(recipe_of(tmp_path, f"{setting}={default + 1}"))[stage] != plain[stage]
+    slots = {name for stage in stage_keys.STAGES for name in stage_keys.slots_of(recipe_of(tmp_path), stage)}
+    assert not slots & set(stage_keys.LATER)
 
 
 # ---------------------------------------------------------------- codes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from wspace.interfaces.weights import WeightSpec
-from wspace.weights.matching.by_weights import axes_of
 from wspace.weights.permutations import AxisPermutations
 
 
@@ -16,4 +15,4 @@ class Permutation(AxisPermutations):
     """
 
     def __init__(self, axes: tuple[str, ...] | None = None, *, spec: WeightSpec):
-        super().__init__(spec, axes_of(spec, axes, "permutation"))
+        super().__init__(spec, axes)

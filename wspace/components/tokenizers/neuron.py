@@ -18,7 +18,8 @@ class Neuron(Tokenizer):
     """Tokens along a named axis of the target, so that permuting hidden units permutes tokens.
 
     Tensors without that axis (an output bias) follow in tokens of their own. Scales are those of
-    `wspace.weights.scaling.fit_scale`, tensor by tensor; `centered` ones belong to places, so that a zoo must be aligned for them.
+    `wspace.weights.scaling.fit_scale`, tensor by tensor; `centered` ones belong to places, so that a zoo must be aligned
+    for them.
     """
 
     def __init__(self, axis: str = "hidden", scale: Literal["zscore", "centered"] = "centered", *, spec: WeightSpec):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wspace.runs.joint.file import Joint
-from wspace.runs.report.summary import CONFIDENCE, METRIC
+from wspace.runs.report.methods import CONFIDENCE, METRIC
 
 SHOWN = ("generated", "oracle", "retrieval", "zoo-mean", "ridge", "universal", "random")
 

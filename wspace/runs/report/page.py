@@ -7,35 +7,8 @@ from html import escape
 from typing import Any
 
 from wspace.runs.report.figures import TITLES, splits_of
+from wspace.runs.report.methods import COMPARED, METHODS, ORDER
 from wspace.runs.report.section import Section, Table, percent
-from wspace.runs.report.table import ORDER
-
-MEANINGS = {
-    "oracle": "weights trained for that very task, on its training images",
-    "generated": "the recipe's generator: weights from the task's texts alone",
-    "ridge": "closed-form linear map from the mean text of a task's classes, and their number, to weights",
-    "retrieval": "the training weights whose task is described most alike",
-    "zoo-mean": "the mean of the training weights",
-    "base": "the shared starting point of the zoo",
-    "universal": "one set of weights for every task, trained on the images of all seen classes; like generated, it has "
-    "never met an unseen class",
-    "noise": "nearest training weights plus noise of the zoo's own spread",
-    "mismatched": "generated, but from the texts of another task: what the condition is worth",
-    "random": "the target's own initialisation",
-}
-
-NAMES = {
-    "oracle": "the oracle",
-    "zoo-mean": "the zoo's mean",
-    "base": "the shared base",
-    "universal": "the universal head",
-    "noise": "noise around the nearest training head",
-    "mismatched": "heads for another task's texts",
-    "random": "random heads",
-}
-"""Methods as a sentence calls them; ridge and retrieval go by their own names."""
-
-COMPARED = ("universal", "ridge", "oracle")
 
 CAPTIONS = {
     "scores": "Accuracy on test images: mean over tasks, and its {confidence} interval. Lines: the oracle and the "
@@ -227,7 +200,7 @@ def _caption(name: str, report: Mapping[str, Any], confidence: str) -> str:
 
 
 def _methods(scores: Sequence[Mapping[str, Any]]) -> str:
-    lines = [(name, MEANINGS.get(name, "")) for name in _in_order(scores)]
+    lines = [(name, METHODS[name].is_ if name in METHODS else "") for name in _in_order(scores)]
     items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(meaning)}</dd>" for name, meaning in lines)
     return f"<p>All are scored on the same tasks and the same test images.</p><dl>{items}</dl>"
 
@@ -274,7 +247,7 @@ def _in_order(scores: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _name(method: str) -> str:
-    return NAMES.get(method, method)
+    return METHODS[method].called if method in METHODS else method
 
 
 def _listed(names: Sequence[str], word: str) -> str:

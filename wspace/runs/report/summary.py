@@ -8,11 +8,6 @@ from wspace.learning.intervals import over_tasks
 from wspace.recipes.bind import BoundRecipe
 from wspace.support.seeding import stream
 
-METRIC = "accuracy"
-"""What the tables of studies and joint recipes are of."""
-RESAMPLES, CONFIDENCE = 2000, 0.95
-"""Of the intervals in those tables."""
-
 
 def interval(values: Tensor, recipe: BoundRecipe) -> tuple[float, float]:
     settings = recipe.evaluate

@@ -6,14 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from wspace.data.splits import AS_READ
+from wspace.runs.report.methods import ORDER
 
 if TYPE_CHECKING:
     from wspace.runs.report.section import Section
-
-ORDER = (
-    "oracle", "generated", "ridge", "retrieval", "zoo-mean", "base", "universal", "noise", "mismatched", "random",
-)  # fmt: skip
-"""Methods as a reader wants them: the bound, ours, then opponents from strong to weak by their nature."""
 
 WIDTH = 160  # columns at most, where no terminal says otherwise
 

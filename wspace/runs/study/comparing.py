@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wspace.data.splits import AS_READ, UNSEEN_TASKS
-from wspace.runs.report.summary import CONFIDENCE, METRIC, RESAMPLES
+from wspace.runs.report.methods import COMPARED, CONFIDENCE, METRIC, RESAMPLES
 from wspace.runs.study.file import Study
 from wspace.support.errors import NotARun, UserError
 from wspace.support.files import read_json
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from wspace.data.tasks import TaskSet
-
-
-COMPARED = ("ridge", "universal", "oracle")  # with `generated`, in every variant
 
 
 def report_of(folder: Path) -> dict[str, Any] | None:

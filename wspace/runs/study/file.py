@@ -26,8 +26,7 @@ from wspace.data.splits import AS_READ
 from wspace.recipes.bind import BoundRecipe, bind
 from wspace.recipes.registry import Registry
 from wspace.recipes.source import Source, apply, find_recipe, read_recipe
-from wspace.runs.report.summary import METRIC
-from wspace.runs.report.table import ORDER
+from wspace.runs.report.methods import METRIC, ORDER
 from wspace.support.errors import FileError, Problem, RecipeError, UserError, did_you_mean
 
 if TYPE_CHECKING:

@@ -47,7 +47,7 @@ from wspace.weights.tracing.unification import (
 
 @dataclass(frozen=True)
 class Inferred:
-    """Of every parameter and floating buffer, the axes of its dimensions (`wspace.interfaces.axes`), and those that are free."""
+    """Of every parameter and floating buffer the axes of its dimensions (`wspace.interfaces.axes`), and which are free."""
 
     axes: dict[str, tuple[str, ...]]
     free: tuple[str, ...]

@@ -24,7 +24,7 @@ NOISE = 0.3  # of what starts at 0 or 1, so that no two units are alike
 def module_error(module: nn.Module, inferred: Inferred, inputs: Sequence[Tensor], rng: torch.Generator) -> float:
     """max |f(g·w) - f(w)| / max |f(w)|, in evaluation, over random elements, weights and inputs of these shapes."""
     spec = inferred.spec(module)
-    return _trial(module, spec, inputs, rng)(AxisPermutations(spec, spec.free)) if spec.free else 0.0
+    return _trial(module, spec, inputs, rng)(AxisPermutations(spec)) if spec.free else 0.0
 
 
 def prove_module(module: nn.Module, inferred: Inferred, inputs: Sequence[Tensor], rng: torch.Generator) -> None:
@@ -33,9 +33,7 @@ def prove_module(module: nn.Module, inferred: Inferred, inputs: Sequence[Tensor]
     if spec.free:
         name = type(module).__name__
         error_of = _trial(module, spec, inputs, rng)
-        prove_by(
-            AxisPermutations(spec, spec.free), spec, error_of, "permutation", f"{name} computes", f"the spec of {name}"
-        )
+        prove_by(AxisPermutations(spec), spec, error_of, "permutation", f"{name} computes", f"the spec of {name}")
 
 
 @torch.no_grad()

@@ -6,8 +6,8 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from wspace.learning.denoising import sinusoids
 from wspace.interfaces import Condition, Denoiser, TokenLayout
+from wspace.learning.denoising import sinusoids
 
 
 class Mixer(Denoiser):

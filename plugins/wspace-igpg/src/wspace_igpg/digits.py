@@ -8,9 +8,9 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from annotated_types import Ge
 
-from wspace.support import fingerprint
-from wspace.interfaces import TEST, TRAIN, VAL, Dataset, Images
 from wspace.data.pictures import StoredImages, open_picture
+from wspace.interfaces import TEST, TRAIN, VAL, Dataset, Images
+from wspace.support import fingerprint
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TEST_SHARE, VAL_SHARE = 0.25, 0.15  # the rest is trained on

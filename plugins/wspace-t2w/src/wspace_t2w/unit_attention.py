@@ -8,9 +8,9 @@ import torch
 from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
+from wspace.interfaces import Condition, Denoiser, TokenLayout
 from wspace.learning.denoising import sinusoids
 from wspace.support.errors import UserError
-from wspace.interfaces import Condition, Denoiser, TokenLayout
 from wspace_t2w.prior_attention import padding
 
 

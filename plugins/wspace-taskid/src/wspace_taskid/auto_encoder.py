@@ -9,8 +9,8 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from wspace.interfaces import Tokenizer, TokenLayout
-from wspace.weights.scaling import fit_scale, spread_of
 from wspace.interfaces.weights import WeightSpec
+from wspace.weights.scaling import fit_scale, spread_of
 
 
 class Autoencoder(Tokenizer):

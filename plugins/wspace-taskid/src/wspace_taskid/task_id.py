@@ -10,8 +10,8 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from wspace.support.errors import UserError
 from wspace.interfaces import Condition, Conditioner, Prompts
+from wspace.support.errors import UserError
 
 SHOWN = 64  # bytes of each name that are kept, to be told
 TOLD = 4  # names of known tasks in a message
