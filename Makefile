@@ -3,6 +3,7 @@ check:
 	uv run ruff format --check .
 	uv run ruff check .
 	uv run pyright
+	uv run lint-imports
 	uv run pytest
 
 format:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from wspace.interfaces.axes import Block
@@ -231,6 +230,8 @@ def assigned(worth: Mapping[str, Tensor], spec: WeightSpec, *, signed: bool = Fa
 
     Units within another's are first assigned for each pair of outer units, which is what those are worth to each other.
     """
+    from scipy.optimize import linear_sum_assignment  # a third of a second, and most that import this never match
+
     first, *inner = worth
     outer, within = spec.outer(first), list(inner)
     if outer is not None:  # which stays: its units are assigned within each unit of it

@@ -1,0 +1,70 @@
+"""All that a plugin needs: the contracts of the kinds, and the machinery of the core that components are built on.
+
+Public for third parties, with `wspace` and `wspace.testing`, and nothing else is; `docs/stability.md` says for how long.
+Nothing inside wspace imports this module.
+"""
+
+from __future__ import annotations
+
+from wspace.data.pictures import StoredImages, open_picture
+from wspace.interfaces import (
+    CODES,
+    PICTURE,
+    PICTURE_SIDE,
+    TEST,
+    TRAIN,
+    VAL,
+    Architecture,
+    Backbone,
+    Closed,
+    Condition,
+    Conditioner,
+    Dataset,
+    Denoiser,
+    Discriminator,
+    Fusion,
+    Generator,
+    Images,
+    Layers,
+    Metric,
+    Moves,
+    Outcome,
+    Pairs,
+    Part,
+    Predictor,
+    Prompts,
+    Symmetry,
+    Target,
+    Text,
+    Tokenizer,
+    TokenLayout,
+    Told,
+    WeightEntry,
+    WeightSpec,
+    Wording,
+)
+from wspace.learning.denoising import sinusoids
+from wspace.runs.run import Run
+from wspace.support.errors import DataError, UserError, WspaceError
+from wspace.support.fingerprint import of_json as fingerprint
+from wspace.support.seeding import seeded, stream
+from wspace.support.settings import Generate
+from wspace.weights.matching.activations import match_activations
+from wspace.weights.matching.barrier import MeanLoss, straight_line
+from wspace.weights.matching.by_weights import Move, match, move
+from wspace.weights.permutations import AxisPermutations
+from wspace.weights.scaling import Scale, fit_scale, spread_of
+from wspace.weights.tracing.infer import Inferred, infer, weights_of
+from wspace.weights.tracing.module_proof import prove_module
+from wspace.weights.tracing.spec_file import read_spec
+from wspace.weights.zoo.format import StoredZoo
+
+__all__ = [
+    "CODES", "PICTURE", "PICTURE_SIDE", "TEST", "TRAIN", "VAL", "Architecture", "AxisPermutations", "Backbone", "Closed",
+    "Condition", "Conditioner", "DataError", "Dataset", "Denoiser", "Discriminator", "Fusion", "Generate", "Generator",
+    "Images", "Inferred", "Layers", "MeanLoss", "Metric", "Move", "Moves", "Outcome", "Pairs", "Part", "Predictor",
+    "Prompts", "Run", "Scale", "StoredImages", "StoredZoo", "Symmetry", "Target", "Text", "TokenLayout", "Tokenizer", "Told",
+    "UserError", "WeightEntry", "WeightSpec", "Wording", "WspaceError", "fingerprint", "fit_scale", "infer", "match",
+    "match_activations", "move", "open_picture", "prove_module", "read_spec", "seeded", "sinusoids", "spread_of",
+    "straight_line", "stream", "weights_of",
+]  # fmt: skip
