@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from wspace.runs.store import Store
-from wspace.support.errors import DiskError, FileError
+from wspace.support.errors import DiskError, FileError, UserError
 from wspace.support.files import disk_errors, read_json, save_tensors, write_json, write_text
-from wspace.support.names import MANIFEST
+from wspace.support.names import LOCK, MANIFEST
 
 KEY = "0123456789abcdef"
 
@@ -158,3 +160,64 @@ def test_discarding_takes_the_finished_and_the_half_made(tmp_path: Path) -> None
     marks = [f"{stage}-{KEY[:12]}.forced" for stage in ("train", "zoo")]
     assert sorted(os.listdir(tmp_path)) == [*marks, "zoo-other"]
     assert store.forced("zoo", KEY) == "this command" and store.forced("generate", KEY) is None
+
+
+# ---------------------------------------------------------------- the lock
+
+HOLD = """
+import sys
+from pathlib import Path
+from wspace.runs.store import Store
+with Store(Path(sys.argv[1])).locked():
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_folder_is_one_process_s_until_that_is_gone_however_it_went(tmp_path: Path) -> None:
+    store = Store(tmp_path / "r")
+    command = [sys.executable, "-c", HOLD, str(store.root)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "locked\n"
+        with pytest.raises(UserError) as caught, store.locked():
+            pass
+        other.kill()
+    assert str(caught.value) == (
+        f"{store.root}: is being run by process {other.pid}; wait for it, or give this run another folder with --runs"
+    )
+    again = pytest.raises(UserError, match=f"is being run by process {os.getpid()};")
+    with store.locked(), again, Store(store.root).locked():
+        pass
+    assert os.listdir(store.root) == [LOCK]
+    with store.locked():
+        pass
+
+
+def test_a_lock_goes_with_an_error(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(KeyboardInterrupt), store.locked():
+        raise KeyboardInterrupt
+    with store.locked():
+        pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks of Unix")
+@pytest.mark.parametrize("code", ["ENOSYS", "EOPNOTSUPP", "ENOLCK"])
+def test_a_file_system_without_locks_runs_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(getattr(errno, code), os.strerror(getattr(errno, code)))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    for _ in range(2):
+        with Store(tmp_path).locked():
+            (tmp_path / "made").touch()
+    assert (tmp_path / "made").exists()
+
+
+def test_a_folder_that_takes_no_lock_file_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fcntl.flock", no_space)
+    message = rf"^{tmp_path}: cannot be written: No space left on device; "
+    with pytest.raises(DiskError, match=message), Store(tmp_path).locked():
+        pass

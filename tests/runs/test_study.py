@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from tests.support.tiny import RECIPE, TINY_STAGES, Tiny, stages_fixture, tiny_fixture  # noqa: F401
@@ -30,7 +30,7 @@ from wspace.runs.study import comparing, running
 from wspace.runs.study import file as study
 from wspace.support.errors import NotARun, RecipeError, UserError
 from wspace.support.files import read_json, save_tensors, write_json
-from wspace.support.names import LOCK
+from wspace.support.names import LOCK, LOCK_HOLDER
 from wspace.support.progress import Progress
 
 STUDY = """study: tiny.yaml
@@ -327,15 +327,13 @@ def test_an_interrupted_study_goes_on(bound: Bound, ran, scored, tmp_path: Path)
 def test_a_study_that_is_being_run_is_left_alone(bound: Bound, ran, tmp_path: Path) -> None:
     folder = tmp_path / "runs/a-study"
     folder.mkdir(parents=True)
-    (folder / LOCK).write_text("4711")
-    with (folder / LOCK).open() as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(UserError) as caught:
-            ran(bound())
+    (folder / LOCK_HOLDER).write_text("4711")
+    with FileLock(folder / LOCK), pytest.raises(UserError) as caught:
+        ran(bound())
     assert str(caught.value) == (
         f"{folder}: is being run by process 4711; wait for it, or give this run another folder with --runs"
     )
-    assert [file.name for file in folder.iterdir()] == [LOCK]
+    assert {file.name for file in folder.iterdir()} == {LOCK, LOCK_HOLDER}
     assert len(ran(bound())) == 20, "the lock went with its process"
 
 

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wspace.support.errors import FileError, UserError
 from wspace.support.files import disk_errors, read_json, sizes, write_text
-from wspace.support.names import LOCK, MANIFEST
-
-if TYPE_CHECKING:
-    pass
+from wspace.support.names import LOCK, LOCK_HOLDER, MANIFEST
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 """How a file system says that it has no locks."""
@@ -93,17 +89,18 @@ class Store:
     def locked(self) -> Iterator[None]:
         """This folder for this process alone; the lock goes with the process, however it ends.
 
-        Raises UserError if another process has it.
+        On a file system without locks it is not held, and the run goes on. Raises UserError if another process has it.
         """
+        from filelock import FileLock, Timeout
+
+        holder = self.root / LOCK_HOLDER  # a file of its own: where locks are mandatory, what is locked cannot be read
+        lock = FileLock(self.root / LOCK, blocking=False, fallback_to_soft=False)
         with disk_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-            lock = (self.root / LOCK).open("a+b", buffering=0)
-        with lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                lock.seek(0)
-                number = lock.read().decode(errors="replace")
+                lock.acquire()
+            except Timeout as error:
+                number = holder.read_text(encoding="utf-8") if holder.is_file() else ""
                 who = f"process {number}" if number else "another process"
                 raise UserError(
                     f"{self.root}: is being run by {who}; wait for it, or give this run another folder with --runs"
@@ -111,10 +108,13 @@ class Store:
             except OSError as error:
                 if error.errno not in NO_LOCKS:
                     raise
+        try:
             with disk_errors(self.root):
-                lock.truncate(0)
-                lock.write(str(os.getpid()).encode())
+                write_text(holder, str(os.getpid()))
             yield
+        finally:
+            holder.unlink(missing_ok=True)
+            lock.release()
 
     def _finish(self, stage: str, key: str, made: Path) -> None:
         finished = self.folder(stage, key)
