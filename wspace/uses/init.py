@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import sqrt
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wspace.data.features import Pool
 from wspace.data.tasks import Task
@@ -26,12 +26,23 @@ ALL = 0
 MARKS = 24  # steps at which networks are scored, closer together at first
 
 
-def _uniform(bound: Callable[[int, int], float]) -> Callable[[Tensor, int, int, torch.Generator], Tensor]:
-    return lambda like, fan_in, fan_out, rng: (torch.rand(like.shape, generator=rng) * 2 - 1) * bound(fan_in, fan_out)
+Draw = Callable[[Tensor, int, int, torch.Generator], Tensor]
+"""Fills a tensor, given its fan in and fan out. The target says these: a matrix may have its inputs first."""
 
 
-def _normal(deviation: Callable[[int, int], float]) -> Callable[[Tensor, int, int, torch.Generator], Tensor]:
-    return lambda like, fan_in, fan_out, rng: torch.randn(like.shape, generator=rng) * deviation(fan_in, fan_out)
+def _uniform(bound: Callable[[int, int], float]) -> Draw:
+    def draw(tensor: Tensor, fan_in: int, fan_out: int, rng: torch.Generator) -> Tensor:
+        width = bound(fan_in, fan_out)
+        return nn.init.uniform_(tensor, -width, width, generator=rng)
+
+    return draw
+
+
+def _normal(deviation: Callable[[int, int], float]) -> Draw:
+    def draw(tensor: Tensor, fan_in: int, fan_out: int, rng: torch.Generator) -> Tensor:
+        return nn.init.normal_(tensor, std=deviation(fan_in, fan_out), generator=rng)
+
+    return draw
 
 
 STANDARD = {
@@ -58,7 +69,7 @@ def standard(name: str, target: Target, count: int, rng: torch.Generator) -> Ten
     tensors = target.spec.unflatten(target.init(count, rng))
     for entry in target.spec.entries:
         if len(entry.shape) > 1:
-            tensors[entry.name] = STANDARD[name](tensors[entry.name], *target.fans(entry), rng)
+            tensors[entry.name] = STANDARD[name](torch.empty_like(tensors[entry.name]), *target.fans(entry), rng)
     return target.spec.flatten(tensors)
 
 

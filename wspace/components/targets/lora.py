@@ -81,7 +81,8 @@ class Lora(Target):
         for entry in self.spec.entries:
             fresh = torch.zeros(count, *entry.shape)
             if entry.name.endswith(".lora_A"):
-                fresh = (torch.rand(fresh.shape, generator=rng) * 2 - 1) * entry.shape[1] ** -0.5
+                bound = entry.shape[1] ** -0.5
+                nn.init.uniform_(fresh, -bound, bound, generator=rng)
             drawn[entry.name] = fresh
         return self.spec.flatten(drawn)
 
