@@ -74,6 +74,19 @@ def test_a_file_of_other_keys_is_told() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("joint: igpg-member\nmembers:\n  a:\n", ":3: members.a: expected a mapping, got None"),
+        ("joint: igpg-member\nmembers: {}\n", ":2: members: name at least one"),
+        ("joint: 3\nmembers: {a: {}}\n", ":1: joint: expected str, got 3"),
+        ("joint: igpg-member\n", "several.yaml: members: missing"),
+    ],
+)
+def test_what_a_file_gets_wrong_is_told_as_of_a_study(text: str, told: str) -> None:
+    assert told in problems(text)
+
+
 def test_held_out_members_are_no_part_of_the_training_s_key() -> None:
     text = "joint: igpg-member\nmembers:\n  a: {}\n  b: {dataset.ink: colours}\n"
     alone, beside = bound(text), bound(text + "held_out:\n  c: {target.architecture.of.hidden: [5]}\n")

@@ -28,7 +28,7 @@ from wspace.interfaces.weights import Product, WeightEntry, WeightSpec
 from wspace.runs.artifacts import Zoo
 from wspace.runs.keys import keys
 from wspace.support.errors import DataError, FileError, UserError
-from wspace.support.files import read_json, write_json
+from wspace.support.files import new_folder, read_json, write_json
 from wspace.support.fingerprint import of_json
 from wspace.support.settings import Tasks
 from wspace.weights.zoo.export import export
@@ -41,7 +41,6 @@ from wspace.weights.zoo.format import (
     Parent,
     StoredTensor,
     StoredZoo,
-    new_folder,
     seal,
     sha256_of,
     stored,

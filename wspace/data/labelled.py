@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from wspace.data.pictures import StoredImages, stored_pixels
 from wspace.interfaces import TEST, TRAIN, VAL, Images
 from wspace.support import fingerprint
 from wspace.support.errors import DataError, DiskError
+from wspace.support.files import write_text
 
 READER = 1
 """Raise it when a change in how pictures are read changes a pixel."""
@@ -197,11 +197,7 @@ def _remove(file: Path) -> None:
 
 
 def _remember(file: Path, paths: set[str]) -> None:
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(json.dumps(sorted(paths)), encoding="utf-8")
-        os.replace(temporary, file)
+        write_text(file, json.dumps(sorted(paths)))
     except OSError as error:
         raise DiskError(f"{file}: cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from io import BytesIO
@@ -13,6 +12,7 @@ from PIL import Image, ImageOps
 
 from wspace.interfaces import Images
 from wspace.support.errors import DataError, DiskError
+from wspace.support.files import replacing
 
 
 def open_picture(path: Path, size: int) -> np.ndarray:
@@ -111,14 +111,9 @@ def _mapped(file: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 
 def _write(file: Path, shape: tuple[int, ...], picture: Callable[[int], np.ndarray]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    try:
-        # Written, not mapped: on a full disk a write raises, a store to a mapped page kills the process.
-        with temporary.open("wb") as stream:
-            np.lib.format.write_array_header_1_0(stream, header)
-            for i in range(shape[0]):
-                stream.write(picture(i).tobytes())
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # Written, not mapped: on a full disk a write raises, a store to a mapped page kills the process.
+    with replacing(file) as temporary, temporary.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        for i in range(shape[0]):
+            stream.write(picture(i).tobytes())

@@ -29,13 +29,12 @@ from wspace.runs.report.page import with_sections
 from wspace.runs.report.section import sections
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import NotARun, UserError, did_you_mean
-from wspace.support.files import read_json, read_text, write_text
+from wspace.support.files import new_folder, read_json, read_text, write_text
 from wspace.support.names import GENERATOR, PAGE, RECIPE, REPORT, RUN, SCORES, STUDY
 from wspace.support.progress import Progress
 from wspace.support.seeding import stream
 from wspace.weights.files.network import Network, check_classes
 from wspace.weights.files.peft import base_model_of, write_adapter
-from wspace.weights.zoo.format import new_folder
 
 
 @dataclass(frozen=True)

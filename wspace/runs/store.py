@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wspace.support.errors import FileError, UserError
-from wspace.support.files import disk_errors, read_json, sizes, write_text
+from wspace.support.files import disk_errors, link_or_copy, read_json, sizes, write_text
 from wspace.support.names import LOCK, LOCK_HOLDER, MANIFEST
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
@@ -58,7 +58,7 @@ class Store:
                 if file.is_file():
                     own = linked / file.relative_to(found)
                     own.parent.mkdir(parents=True, exist_ok=True)
-                    _link_or_copy(file, own)
+                    link_or_copy(file, own)
             self._finish(stage, key, linked)
             if (partial := self._partial(stage, key)).exists():
                 shutil.rmtree(partial)
@@ -139,10 +139,3 @@ def _is_whole(folder: Path, key: str, mark: str | None) -> bool:
     if not isinstance(manifest, dict) or manifest.get("key") != key or mark not in (None, manifest.get("forced")):
         return False
     return manifest.get("files", {}).items() <= sizes(folder).items()
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another disk, or one that has no links
-        shutil.copy2(source, target)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wspace.support.errors import DiskError, FileError
+from wspace.support.errors import DiskError, FileError, UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,13 +42,13 @@ def write_json(file: Path, value: Any) -> None:
 
 def write_text(file: Path, text: str) -> None:
     """Whole or not at all."""
-    with _replacing(file) as temporary:
+    with replacing(file) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_bytes(file: Path, content: bytes) -> None:
     """Whole or not at all."""
-    with _replacing(file) as temporary:
+    with replacing(file) as temporary:
         temporary.write_bytes(content)
 
 
@@ -79,7 +80,7 @@ def save_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    with _replacing(file) as temporary:
+    with replacing(file) as temporary:
         try:
             save_file(
                 {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, dict(metadata or {})
@@ -91,10 +92,36 @@ def save_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
 
 
 @contextmanager
-def _replacing(file: Path) -> Iterator[Path]:
+def replacing(file: Path) -> Iterator[Path]:
+    """A file to write that becomes `file` when all went well, and is gone otherwise."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         yield temporary
         os.replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder to fill that becomes `out` when all went well, and is gone otherwise. Raises UserError if `out` is there."""
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise UserError(f"{out}: is there already")
+    partial = out.with_name(f".{out.name}.{os.getpid()}")
+    with disk_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
+        try:
+            yield partial
+            os.replace(partial, out)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def link_or_copy(source: Path, file: Path) -> None:
+    """The same file here: a second name for it where the disk allows that, else a copy. A file that is there is replaced."""
+    file.unlink(missing_ok=True)
+    try:
+        os.link(source, file)
+    except OSError:  # another disk, or one that has no links
+        shutil.copy2(source, file)

@@ -24,7 +24,8 @@ from wspace.recipes.registry import Registry
 from wspace.recipes.source import Source, apply, find_recipe, read_recipe
 from wspace.runs.keys import STAGES, keys
 from wspace.support import fingerprint
-from wspace.support.errors import Problem, RecipeError, did_you_mean
+from wspace.support.errors import Problem, RecipeError
+from wspace.support.invalid import explain_key
 
 KEY = "joint"
 VERSION = 1  # raised when the joint training computes something else
@@ -102,12 +103,7 @@ def _checked(source: Source) -> Schema:
     except ValidationError as error:
         problems = []
         for detail in error.errors():
-            path, message = tuple(detail["loc"]), detail["msg"][0].lower() + detail["msg"][1:]
-            if detail["type"] == "extra_forbidden":
-                hint = did_you_mean(str(path[-1]), list(Schema.model_fields))
-                message = f"a joint recipe takes no {path[-1]!r}.{hint}"
-            elif detail["type"] == "missing":
-                message = "missing"
+            path, message = detail["loc"], explain_key(detail, "a joint recipe", list(Schema.model_fields))
             problems.append(Problem(source.line(path), ".".join(map(str, path)), message))
         raise RecipeError(source.file, problems) from error
 
@@ -127,9 +123,3 @@ def _unlike(first: BoundRecipe, member: BoundRecipe) -> list[str]:
         "train.align": member.train.align,
     }
     return found + [f"{name}: a joint training knows none; leave it out" for name, asked in needed.items() if asked]
-
-
-# ---------------------------------------------------------------- running
-
-
-# ---------------------------------------------------------------- comparing

@@ -22,11 +22,10 @@ from wspace.runs.stages import Job
 from wspace.runs.stages.train import CHECKPOINT, COLLAPSED, LOOK, phase, score_on_validation, weight_parameters
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import UserError, WspaceError
-from wspace.support.files import read_json, save_tensors, write_json
+from wspace.support.files import link_or_copy, read_json, save_tensors, write_json
 from wspace.support.names import GENERATOR, LOG, SUMMARY
 from wspace.support.progress import Progress
 from wspace.support.seeding import stream
-from wspace.weights.zoo.format import link
 
 LOOKED_AT = 8  # held-out tasks of each member whose networks are scored at every check
 
@@ -110,7 +109,7 @@ def member(job: Job) -> None:
     pupil = Pupil(job.recipe.name, job.recipe, job.inputs["zoo"], job.progress)
     write_said(job.folder / SAID, bench.said, bench.told(zoo.tasks.classes) if pupil.system.conditioner.asks else None)
     for name in (GENERATOR, LOG):
-        link(joint / name, job.folder / name)
+        link_or_copy(joint / name, job.folder / name)
     load_system(pupil.system, job.folder / GENERATOR).to(bench.device)
     found, mean = pupil.generated(), pupil.score(pupil.weights.mean(0).expand(len(pupil.tasks), -1))
     others = {"before": pupil.score(pupil.held_out[: len(pupil.tasks)]), "after": pupil.after_round_trip()}

@@ -15,10 +15,10 @@ from wspace.learning.fitting import Schedule, accuracies, fit
 from wspace.runs.assemble import build_system, proven
 from wspace.runs.stages import Job
 from wspace.support.errors import FileError, UserError, did_you_mean
-from wspace.support.files import save_tensors, write_json
+from wspace.support.files import link_or_copy, save_tensors, write_json
 from wspace.support.names import TASKS, WORLD, WORLD_TENSORS
 from wspace.support.seeding import stream
-from wspace.weights.zoo.format import BASE, SHARD, Entry, Header, Parent, StoredZoo, link, seal, sha256_of, stored
+from wspace.weights.zoo.format import BASE, SHARD, Entry, Header, Parent, StoredZoo, seal, sha256_of, stored
 
 
 def run(job: Job) -> None:
@@ -211,7 +211,7 @@ def _take(job: Job, source: StoredZoo, rows: list[int], parents: tuple[Parent, .
     """The source's files under this folder too, and an index of those networks that are used, held-out ones last."""
     entries, spec = [source.entries[row] for row in rows], job.bench.target.spec
     for name in {*(entry.shard for entry in entries), *(parent.file for parent in source.header.parents)}:
-        link(source.folder / name, job.folder / name)
+        link_or_copy(source.folder / name, job.folder / name)
     known = {t.name: t for t in source.header.tensors}
     ours = tuple(replace(known.pop(entry.name), axes=entry.axes) for entry in spec.entries)  # in our order
     tensors = (*ours, *known.values())

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from annotated_types import Ge
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -28,9 +28,7 @@ from wspace.recipes.registry import Registry
 from wspace.recipes.source import Source, apply, find_recipe, read_recipe
 from wspace.runs.report.methods import METRIC, ORDER
 from wspace.support.errors import FileError, Problem, RecipeError, UserError, did_you_mean
-
-if TYPE_CHECKING:
-    pass
+from wspace.support.invalid import explain_key
 
 KEY = "study"
 
@@ -241,31 +239,5 @@ def _alike(problem: Problem, other: Problem) -> bool:
     return (problem.where, problem.message) == (other.where, other.message)
 
 
-_EXPECTED = {
-    "dict_type": "a mapping",
-    "model_type": "a mapping",
-    "list_type": "a list",
-    "string_type": "str",
-    "int_type": "int",
-    "float_type": "float",
-}
-
-
 def _explain(detail: Any) -> str:
-    path, got = detail["loc"], detail["input"]
-    if detail["type"] == "extra_forbidden":
-        known = Row.model_fields if path[0] == "rows" else Schema.model_fields
-        return f"a study takes no {path[-1]!r}.{did_you_mean(str(path[-1]), list(known))}"
-    if detail["type"] == "missing":
-        return "missing"
-    if detail["type"] == "too_short":
-        return "name at least one"
-    if detail["type"] in _EXPECTED:
-        return f"expected {_EXPECTED[detail['type']]}, got {got!r}"
-    return f"{detail['msg'].replace('Input should', 'must')}, got {got!r}"
-
-
-# ---------------------------------------------------------------- running
-
-
-# ---------------------------------------------------------------- comparing
+    return explain_key(detail, "a study", list((Row if detail["loc"][0] == "rows" else Schema).model_fields))

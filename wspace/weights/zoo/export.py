@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from wspace.support.errors import FileError
-from wspace.support.files import write_text
+from wspace.support.files import new_folder, write_text
 from wspace.weights.files.network import Network
 from wspace.weights.files.peft import base_model_of, write_adapter
 from wspace.weights.zoo.card import README, card
-from wspace.weights.zoo.format import INDEX, StoredZoo, new_folder, write_header
+from wspace.weights.zoo.format import INDEX, StoredZoo, write_header
 
 
 def export(folder: Path, out: Path, licence: str | None = None) -> StoredZoo:

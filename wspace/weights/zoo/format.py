@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -27,8 +25,9 @@ from torch import Tensor
 from wspace import __version__
 from wspace.interfaces.weights import Product, WeightEntry, WeightSpec
 from wspace.support.errors import FileError, UserError
-from wspace.support.files import disk_errors, read_json, write_json, write_text
+from wspace.support.files import read_json, write_json, write_text
 from wspace.support.fingerprint import of_json
+from wspace.support.invalid import first
 from wspace.support.names import ZOO_HEADER
 
 FORMAT = 1
@@ -138,7 +137,7 @@ class StoredZoo:
             try:
                 entries.append(_ENTRY.validate_json(line, strict=True))
             except ValidationError as error:
-                raise FileError(f"{file}:{number}: {_first(error)}") from error
+                raise FileError(f"{file}:{number}: {first(error)}") from error
         if len(entries) != header.networks:
             raise FileError(f"{file}: has {len(entries)} lines for the {header.networks} networks of {ZOO_HEADER}")
         strangers = [entry for entry in entries if entry.shard not in header.shards]
@@ -273,7 +272,7 @@ def _read_header(folder: Path) -> Header:
     try:
         header = _HEADER.validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
-        raise FileError(f"{file}: {_first(error)}") from error
+        raise FileError(f"{file}: {first(error)}") from error
     if of_json({key: value for key, value in raw.items() if key != "sha256"}) != header.sha256:
         raise FileError(f"{file}: changed since it was written: its sha256 is not the one it says")
     names = [*header.shards, *(parent.file for parent in header.parents)]
@@ -284,13 +283,6 @@ def _read_header(folder: Path) -> Header:
     if unknown:
         raise FileError(f"{file}: tensor {unknown[0].name!r} is of an unknown type {unknown[0].dtype!r}")
     return header
-
-
-def _first(error: ValidationError) -> str:
-    detail = error.errors()[0]
-    where = ".".join(map(str, detail["loc"]))
-    message = detail["msg"].replace("Input should", "must")
-    return f"{where}: {message[0].lower()}{message[1:]}" if where else message
 
 
 @contextmanager
@@ -372,28 +364,3 @@ def write_header(folder: Path, header: Header) -> None:
 
 def _plain(value: Any) -> dict[str, Any]:
     return json.loads(json.dumps(asdict(value), allow_nan=False))
-
-
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """A folder to fill that becomes `out` when all went well, and is gone otherwise. Raises UserError if `out` is there."""
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"{out}: is there already")
-    partial = out.with_name(f".{out.name}.{os.getpid()}")
-    with disk_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial.mkdir()
-        try:
-            yield partial
-            os.replace(partial, out)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-
-
-def link(source: Path, file: Path) -> None:
-    """The same file here: a second name for it where the disk allows that, else a copy."""
-    file.unlink(missing_ok=True)
-    try:
-        os.link(source, file)
-    except OSError:
-        shutil.copyfile(source, file)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wspace.interfaces.weights import WeightSpec
 from wspace.support.errors import DataError, FileError
-from wspace.support.files import save_tensors
+from wspace.support.files import new_folder, save_tensors
 from wspace.support.names import ZOO_HEADER
 from wspace.weights.zoo.format import (
     SHARD,
@@ -20,7 +20,6 @@ from wspace.weights.zoo.format import (
     StoredTensor,
     StoredZoo,
     name_of_dtype,
-    new_folder,
     not_finite,
     seal,
     sha256_of,

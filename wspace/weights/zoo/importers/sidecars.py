@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from wspace.support.errors import FileError, did_you_mean
+from wspace.support.invalid import lowered
 from wspace.weights.zoo.importers.found import Said
 
 COLUMNS = ("file", "text", "classes", "seed", "parent")
@@ -74,7 +75,7 @@ def _json(file: Path) -> Said:
     except ValidationError as error:
         detail = error.errors()[0]
         where = ".".join(map(str, detail["loc"][:1]))
-        raise FileError(f"{file}: {where or 'it'}: {detail['msg'][0].lower()}{detail['msg'][1:]}") from error
+        raise FileError(f"{file}: {where or 'it'}: {lowered(detail['msg'])}") from error
     texts = _lines(read.texts) if isinstance(read.texts, str) else read.texts
     metrics = read.metrics or {}
     if not all(map(isfinite, metrics.values())):
