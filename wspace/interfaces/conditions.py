@@ -22,6 +22,14 @@ class Prompts:
     mask: Tensor  # (B, K) bool
     names: tuple[str, ...] | None = None  # what each task is called, as `wspace.data.tasks.name_of` has it
 
+    def count(self) -> Tensor:
+        """(B, 1): how many classes each task has."""
+        return self.mask.sum(1, keepdim=True)
+
+    def mean_text(self) -> Tensor:
+        """(B, T): over the classes of each task."""
+        return self.texts.sum(1) / self.count()
+
     def to(self, device: torch.device) -> Prompts:
         return self._each(lambda values: values.to(device) if isinstance(values, Tensor) else values)
 

@@ -20,8 +20,7 @@ def descriptions(known: Prompts, *asked: Prompts) -> list[Tensor]:
     """
     raw = []
     for prompts in (known, *asked):
-        count = prompts.mask.sum(1, keepdim=True)  # (B, 1)
-        mean = prompts.texts.sum(1) / count  # (B, T)
+        count, mean = prompts.count(), prompts.mean_text()  # (B, 1), (B, T)
         raw.append(torch.cat([mean, 1 / count, mean / count], dim=1))
     center, spread = raw[0].mean(0), spread_of(raw[0])
     return [(description - center) / spread for description in raw]

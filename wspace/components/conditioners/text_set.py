@@ -29,9 +29,7 @@ class TextSet(Conditioner):
         self.pooled_std.copy_(spread_of(pooled))
 
     def _pool(self, prompts: Prompts) -> Tensor:
-        count = prompts.mask.sum(1, keepdim=True)  # (B, 1)
-        mean = prompts.texts.sum(1) / count  # (B, T)
-        return torch.cat([mean, 1 / count], dim=1)  # (B, T + 1)
+        return torch.cat([prompts.mean_text(), 1 / prompts.count()], dim=1)  # (B, T + 1)
 
     def forward(self, prompts: Prompts) -> Condition:
         centered = torch.where(prompts.mask[..., None], prompts.texts - self.center, 0)  # (B, K, T)

@@ -81,9 +81,8 @@ class InstructionSet(Conditioner):
         return self.architecture
 
     def _pool(self, prompts: Prompts) -> Tensor:
-        count = prompts.mask.sum(1, keepdim=True)  # (B, 1)
-        words = self._words().expand(len(count), -1)
-        return torch.cat([prompts.texts.sum(1) / count, 1 / count, words], dim=1)
+        words = self._words().expand(len(prompts.mask), -1)
+        return torch.cat([prompts.mean_text(), 1 / prompts.count(), words], dim=1)
 
     def forward(self, prompts: Prompts) -> Condition:
         about = self._words()

@@ -41,7 +41,7 @@ class PriorFusion(Conditioner):
 
 def fuse(prompts: Prompts) -> Tensor:
     """Algorithm 1, step 3: (B, K, T) -> (B, T). Padded classes weigh nothing."""
-    mean = prompts.texts.sum(1) / prompts.mask.sum(1, keepdim=True)  # (1) global mean, (B, T)
+    mean = prompts.mean_text()  # (1) global mean, (B, T)
     likeness = functional.cosine_similarity(prompts.texts, mean[:, None], dim=2)  # (2) (B, K)
     weights = likeness.masked_fill(~prompts.mask, -torch.inf).softmax(1)  # (3) (B, K)
     return torch.einsum("bk,bkt->bt", weights, prompts.texts)  # (4)
