@@ -393,7 +393,7 @@ def test_the_hub_needs_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(timm_module.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingPackage) as caught:
         TimmDataset("hfds/org/name").load(tmp_path)
-    assert str(caught.value) == "dataset 'timm': hfds/org/name needs the package datasets: pip install datasets"
+    assert str(caught.value) == "dataset 'timm': hfds/org/name needs the package datasets: pip install \"wspace[data]\""
 
 
 def test_one_picture_from_outside(tmp_path: Path) -> None:

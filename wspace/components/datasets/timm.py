@@ -205,7 +205,7 @@ class TimmDataset(Dataset):
 
     def _hub(self, split: str) -> Part:
         if importlib.util.find_spec("datasets") is None:
-            raise MissingPackage(f"{self.origin} needs the package datasets: pip install datasets")
+            raise MissingPackage(f'{self.origin} needs the package datasets: pip install "wspace[data]"')
         refusal = self._no_download()
         try:
             with _local_only(refusal is not None):

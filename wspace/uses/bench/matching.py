@@ -60,7 +60,9 @@ def _digits() -> dict[str, tuple[Tensor, Tensor]]:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise MissingPackage("bench matching needs scikit-learn, for its digits: pip install scikit-learn") from error
+        raise MissingPackage(
+            'bench matching needs scikit-learn, for its digits: pip install "wspace[bench]"'
+        ) from error
     pixels, digits = (torch.as_tensor(array) for array in load_digits(return_X_y=True))
     order = torch.randperm(len(digits), generator=stream(0, "digits"))
     pixels, digits = pixels[order].float() / 16, digits[order]
