@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.tiny import Tiny, stages_fixture, tiny_fixture  # noqa: F401
-from wspace import cli
+from wspace import __version__, cli
 from wspace.recipes.bind import bind
 from wspace.recipes.plugins import load_plugins
 from wspace.recipes.signature import read_class
@@ -29,7 +29,7 @@ COMMANDS = {
     "run": "run nano --dry --runs {tmp}", "check": "check t2w", "fill": "check nano --fill", "list": "list",
     "kind": "list denoiser", "show": "show generator diffusion", "plugins": "plugins", "ls": "ls",
     "cp": "cp nano {tmp}/copy.yaml",
-    "help": "--help", "run-help": "run --help", "unknown": "check nosuch",
+    "version": "--version", "help": "--help", "run-help": "run --help", "unknown": "check nosuch",
     "wrong": "check nano --set train.steps=x",
 }  # fmt: skip
 
@@ -144,6 +144,10 @@ def test_wrong_input_ends_with_2_and_one_message(
 def test_without_a_command_it_says_what_there_is(call: Call) -> None:
     done = call()
     assert done.status == 2 and "Commands:" in done.out + done.err and "check" in done.out + done.err
+
+
+def test_the_version_is_printed(call: Call) -> None:
+    assert call("--version") == Done(0, f"{__version__}\n", "")
 
 
 def test_help_names_every_command_of_the_contract(call: Call) -> None:

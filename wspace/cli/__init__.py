@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
@@ -15,7 +16,6 @@ from wspace.cli import bench, components, heads, run, spec, uses, zoo
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two torch processes on few cores would starve each other
 
 app = typer.Typer(
-    help="Neural-network weights from a description.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -25,6 +25,23 @@ for part in (run, components, heads, uses, spec):
     app.add_typer(part.app)
 app.add_typer(bench.app, name="bench")
 app.add_typer(zoo.app, name="zoo")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from wspace import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def wspace(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Neural-network weights from a description."""
 
 
 def main() -> None:
