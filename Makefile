@@ -1,4 +1,4 @@
-.PHONY: check format coverage
+.PHONY: check format coverage docs docs-check
 check:
 	uv run ruff format --check .
 	uv run ruff check .
@@ -10,3 +10,9 @@ check:
 format:
 	uv run ruff format .
 	uv run ruff check --fix .
+
+docs:
+	uv run --group docs mkdocs serve
+
+docs-check:
+	uv run --group docs mkdocs build --strict --quiet

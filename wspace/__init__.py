@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PLUGIN_API", "Register", "__version__", "hookimpl", "load"]
 __version__ = "0.1.0"
+"""The installed version."""
 
 PLUGIN_API = 1
 """The number of the contract with plugins, of which `docs/stability.md` says what it promises."""

@@ -13,7 +13,7 @@ from torch import Tensor
 class Fusion(ABC):
     """One network for two tasks out of a network for each, by their weights alone: no text, no images, no training."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 1  # part of every cached artifact's key: raise it when the class computes something else
 
     @abstractmethod
     def fuse(self, first: Tensor, second: Tensor) -> Tensor:
@@ -33,9 +33,9 @@ class Outcome:
 class Metric(ABC):
     """A figure of the report: how good, or how new, a method's networks are."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 1  # part of every cached artifact's key: raise it when the class computes something else
     name: ClassVar[str]  # as in the report
-    higher_is_better: ClassVar[bool]
+    higher_is_better: ClassVar[bool]  # what the report marks as best
 
     @abstractmethod
     def measure(self, outcome: Outcome) -> Tensor:

@@ -31,6 +31,7 @@ class Prompts:
         return self.texts.sum(1) / self.count()
 
     def to(self, device: torch.device) -> Prompts:
+        """The same, with all tensors on this device."""
         return self._each(lambda values: values.to(device) if isinstance(values, Tensor) else values)
 
     def __getitem__(self, index: Tensor | slice) -> Prompts:
@@ -45,7 +46,7 @@ class Prompts:
 
 
 PICTURE_SIDE = 8
-
+"""Pixels along one side of a picture in `Told.pictures`."""
 
 PICTURE = 3 * PICTURE_SIDE**2
 """Values of one picture in `Told.pictures`."""
@@ -80,7 +81,7 @@ class Condition:
 class Conditioner(nn.Module, ABC):
     """What is said of a task, made into what a generator listens to."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 1  # part of every cached artifact's key: raise it when the class computes something else
     asks: ClassVar[bool] = False  # whether it is to be `told` of the data set and the architecture, before all else
     width: int  # C
     pooled_width: int  # C'
@@ -93,7 +94,8 @@ class Conditioner(nn.Module, ABC):
         """Take statistics from the training tasks' prompts. They are buffers, saved with the generator."""
 
     @abstractmethod
-    def forward(self, prompts: Prompts) -> Condition: ...
+    def forward(self, prompts: Prompts) -> Condition:
+        """B tasks -> tokens (B, L, C), their mask (B, L), and pooled vectors (B, C')."""
 
     @abstractmethod
     def null(self, like: Condition) -> Condition:

@@ -13,14 +13,18 @@ from torch import Tensor, nn
 
 from wspace.support.errors import UserError
 
-TRAIN, VAL, TEST = 0, 1, 2
-"""Values of `Images.split`. VAL is part of the training images: every choice is made on it, never on TEST."""
+TRAIN = 0
+"""Value of `Images.split` for images that networks are trained on."""
+VAL = 1
+"""Value of `Images.split` for training images that are set apart: every choice is made on them, never on test images."""
+TEST = 2
+"""Value of `Images.split` for images that scores are reported on."""
 
 
 class Images(ABC):
     """Named images, read on demand."""
 
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # names, each once
     labels: np.ndarray  # (M,) int64, index into classes
     split: np.ndarray  # (M,) int8: TRAIN, VAL or TEST; every class has TRAIN and TEST images, and most have VAL ones
     fingerprint: str  # changes whenever a pixel, a label or a split does
@@ -37,7 +41,7 @@ class Images(ABC):
 class Dataset(ABC):
     """Where images come from: a folder, a package, a download."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 1  # part of every cached artifact's key: raise it when the class computes something else
 
     @abstractmethod
     def load(self, cache: Path) -> Images:
@@ -65,7 +69,7 @@ class Layers:
 class Backbone(ABC):
     """A frozen image encoder."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 1  # part of every cached artifact's key: raise it when the class computes something else
     dim: int  # F
     fingerprint: str  # of weights and preprocessing: part of every feature cache's key
 
@@ -81,9 +85,9 @@ class Backbone(ABC):
 class Text(ABC):
     """A frozen text encoder."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 1  # part of every cached artifact's key: raise it when the class computes something else
     dim: int  # T
-    fingerprint: str
+    fingerprint: str  # of weights and tokenizer: part of the key of whatever is made of texts
 
     @abstractmethod
     def encode(self, sentences: Sequence[str]) -> Tensor:
@@ -93,7 +97,7 @@ class Text(ABC):
 class Wording(ABC):
     """What is said of a class to the generator. What a network's scores are taken against stays `tasks.template`."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 1  # part of every cached artifact's key: raise it when the class computes something else
 
     @abstractmethod
     def sentences(self, classes: Sequence[str], templated: Sequence[str]) -> list[tuple[str, ...]]:

@@ -22,7 +22,7 @@ class Predictor(nn.Module, ABC):
     which starts there and is trained on by the loss of the networks it makes.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 1  # part of every cached artifact's key: raise it when the class computes something else
     spread: Tensor  # (), root mean square of what `of_zoo` leaves of the zoo's tokens
 
     @abstractmethod
@@ -41,7 +41,7 @@ class Predictor(nn.Module, ABC):
 class Denoiser(nn.Module, ABC):
     """Noisy tokens, noise level, condition -> the generator's prediction target, shaped as the tokens."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 1  # part of every cached artifact's key: raise it when the class computes something else
 
     @abstractmethod
     def forward(self, x: Tensor, level: Tensor, condition: Condition, anchor: Tensor) -> Tensor:
@@ -53,12 +53,13 @@ class Denoiser(nn.Module, ABC):
 
 
 class Discriminator(nn.Module, ABC):
-    """Tokens (B, N, D) -> (B,), a logit: above 0 for a network of the zoo, below for a generated one (T2W, eq. 13)."""
+    """Tells networks of the zoo from generated ones (T2W, eq. 13)."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 1  # part of every cached artifact's key: raise it when the class computes something else
 
     @abstractmethod
-    def forward(self, tokens: Tensor) -> Tensor: ...
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, N, D) -> (B,), logits: above 0 for a network of the zoo, below for a generated one."""
 
 
 @dataclass(frozen=True)
@@ -75,17 +76,17 @@ class Pairs:
     """A batch of training pairs: networks as tokens, their tasks as conditions."""
 
     tokens: Tensor  # (B, N, D)
-    condition: Condition
-    null: Condition
-    moves: Moves | None = None
+    condition: Condition  # of B tasks
+    null: Condition  # the condition that says nothing, for as many: condition dropout puts it in place of `condition`
+    moves: Moves | None = None  # None: the recipe uses no symmetry
 
 
 @dataclass(frozen=True)
 class Closed:
     """What a generator may take closed forms from."""
 
-    tokens: Tensor  # (n, N, D)
-    condition: Condition
+    tokens: Tensor  # (n, N, D), of the training zoo
+    condition: Condition  # of the n tasks
     held_out: tuple[Tensor, Condition]  # other training tasks, for choosing strengths
     anchor: Tensor  # (N, D), the mean network, each tensor scaled to unit size
 
@@ -93,7 +94,7 @@ class Closed:
 class Generator(nn.Module, ABC):
     """How weights are drawn given a condition."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 1  # part of every cached artifact's key: raise it when the class computes something else
     samplers: ClassVar[tuple[str, ...]] = ()  # names that `generate.sampler` may have; the first is the default
 
     @abstractmethod

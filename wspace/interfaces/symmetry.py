@@ -16,7 +16,7 @@ class Part:
     """A subgroup that moves one axis of the weights alone: what is blamed where f(g·w) = f(w) fails."""
 
     doing: str  # to that axis, as a sentence says it: "permuting"
-    axis: str
+    axis: str  # its name in the spec
     on: Callable[..., Symmetry]  # on(spec=spec): the subgroup, for weights of that spec. May raise UserError
 
 
@@ -27,7 +27,7 @@ class Symmetry(ABC):
     taken on trust: `wspace.weights.proof.prove` tries it on random weights before a run uses a symmetry.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 1  # part of every cached artifact's key: raise it when the class computes something else
 
     @abstractmethod
     def sample(self, count: int, rng: torch.Generator) -> Tensor:

@@ -16,7 +16,7 @@ from wspace.interfaces.weights import WeightEntry, WeightSpec
 class Architecture(ABC):
     """An ordinary torch module, made to measure: what the target `module` generates the weights of."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 1  # part of every cached artifact's key: raise it when the class computes something else
     sees: Literal["features", "pictures"] = "features"
     """Vectors (F,), or pictures (3, S, S) in [-1, 1], for which the backbone is to be `pixels`."""
 
@@ -40,8 +40,8 @@ class Architecture(ABC):
 class Target(ABC):
     """The architecture whose weights are generated: a classifier over frozen features, evaluated for many nets at once."""
 
-    version: ClassVar[int] = 1
-    spec: WeightSpec
+    version: ClassVar[int] = 1  # part of every cached artifact's key: raise it when the class computes something else
+    spec: WeightSpec  # names, shapes and axes of the tensors that are generated
     outputs: ClassVar[int] = 0
     """The dimension that the outputs of a matrix or a kernel are on: the first, as torch lays them out."""
     statistics: tuple[str, ...] = ()

@@ -35,6 +35,7 @@ class TokenLayout:
 
 
 CODES = "this tokenizer's tokens are codes, which no symmetry moves: set train.augment and losses.symmetry to 0"
+"""What a lossy tokenizer says when a symmetry is to act on its tokens."""
 
 
 class Tokenizer(nn.Module, ABC):
@@ -44,9 +45,9 @@ class Tokenizer(nn.Module, ABC):
     by its `loss`. Its tokens are no places of weights, so that no symmetry acts on them.
     """
 
-    version: ClassVar[int] = 1
-    lossy: ClassVar[bool] = False
-    layout: TokenLayout
+    version: ClassVar[int] = 1  # part of every cached artifact's key: raise it when the class computes something else
+    lossy: ClassVar[bool] = False  # whether it learns a code, so that a round trip changes the weights
+    layout: TokenLayout  # of every network's tokens
 
     @abstractmethod
     def fit(self, weights: Tensor) -> None:

@@ -18,12 +18,13 @@ from wspace.support.errors import FileError, UserError
 class WeightEntry:
     """One tensor. Axes of equal name are one axis of the network: a permutation moves them together."""
 
-    name: str
-    shape: tuple[int, ...]
+    name: str  # as in the module's state dict
+    shape: tuple[int, ...]  # of one network's tensor
     axes: tuple[str, ...]  # one per dimension: a name, or what `wspace.interfaces.axes` can read
 
     @property
     def size(self) -> int:
+        """Number of values."""
         return prod(self.shape)
 
     @cached_property
@@ -46,7 +47,7 @@ class Product:
 class WeightSpec:
     """The tensors of one network, in the order of its flat vector (P,)."""
 
-    entries: tuple[WeightEntry, ...]
+    entries: tuple[WeightEntry, ...]  # in the order of the flat vector
     free: tuple[str, ...] = ()  # axes whose order means nothing: permuting one leaves the function as it is
     products: tuple[Product, ...] = ()  # what the function depends on instead of the matrices themselves
     aside: tuple[str, ...] = ()  # what files of such networks hold besides: counters, further names of a tensor

@@ -11,6 +11,8 @@ hookspec = pluggy.HookspecMarker("wspace")
 
 
 class Register(Protocol):
+    """What `wspace_register` is given to register components with."""
+
     def __call__(self, kind: str, name: str, target: str, *, example: Mapping[str, Any] | None = None) -> None:
         """Offer a component.
 

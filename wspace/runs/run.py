@@ -41,20 +41,24 @@ from wspace.weights.files.peft import base_model_of, write_adapter
 class Prediction:
     """What a network sees in one picture."""
 
-    picture: Path
-    classes: tuple[str, ...]
-    probabilities: tuple[float, ...]
+    picture: Path  # its file
+    classes: tuple[str, ...]  # of the network
+    probabilities: tuple[float, ...]  # of each class, in that order
 
     @property
     def best(self) -> str:
+        """The most probable class."""
         return self.classes[max(range(len(self.classes)), key=self.probabilities.__getitem__)]
 
     def as_json(self) -> dict[str, Any]:
+        """As `wspace predict --json` prints it."""
         probabilities = dict(zip(self.classes, self.probabilities, strict=True))
         return {"picture": str(self.picture), "class": self.best, "probabilities": probabilities}
 
 
 class Run:
+    """A finished run's folder. Artifacts are read, and encoders loaded, when they are first needed."""
+
     def __init__(
         self,
         folder: Path,
@@ -64,8 +68,8 @@ class Run:
         registry: Registry | None = None,
     ):
         self.folder, self.recipe, self.artifacts = folder, recipe, artifacts
-        self.registry = registry or load_plugins().registry
-        self.bench = Workbench(recipe, progress)
+        self.registry = registry or load_plugins().registry  # components that recipes may name
+        self.bench = Workbench(recipe, progress)  # data, encoders and features of the recipe
 
     @classmethod
     def open(cls, folder: str | Path, plugins: Sequence[Path] = (), progress: Progress | None = None) -> Run:
@@ -79,19 +83,23 @@ class Run:
 
     @cached_property
     def zoo(self) -> Zoo:
+        """The networks that the generator was trained on, and the tasks of every split."""
         return Zoo(self.artifacts["zoo"])
 
     @cached_property
     def target(self) -> Target:
+        """The architecture whose weights are generated."""
         return self.recipe.target.build(self.zoo.dims)
 
     @cached_property
     def system(self) -> System:
+        """The trained generator, with its tokenizer and conditioner, on the recipe's device."""
         system = build_system(self.recipe, self.target.spec, self.zoo.dims["text_dim"])
         return load_system(system, self.artifacts["train"] / GENERATOR).to(self.bench.device)
 
     @cached_property
     def opponents(self) -> Trained:
+        """What generated networks are compared with and was trained on images: the oracles, the universal head."""
         return Trained(self.artifacts["opponents"])
 
     @cached_property

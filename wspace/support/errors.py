@@ -24,7 +24,9 @@ from pathlib import Path
 
 
 class WspaceError(Exception):
-    exit_status = 1
+    """Anything that wspace raises on purpose. The message is complete: the command line prints it and nothing else."""
+
+    exit_status = 1  # of the command line
 
 
 class Diverged(WspaceError):
@@ -36,7 +38,9 @@ class DiskError(WspaceError):
 
 
 class UserError(WspaceError):
-    exit_status = 2
+    """The user's input is wrong. One sentence: what is wrong, and what to do."""
+
+    exit_status = 2  # of the command line
 
 
 @dataclass(frozen=True, order=True)
@@ -67,7 +71,7 @@ class NameClash(UserError):
 
 
 class DataError(UserError):
-    pass
+    """A data set, a picture or a list of class names cannot be used."""
 
 
 class MissingWeights(UserError):

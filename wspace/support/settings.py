@@ -144,8 +144,8 @@ class TaskLoss:
 class Generate:
     """How weights are drawn for the report. The command line may say otherwise."""
 
-    steps: Annotated[int, Ge(1)] = 20
-    guidance: Annotated[float, Ge(0)] = 1.0  # 1: the condition as it is; above: more of it
+    steps: Annotated[int, Ge(1)] = 20  # of the sampler
+    guidance: Annotated[float, Ge(0)] = 1.0  # scale of classifier-free guidance; 1: the condition as it is
     temperature: Annotated[float, Ge(0)] = 0.0  # scale of every random draw; 0: the most typical network
     sampler: str | None = None  # the generator's own default
 

@@ -51,7 +51,7 @@ HEAVY = ("torch", "timm", "open_clip", "diffusers", "transformers", "matplotlib"
 class Case:
     """One check of one component, or of a plugin as a whole."""
 
-    name: str
+    name: str  # kind, component and law
     run: Callable[[], None]  # raises Unlawful; Unbuilt, MissingPackage or MissingWeights where the check does not apply
 
 

@@ -97,12 +97,13 @@ class Instance:
 class Subject:
     """One registered component, to be held to the laws of its kind."""
 
-    component: Component
-    registry: Registry
+    component: Component  # as it is registered
+    registry: Registry  # of all components that its example may name
     _made: dict[str, Any] = field(default_factory=dict)
 
     @property
     def who(self) -> str:
+        """Kind and name, as messages have them."""
         return f"{self.component.kind} {self.component.name!r}"
 
     @cached_property
@@ -175,9 +176,11 @@ class Subject:
     # ------------------------------------------------------------ how a check speaks
 
     def fail(self, law: str) -> NoReturn:
+        """Raise Unlawful: the component breaks this law, which is a sentence with the figure."""
         raise Unlawful(f"{self.who}: {law}")
 
     def hold(self, condition: object, law: str) -> None:
+        """Fail unless the condition is true."""
         if not condition:
             self.fail(law)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 Scale = Literal["minmax", "zscore", "centered"]
+"""What `fit_scale` can do."""
 
 
 def fit_scale(weights: Tensor, groups: Tensor, how: Scale) -> tuple[Tensor, Tensor]:

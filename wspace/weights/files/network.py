@@ -20,7 +20,9 @@ METADATA = "wspace"
 
 @dataclass(frozen=True)
 class Network:
-    classes: tuple[str, ...]
+    """Weights of one network, and the classes that it tells apart."""
+
+    classes: tuple[str, ...]  # in the order of its scores
     tensors: dict[str, Tensor]  # by the names of the target's WeightSpec, and what that sets aside
     origin: str = ""  # the run it comes from, and how it was drawn
     zoo: str = ""  # the artifact that its run stands on; none of weights from elsewhere

@@ -21,8 +21,8 @@ State = Mapping[str, Tensor]
 class Line:
     """Losses from one network, at alpha = 0, to another, at alpha = 1."""
 
-    alphas: tuple[float, ...]
-    losses: tuple[float, ...]
+    alphas: tuple[float, ...]  # from 0 to 1
+    losses: tuple[float, ...]  # at each alpha
 
     @property
     def barrier(self) -> float:

@@ -49,8 +49,8 @@ from wspace.weights.tracing.unification import (
 class Inferred:
     """Of every parameter and floating buffer the axes of its dimensions (`wspace.interfaces.axes`), and which are free."""
 
-    axes: dict[str, tuple[str, ...]]
-    free: tuple[str, ...]
+    axes: dict[str, tuple[str, ...]]  # name of a tensor -> an axis for each dimension
+    free: tuple[str, ...]  # axes that may be permuted
     notes: tuple[str, ...] = ()  # what was not understood, one sentence each
 
     def spec(self, module: nn.Module) -> WeightSpec:

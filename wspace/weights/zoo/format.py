@@ -41,8 +41,8 @@ MOST_PROBLEMS = 20  # told at once
 class StoredTensor:
     """One tensor of every network."""
 
-    name: str
-    shape: tuple[int, ...]
+    name: str  # as in the module's state dict
+    shape: tuple[int, ...]  # of one network's tensor
     axes: tuple[str, ...]  # one name per dimension; equal names are one axis of the network
     dtype: str = "float32"  # torch's name for it
 
@@ -56,8 +56,8 @@ class StoredTensor:
 class Parent:
     """A network that others were started from."""
 
-    name: str
-    file: str
+    name: str  # such as `base`
+    file: str  # in the zoo's folder
     sha256: str  # as an Entry's, of those tensors that it has
 
 
@@ -65,24 +65,25 @@ class Parent:
 class Header:
     """zoo.json."""
 
-    format: int = FORMAT
+    format: int = FORMAT  # another number is another format
     wspace: str = __version__  # that wrote it
-    name: str
+    name: str  # what the zoo is called
     source: str  # where the networks come from, in a sentence
-    licence: str = "unknown"
+    licence: str = "unknown"  # of the weights
     target: dict[str, Any] | None = None  # as a recipe writes it, as far as it is known
     made_with: dict[str, Any] = field(default_factory=dict)  # data, encoders, base model: what else the networks need
-    tensors: tuple[StoredTensor, ...]
+    tensors: tuple[StoredTensor, ...]  # of every network
     free: tuple[str, ...] = ()  # axes whose order means nothing
     products: tuple[Product, ...] = ()  # pairs of matrices of which only the product counts
-    networks: int = 0
-    parents: tuple[Parent, ...] = ()
+    networks: int = 0  # how many
+    parents: tuple[Parent, ...] = ()  # networks that others were started from
     shards: dict[str, str] = field(default_factory=dict)  # file -> sha256 of all of it
     index: str = ""  # sha256 of index.jsonl
     sha256: str = ""  # of all of the above, by `wspace.support.fingerprint.of_json`
 
     @property
     def spec(self) -> WeightSpec:
+        """Of the tensors that are weights, in the order of the header."""
         entries = (WeightEntry(t.name, t.shape, t.axes) for t in self.tensors if t.is_weight)
         return WeightSpec(tuple(entries), self.free, self.products)
 
@@ -91,13 +92,13 @@ class Header:
 class Entry:
     """A line of index.jsonl: one network."""
 
-    name: str
+    name: str  # each once
     texts: tuple[str, ...]  # what it was trained for, in sentences
     classes: tuple[str, ...]  # names of what it tells apart, in the order of its scores; none, if it does not classify
-    shard: str
-    row: int
-    metrics: dict[str, float] = field(default_factory=dict)
-    seed: int | None = None
+    shard: str  # file of the folder that holds its weights
+    row: int  # where in each of the shard's tensors
+    metrics: dict[str, float] = field(default_factory=dict)  # such as `val_accuracy`
+    seed: int | None = None  # of its training
     parent: str | None = None  # the sha256 of a Parent, or a name from outside
     extra: dict[str, Any] = field(default_factory=dict)  # what an importer found worth keeping
     sha256: str = ""  # of its tensors in the order of their names, each as raw little-endian bytes
@@ -117,9 +118,9 @@ def stored(spec: WeightSpec) -> tuple[StoredTensor, ...]:
 class StoredZoo:
     """A zoo's folder. Nothing but the rows that are asked for is read of its shards."""
 
-    folder: Path
-    header: Header
-    entries: tuple[Entry, ...]
+    folder: Path  # of the zoo
+    header: Header  # zoo.json
+    entries: tuple[Entry, ...]  # index.jsonl: one for each network
 
     @classmethod
     def open(cls, folder: Path) -> StoredZoo:
@@ -148,6 +149,7 @@ class StoredZoo:
 
     @cached_property
     def spec(self) -> WeightSpec:
+        """The header's: how `weights` are laid out."""
         return self.header.spec
 
     def number(self, name: str) -> int:
