@@ -114,7 +114,7 @@ def listing(path: str) -> str:
     """A page with the text of a file, or of a folder's files."""
     shown = ROOT / path
     files = sorted(_texts_in(shown)) if shown.is_dir() else [shown]
-    sections = [f"# `{path}`"]
+    sections = ["---\nsearch: {exclude: true}\n---", f"# `{path}`"]
     for file in files:
         if file != shown:
             sections.append(f"## `{file.relative_to(shown).as_posix()}`")
