@@ -7,6 +7,7 @@ import io
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -226,17 +227,39 @@ def test_figures_are_pictures_of_modest_size(drawn: dict[str, str]) -> None:
     assert drawn["pictures"] == sheet_of()
 
 
-def test_figures_stand_extremes() -> None:
-    for splits in (("mine",), ("seen", "unseen-tasks", "unseen-classes")):
-        report = report_of(splits)
-        figures.accuracy_by_method(report["scores"])
-        figures.paired_differences(report["differences"])
-    figures.paired_differences([row("ridge", "seen", "accuracy", 0.0, 0.0, 0.0)])
-    figures.accuracy_by_method([row("generated", "seen", "accuracy", 0.0, 0.0, 0.0)])
-    figures.task_by_task({"generated": [1.0, 1.0], "oracle": [1.0, 1.0]})
-    figures.training_curves([{"phase": "mine", "step": 1, "loss": 1.0}], 0.5)
-    sheet_of(1)
-    sheet_of(7)
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: figures.accuracy_by_method(report_of(("mine",))["scores"]),
+        lambda: figures.accuracy_by_method(report_of(("seen", "unseen-tasks", "unseen-classes"))["scores"]),
+        lambda: figures.accuracy_by_method([row("generated", "seen", "accuracy", 0.0, 0.0, 0.0)]),
+        lambda: figures.paired_differences(report_of(("mine",))["differences"]),
+        lambda: figures.paired_differences(report_of(("seen", "unseen-tasks", "unseen-classes"))["differences"]),
+        lambda: figures.paired_differences([row("ridge", "seen", "accuracy", 0.0, 0.0, 0.0)]),
+        lambda: figures.task_by_task({"generated": [1.0, 1.0], "oracle": [1.0, 1.0]}),
+        lambda: figures.training_curves([{"phase": "mine", "step": 1, "loss": 1.0}], 0.5),
+        lambda: sheet_of(1),
+        lambda: sheet_of(7),
+    ],
+    ids=[
+        "one split",
+        "three splits",
+        "zero",
+        "differences of one split",
+        "of three splits",
+        "no difference",
+        "all tasks equal",
+        "one step",
+        "one picture",
+        "a row and a picture",
+    ],
+)
+def test_a_figure_of_an_extreme_is_whole(draw: Callable[[], str]) -> None:
+    """There is something on it, and nothing is cut off at its edge."""
+    shown = np.asarray(opened(draw()).convert("L")).astype(int)
+    ink = shown < 230
+    assert ink.mean() > 0.005 and shown.shape[1] in (1008, 1260)
+    assert not (ink[0].any() or ink[-1].any() or ink[:, 0].any() or ink[:, -1].any())
 
 
 def test_smoothing_keeps_a_constant_and_the_length() -> None:
