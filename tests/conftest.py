@@ -1,4 +1,9 @@
-"""Set-up of every test: offline, a cache of its own, and one nano run that many tests look at."""
+"""Set-up of every test: offline, a cache of its own, and one nano run that many tests look at.
+
+Fixtures, all of the session: `cache` (the folder of WSPACE_CACHE), `wspace` (the command line in a process of its own),
+`inside` (the same in this one), `made_once` (work that one of pytest's processes does for all), `nano` (a finished run of
+`recipes/nano.yaml`), `common` (a folder of all of pytest's processes).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import contextlib
 import io
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,8 +25,11 @@ from unittest import mock
 
 import pytest
 
+from tests.support.sharing import once
+
 ROOT = Path(__file__).parent.parent
 Wspace = Callable[..., subprocess.CompletedProcess[str]]
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -34,10 +43,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason="takes minutes: run with --slow"))
 
 
+@pytest.fixture(scope="session")
+def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the processes of this session (pytest-xdist's workers) have in common, and no other session has."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
 @pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cache(common: Path) -> Path:
     """A cache folder for rendered images and features, shared by the session and by no other."""
-    folder = tmp_path_factory.mktemp("cache")
+    folder = common / "cache"
+    folder.mkdir(exist_ok=True)
     os.environ["WSPACE_CACHE"] = str(folder)
     return folder
 
@@ -71,9 +88,21 @@ def inside(cache: Path) -> Wspace:
 
 
 @pytest.fixture(scope="session")
-def nano(wspace: Wspace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_once(common: Path, tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """`made_once(name, make)`: a copy of the folder that `make(folder)` has filled, for this process to write in."""
+
+    def get(name: str, make: Callable[[Path], object]) -> Path:
+        return shutil.copytree(once(common / name, make), tmp_path_factory.mktemp(name), dirs_exist_ok=True)
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def nano(inside: Wspace, made_once: MadeOnce) -> Path:
     """The folder of a finished run of recipes/nano.yaml."""
-    runs = tmp_path_factory.mktemp("runs")
-    done = wspace("run", ROOT / "recipes/nano.yaml", "--runs", runs)
-    assert done.returncode == 0, done.stderr
-    return runs / "nano"
+
+    def make(runs: Path) -> None:
+        done = inside("run", ROOT / "recipes/nano.yaml", "--runs", runs)
+        assert done.returncode == 0, done.stderr
+
+    return made_once("nano-runs", make) / "nano"
