@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 from wspace.recipes.hookspecs import Register
+from wspace.support import moved
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,10 +23,16 @@ __version__ = "0.1.0"
 """The installed version."""
 
 PLUGIN_API = 1
-"""The number of the contract with plugins, of which `docs/stability.md` says what it promises."""
+"""The number of the contract with plugins, of which `docs/stability.md` says what it promises.
+
+A plugin's module writes the number that it was made for, `PLUGIN_API = 1`, as a number and not imported from here; one
+that writes none was made for 1. A plugin made for another is used all the same, and told of.
+"""
 
 hookimpl = pluggy.HookimplMarker("wspace")
 """Marks a plugin's implementation of a hook of `wspace.recipes.hookspecs`."""
+
+moved.install()
 
 
 def load(run: str | Path) -> Run:

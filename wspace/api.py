@@ -1,7 +1,20 @@
 """All that a plugin needs: the contracts of the kinds, and the machinery of the core that components are built on.
 
 Public for third parties, with `wspace` and `wspace.testing`, and nothing else is; `docs/stability.md` says for how long.
-Nothing inside wspace imports this module.
+Nothing inside wspace imports this module. It imports torch: name it in the modules of components, not in the one that
+registers them.
+
+Contracts, an abstract class per kind: `Architecture`, `Backbone`, `Conditioner`, `Dataset`, `Denoiser`, `Discriminator`,
+    `Fusion`, `Generator`, `Metric`, `Predictor`, `Symmetry`, `Target`, `Text`, `Tokenizer`, `Wording`.
+What they are given and give: `Closed`, `Condition`, `Generate`, `Images`, `Layers`, `Moves`, `Outcome`, `Pairs`, `Part`,
+    `Prompts`, `TokenLayout`, `Told`, `WeightEntry`, `WeightSpec`; the splits `TRAIN`, `VAL`, `TEST`; `CODES`, `PICTURE`,
+    `PICTURE_SIDE`.
+Pictures of a data set: `StoredImages`, `open_picture`; its identity: `fingerprint`.
+Denoisers: `sinusoids`. Scales of tokens and codes: `Scale`, `fit_scale`, `spread_of`. Random streams: `seeded`, `stream`.
+Symmetries of any module: `infer`, `Inferred`, `weights_of`, `prove_module`, `read_spec`, `AxisPermutations`.
+Matching of two networks: `match`, `match_activations`, `move`, `Move`, `straight_line`, `MeanLoss`.
+Zoos and runs: `StoredZoo`, `Run`.
+Errors, each one sentence to the user: `UserError`, `DataError` (bad pictures or classes), both a `WspaceError`.
 """
 
 from __future__ import annotations

@@ -60,11 +60,13 @@ BROKEN = {
     ),
     "misspells a hook": (
         "import wspace\n@wspace.hookimpl\ndef wspace_regster(register): ...",
-        "PluginValidationError: unknown hook 'wspace_regster'. Did you mean 'wspace_register'? Known: wspace_register",
+        "PluginValidationError: unknown hook 'wspace_regster'. Did you mean 'wspace_register'? "
+        "Known: wspace_commands, wspace_register",
     ),
     "misspells a second hook": (
         HOOK + "    register('denoiser', 'a', 'b:C')\n@wspace.hookimpl\ndef wspace_registers(register): ...",
-        "PluginValidationError: unknown hook 'wspace_registers'. Did you mean 'wspace_register'? Known: wspace_register",
+        "PluginValidationError: unknown hook 'wspace_registers'. Did you mean 'wspace_register'? "
+        "Known: wspace_commands, wspace_register",
     ),
     "misnames a hook's argument": (
         "import wspace\n@wspace.hookimpl\ndef wspace_register(registry): ...",

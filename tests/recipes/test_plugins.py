@@ -6,14 +6,16 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
 from tests.support.tiny import Tiny, tiny_fixture  # noqa: F401
+from wspace import PLUGIN_API
 from wspace.recipes import plugins
 from wspace.recipes.plugins import PluginFact, load_plugins
 from wspace.recipes.registry import KINDS, Component, Registry
-from wspace.support.errors import FileError, NameClash, UnknownComponent, UserError
+from wspace.support.errors import FileError, NameClash, Renamed, UnknownComponent, UserError
 
 GOOD = """import wspace
 
@@ -164,6 +166,80 @@ def test_the_allow_list_admits_those_it_names(
     assert {n for n in ("plug_one", "plug_two") if n in sys.modules} == {f"plug_{n}" for n in used}, (
         "a skipped one is not imported"
     )
+
+
+# ---------------------------------------------------------------- the number of the contract
+
+
+def test_a_plugin_made_for_this_contract_is_told_of_nothing(install: Install) -> None:
+    install(
+        plug_says=GOOD.format(name="one", module="plug_says") + "PLUGIN_API = 1\n",
+        plug_silent=GOOD.format(name="two", module="plug_silent"),
+    )
+    assert PLUGIN_API == 1 and load_plugins().warnings == []
+
+
+def test_a_plugin_made_for_another_contract_is_told_of_and_used(
+    install: Install, inside: Callable[..., CompletedProcess[str]]
+) -> None:
+    install(plug_newer=GOOD.format(name="thing", module="plug_newer") + "PLUGIN_API = 2\n")
+    sentence = "plugin 'newer' is made for plugin API 2, and this wspace has 1: it may not work"
+    loaded = load_plugins()
+    assert loaded.warnings == [sentence] and not loaded.broken
+    assert loaded.registry.get("denoiser", "thing").plugin == "newer"
+    done = inside("list", "metric")
+    assert (done.returncode, done.stderr) == (0, f"warning: {sentence}\n")
+    line = inside("plugins").stdout.splitlines()[-1]
+    assert line == (
+        f"{'newer':12} {'plug_newer':20} 1 components; is made for plugin API 2, and this wspace has 1: it may not work"
+    )
+
+
+def test_a_plugin_made_for_another_contract_that_breaks_says_so_with_the_fault(install: Install) -> None:
+    source = "import wspace\nPLUGIN_API = 2\n@wspace.hookimpl\ndef wspace_register(register):\n    register(a=1)\n"
+    install(plug_newer=source)
+    (sentence,) = load_plugins().warnings
+    assert sentence.startswith("plugin 'newer' cannot be used: TypeError: ")
+    assert sentence.endswith(
+        "; the plugin is made for plugin API 2, and this wspace has 1: it may not work (plug_newer.py, line 5)"
+    )
+
+
+@pytest.mark.parametrize("number", ["'1'", "1.0", "True", "None"])
+def test_the_number_is_a_whole_number(install: Install, number: str) -> None:
+    install(plug_odd=GOOD.format(name="thing", module="plug_odd") + f"PLUGIN_API = {number}\n")
+    assert load_plugins().warnings == [
+        f"plugin 'odd' cannot be used: PluginValidationError: plugin 'odd' has PLUGIN_API = {number}: write a whole number"
+    ]
+
+
+# ---------------------------------------------------------------- names that changed
+
+
+def test_a_component_goes_by_its_old_name_with_a_note(install: Install) -> None:
+    source = "import wspace\n@wspace.hookimpl\ndef wspace_register(register):\n"
+    install(plug_new=source + "    register('denoiser', 'otter', 'plug_new:Net', was=('beaver', 'rat'))\n")
+    registry = load_plugins().registry
+    assert registry.names("denoiser") == ["mlp", "otter"], "old names are not listed"
+    with pytest.warns(Renamed) as caught:
+        component = registry.get("denoiser", "beaver")
+    assert component.name == "otter"
+    assert [str(w.message) for w in caught] == ["the denoiser 'beaver' is now called 'otter'; write that"]
+
+
+def test_who_takes_a_name_that_was_given_up_has_it(install: Install) -> None:
+    source = "import wspace\n@wspace.hookimpl\ndef wspace_register(register):\n    register('denoiser', "
+    install(plug_a=source + "'otter', 'plug_a:Net', was=('beaver',))\n", plug_b=source + "'beaver', 'plug_b:Net')\n")
+    assert load_plugins().registry.get("denoiser", "beaver").plugin == "b"
+
+
+def test_old_names_are_a_tuple(install: Install) -> None:
+    source = "import wspace\n@wspace.hookimpl\ndef wspace_register(register):\n"
+    install(plug_odd=source + "    register('denoiser', 'otter', 'plug_odd:Net', was='beaver')\n")
+    assert load_plugins().warnings == [
+        "plugin 'odd' cannot be used: PluginValidationError: plugin 'odd' registers the denoiser 'otter' with was='beaver': "
+        "write a tuple, as in was=('beaver',) (plug_odd.py, line 4)"
+    ]
 
 
 # ---------------------------------------------------------------- one file

@@ -61,7 +61,10 @@ def plugins(plugin: PluginFiles = None) -> None:
     from wspace.recipes.plugins import load_plugins
 
     for fact in load_plugins(plugin or ()).facts:
-        state = "not in WSPACE_PLUGINS" if fact.skipped else fact.error or f"{fact.components} components"
+        commands = f", {fact.commands} commands" if fact.commands else ""
+        note = f"; {fact.note}" if fact.note else ""
+        works = f"{fact.components} components{commands}{note}"
+        state = "not in WSPACE_PLUGINS" if fact.skipped else fact.error or works
         print(f"{fact.name:12} {fact.source:20} {state}")
 
 

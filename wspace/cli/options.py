@@ -48,10 +48,10 @@ def bind_any(recipe: str, settings: list[str] | None, plugins: list[Path] | None
 
 
 def registry_of(plugins: list[Path] | None) -> Any:
-    """What is registered. Plugins that cannot be used are told, and stop nobody."""
+    """What is registered. Plugins that cannot be used, or may not work, are told, and stop nobody."""
     from wspace.recipes.plugins import load_plugins
 
     loaded = load_plugins(plugins or ())
-    for fact in loaded.broken:
-        print(f"warning: plugin {fact.name!r} cannot be used: {fact.error}", file=sys.stderr)
+    for sentence in loaded.warnings:
+        print(f"warning: {sentence}", file=sys.stderr)
     return loaded.registry

@@ -13,15 +13,40 @@ hookspec = pluggy.HookspecMarker("wspace")
 class Register(Protocol):
     """What `wspace_register` is given to register components with."""
 
-    def __call__(self, kind: str, name: str, target: str, *, example: Mapping[str, Any] | None = None) -> None:
+    def __call__(
+        self,
+        kind: str,
+        name: str,
+        target: str,
+        *,
+        example: Mapping[str, Any] | None = None,
+        was: tuple[str, ...] = (),
+    ) -> None:
         """Offer a component.
 
         `kind` is one of `wspace.recipes.registry.KINDS`; `name` is what recipes write after `use:`; `target` is an import
         string, "package.module:Class", imported at first use; `example` holds arguments for a tiny instance: it is
-        tested by the conformance checks and shown by `wspace show`.
+        tested by the conformance checks and shown by `wspace show`; `was` holds names that it had before: recipes may
+        go on writing them, and are told the new one.
+        """
+
+
+class AddCommand(Protocol):
+    def __call__(self, name: str, target: str) -> None:
+        """Offer a command, `wspace NAME`.
+
+        `target` is an import string, "package.module:function", imported when the command is called. The function's
+        signature is its arguments and options, as Typer reads them, and the first line of its docstring stands in
+        `wspace --help`; both are read from the source until then. A `typer.Typer` in place of the function is a group of
+        commands, and the line is its `help`.
         """
 
 
 @hookspec
 def wspace_register(register: Register) -> None:
     """Register this plugin's components. Must not import torch: the command line calls it for every command."""
+
+
+@hookspec
+def wspace_commands(add: AddCommand) -> None:
+    """Add this plugin's commands. Must not import torch either."""

@@ -7,14 +7,16 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pluggy
 
+from wspace import PLUGIN_API
 from wspace.recipes import hookspecs
+from wspace.recipes.commands import Command
 from wspace.recipes.registry import Component, Registry
 from wspace.support.errors import FileError, NameClash, UserError, did_you_mean, reason
 
@@ -32,28 +34,40 @@ class PluginFact:
     components: int = 0
     error: str | None = None
     skipped: bool = False  # not in WSPACE_PLUGINS
+    note: str | None = None  # it is used, but may not work
+    commands: int = 0
 
 
 @dataclass
 class Plugins:
     registry: Registry = field(default_factory=Registry)
     facts: list[PluginFact] = field(default_factory=list)
+    commands: dict[str, Command] = field(default_factory=dict)  # by name, in the order of `wspace --help`
 
     @property
     def broken(self) -> list[PluginFact]:
         return [fact for fact in self.facts if fact.error]
 
+    @property
+    def warnings(self) -> list[str]:
+        """A sentence on each plugin that cannot be used, or may not work."""
+        broken = [f"plugin {fact.name!r} cannot be used: {fact.error}" for fact in self.broken]
+        return broken + [f"plugin {fact.name!r} {fact.note}" for fact in self.facts if fact.note and not fact.error]
 
-def load_plugins(files: Iterable[Path] = (), allowed: str | None = None) -> Plugins:
-    """Built-ins, then installed plugins that `allowed` (default: $WSPACE_PLUGINS) admits, then one-file plugins.
 
-    Raises NameClash if two plugins offer one component, and FileError or UserError for a broken one-file plugin: the
-    user named that file in this very command.
+def load_plugins(
+    files: Iterable[Path] = (), allowed: str | None = None, installed: Iterable[EntryPoint] | None = None
+) -> Plugins:
+    """Built-ins, then `installed` plugins (default: of every distribution) that `allowed` (default: $WSPACE_PLUGINS)
+    admits, then one-file plugins.
+
+    Raises NameClash if two plugins offer one component or one command, and FileError or UserError for a broken one-file
+    plugin: the user named that file in this very command.
     """
     allow_list = os.environ.get("WSPACE_PLUGINS") if allowed is None else allowed
-    plugins = Plugins()
-    _admit(plugins, BUILTIN, "built in", importlib.import_module(BUILTIN_MODULE))
-    for entry in sorted(entry_points(group="wspace"), key=lambda entry: entry.name):
+    plugins = built_in()
+    entries = entry_points(group="wspace") if installed is None else installed
+    for entry in sorted(entries, key=lambda entry: entry.name):
         source = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
         if allow_list is not None and entry.name not in [name.strip() for name in allow_list.split(",")]:
             plugins.facts.append(PluginFact(entry.name, source, skipped=True))
@@ -75,32 +89,89 @@ def load_plugins(files: Iterable[Path] = (), allowed: str | None = None) -> Plug
     return plugins
 
 
+def built_in() -> Plugins:
+    """What comes with wspace alone: no other package is looked for."""
+    plugins = Plugins()
+    _admit(plugins, BUILTIN, "built in", importlib.import_module(BUILTIN_MODULE))
+    return plugins
+
+
 def _admit(plugins: Plugins, name: str, source: str, module: ModuleType) -> None:
+    note = _made_for_another_api(name, module)
+    try:
+        components, commands = _offered(name, module)
+        plugins.registry.check(*components)
+        for command in commands:
+            if command.name in plugins.commands:
+                other = plugins.commands[command.name].plugin
+                raise NameClash(
+                    f"plugins {other!r} and {name!r} both add the command {command.name!r}: uninstall one, or list the "
+                    "plugins you want in WSPACE_PLUGINS"
+                )
+    except NameClash:
+        raise
+    except (Exception, SystemExit) as error:
+        if note is not None:
+            error.add_note(f"the plugin {note}")
+        raise
+    plugins.registry.add(*components)
+    plugins.commands |= {command.name: command for command in commands}
+    plugins.facts.append(PluginFact(name, source, len(components), note=note, commands=len(commands)))
+
+
+def _made_for_another_api(name: str, module: ModuleType) -> str | None:
+    """The end of a sentence on it, if so. A module that gives no number was made for 1, the first there was."""
+    number = getattr(module, "PLUGIN_API", 1)
+    if type(number) is not int:
+        raise pluggy.PluginValidationError(module, f"plugin {name!r} has PLUGIN_API = {number!r}: write a whole number")
+    if number == PLUGIN_API:
+        return None
+    return f"is made for plugin API {number}, and this wspace has {PLUGIN_API}: it may not work"
+
+
+def _offered(name: str, module: ModuleType) -> tuple[list[Component], list[Command]]:
+    """What a plugin's hooks register and add."""
     manager = pluggy.PluginManager("wspace")
     manager.add_hookspecs(hookspecs)
     for hook in dir(module):  # a misspelt hook is an error, not silence
         if manager.parse_hookimpl_opts(module, hook) is not None and hook not in HOOKS:
             raise pluggy.PluginValidationError(module, f"unknown hook {hook!r}.{did_you_mean(hook, HOOKS)}")
     manager.register(module, name)
-    offered: list[Component] = []
+    components: list[Component] = []
+    commands: list[Command] = []
 
-    def register(kind: str, name_: str, target: str, *, example: Mapping[str, Any] | None = None) -> None:
+    def register(
+        kind: str, name_: str, target: str, *, example: Mapping[str, Any] | None = None, was: tuple[str, ...] = ()
+    ) -> None:
         who = f"plugin {name!r} registers the {kind} {name_!r}"
-        if any((kind, name_) == (other.kind, other.name) for other in offered):
+        if any((kind, name_) == (other.kind, other.name) for other in components):
             raise pluggy.PluginValidationError(module, f"{who} twice")
-        if not isinstance(target, str) or not all(part.strip() for part in target.partition(":")):
-            raise pluggy.PluginValidationError(
-                module, f"{who} as {target!r}: write where its class is, as in 'package.module:Class'"
-            )
-        offered.append(Component(kind, name_, target, name, example or {}))
+        _check_import_string(module, who, target, "class", "Class")
+        if isinstance(was, str):
+            raise pluggy.PluginValidationError(module, f"{who} with was={was!r}: write a tuple, as in was=({was!r},)")
+        components.append(Component(kind, name_, target, name, example or {}, tuple(was)))
+
+    def add(name_: str, target: str) -> None:
+        who = f"plugin {name!r} adds the command {name_!r}"
+        if any(name_ == other.name for other in commands):
+            raise pluggy.PluginValidationError(module, f"{who} twice")
+        _check_import_string(module, who, target, "function", "function")
+        commands.append(Command(name_, target, name))
 
     manager.hook.wspace_register(register=register)
-    if not offered:
+    manager.hook.wspace_commands(add=add)
+    if not components and not commands:
         raise pluggy.PluginValidationError(
             module, f"plugin {name!r} registers nothing: has it a @hookimpl wspace_register?"
         )
-    plugins.registry.add(*offered)
-    plugins.facts.append(PluginFact(name, source, len(offered)))
+    return components, commands
+
+
+def _check_import_string(module: ModuleType, who: str, target: str, what: str, shown: str) -> None:
+    if not isinstance(target, str) or not all(part.strip() for part in target.partition(":")):
+        raise pluggy.PluginValidationError(
+            module, f"{who} as {target!r}: write where its {what} is, as in 'package.module:{shown}'"
+        )
 
 
 def _module_from(file: Path) -> ModuleType:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,12 +12,14 @@ from typing import Any
 from wspace.support.errors import (
     MissingPackage,
     NameClash,
+    Renamed,
     UnknownComponent,
     UserError,
     WspaceError,
     did_you_mean,
     reason,
 )
+from wspace.support.moved import warn_of_private_imports
 
 KINDS: dict[str, str] = {
     "dataset": "Dataset",
@@ -77,6 +81,7 @@ class Component:
     target: str  # "package.module:Class"
     plugin: str
     example: Mapping[str, Any] = field(default_factory=dict)
+    was: tuple[str, ...] = ()  # names that it had before
 
     @property
     def module(self) -> str:
@@ -91,47 +96,70 @@ class Component:
 
         Raises MissingPackage, or UserError for a module that fails in any other way or has no such class.
         """
-        who = f"{self.kind} {self.name!r} of plugin {self.plugin!r}"
-        try:
-            module = importlib.import_module(self.module)
-        except WspaceError:
-            raise
-        except ModuleNotFoundError as error:
-            raise MissingPackage(f"{who} needs the package {error.name!r}, which is not installed") from error
-        except Exception as error:
-            raise UserError(f"{who} cannot be imported: {reason(error)}") from error
-        if not hasattr(module, self.class_name):
-            raise UserError(f"{who}: module {self.module!r} has no class {self.class_name!r}")
-        return getattr(module, self.class_name)
+        return imported(self.target, f"{self.kind} {self.name!r} of plugin {self.plugin!r}", "class")
+
+
+def imported(target: str, who: str, what: str) -> Any:
+    """What an import string, "package.module:name", names; in messages, `who` offers `what`.
+
+    Raises MissingPackage, or UserError for a module that fails in any other way or has no such name.
+    """
+    name, _, attribute = target.partition(":")
+    try:
+        module = importlib.import_module(name)
+    except WspaceError:
+        raise
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("wspace."):
+            raise UserError(
+                f"{who} imports {error.name!r}, which this wspace does not have; a plugin imports wspace, wspace.api and "
+                "wspace.testing alone"
+            ) from error
+        raise MissingPackage(f"{who} needs the package {error.name!r}, which is not installed") from error
+    except Exception as error:
+        raise UserError(f"{who} cannot be imported: {reason(error)}") from error
+    if not hasattr(module, attribute):
+        raise UserError(f"{who}: module {name!r} has no {what} {attribute!r}")
+    if not name.startswith("wspace.") and (file := getattr(sys.modules[name], "__file__", None)):
+        warn_of_private_imports(file)
+    return getattr(module, attribute)
 
 
 class Registry:
     def __init__(self) -> None:
         self._components: dict[tuple[str, str], Component] = {}
+        self._renamed: dict[tuple[str, str], Component] = {}  # by their old names; a new owner of a name comes first
 
-    def add(self, *components: Component) -> None:
-        """All of them, or none: raises UnknownComponent for a kind there is not, NameClash for a name that is taken."""
-        added: dict[tuple[str, str], Component] = {}
+    def check(self, *components: Component) -> None:
+        """Raises UnknownComponent for a kind there is not, NameClash for a name that is taken."""
         for component in components:
             if component.kind not in KINDS:
                 raise UnknownComponent(
                     f"plugin {component.plugin!r} registers {component.name!r} of unknown kind {component.kind!r}."
                     + did_you_mean(component.kind, list(KINDS))
                 )
-            key = (component.kind, component.name)
-            if key in self._components:
-                other = self._components[key].plugin
+            if (component.kind, component.name) in self._components:
+                other = self._components[component.kind, component.name].plugin
                 raise NameClash(
                     f"plugins {other!r} and {component.plugin!r} both register the {component.kind} {component.name!r}: "
                     f"uninstall one, or list the plugins you want in WSPACE_PLUGINS"
                 )
-            added[key] = component
-        self._components |= added
+
+    def add(self, *components: Component) -> None:
+        """All of them, or none: raises what `check` does."""
+        self.check(*components)
+        self._components |= {(component.kind, component.name): component for component in components}
+        renamed = {(component.kind, old): component for component in components for old in component.was}
+        self._renamed = renamed | self._renamed
 
     def get(self, kind: str, name: str) -> Component:
-        """Raises UnknownComponent, with the nearest known name."""
+        """By its name, or with a note by one that it had. Raises UnknownComponent, with the nearest known name."""
         if kind not in KINDS:
             raise UnknownComponent(f"no kind {kind!r}.{did_you_mean(kind, list(KINDS))}")
+        if (kind, name) not in self._components and (kind, name) in self._renamed:
+            component = self._renamed[kind, name]
+            warnings.warn(f"the {kind} {name!r} is now called {component.name!r}; write that", Renamed, stacklevel=2)
+            return component
         if (kind, name) not in self._components:
             raise UnknownComponent(f"no {kind} named {name!r}.{did_you_mean(name, self.names(kind))}")
         return self._components[kind, name]

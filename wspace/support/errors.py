@@ -29,6 +29,10 @@ class WspaceError(Exception):
     exit_status = 1  # of the command line
 
 
+class Renamed(FutureWarning):
+    """A recipe uses a name that will go. Shown to users, as a note that names the new one; no error."""
+
+
 class Diverged(WspaceError):
     pass
 
@@ -109,7 +113,8 @@ PACKAGE = Path(__file__).parent.parent
 
 def reason(error: BaseException) -> str:
     """Somebody else's exception on one line: its type, what it says, and where in their code it was raised."""
-    said = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    lines = [*str(error).splitlines(), *getattr(error, "__notes__", ())]
+    said = "; ".join(line.strip() for line in lines if line.strip())
     text = f"{type(error).__name__}: {said}" if said else type(error).__name__
     if isinstance(error, SyntaxError):  # says where by itself
         return text

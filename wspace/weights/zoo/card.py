@@ -150,7 +150,7 @@ With wspace, one network or all of them:
 ```python
 from pathlib import Path
 
-from wspace.weights.zoo.format import StoredZoo
+from wspace.api import StoredZoo
 
 zoo = StoredZoo.open(Path("."))
 print(zoo.entries[0].texts, zoo.read(0).keys())

@@ -2,6 +2,8 @@
 
 from wspace import hookimpl
 
+PLUGIN_API = 1
+
 
 @hookimpl
 def wspace_register(register):

@@ -7,8 +7,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 from torch.nn import functional
 
-from wspace.interfaces import Target
-from wspace.interfaces.weights import WeightEntry, WeightSpec
+from wspace.api import Target, WeightEntry, WeightSpec
 
 
 class Gated(Target):

@@ -6,8 +6,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from wspace.interfaces import Condition, Denoiser, TokenLayout
-from wspace.learning.denoising import sinusoids
+from wspace.api import Condition, Denoiser, TokenLayout, sinusoids
 
 
 class Mixer(Denoiser):

@@ -10,10 +10,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wspace.interfaces import Closed, Condition, Generator, Pairs, TokenLayout
-from wspace.interfaces.weights import WeightSpec
-from wspace.support.errors import UserError
-from wspace.support.settings import Generate
+from wspace.api import Closed, Condition, Generate, Generator, Pairs, TokenLayout, UserError, WeightSpec
 from wspace_igpg.layer_tokens import DESCRIBED, described
 
 ROWS, BLOCKS = 512, 64  # places in a tensor, and in a row, that have a vector of their own; further ones share them

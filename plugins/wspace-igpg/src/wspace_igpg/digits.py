@@ -8,9 +8,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from annotated_types import Ge
 
-from wspace.data.pictures import StoredImages, open_picture
-from wspace.interfaces import TEST, TRAIN, VAL, Dataset, Images
-from wspace.support import fingerprint
+from wspace.api import TEST, TRAIN, VAL, Dataset, Images, StoredImages, fingerprint, open_picture
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TEST_SHARE, VAL_SHARE = 0.25, 0.15  # the rest is trained on
@@ -46,7 +44,7 @@ class Digits(Dataset):
         split[count - round(TEST_SHARE * count) :] = TEST
         trained_on = np.flatnonzero(split == TRAIN)
         split[rng.permutation(trained_on)[: round(VAL_SHARE * len(trained_on))]] = VAL
-        identity = fingerprint.of_json(["digits", self.version, self.ink, self.size, int(small.sum(dtype=np.int64))])
+        identity = fingerprint(["digits", self.version, self.ink, self.size, int(small.sum(dtype=np.int64))])
         return StoredImages(NAMES, labels, split, pixels, np.arange(count), identity)
 
     def open_picture(self, path: Path) -> np.ndarray:

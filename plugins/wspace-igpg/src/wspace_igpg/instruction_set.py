@@ -8,10 +8,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from wspace.interfaces import PICTURE, Condition, Conditioner, Prompts, Told
-from wspace.interfaces.weights import WeightSpec
-from wspace.support.errors import UserError
-from wspace.weights.scaling import spread_of
+from wspace.api import PICTURE, Condition, Conditioner, Prompts, Told, UserError, WeightSpec, spread_of
 from wspace_igpg.layer_tokens import DESCRIBED, described
 
 CLASS, PICTURES, WORDS, LAYER = range(4)  # what a condition token is about

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wspace.interfaces.weights import WeightEntry, WeightSpec
-from wspace.support.errors import UserError
+from wspace.api import UserError, WeightEntry, WeightSpec
 
 KINDS = ("matrix", "kernel", "table", "bias", "scale", "mean", "variance")
 MOST_DIMS = 5  # of a kernel: outputs, inputs, and a field of three

@@ -8,8 +8,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from wspace.interfaces import Architecture
-from wspace.support.seeding import stream
+from wspace.api import Architecture, stream
 
 BETWEEN = 0.3  # size of the noise on layers between the first and the last, in that of torch's own initialisation
 

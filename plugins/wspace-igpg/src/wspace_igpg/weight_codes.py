@@ -9,10 +9,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wspace.interfaces import Tokenizer, TokenLayout
-from wspace.interfaces.weights import WeightSpec
-from wspace.support.errors import UserError
-from wspace.support.seeding import seeded
+from wspace.api import Tokenizer, TokenLayout, UserError, WeightSpec, seeded
 from wspace_igpg.layer_tokens import Cut, Cuts
 
 STEPS_OF_A_VALUE = {256: (8, 6, 5), 512: (8, 8, 8), 1024: (8, 5, 5, 5), 4096: (7, 5, 5, 5, 5)}

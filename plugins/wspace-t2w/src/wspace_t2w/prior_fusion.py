@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wspace.interfaces import Condition, Conditioner, Prompts
-from wspace.weights.scaling import spread_of
+from wspace.api import Condition, Conditioner, Prompts, spread_of
 
 
 class PriorFusion(Conditioner):

@@ -8,9 +8,7 @@ import torch
 from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
-from wspace.interfaces import Condition, Denoiser, TokenLayout
-from wspace.learning.denoising import sinusoids
-from wspace.support.errors import UserError
+from wspace.api import Condition, Denoiser, TokenLayout, UserError, sinusoids
 from wspace_t2w.prior_attention import padding
 
 

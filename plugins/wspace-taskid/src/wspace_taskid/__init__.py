@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from wspace import hookimpl
-from wspace.recipes.hookspecs import Register
+from wspace import Register, hookimpl
+
+PLUGIN_API = 1
 
 
 @hookimpl

@@ -8,9 +8,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from wspace.interfaces import Tokenizer, TokenLayout
-from wspace.interfaces.weights import WeightSpec
-from wspace.weights.scaling import fit_scale, spread_of
+from wspace.api import Tokenizer, TokenLayout, WeightSpec, fit_scale, spread_of
 
 
 class Autoencoder(Tokenizer):

@@ -10,8 +10,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from wspace.interfaces import Condition, Conditioner, Prompts
-from wspace.support.errors import UserError
+from wspace.api import Condition, Conditioner, Prompts, UserError
 
 SHOWN = 64  # bytes of each name that are kept, to be told
 TOLD = 4  # names of known tasks in a message

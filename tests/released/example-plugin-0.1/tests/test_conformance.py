@@ -1,0 +1,3 @@
+from wspace.testing import conformance
+
+test_conformance = conformance("example")
