@@ -1,4 +1,4 @@
-.PHONY: check format coverage docs docs-check
+.PHONY: check format docs docs-check coverage hooks
 check:
 	uv run ruff format --check .
 	uv run ruff check .
@@ -16,3 +16,9 @@ docs:
 
 docs-check:
 	uv run --group docs mkdocs build --strict --quiet
+
+coverage:
+	uv run pytest --cov --cov-report=term
+
+hooks:
+	uvx pre-commit install

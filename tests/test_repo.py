@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 import wspace
 from wspace import components as builtin
@@ -158,3 +159,8 @@ def test_a_recipe_has_no_problem_and_says_how_to_run_it(recipe: Path) -> None:
     bound = bind(source, registry) if several is None else several(source, registry)
     assert bound.name == recipe.stem
     assert recipe.read_text(encoding="utf-8").startswith(f"# wspace run {recipe.relative_to(ROOT)}")
+
+
+def test_the_citation_is_of_this_version() -> None:
+    cited = YAML(typ="safe").load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["version"] == wspace.__version__ and cited["license"] == "Apache-2.0"
