@@ -113,7 +113,7 @@ def match(
     inner products are assigned.
 
     Where one tensor has an axis twice the assignment is only an approximation (the other side stays as it was), so a step
-    is taken only if the networks do agree better after it.
+    is taken only if the networks do agree better after it; if they do not, the assignment by all other tensors is tried.
     """
     rows = max(1, min(ROWS, VALUES // max(spec.size, *(spec.axis_size(axis) ** 2 for axis in axes))))
     blocks = zip(weights.split(rows), reference.expand_as(weights).split(rows), strict=True)
@@ -200,29 +200,42 @@ def _improved(
                 worth[axis] += agreeing
                 if len(dims) == 1:
                     once[axis] += agreeing
-    new = assigned(worth, spec, signed=signed)
 
-    def agreement(tried: dict[str, Move]) -> Tensor:  # (B,)
+    def agreement(tried: Mapping[str, Move]) -> Tensor:  # (B,)
         total = sum(_picked(once[axis], move).sum(1, dtype=torch.float64) for axis, move in tried.items())
         for entry in twice:
             of_ours = moved(ours[entry.name], entry, spec, {**moves, **tried})
             total += (of_ours * theirs[entry.name]).flatten(1).sum(1, dtype=torch.float64)
         return torch.as_tensor(total)
 
-    changing = torch.zeros(count, device=weights.device)
-    for axis in family:
-        differ = new[axis].places != old[axis].places
-        before, after = old[axis].signs, new[axis].signs
-        if before is not None and after is not None:
-            differ |= after != before
-        changing += ((_picked(worth[axis], new[axis]).abs() + _picked(worth[axis], old[axis]).abs()) * differ).sum(1)
-    taken = (agreement(new) - agreement(old) > ROUNDING * changing)[:, None]  # (B, 1)
-    chosen = {}
-    for axis in family:
-        before, after = old[axis].signs, new[axis].signs
-        signs = None if before is None or after is None else torch.where(taken, after, before)
-        chosen[axis] = Move(torch.where(taken, new[axis].places, old[axis].places), signs)
-    return chosen, taken[:, 0]
+    chosen, improved, before = old, torch.zeros(count, dtype=torch.bool, device=weights.device), agreement(old)
+    for table in (worth, once) if twice else (worth,):  # where what is worth twice misleads, the rest may not
+        new = assigned(table, spec, signed=signed)
+        gain = agreement(new) - before  # (B,)
+        taken = ~improved & (gain > ROUNDING * _changed(worth, old, new))
+        chosen = {axis: _where(taken[:, None], new[axis], chosen[axis]) for axis in family}
+        improved |= taken
+        if improved.all():
+            break
+    return chosen, improved
+
+
+def _changed(worth: Mapping[str, Tensor], old: Mapping[str, Move], new: Mapping[str, Move]) -> Tensor:
+    """(B,): what the units that these moves disagree on are worth, where they were and where they would be."""
+    total = torch.zeros(len(next(iter(worth.values()))), device=next(iter(worth.values())).device)
+    for axis, ours in old.items():
+        theirs = new[axis]
+        differ = theirs.places != ours.places
+        if ours.signs is not None and theirs.signs is not None:
+            differ |= theirs.signs != ours.signs
+        total += ((_picked(worth[axis], theirs).abs() + _picked(worth[axis], ours).abs()) * differ).sum(1)
+    return total
+
+
+def _where(rows: Tensor, new: Move, old: Move) -> Move:
+    """The new move of those networks (B, 1), the old one of the others."""
+    signs = None if new.signs is None or old.signs is None else torch.where(rows, new.signs, old.signs)
+    return Move(torch.where(rows, new.places, old.places), signs)
 
 
 def assigned(worth: Mapping[str, Tensor], spec: WeightSpec, *, signed: bool = False) -> dict[str, Move]:
