@@ -137,7 +137,11 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Joint, Path]:
     """The packaged nano recipe, of two members that are trained on and one that is not."""
     text = NANO.read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if "digits-deep" not in line]
-    recipe = bind_joint(parse_recipe("\n".join(lines), "several.yaml"), load_plugins().registry, ("train.steps=6",))
+    smaller = (
+        "train.steps=6", "tasks.seen=10", "tasks.unseen=4", "tasks.evaluate=2", "zoo.base_steps=20", "zoo.steps=6",
+        "opponents.steps=4", "opponents.universal_steps=8", "reconstruction.steps=6",
+    )  # fmt: skip
+    recipe = bind_joint(parse_recipe("\n".join(lines), "several.yaml"), load_plugins().registry, smaller)
     runs = tmp_path_factory.mktemp("runs")
     return recipe, running.run(recipe, runs, Progress())[0]
 
