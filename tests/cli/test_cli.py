@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.tiny import Tiny, stages_fixture, tiny_fixture  # noqa: F401
-from wspace import __version__, cli
+from wspace import __version__
 from wspace.recipes.bind import bind
 from wspace.recipes.plugins import load_plugins
 from wspace.recipes.signature import read_class
@@ -45,18 +45,12 @@ Call = Callable[..., Done]
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+def call(inside: Callable[..., subprocess.CompletedProcess[str]]) -> Call:
     """The command line in this process."""
 
     def command(*arguments: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["wspace", *map(str, arguments)])
-        capsys.readouterr()
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            status = end.code if isinstance(end.code, int) else 0
-        return Done(status, *capsys.readouterr())
+        done = inside(*arguments)
+        return Done(done.returncode, done.stdout, done.stderr)
 
     return command
 

@@ -7,6 +7,7 @@ import json
 import socket
 import time
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -362,17 +363,15 @@ def test_a_host_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch
         time.sleep(1)
         raise OSError("too late")
 
-    monkeypatch.setattr(downloads, "PATIENCE", 0.1)
     monkeypatch.setattr(socket, "create_connection", hang)
     started = time.monotonic()
-    assert not downloads.reachable("https://weights.example/models")
+    assert not downloads.reachable("https://weights.example/models", patience=0.1)
     assert time.monotonic() - started < 0.9
     monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
-    assert not downloads.reachable("https://weights.example/models")
+    assert not downloads.reachable("https://weights.example/models", patience=0.1)
     assert asked == [("weights.example", 443), ("proxy.example", 3128)]
-    monkeypatch.setattr(downloads, "PATIENCE", 5.0)
     monkeypatch.setattr(socket, "create_connection", lambda *a, **k: socket.socket())
-    assert downloads.reachable("https://weights.example/models")
+    assert downloads.reachable("https://weights.example/models", patience=5)
 
 
 # ---------------------------------------------------------------- texts
@@ -406,13 +405,18 @@ def test_minilm_does_not_depend_on_the_batch(minilm: MiniLM) -> None:
 # ---------------------------------------------------------------- open_clip and pixels
 
 
-def test_open_clip_towers_share_their_space(pictures: np.ndarray) -> None:
-    image = OpenClipBackbone(pretrained=None, device=CPU)
-    assert image.encode(pictures[:2]).shape == (2, image.dim) == (2, 512)
-    text = OpenClipText(pretrained=None, device=CPU)
+def test_open_clip_towers_share_their_space(tiny_clip: str, pictures: np.ndarray) -> None:
+    image = OpenClipBackbone(tiny_clip, pretrained=None, device=CPU)
+    assert image.encode(pictures[:2]).shape == (2, image.dim) == (2, 24)
+    text = OpenClipText(tiny_clip, pretrained=None, device=CPU)
     vectors = text.encode(["a cat", "a dog"])
-    assert vectors.shape == (2, text.dim) == (2, 512)
+    assert vectors.shape == (2, text.dim) == (2, 24)
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(2))
+
+
+def test_by_default_both_towers_are_of_one_model_that_open_clip_has() -> None:
+    names = {signature(tower).parameters["model"].default for tower in (OpenClipBackbone, OpenClipText)}
+    assert len(names) == 1 and names <= set(open_clip.list_models())
 
 
 def test_open_clip_batches_and_files(tiny_clip: str, pictures: np.ndarray, tmp_path: Path) -> None:

@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from tests.support.synthetic import FEATURES, TEXTS, bench_of, recipe_of
 from wspace.components.denoisers.mlp import MLP
 from wspace.components.discriminators.mlp import MLP as Discriminator
-from wspace.runs import plan as planning
+from wspace.runs.plan import plan
 
 
 @pytest.fixture
-def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def made(tmp_path: Path) -> Iterator[Any]:
     """The plan of the synthetic recipe with some `--set`s, and how often denoiser and discriminator were asked for it."""
     asked = {"denoiser": 0, "discriminator": 0}
-    for name, part in (("denoiser", MLP), ("discriminator", Discriminator)):
-        forward = part.forward
 
-        def counting(self: Any, *given: Any, name: str = name, forward: Any = forward) -> Tensor:
-            asked[name] += torch.is_grad_enabled()  # in training, not in drawing
-            return forward(self, *given)
-
-        monkeypatch.setattr(part, "forward", counting)
-    monkeypatch.setattr(planning, "Workbench", lambda recipe, progress: bench_of(recipe))
+    def count(module: nn.Module, *_: object) -> None:
+        for name, part in (("denoiser", MLP), ("discriminator", Discriminator)):
+            asked[name] += isinstance(module, part) and torch.is_grad_enabled()  # in training, not in drawing
 
     def call(*settings: str) -> tuple[dict[str, Any], dict[str, int]]:
         asked.update(denoiser=0, discriminator=0)
-        return planning.plan(recipe_of(tmp_path, *settings)), dict(asked)
+        recipe = recipe_of(tmp_path, *settings)
+        return plan(recipe, bench_of(recipe)), dict(asked)
 
-    return call
+    with register_module_forward_hook(count):
+        yield call
 
 
 def test_shapes_and_sizes_are_those_of_the_recipe(made: Any) -> None:

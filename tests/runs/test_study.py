@@ -15,7 +15,6 @@ from filelock import FileLock
 from torch import Tensor
 
 from tests.support.tiny import RECIPE, TINY_STAGES, Tiny, stages_fixture, tiny_fixture  # noqa: F401
-from wspace import cli
 from wspace.data import splits
 from wspace.data.tasks import TaskSet
 from wspace.learning import intervals
@@ -447,7 +446,7 @@ def test_splits_are_those_of_all_runs_or_those_asked_for(bound: Bound, ran, tmp_
 
 @pytest.fixture
 def call(
-    bound: Bound, tiny: Tiny, scored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+    bound: Bound, tiny: Tiny, scored, inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Any]:
     """The command line in this process, on a study: exit status, output, errors."""
     file = tmp_path / "a-study.yaml"
@@ -456,14 +455,8 @@ def call(
     monkeypatch.setattr("wspace.cli.options.registry_of", lambda plugins: plugged)
 
     def command(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["wspace", *map(str, arguments)])
-        capsys.readouterr()
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-        return (status, *capsys.readouterr())
+        done = inside(*arguments)
+        return done.returncode, done.stdout, done.stderr
 
     return command
 

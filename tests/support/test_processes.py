@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -149,10 +150,22 @@ def launch(count: int, *command: str, **environment: str) -> subprocess.Complete
 
 
 def test_two_processes_train_as_one_does_on_the_batches_of_both(tmp_path: Path) -> None:
-    file = tmp_path / "worker.py"
-    file.write_text("import sys, pathlib, tests.support.test_processes as t\nt.worker(pathlib.Path(sys.argv[1]))\n")
-    done = launch(2, str(file), str(tmp_path))
-    assert done.returncode == 0, done.stderr
+    program = "import sys, pathlib, tests.support.test_processes as t; t.worker(pathlib.Path(sys.argv[1]))"
+    with socket.create_server(("localhost", 0)) as free:  # what torchrun would say, without a third process to say it
+        port = str(free.getsockname()[1])
+    place = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path)],
+            cwd=ROOT,
+            env=os.environ | place | {"RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    errors = [process.communicate(timeout=300)[1] for process in started]
+    assert [process.returncode for process in started] == [0, 0], errors
     first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in (0, 1))
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
     logs = [json.loads((tmp_path / f"{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1)]

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from tests.support import synthetic
-from wspace import cli
+from wspace.components.targets.clip_adapter import ClipAdapter
 from wspace.data.splits import UNSEEN_TASKS
 from wspace.data.tasks import prompts_of
 from wspace.runs.report.summary import interval
@@ -62,11 +63,6 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
     return open_
 
 
-@pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_samplers, "SAMPLERS", FEW)
-
-
 # ---------------------------------------------------------------- samplers
 
 
@@ -86,10 +82,9 @@ def naive_accuracies(run: Run, how: Generate, temperature: float) -> list[float]
     return found
 
 
-@pytest.mark.usefixtures("few")
 def test_accuracies_and_their_paired_differences_are_those_counted_one_by_one(opened: Callable[..., Run]) -> None:
     run = opened()
-    result = bench_samplers.samplers(run, None, (0.0, 1.0))
+    result = bench_samplers.samplers(run, None, (0.0, 1.0), FEW)
     assert (result["tasks"], result["split"], result["finest"]) == (6, "unseen-tasks", {"sampler": "ddpm", "steps": 30})
     names = [("ddpm", 30), ("ddim", 6), ("dpm-solver++", 3)]
     found = [(row["temperature"], row["sampler"], row["steps"]) for row in result["rows"]]
@@ -108,10 +103,7 @@ def test_accuracies_and_their_paired_differences_are_those_counted_one_by_one(op
     assert len({row["accuracy"]["mean"] for row in result["rows"]}) > 2  # the samplers are told apart
 
 
-@pytest.mark.usefixtures("few")
-def test_seconds_are_those_of_drawing_alone_and_the_speed_up_is_their_ratio(
-    opened: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_seconds_are_those_of_drawing_alone_and_the_speed_up_is_their_ratio(opened: Callable[..., Run]) -> None:
     run, clock = opened(), 0
 
     def tick(*_: object) -> None:
@@ -119,9 +111,7 @@ def test_seconds_are_those_of_drawing_alone_and_the_speed_up_is_their_ratio(
         clock += 1
 
     run.system.generator.denoiser.register_forward_hook(tick)
-    monkeypatch.setattr(bench_samplers, "time", SimpleNamespace(perf_counter=lambda: clock))
-    monkeypatch.setattr(bench_samplers, "TOGETHER", 2)
-    rows = bench_samplers.samplers(run, 5, (1.0,))["rows"]
+    rows = bench_samplers.samplers(run, 5, (1.0,), FEW, together=2, clock=lambda: clock)["rows"]
     assert [row["seconds_per_network"] for row in rows] == [15, 3, 1.5]  # of two together: the median over 2, 2 and 1
     assert [row["speedup"] for row in rows] == [1, 5, 10]
     assert isinstance(run.bench.progress, Counted)
@@ -142,31 +132,40 @@ def test_more_steps_than_a_diffusion_has_levels_are_not_measured_twice(opened: C
     assert found == [("ddpm", 15), ("ddim", 15), ("dpm-solver++", 15), ("dpm-solver++", 10)]
 
 
-def test_a_generator_of_other_samplers_is_refused(opened: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    run = opened()
-    monkeypatch.setattr(type(run.system.generator), "samplers", ("mine",))
+def test_a_generator_of_other_samplers_is_refused(opened: Callable[..., Run]) -> None:
     with pytest.raises(UserError) as caught:
-        bench_samplers.samplers(run, None, (0.0,))
-    assert str(caught.value) == (
-        "bench samplers: this run's generator has none of the samplers ddpm, ddim, dpm-solver++, heun, euler"
-    )
+        bench_samplers.samplers(opened(), None, (0.0,), (("mine", 9), ("mine", 5), ("theirs", 5)))
+    assert str(caught.value) == "bench samplers: this run's generator has none of the samplers mine, theirs"
 
 
 # ---------------------------------------------------------------- heads together against a loop
 
 
-def test_heads_together_are_set_against_two_loops_over_the_same_heads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = iter(range(0, 10_000, 7))
-    monkeypatch.setattr(bench_zoo, "Workbench", lambda recipe, progress: synthetic.bench_of(recipe))
-    monkeypatch.setattr(bench_zoo, "time", SimpleNamespace(perf_counter=lambda: next(clock) ** 2))
-    result = bench_zoo.zoo(synthetic.recipe_of(tmp_path), Progress(), 3, 4)
-    seconds = result["seconds"]
+class Counting(ClipAdapter):
+    """A CLIP adapter that counts how often it is asked for logits."""
+
+    asked = 0
+
+    def logits(self, weights: Tensor, features: Tensor, texts: Tensor) -> Tensor:
+        self.asked += 1
+        return super().logits(weights, features, texts)
+
+
+def test_heads_together_are_set_against_two_loops_over_the_same_heads(tmp_path: Path) -> None:
+    """The clock counts passes forward, and stands for a slow start: the first pass of all takes 100 more."""
+    bench = synthetic.bench_of(synthetic.recipe_of(tmp_path))
+    target = Counting(3, feature_dim=synthetic.FEATURES, text_dim=synthetic.TEXTS)
+    vars(bench)["target"], looped = target, 0
+
+    def one_head(module: nn.Module, *_: object) -> None:
+        nonlocal looped
+        looped += isinstance(module, nn.Sequential)
+
+    with register_module_forward_hook(one_head):
+        result = bench_zoo.zoo(bench, 3, 4, clock=lambda: target.asked + looped + 100 * (target.asked > 0))
     assert (result["benchmark"], result["heads"], result["steps"]) == ("zoo", 3, 4)
-    assert seconds == {"together": 7**2, "loop": 35**2 - 28**2, "loop_fused": 63**2 - 56**2}  # the faster of two
-    assert result["speedup"] == seconds["loop"] / 49 and result["speedup_fused"] == seconds["loop_fused"] / 49
-    assert result["head_steps_per_second"] == 12 / 49
+    assert result["seconds"] == {"together": 4, "loop": 3 * 4, "loop_fused": 3 * 4}  # of two times, the faster
+    assert (result["speedup"], result["speedup_fused"], result["head_steps_per_second"]) == (3, 3, 3)
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -178,10 +177,11 @@ def test_the_loop_trains_a_head_for_its_task(tmp_path: Path, fused: bool) -> Non
     assert float((logits.argmax(1) == labels).float().mean()) > 0.9
 
 
-def test_a_target_that_the_loop_does_not_know_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_zoo, "Workbench", lambda recipe, progress: SimpleNamespace(target=object()))
+def test_a_target_that_the_loop_does_not_know_is_refused(tmp_path: Path) -> None:
+    bench = synthetic.bench_of(synthetic.recipe_of(tmp_path))
+    vars(bench)["target"] = object()
     with pytest.raises(UserError) as caught:
-        bench_zoo.zoo(synthetic.recipe_of(tmp_path), Progress(), 3, 4)
+        bench_zoo.zoo(bench, 3, 4)
     assert str(caught.value) == "bench zoo: the plain loop knows the target 'clip-adapter' only"
 
 
@@ -189,39 +189,34 @@ def test_a_target_that_the_loop_does_not_know_is_refused(tmp_path: Path, monkeyp
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def call(inside: Callable[..., CompletedProcess[str]]) -> Callable[..., tuple[int, str, str]]:
     """`wspace bench`, in this process: status, output, errors."""
 
     def command(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["wspace", "bench", *map(str, arguments)])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-        return status, *capsys.readouterr()
+        done = inside("bench", *arguments)
+        return done.returncode, done.stdout, done.stderr
 
     return command
 
 
-@pytest.mark.usefixtures("few")
 def test_the_command_prints_a_line_for_each_sampler_or_one_object(
     opened: Callable[..., Run], call: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Run, "open", lambda *_: opened())
+    monkeypatch.setattr(Run, "open", lambda *_: opened("generator.levels=15"))  # fewer steps than the command's own
     status, out, err = call("samplers", "here", "--tasks", 4)
     lines = out.splitlines()
-    assert (status, err, len(lines)) == (0, "", 9)
-    assert "4 unseen-tasks" in lines[0] and "difference from ddpm 30, with 95% intervals" in lines[0]
+    assert (status, err, len(lines)) == (0, "", 11)
+    assert "4 unseen-tasks" in lines[0] and "difference from ddpm 15, with 95% intervals" in lines[0]
     assert lines[2].split() == ["temperature", "sampler", "steps", "s/network", "accuracy", "difference", "speed-up"]
+    samplers = [("ddpm", "15"), ("ddim", "15"), ("dpm-solver++", "15"), ("dpm-solver++", "10")]
     assert [line.split()[:3] for line in lines[3:]] == [
-        [temperature, name, str(steps)] for temperature in "01" for name, steps in FEW[:3]
+        [temperature, *sampler] for temperature in "01" for sampler in samplers
     ]
     assert lines[3].endswith("+0.0 [+0.0, +0.0]     1.0 x")
     status, out, err = call("samplers", "here", "--tasks", 4, "--temperature", 0.5, "--json")
     result: dict[str, Any] = json.loads(out)
     assert (status, err, len(out.splitlines())) == (0, "", 1)
-    assert [row["temperature"] for row in result["rows"]] == [0.5] * 3 and result["benchmark"] == "samplers"
+    assert [row["temperature"] for row in result["rows"]] == [0.5] * 4 and result["benchmark"] == "samplers"
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,6 @@ from wspace.learning.fitting import losses
 from wspace.support.errors import MissingPackage, UserError
 from wspace.support.progress import Bar
 from wspace.support.seeding import stream
-from wspace.uses import landscape
 from wspace.uses.cam import Headed, correlations, find_layer, maps_of
 from wspace.uses.landscape import Cost, Images, Landscape, Plane, filter_normalised, landscapes
 from wspace.uses.shown import generated, task_shown, trained
@@ -112,16 +111,9 @@ def small(run, tmp_path) -> Landscape:
     task = task_shown(run, None)
     images = Images(*run.bench.test.of_task(task), run.bench.class_texts[list(task)])
     plane = Plane.around(run.target, generated(run, task, 0), 5, 1.0, stream(0, "test"))
-    return Landscape(run.target, plane, images, tmp_path)
+    return Landscape(run.target, plane, images, tmp_path, at_once=3 * images.features.numel())
 
 
-@pytest.fixture
-def three_at_once(small, monkeypatch) -> None:
-    monkeypatch.setattr(landscape, "AT_ONCE", 3 * small.images.features.numel())
-    assert small.images.together == 3
-
-
-@pytest.mark.usefixtures("three_at_once")
 def test_the_middle_is_the_networks_own_loss_and_the_others_are_their_networks(run, small) -> None:
     task, plane = task_shown(run, None), small.plane
     found = small.compute(Bar("test", 25))
@@ -138,8 +130,7 @@ def test_the_middle_is_the_networks_own_loss_and_the_others_are_their_networks(r
     assert found.std() > 0.01
 
 
-@pytest.mark.usefixtures("three_at_once")
-def test_a_killed_grid_goes_on_and_keeps_every_point(small, monkeypatch) -> None:
+def test_a_killed_grid_goes_on_and_keeps_every_point(small) -> None:
     whole = small.compute(Bar("test", 25))
     small.file.unlink()
     batches = 0
@@ -154,18 +145,13 @@ def test_a_killed_grid_goes_on_and_keeps_every_point(small, monkeypatch) -> None
         small.compute(Bar("test", 25), kill)
     assert len(small.found()) == 12
 
-    asked: list[int] = []
-    own = Images.losses
-    monkeypatch.setattr(Images, "losses", lambda s, t, weights: asked.append(len(weights)) or own(s, t, weights))
+    known: list[int] = []  # points on disk after each batch
     bar = Bar("test", 25)
-    torch.testing.assert_close(small.compute(bar), whole)
-    assert asked == [3, 3, 3, 3, 1] and (bar.done, bar.resumed) == (25, 12)
-    asked.clear()
-    torch.testing.assert_close(small.compute(Bar("test", 25)), whole)
-    assert asked == []
+    torch.testing.assert_close(small.compute(bar, lambda: known.append(len(small.found()))), whole)
+    assert known == [15, 18, 21, 24, 25] and (bar.done, bar.resumed) == (25, 12)
+    torch.testing.assert_close(small.compute(Bar("test", 25), lambda: pytest.fail("there was nothing to do")), whole)
 
 
-@pytest.mark.usefixtures("three_at_once")
 def test_a_truncated_file_of_losses_is_made_anew(small) -> None:
     whole = small.compute(Bar("test", 25))
     small.file.write_bytes(small.file.read_bytes()[:-20])

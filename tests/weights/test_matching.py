@@ -265,8 +265,8 @@ def test_memory_does_not_grow_with_the_batches() -> None:
             gc.collect()
             held.append(sum(o.nbytes for o in gc.get_objects() if issubclass(type(o), Tensor)))
 
-    match_activations(network, reference, batches(12), spec)
-    assert held[0] > 0 and held[1:] == held[:1] * 11
+    match_activations(network, reference, batches(6), spec)
+    assert held[0] > 0 and held[1:] == held[:1] * 5
 
 
 def test_networks_stay_in_their_mode_and_keep_no_hooks() -> None:

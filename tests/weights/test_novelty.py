@@ -15,7 +15,6 @@ from wspace.components.symmetries.permutation import Permutation
 from wspace.components.symmetries.sign_permutation import SignPermutation
 from wspace.components.targets.clip_adapter import ClipAdapter
 from wspace.interfaces import Symmetry
-from wspace.weights import novelty
 from wspace.weights.novelty import Neighbourhood, error_overlap
 
 TARGET = ClipAdapter(4, feature_dim=8, text_dim=6)
@@ -109,11 +108,10 @@ def test_a_zoo_of_one_network_many_times_has_no_unit_and_still_gives_numbers() -
     assert found.novelty[0] == 0 and found.novelty[1] > 1e6 and torch.isfinite(found.novelty).all()
 
 
-def test_networks_are_the_same_in_blocks_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_are_the_same_in_blocks_of_any_size() -> None:
     networks = zoo()[1] + 0.3 * TARGET.init(7, rng_of(9))
     whole = neighbourhood(ORDER).nearest(networks)
-    monkeypatch.setattr(novelty, "ROWS", 3)
-    parts = neighbourhood(ORDER).nearest(networks)
+    parts = Neighbourhood(*zoo(), ORDER, rng_of(0), rows=3).nearest(networks)
     assert torch.equal(parts.index, whole.index)
     torch.testing.assert_close(parts.novelty, whole.novelty)
     first, second, third = whole.split(3)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +15,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wspace import cli
 from wspace.components.symmetries.permutation import Permutation
 from wspace.interfaces.axes import names_in
 from wspace.support.errors import FileError, UserError
@@ -468,67 +465,3 @@ def test_a_file_that_is_no_yaml_or_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "spec.yaml").write_text("tensors: [")
     with pytest.raises(FileError, match=r"spec.yaml: is no YAML: "):
         read_spec(tmp_path / "spec.yaml", {})
-
-
-# ---------------------------------------------------------------- the command
-
-
-def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["wspace", "spec", *arguments])
-    try:
-        cli.main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
-
-
-VIT = (
-    "vit_tiny_patch16_224",
-    "--input",
-    "3x32x32",
-    "--arg",
-    "img_size=32",
-    "--arg",
-    "patch_size=16",
-    "--arg",
-    "depth=1",
-)
-
-
-def test_the_command_prints_a_spec_and_its_proof(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    file = tmp_path / "vit.yaml"
-    assert command(monkeypatch, *VIT, "--out", str(file)) == 0
-    printed = capsys.readouterr().out.splitlines()
-    assert printed[0] == str(file)
-    proof = r"# proven: permuting all 5 free axes changes the outputs by \d\.\de-0\d of the largest"
-    assert re.fullmatch(proof, printed[1])
-    assert command(monkeypatch, *VIT, "--json") == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said["error"] < ERROR and said["free"][0] == "patch_embed.proj"
-    net = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=16, depth=1)
-    assert {name: list(dims) for name, dims in read_spec(file, shapes_of(net)).axes.items()} == said["tensors"]
-
-
-def test_the_command_makes_a_table_of_several_models(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert command(monkeypatch, "test_resnet", "test_convnext", "--input", "3x32x32") == 0
-    lines = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
-    assert [line[0] for line in lines] == ["model", "---|---|---|---|---|---", "test_resnet", "test_convnext"]
-    assert all(float(line[4]) < ERROR and int(line[2]) > 5 for line in lines[2:])
-
-
-def test_the_command_refuses_what_it_cannot_use(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for arguments, said in (
-        (("resnet81",), "error: timm has no model 'resnet81': did you mean resnet18, "),
-        (("resnet18", "--input", "3x0x32"), "error: --input: '3x0x32' is no size of a picture, such as 3x64x64\n"),
-        (("resnet18", "resnet34", "--json"), "error: --out and --json: name one model\n"),
-        (("resnet18", "--arg", "depth"), "error: --arg: 'depth' is not NAME=VALUE\n"),
-        (("resnet18", "--arg", "dpth=2"), "error: timm cannot make resnet18: TypeError: "),
-    ):
-        assert command(monkeypatch, *arguments) == 2
-        assert capsys.readouterr().err.startswith(said)

@@ -22,7 +22,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.support.synthetic import bench_of, recipe_of, run
-from wspace import cli
 from wspace.data.tasks import FEWEST_UNSEEN, tasks_around
 from wspace.interfaces.weights import Product, WeightEntry, WeightSpec
 from wspace.runs.artifacts import Zoo
@@ -381,18 +380,12 @@ def test_a_folder_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def call(inside: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[..., tuple[int, str, str]]:
     """`wspace zoo ...` in this process: status, output, errors."""
 
     def command(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["wspace", "zoo", *map(str, arguments)])
-        capsys.readouterr()
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            status = end.code if isinstance(end.code, int) else 0
-        return status, *capsys.readouterr()
+        done = inside("zoo", *arguments)
+        return done.returncode, done.stdout, done.stderr
 
     return command
 

@@ -28,10 +28,11 @@ def bench_zoo(
 ) -> None:
     """Networks trained together against a loop over networks."""
     bound = bind_recipe(recipe, settings, plugin)
+    from wspace.runs.workbench import Workbench
     from wspace.support.progress import for_terminal
     from wspace.uses.bench.zoo import zoo
 
-    result = zoo(bound, for_terminal(), heads, steps)
+    result = zoo(Workbench(bound, for_terminal()), heads, steps)
     if as_json:
         print(json.dumps(result))
     else:

@@ -40,13 +40,13 @@ class StagePlan:
     seconds: float
 
 
-def plan(recipe: BoundRecipe) -> dict[str, Any]:
+def plan(recipe: BoundRecipe, bench: Workbench | None = None) -> dict[str, Any]:
     """Tokens, parameters, and memory, disk and time of each stage. Builds the encoders; reads no data set.
 
     Time is that of a few steps on random numbers, on this machine, as busy as it is now. Rendering, extracting features
     and the universal opponent are not in it; the oracle, which stops when validation images say so, is at its longest.
     """
-    bench = Workbench(recipe, Progress())
+    bench = bench or Workbench(recipe, Progress())
     target, settings, opponents = bench.target, recipe.zoo, recipe.opponents
     size, features = target.spec.size, bench.backbone.dim
     system = build_system(recipe, target.spec, bench.text.dim)

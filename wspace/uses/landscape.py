@@ -87,11 +87,6 @@ class Images:
     labels: Tensor  # (m,), within the task
     texts: Tensor  # (K, T)
 
-    @property
-    def together(self) -> int:
-        """Networks of one batch."""
-        return max(1, AT_ONCE // max(1, self.features.numel()))
-
     @torch.no_grad()
     def losses(self, target: Target, weights: Tensor) -> Tensor:
         """Cross-entropy of each network (B, P) on all images: (B,)."""
@@ -102,10 +97,14 @@ class Images:
 
 
 class Landscape:
-    """The losses of a plane's networks, kept on disk as they are found: a killed one goes on where it was."""
+    """The losses of a plane's networks, kept on disk as they are found: a killed one goes on where it was.
 
-    def __init__(self, target: Target, plane: Plane, images: Images, folder: Path):
+    The networks of one batch see at most `at_once` features together.
+    """
+
+    def __init__(self, target: Target, plane: Plane, images: Images, folder: Path, at_once: int = AT_ONCE):
         self.target, self.plane, self.images = target, plane, images
+        self.together = max(1, at_once // max(1, images.features.numel()))  # networks of one batch
         key = fingerprint_of({**vars(plane), **vars(images)}, "landscape", target.version)
         self.file = folder / f"{key[:32]}.safetensors"
 
@@ -120,7 +119,7 @@ class Landscape:
 
     def seconds(self) -> float:
         """That the points still to be found would take, by a batch of them."""
-        batch = self.plane.networks(0, self.images.together)
+        batch = self.plane.networks(0, self.together)
         self.images.losses(self.target, batch)  # the first one also allocates
         started = time.perf_counter()
         self.images.losses(self.target, batch)
@@ -131,7 +130,7 @@ class Landscape:
         losses = self.found()
         bar.resume(len(losses))
         while len(losses) < self.plane.points:
-            networks = self.plane.networks(len(losses), len(losses) + self.images.together)
+            networks = self.plane.networks(len(losses), len(losses) + self.together)
             losses = torch.cat([losses, self.images.losses(self.target, networks)])
             with disk_errors(self.file):
                 self.file.parent.mkdir(parents=True, exist_ok=True)

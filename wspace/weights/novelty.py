@@ -36,10 +36,13 @@ class Neighbourhood:
 
     The unit of distance is the zoo's own: the median distance of a network of it to the nearest other one, of at most
     `SAMPLED`. So novelty is 0 for a copy and about 1 for what is as far from the zoo as its members from each other.
+    At most so many `rows` of networks are handled at once.
     """
 
-    def __init__(self, weights: Tensor, base: Tensor, symmetry: Symmetry | None, rng: torch.Generator):
-        self.weights, self.base, self.symmetry = weights, base, symmetry
+    def __init__(
+        self, weights: Tensor, base: Tensor, symmetry: Symmetry | None, rng: torch.Generator, rows: int = ROWS
+    ):
+        self.weights, self.base, self.symmetry, self.rows = weights, base, symmetry, rows
         self.elements = None if symmetry is None else symmetry.align(weights, base)  # that bring the zoo near the base
         sampled = torch.randperm(len(weights), generator=rng)[:SAMPLED]
         _, distances = self._nearest(weights[sampled], but=sampled)
@@ -53,14 +56,14 @@ class Neighbourhood:
     def _nearest(self, networks: Tensor, but: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Index and distance of each network's nearest in the zoo, leaving out those with the indices `but` (B,)."""
         if self.symmetry is not None:  # all seen from the base: there, networks of one orbit lie together
-            networks = torch.cat([self.symmetry.canonicalize(part, self.base) for part in networks.split(ROWS)])
+            networks = torch.cat([self.symmetry.canonicalize(part, self.base) for part in networks.split(self.rows)])
         apart = self._distances(networks)
         if but is not None:
             apart[torch.arange(len(but)), but] = torch.inf
         count = min(CANDIDATES, len(self.weights) - (but is not None))
         candidates = apart.topk(count, dim=1, largest=False).indices  # (B, count)
         exact = torch.cat(
-            [self._aligned(*rows) for rows in zip(networks.split(ROWS), candidates.split(ROWS), strict=True)]
+            [self._aligned(*rows) for rows in zip(networks.split(self.rows), candidates.split(self.rows), strict=True)]
         )
         best = exact.argmin(1, keepdim=True)
         return candidates.gather(1, best)[:, 0], exact.gather(1, best)[:, 0]
@@ -70,8 +73,8 @@ class Neighbourhood:
         offsets = networks - self.base
         own = offsets.norm(dim=1, keepdim=True).square()
         columns = []
-        for start in range(0, len(self.weights), ROWS):
-            rows = slice(start, start + ROWS)
+        for start in range(0, len(self.weights), self.rows):
+            rows = slice(start, start + self.rows)
             others = self.weights[rows]
             if self.symmetry is not None and self.elements is not None:
                 others = self.symmetry.act(self.elements[rows], others)

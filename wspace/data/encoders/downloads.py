@@ -136,8 +136,8 @@ def offline_by_choice() -> bool:
     }
 
 
-def reachable(address: str) -> bool:
-    """Whether the host of `address`, or the proxy on the way to it, accepts a connection within PATIENCE."""
+def reachable(address: str, patience: float = PATIENCE) -> bool:
+    """Whether the host of `address`, or the proxy on the way to it, accepts a connection within so many seconds."""
     parts = urlsplit(address)
     proxy = getproxies().get(parts.scheme)
     if proxy and not proxy_bypass(parts.hostname or ""):
@@ -147,7 +147,7 @@ def reachable(address: str) -> bool:
 
     def knock() -> None:
         try:
-            with socket.create_connection((host, port), timeout=PATIENCE):
+            with socket.create_connection((host, port), timeout=patience):
                 answered.append(True)
         except OSError:
             pass
@@ -155,5 +155,5 @@ def reachable(address: str) -> bool:
     # A look-up of a name takes no time limit: left behind in a thread if it hangs.
     thread = Thread(target=knock, daemon=True)
     thread.start()
-    thread.join(PATIENCE)
+    thread.join(patience)
     return bool(answered)

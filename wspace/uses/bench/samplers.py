@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from statistics import median
 from typing import Any
@@ -30,19 +30,26 @@ SAMPLERS = (
 TOGETHER = 25  # networks drawn at once: the samplers take turns, so that what else the machine does slows all of them
 
 
-def samplers(run: Run, tasks: int | None, temperatures: Sequence[float]) -> dict[str, Any]:
+def samplers(
+    run: Run,
+    tasks: int | None,
+    temperatures: Sequence[float],
+    compared: Sequence[tuple[str, int]] = SAMPLERS,
+    together: int = TOGETHER,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, Any]:
     """Time and accuracy of the generator's samplers: the same unseen tasks, test images and starting noise for all.
 
     At most so many `tasks`, of those that the run's report is about; None: all of these. Intervals are over tasks, those
-    of differences paired. Seconds are the median over groups of networks drawn together, after a warm-up. Raises
-    UserError for a generator of other samplers.
+    of differences paired. Seconds, by the `clock`, are the median over groups of so many networks drawn `together`,
+    after a warm-up. Raises UserError for a generator that has none of the samplers `compared`.
     """
     zoo, bench, recipe, system = run.zoo, run.bench, run.recipe, run.system
     zoo.check(bench.fingerprints)
-    contestants = _contestants(system.generator)
+    contestants = _contestants(system.generator, compared)
     chosen = zoo.tasks.scored(UNSEEN_TASKS)[:tasks]
     prompts = run.prompts(chosen)
-    groups = [slice(first, first + TOGETHER) for first in range(0, len(chosen), TOGETHER)]
+    groups = [slice(first, first + together) for first in range(0, len(chosen), together)]
     system.sample(
         prompts[groups[0]], replace(recipe.generate, sampler=contestants[0][0], steps=2), stream(0, "warm-up")
     )
@@ -58,9 +65,9 @@ def samplers(run: Run, tasks: int | None, temperatures: Sequence[float]) -> dict
                     sampler, steps = contestant
                     how = replace(recipe.generate, sampler=sampler, steps=steps, temperature=temperature)
                     rng = stream(recipe.seed, "bench", temperature, group.start)
-                    started = time.perf_counter()
+                    started = clock()
                     weights = system.sample(prompts[group], how, rng).cpu()
-                    seconds[contestant].append((time.perf_counter() - started) / len(weights))
+                    seconds[contestant].append((clock() - started) / len(weights))
                     drawn[contestant].append(weights)
                     bar.advance(steps * len(weights))
             finest: tuple[float, Tensor] | None = None
@@ -92,13 +99,13 @@ def samplers(run: Run, tasks: int | None, temperatures: Sequence[float]) -> dict
     }
 
 
-def _contestants(generator: Generator) -> list[tuple[str, int]]:
-    levels = generator.levels if isinstance(generator, Diffusion) else max(steps for _, steps in SAMPLERS)
-    found = [(name, min(steps, levels)) for name, steps in SAMPLERS if name in generator.samplers]
-    if not found:
-        known = ", ".join(dict.fromkeys(name for name, _ in SAMPLERS))
-        raise UserError(f"bench samplers: this run's generator has none of the samplers {known}")
-    return list(dict.fromkeys(found))
+def _contestants(generator: Generator, compared: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    levels = generator.levels if isinstance(generator, Diffusion) else max(steps for _, steps in compared)
+    contestants = [(name, min(steps, levels)) for name, steps in compared if name in generator.samplers]
+    if not contestants:
+        names = ", ".join(dict.fromkeys(name for name, _ in compared))
+        raise UserError(f"bench samplers: this run's generator has none of the samplers {names}")
+    return list(dict.fromkeys(contestants))
 
 
 def _summary(values: Tensor, recipe: BoundRecipe) -> dict[str, float]:

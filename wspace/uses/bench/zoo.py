@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,22 +13,20 @@ from torch.nn import functional
 from wspace.components.targets.clip_adapter import ClipAdapter
 from wspace.data.tasks import Task, draw_tasks
 from wspace.learning.fitting import Schedule, fit
-from wspace.recipes.bind import BoundRecipe
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import UserError
-from wspace.support.progress import Progress
 from wspace.support.seeding import stream
 
 
-def zoo(recipe: BoundRecipe, progress: Progress, heads: int, steps: int) -> dict[str, Any]:
+def zoo(bench: Workbench, heads: int, steps: int, clock: Callable[[], float] = time.perf_counter) -> dict[str, Any]:
     """Heads trained together against a plain loop over heads: the same cached features, tasks and number of steps.
 
     The loop is what one would write for a single head: an nn.Module, torch.optim.Adam as it comes, a drawn batch, a
     step. `speedup_fused` is against the same loop with Adam's fused implementation. Each is timed twice, the faster
-    counts. Raises UserError for a target other than the CLIP adapter, which the loop is written for.
+    counts; `clock` gives seconds. Raises UserError for a target other than the CLIP adapter, which the loop is written
+    for.
     """
-    bench = Workbench(recipe, progress)
-    target = bench.target
+    recipe, target = bench.recipe, bench.target
     if not isinstance(target, ClipAdapter):
         raise UserError("bench zoo: the plain loop knows the target 'clip-adapter' only")
     tasks = draw_tasks(recipe.tasks, len(bench.images.classes), stream(recipe.seed, "tasks"))
@@ -43,9 +42,9 @@ def zoo(recipe: BoundRecipe, progress: Progress, heads: int, steps: int) -> dict
     for name, contestant in contestants.items():
         times = []
         for _ in range(2):
-            started = time.perf_counter()
+            started = clock()
             contestant()
-            times.append(time.perf_counter() - started)
+            times.append(clock() - started)
         seconds[name] = min(times)
     return {
         "benchmark": "zoo",
