@@ -5,6 +5,7 @@ check:
 	uv run pyright
 	uv run lint-imports
 	uv run ./.ci/dependencies
+	$(MAKE) docs-check
 	uv run pytest
 
 format:
@@ -15,7 +16,7 @@ docs:
 	uv run --group docs mkdocs serve
 
 docs-check:
-	uv run --group docs mkdocs build --strict --quiet
+	uv run --group docs mkdocs build --strict
 
 coverage:
 	uv run pytest --cov --cov-report=term

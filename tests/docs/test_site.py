@@ -24,6 +24,13 @@ def test_every_public_name_is_in_the_reference(door: str) -> None:
         assert len(re.findall(rf"^::: {re.escape(f'{door}.{name}')}$", shown, re.MULTILINE)) == 1, f"{door}.{name}"
 
 
+@pytest.mark.parametrize("file", [".ci/run", "Makefile"])
+def test_the_strict_build_hears_warnings(file: str) -> None:
+    """With --quiet, mkdocs counts no warning, and --strict then fails at none."""
+    (build,) = re.findall(r"mkdocs build .*", (ROOT / file).read_text(encoding="utf-8"))
+    assert "--strict" in build and "--quiet" not in build and " -q" not in build
+
+
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """docs/site/hooks.py, as mkdocs imports it."""
