@@ -36,7 +36,7 @@ moved.install()
 
 
 def load(run: str | Path) -> Run:
-    """Open a finished run's folder: `wspace.load("runs/t2w").generate(["anchor", "camera"])`."""
+    """Open a finished run's folder: `wspace.load("runs/t2w").generate(["book", "camera"])`."""
     from wspace.runs.run import Run
 
     return Run.open(run)

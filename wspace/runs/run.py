@@ -176,7 +176,9 @@ class Run:
         guidance: float | None = None,
         temperature: float | None = None,
     ) -> Network:
-        """Weights for these classes, which need not be in the data set. What is not given is as in the recipe.
+        """Weights for these classes. What is not given is as in the recipe.
+
+        Any names are taken. For classes that the zoo was not trained on, weights are no better than the universal network's.
 
         Raises UserError for fewer than two classes, or one named twice.
         """
