@@ -31,7 +31,10 @@ def generate(
     peft: Annotated[bool, typer.Option("--peft", help="LoRA adapters, as folders that PEFT loads.")] = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """Weights for a list of class names. For classes that the run was not trained on they are no better than one head for all classes."""
+    """Weights for a list of class names.
+
+    For classes that the run was not trained on they are no better than one head for all classes.
+    """
     from wspace.runs.run import Run
     from wspace.support.progress import for_terminal
     from wspace.weights.files.network import check_classes

@@ -32,6 +32,8 @@ class Register(Protocol):
 
 
 class AddCommand(Protocol):
+    """What `wspace_commands` is given to offer commands with."""
+
     def __call__(self, name: str, target: str) -> None:
         """Offer a command, `wspace NAME`.
 
