@@ -44,8 +44,13 @@ def test_every_kind_component_and_hook_has_its_place() -> None:
         assert f"\n## {heading}\n" in text
     for interface in KINDS.values():
         assert re.search(rf"^`{interface}`: [A-Z].*\.$", text, re.MULTILINE), f"{interface} has no docstring"
-    assert HOOKS == ["wspace_register"] and "### `wspace_register(register)`" in text
-    assert "`register(kind: str, name: str, target: str, *, example: Mapping[str, Any] | None = None) -> None`" in text
+    assert HOOKS == ["wspace_register", "wspace_commands"]
+    assert "### `wspace_register(register)`" in text and "### `wspace_commands(add)`" in text
+    for call in (
+        "register(kind: str, name: str, target: str, *, example: Mapping[str, Any] | None = None, was: tuple[str, ...] = ())",
+        "add(name: str, target: str)",
+    ):
+        assert f"`{call} -> None`" in text
 
 
 def test_every_example_on_the_page_is_yaml_that_names_its_component() -> None:
