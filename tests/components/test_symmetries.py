@@ -243,10 +243,10 @@ def test_a_tensor_with_an_axis_twice_is_matched_too(seed: int) -> None:
 
 PLANTED: dict[str, tuple[Callable[[], Permutation | SignPermutation], float]] = {
     "permutation of one axis": (lambda: Permutation(("second",), spec=SPEC), 1.0),
-    "permutation of all axes": (lambda: Permutation(spec=SPEC), 0.97),
-    "in the other order": (lambda: Permutation(("second", "first"), spec=SPEC), 0.97),
-    "signed, of one axis": (lambda: SignPermutation(("first",), spec=SPEC), 0.97),
-    "signed, of all axes": (lambda: SignPermutation(spec=SPEC), 0.95),
+    "permutation of all axes": (lambda: Permutation(spec=SPEC), 0.98),
+    "in the other order": (lambda: Permutation(("second", "first"), spec=SPEC), 0.98),
+    "signed, of one axis": (lambda: SignPermutation(("first",), spec=SPEC), 0.99),
+    "signed, of all axes": (lambda: SignPermutation(spec=SPEC), 0.97),
 }
 """And of how many random networks it is found at least: of an axis that meets itself or another, by local search."""
 
