@@ -23,13 +23,14 @@ PLUGIN_SOURCES = [*ROOT.glob("plugins/*/src/**/*.py"), *ROOT.glob("docs/example-
 PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("plugins/*/README.md")]
 PYTHON = re.compile(r"^```python(?: \S+)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
-LIGHT = ["PLUGIN_API", "Register", "__version__", "hookimpl", "load"]
+LIGHT = ["PLUGIN_API", "AddCommand", "Register", "__version__", "hookimpl", "load"]
 API = """
-    AxisPermutations CODES Architecture Backbone Closed Condition Conditioner DataError Dataset Denoiser Discriminator Fusion
-    Generate Generator Images Inferred Layers MeanLoss Metric Move Moves Outcome PICTURE PICTURE_SIDE Pairs Part Predictor
-    Prompts Run Scale StoredImages StoredZoo Symmetry TEST TRAIN Target Text TokenLayout Tokenizer Told UserError VAL
-    WeightEntry WeightSpec Wording WspaceError fingerprint fit_scale infer match match_activations move open_picture
-    prove_module read_spec seeded sinusoids spread_of straight_line stream weights_of
+    CODES PICTURE PICTURE_SIDE TEST TRAIN VAL Architecture AxisPermutations Backbone Closed Condition Conditioner
+    DataError Dataset Denoiser Discriminator Figure Fusion Generate Generator Images Inferred Json Layers MeanLoss
+    Metric Move Moves Outcome Pairs Part PluginFiles Predictor Prompts Row Run RunFolder Scale Section StoredImages
+    StoredZoo Symmetry Table Target Text TokenLayout Tokenizer Told UserError WeightEntry WeightSpec Wording WspaceError
+    fingerprint fit_scale infer match match_activations move open_picture open_run prove_module read_spec seeded
+    show_section sinusoids spread_of straight_line stream weights_of
 """
 TESTING = ["CHECKS", "Case", "Subject", "Unlawful", "cases", "cases_of", "conformance"]
 

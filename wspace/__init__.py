@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
-from wspace.recipes.hookspecs import Register
+from wspace.recipes.hookspecs import AddCommand, Register
 from wspace.support import moved
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from wspace.runs.run import Run
 
-__all__ = ["PLUGIN_API", "Register", "__version__", "hookimpl", "load"]
+__all__ = ["PLUGIN_API", "AddCommand", "Register", "__version__", "hookimpl", "load"]
 __version__ = "0.1.0"
 """The installed version."""
 

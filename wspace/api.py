@@ -14,11 +14,14 @@ Denoisers: `sinusoids`. Scales of tokens and codes: `Scale`, `fit_scale`, `sprea
 Symmetries of any module: `infer`, `Inferred`, `weights_of`, `prove_module`, `read_spec`, `AxisPermutations`.
 Matching of two networks: `match`, `match_activations`, `move`, `Move`, `straight_line`, `MeanLoss`.
 Zoos and runs: `StoredZoo`, `Run`.
+Commands: `RunFolder`, `PluginFiles` and `Json`, arguments and options as all commands have them; `open_run`; a `Section` of
+    the run's report, of `Table` (a `Row` for each line) and `Figure`; `show_section`.
 Errors, each one sentence to the user: `UserError`, `DataError` (bad pictures or classes), both a `WspaceError`.
 """
 
 from __future__ import annotations
 
+from wspace.cli.options import Json, PluginFiles, RunFolder, open_run, show_section
 from wspace.data.pictures import StoredImages, open_picture
 from wspace.interfaces import (
     CODES,
@@ -57,6 +60,7 @@ from wspace.interfaces import (
     Wording,
 )
 from wspace.learning.denoising import sinusoids
+from wspace.runs.report.section import Figure, Row, Section, Table
 from wspace.runs.run import Run
 from wspace.support.errors import DataError, UserError, WspaceError
 from wspace.support.fingerprint import of_json as fingerprint
@@ -73,11 +77,12 @@ from wspace.weights.tracing.spec_file import read_spec
 from wspace.weights.zoo.format import StoredZoo
 
 __all__ = [
-    "CODES", "PICTURE", "PICTURE_SIDE", "TEST", "TRAIN", "VAL", "Architecture", "AxisPermutations", "Backbone", "Closed",
-    "Condition", "Conditioner", "DataError", "Dataset", "Denoiser", "Discriminator", "Fusion", "Generate", "Generator",
-    "Images", "Inferred", "Layers", "MeanLoss", "Metric", "Move", "Moves", "Outcome", "Pairs", "Part", "Predictor",
-    "Prompts", "Run", "Scale", "StoredImages", "StoredZoo", "Symmetry", "Target", "Text", "TokenLayout", "Tokenizer", "Told",
+    "CODES", "PICTURE", "PICTURE_SIDE", "TEST", "TRAIN", "VAL", "Architecture", "AxisPermutations", "Backbone",
+    "Closed", "Condition", "Conditioner", "DataError", "Dataset", "Denoiser", "Discriminator", "Figure", "Fusion",
+    "Generate", "Generator", "Images", "Inferred", "Json", "Layers", "MeanLoss", "Metric", "Move", "Moves", "Outcome",
+    "Pairs", "Part", "PluginFiles", "Predictor", "Prompts", "Row", "Run", "RunFolder", "Scale", "Section",
+    "StoredImages", "StoredZoo", "Symmetry", "Table", "Target", "Text", "TokenLayout", "Tokenizer", "Told",
     "UserError", "WeightEntry", "WeightSpec", "Wording", "WspaceError", "fingerprint", "fit_scale", "infer", "match",
-    "match_activations", "move", "open_picture", "prove_module", "read_spec", "seeded", "sinusoids", "spread_of",
-    "straight_line", "stream", "weights_of",
+    "match_activations", "move", "open_picture", "open_run", "prove_module", "read_spec", "seeded", "show_section",
+    "sinusoids", "spread_of", "straight_line", "stream", "weights_of",
 ]  # fmt: skip

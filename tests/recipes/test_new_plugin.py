@@ -73,7 +73,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Installed]:
     before = set(sys.modules)
     yield Installed(monkeypatch)
     for name in set(sys.modules) - before:
-        if name.startswith(("wspace_otters", "wspace_example", "scaled", "closest", "direct")):
+        if name.startswith(("wspace_otters", "wspace_example", "scaled", "closest", "direct", "norms")):
             del sys.modules[name]
 
 
@@ -113,7 +113,7 @@ def test_the_page_from_an_idea_to_a_package_that_runs(
             else:
                 assert command == "pytest"
                 checked(Path(arguments[0]))
-    assert sum(line.startswith("wspace run nano") for line in done) == 4 and len(done) == 12
+    assert sum(line.startswith("wspace run nano") for line in done) == 4 and len(done) == 13
 
 
 def checked(path: Path) -> None:

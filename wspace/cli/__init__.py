@@ -11,20 +11,10 @@ from typing import Annotated
 
 import typer
 
-from wspace.cli import bench, components, heads, run, spec, uses, zoo
+from wspace.cli.commands import PLAIN, Commands
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two torch processes on few cores would starve each other
+app = typer.Typer(cls=Commands, no_args_is_help=True, **PLAIN)
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-for part in (run, components, heads, uses, spec):
-    app.add_typer(part.app)
-app.add_typer(bench.app, name="bench")
-app.add_typer(zoo.app, name="zoo")
 
 
 def _print_version(asked: bool) -> None:
@@ -48,6 +38,7 @@ def main() -> None:
     """Run the command line; errors a user can mend are one message and an exit status, never a traceback."""
     from wspace.support.errors import WspaceError
 
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two torch processes on few cores would starve each other
     try:
         if app(standalone_mode=False) == 130:  # what typer makes of a KeyboardInterrupt
             raise KeyboardInterrupt

@@ -9,10 +9,7 @@ import typer
 
 from wspace.cli.options import PluginFiles, registry_of
 
-app = typer.Typer()
 
-
-@app.command("list")
 def list_components(
     kind: Annotated[str | None, typer.Argument(help="A kind; all of them if none.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="All about all of them: docs/components.md.")] = False,
@@ -41,7 +38,6 @@ def list_components(
         print(f"{component.kind:12} {component.name:16} {component.plugin:8} {summary}")
 
 
-@app.command()
 def show(kind: str, name: str, plugin: PluginFiles = None) -> None:
     """A component: its parameters, their bounds and defaults, the papers it follows, where it is, and an example."""
     from wspace.recipes.catalogue import described
@@ -55,7 +51,6 @@ def show(kind: str, name: str, plugin: PluginFiles = None) -> None:
         raise UserError(f"{kind} {name!r} is broken: {error}") from error
 
 
-@app.command()
 def plugins(plugin: PluginFiles = None) -> None:
     """The plugins that were found, and what became of them."""
     from wspace.recipes.plugins import load_plugins
@@ -68,7 +63,6 @@ def plugins(plugin: PluginFiles = None) -> None:
         print(f"{fact.name:12} {fact.source:20} {state}")
 
 
-@app.command("new-plugin")
 def new_plugin(
     name: Annotated[str, typer.Argument(help="Small letters, digits and hyphens: my-plugin.")],
     dest: Annotated[Path, typer.Option(metavar="DIR", help="Where its folder goes.")] = Path("."),

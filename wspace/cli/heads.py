@@ -10,10 +10,7 @@ import typer
 
 from wspace.cli.options import Json, PluginFiles, RunFolder
 
-app = typer.Typer()
 
-
-@app.command()
 def generate(
     run: RunFolder,
     classes: Annotated[str, typer.Option(help='Class names, separated by commas: "otter, lamp, crab".')],
@@ -52,7 +49,6 @@ def generate(
         print(file)
 
 
-@app.command()
 def score(run: RunFolder, head: Path, as_json: Json = False, plugin: PluginFiles = None) -> None:
     """Accuracy of weights on the test images of their classes."""
     from wspace.runs.run import Run
@@ -66,7 +62,6 @@ def score(run: RunFolder, head: Path, as_json: Json = False, plugin: PluginFiles
         print(f"{result['accuracy']:.1%} of {result['images']} images of {len(result['classes'])} classes named right")
 
 
-@app.command()
 def predict(run: RunFolder, head: Path, images: list[Path], as_json: Json = False, plugin: PluginFiles = None) -> None:
     """The class that weights see in pictures."""
     from wspace.runs.run import Run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -55,3 +56,32 @@ def registry_of(plugins: list[Path] | None) -> Any:
     for sentence in loaded.warnings:
         print(f"warning: {sentence}", file=sys.stderr)
     return loaded.registry
+
+
+def open_run(run: Path, plugins: list[Path] | None) -> Any:
+    """A `Run`, which says on the terminal what it does. Raises NotARun."""
+    from wspace.runs.run import Run
+    from wspace.support.progress import for_terminal
+
+    return Run.open(run, plugins or (), for_terminal())
+
+
+def show_section(section: Any, run: Path, as_json: bool = False, *, keep: bool = True) -> None:
+    """Print a `Section`, which a command made of a run; with `keep`, it becomes a section of the run's report as well.
+
+    A section of the same `use` is replaced. Studies of the run's tasks are kept; what a user asked of classes or files
+    of theirs is printed alone. With `as_json`, one JSON object and nothing else is printed.
+    """
+    from wspace.runs.report.table import print_section
+    from wspace.runs.run import write_page
+
+    page = None
+    if keep:
+        section.save(run)
+        page = write_page(run)
+    if as_json:
+        print(json.dumps(section.as_json()))
+        return
+    print_section(section)
+    if page is not None:
+        print(page)

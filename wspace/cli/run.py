@@ -10,10 +10,7 @@ import typer
 
 from wspace.cli.options import Json, PluginFiles, Recipe, RunFolder, Settings, bind_any, bind_recipe
 
-app = typer.Typer()
 
-
-@app.command()
 def run(
     recipe: Recipe,
     settings: Settings = None,
@@ -90,7 +87,6 @@ def _print_step(step: Any) -> None:
     print(f"{step.stage.name:9} {state:9} {step.why}")
 
 
-@app.command()
 def check(
     recipe: Recipe,
     settings: Settings = None,
@@ -108,7 +104,6 @@ def check(
     print(dump(bound.filled) if fill else f"{bound.file}: no problems", end="" if fill else "\n")
 
 
-@app.command()
 def plan(
     recipe: Recipe,
     settings: Settings = None,
@@ -155,7 +150,6 @@ def _plan_of_model(bound: Any, model: str, as_json: bool) -> None:
     )
 
 
-@app.command("ls")
 def list_recipes() -> None:
     """The recipes that come with wspace."""
     from wspace.recipes.source import packaged_recipes
@@ -164,7 +158,6 @@ def list_recipes() -> None:
         print(f"{name:20} {file.read_text(encoding='utf-8').splitlines()[0].removeprefix('# ')}")
 
 
-@app.command()
 def cp(name: str, dest: Path) -> None:
     """Copy a packaged recipe, to change it."""
     from wspace.recipes.source import find_recipe
@@ -182,7 +175,6 @@ def cp(name: str, dest: Path) -> None:
     print(file)
 
 
-@app.command()
 def report(
     run: RunFolder,
     as_json: Json = False,

@@ -8,10 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer()
 
-
-@app.command()
 def spec(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="A model of timm, or several.")],
     shape: Annotated[

@@ -9,38 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from wspace.cli.options import Json, PluginFiles, RunFolder
-
-app = typer.Typer()
+from wspace.cli.options import Json, PluginFiles, RunFolder, open_run, show_section
 
 Classes = Annotated[str | None, typer.Option(help="One task instead of the study: class names, separated by commas.")]
 
 
-def _open(run: Path, plugins: list[Path] | None) -> Any:
-    from wspace.runs.run import Run
-    from wspace.support.progress import for_terminal
-
-    return Run.open(run, plugins or (), for_terminal())
-
-
-def _show(section: Any, run: Path, as_json: bool, *, keep: bool) -> None:
-    """Print a study; one over the run's own tasks becomes a section of its report."""
-    from wspace.runs.report.table import print_section
-    from wspace.runs.run import write_page
-
-    page = None
-    if keep:
-        section.save(run)
-        page = write_page(run)
-    if as_json:
-        print(json.dumps(section.as_json()))
-        return
-    print_section(section)
-    if page is not None:
-        print(page)
-
-
-@app.command("init")
 def initialise(
     run: RunFolder,
     classes: Classes = None,
@@ -63,13 +36,13 @@ def initialise(
     from wspace.weights.files.network import check_classes
 
     names = None if classes is None else check_classes(classes.split(","))
-    opened = _open(run, plugin)
+    opened = open_run(run, plugin)
     chosen = opened.unseen(tasks) if names is None else [opened.task_of(names)]
     section, trained = study(opened, chosen, shots=counts, epochs=epochs, lr=lr, seed=seed)
     if out is not None and names is not None:
         origin = f"{opened.recipe.name}, trained from generated weights for {epochs} epochs"
         opened.network(names, trained[0], origin).save(out)
-    _show(section, run, as_json, keep=names is None)
+    show_section(section, run, as_json, keep=names is None)
 
 
 def _shots(text: str) -> int:
@@ -82,7 +55,6 @@ def _shots(text: str) -> int:
     return int(text)
 
 
-@app.command()
 def enhance(
     run: RunFolder,
     head: Annotated[Path | None, typer.Argument(help="Weights to better; the study over unseen tasks if none.")] = None,
@@ -101,11 +73,11 @@ def enhance(
 
     if head is None and (out is not None or level is not None):
         raise UserError("--out and --level: a study makes many heads at many levels; name the one to enhance")
-    opened = _open(run, plugin)
+    opened = open_run(run, plugin)
     from wspace.uses.enhance import one, study
 
     if head is None:
-        _show(study(opened, opened.unseen(tasks), temperature=temperature, seed=seed), run, as_json, keep=True)
+        show_section(study(opened, opened.unseen(tasks), temperature=temperature, seed=seed), run, as_json, keep=True)
         return
     better, used = one(opened, opened.load_network(head), level, temperature, seed)
     file = out or head.with_stem(f"{head.stem}-enhanced")
@@ -116,7 +88,6 @@ def enhance(
         print(file)
 
 
-@app.command()
 def ensemble(
     run: RunFolder,
     classes: Classes = None,
@@ -137,14 +108,14 @@ def ensemble(
     from wspace.weights.files.network import check_classes
 
     names = None if classes is None else check_classes(classes.split(","))
-    opened = _open(run, plugin)
+    opened = open_run(run, plugin)
     if names is None:
         section = study(opened, opened.unseen(tasks), count=count, temperature=temperature, seed=seed)
     else:
         network, section = one(opened, names, count=count, temperature=temperature, seed=seed)
         if out is not None:
             network.save(out)
-    _show(section, run, as_json, keep=names is None)
+    show_section(section, run, as_json, keep=names is None)
 
 
 PICTURES = {
@@ -156,7 +127,6 @@ PICTURES = {
 """What `plot` draws, and the options each has besides those of all."""
 
 
-@app.command()
 def plot(
     run: RunFolder,
     picture: Annotated[str, typer.Argument(metavar="PICTURE", help=", ".join(PICTURES))],
@@ -208,16 +178,15 @@ def plot(
     module = importlib.import_module(f"wspace.uses.{picture}")
     if picture != "trajectory":
         given["seed"] = seed
-    opened = _open(run, plugin)
+    opened = open_run(run, plugin)
     if given.pop("dry", False):
         allowed = given.pop("long", False)
         cost = module.Cost.of(module.landscapes(opened, **given), long=allowed)
         print(json.dumps(vars(cost)) if as_json else cost)
         return
-    _show(module.study(opened, **given), run, as_json, keep=classes is None)
+    show_section(module.study(opened, **given), run, as_json, keep=classes is None)
 
 
-@app.command()
 def fuse(
     run: RunFolder,
     first: Annotated[Path | None, typer.Argument(metavar="A", help="A head; the study over pairs if none.")] = None,
@@ -240,21 +209,20 @@ def fuse(
         raise UserError(f"{first} alone: name two heads to fuse, or none for the study")
     if out is not None and method is None:
         raise UserError("--out: there are many ways to fuse two heads; name one by --method")
-    opened = _open(run, plugin)
+    opened = open_run(run, plugin)
     from wspace.uses.fuse import compared, load_pair, one, study
 
     if first is None or second is None:
-        _show(study(opened, pairs=pairs, method=method, seed=seed), run, as_json, keep=method is None)
+        show_section(study(opened, pairs=pairs, method=method, seed=seed), run, as_json, keep=method is None)
         return
     heads = load_pair(opened, first, second)
     if out is None or method is None:
-        _show(compared(opened, *heads, method, seed), run, as_json, keep=False)
+        show_section(compared(opened, *heads, method, seed), run, as_json, keep=False)
         return
     one(opened, *heads, method, seed).save(out)
     print(json.dumps({"file": str(out)}) if as_json else out)
 
 
-@app.command()
 def interpolate(
     run: RunFolder,
     start: Annotated[
@@ -280,14 +248,13 @@ def interpolate(
 
     named = [] if start is None or end is None else [start, *(through or ()), end]
     corners = [check_classes(names.split(",")) for names in named]
-    opened = _open(run, plugin)
+    opened = open_run(run, plugin)
     if corners:
-        _show(one(opened, corners, steps=steps, seed=seed), run, as_json, keep=False)
+        show_section(one(opened, corners, steps=steps, seed=seed), run, as_json, keep=False)
         return
-    _show(study(opened, pairs=pairs, steps=steps, seed=seed), run, as_json, keep=True)
+    show_section(study(opened, pairs=pairs, steps=steps, seed=seed), run, as_json, keep=True)
 
 
-@app.command()
 def coherence(
     run: RunFolder,
     tasks: Annotated[int, typer.Option(min=2, help="Unseen tasks of the study.")] = 20,
@@ -298,8 +265,8 @@ def coherence(
     plugin: PluginFiles = None,
 ) -> None:
     """Put layers of several generated networks into one: what it costs, if layers belong together."""
-    opened = _open(run, plugin)
+    opened = open_run(run, plugin)
     from wspace.uses.coherence import study
 
     section = study(opened, opened.unseen(tasks), draws=draws, temperature=temperature, seed=seed)
-    _show(section, run, as_json, keep=True)
+    show_section(section, run, as_json, keep=True)

@@ -1,11 +1,12 @@
-"""The built-in components, registered as any plugin registers its own: X of kind K lives in `wspace/components/Ks/X.py`.
+"""The built-in components and commands, registered as any plugin registers its own.
 
+X of kind K lives in `wspace/components/Ks/X.py`.
 A kind may import `learning` and every room below it; no kind knows another, and none knows a recipe or a run.
 """
 
 from __future__ import annotations
 
-from wspace import Register, hookimpl
+from wspace import AddCommand, Register, hookimpl
 
 
 @hookimpl
@@ -94,3 +95,30 @@ def wspace_register(register: Register) -> None:
 
     register("metric", "accuracy", "wspace.components.metrics.accuracy:Accuracy")
     register("metric", "weight_mse", "wspace.components.metrics.weight_mse:WeightMSE")
+
+
+@hookimpl
+def wspace_commands(add: AddCommand) -> None:
+    add("run", "wspace.cli.run:run")
+    add("check", "wspace.cli.run:check")
+    add("plan", "wspace.cli.run:plan")
+    add("ls", "wspace.cli.run:list_recipes")
+    add("cp", "wspace.cli.run:cp")
+    add("report", "wspace.cli.run:report")
+    add("list", "wspace.cli.components:list_components")
+    add("show", "wspace.cli.components:show")
+    add("plugins", "wspace.cli.components:plugins")
+    add("new-plugin", "wspace.cli.components:new_plugin")
+    add("generate", "wspace.cli.heads:generate")
+    add("score", "wspace.cli.heads:score")
+    add("predict", "wspace.cli.heads:predict")
+    add("init", "wspace.cli.uses:initialise")
+    add("enhance", "wspace.cli.uses:enhance")
+    add("ensemble", "wspace.cli.uses:ensemble")
+    add("plot", "wspace.cli.uses:plot")
+    add("fuse", "wspace.cli.uses:fuse")
+    add("interpolate", "wspace.cli.uses:interpolate")
+    add("coherence", "wspace.cli.uses:coherence")
+    add("spec", "wspace.cli.spec:spec")
+    add("bench", "wspace.cli.bench:app")
+    add("zoo", "wspace.cli.zoo:app")

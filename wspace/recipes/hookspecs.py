@@ -24,7 +24,7 @@ class Register(Protocol):
     ) -> None:
         """Offer a component.
 
-        `kind` is one of `wspace.recipes.registry.KINDS`; `name` is what recipes write after `use:`; `target` is an import
+        `kind` is one of those in docs/components.md; `name` is what recipes write after `use:`; `target` is an import
         string, "package.module:Class", imported at first use; `example` holds arguments for a tiny instance: it is
         tested by the conformance checks and shown by `wspace show`; `was` holds names that it had before: recipes may
         go on writing them, and are told the new one.
@@ -38,9 +38,9 @@ class AddCommand(Protocol):
         """Offer a command, `wspace NAME`.
 
         `target` is an import string, "package.module:function", imported when the command is called. The function's
-        signature is its arguments and options, as Typer reads them, and the first line of its docstring stands in
-        `wspace --help`; both are read from the source until then. A `typer.Typer` in place of the function is a group of
-        commands, and the line is its `help`.
+        signature is its arguments and options, as Typer reads them. The first line of its docstring stands in
+        `wspace --help`, read from the source. A `typer.Typer` in place of the function is a group of commands, and the
+        line is its `help`.
         """
 
 
