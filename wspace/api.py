@@ -5,7 +5,7 @@ Nothing inside wspace imports this module. It imports torch: name it in the modu
 registers them.
 
 Contracts, an abstract class per kind: `Architecture`, `Backbone`, `Conditioner`, `Dataset`, `Denoiser`, `Discriminator`,
-    `Fusion`, `Generator`, `Metric`, `Predictor`, `Symmetry`, `Target`, `Text`, `Tokenizer`, `Wording`.
+    `Fusion`, `Generator`, `Importer`, `Metric`, `Predictor`, `Symmetry`, `Target`, `Text`, `Tokenizer`, `Wording`.
 What they are given and give: `Closed`, `Condition`, `Generate`, `Images`, `Layers`, `Moves`, `Outcome`, `Pairs`, `Part`,
     `Prompts`, `TokenLayout`, `Told`, `WeightEntry`, `WeightSpec`; the splits `TRAIN`, `VAL`, `TEST`; `CODES`, `PICTURE`,
     `PICTURE_SIDE`.
@@ -13,10 +13,12 @@ Pictures of a data set: `StoredImages`, `open_picture`; its identity: `fingerpri
 Denoisers: `sinusoids`. Scales of tokens and codes: `Scale`, `fit_scale`, `spread_of`. Random streams: `seeded`, `stream`.
 Symmetries of any module: `infer`, `Inferred`, `weights_of`, `prove_module`, `read_spec`, `AxisPermutations`.
 Matching of two networks: `match`, `match_activations`, `move`, `Move`, `straight_line`, `MeanLoss`.
-Zoos and runs: `StoredZoo`, `Run`.
+Zoos and runs: `StoredZoo`, `Run`. Importers: a `Collection` of `ImportedNetwork`, each with its `Description`; `Sidecars`, the
+    descriptions that lie beside files as docs/zoo-format.md says.
 Commands: `RunFolder`, `PluginFiles` and `Json`, arguments and options as all commands have them; `open_run`; a `Section` of
     the run's report, of `Table` (a `Row` for each line) and `Figure`; `show_section`.
-Errors, each one sentence to the user: `UserError`, `DataError` (bad pictures or classes), both a `WspaceError`.
+Errors, each one sentence to the user: `UserError`; of it, `DataError` (bad pictures or classes) and `FileError`; all are a
+    `WspaceError`.
 """
 
 from __future__ import annotations
@@ -33,14 +35,18 @@ from wspace.interfaces import (
     Architecture,
     Backbone,
     Closed,
+    Collection,
     Condition,
     Conditioner,
     Dataset,
     Denoiser,
+    Description,
     Discriminator,
     Fusion,
     Generator,
     Images,
+    ImportedNetwork,
+    Importer,
     Layers,
     Metric,
     Moves,
@@ -62,7 +68,7 @@ from wspace.interfaces import (
 from wspace.learning.denoising import sinusoids
 from wspace.runs.report.section import Figure, Row, Section, Table
 from wspace.runs.run import Run
-from wspace.support.errors import DataError, UserError, WspaceError
+from wspace.support.errors import DataError, FileError, UserError, WspaceError
 from wspace.support.fingerprint import of_json as fingerprint
 from wspace.support.seeding import seeded, stream
 from wspace.support.settings import Generate
@@ -75,14 +81,16 @@ from wspace.weights.tracing.infer import Inferred, infer, weights_of
 from wspace.weights.tracing.module_proof import prove_module
 from wspace.weights.tracing.spec_file import read_spec
 from wspace.weights.zoo.format import StoredZoo
+from wspace.weights.zoo.sidecars import Sidecars
 
 __all__ = [
     "CODES", "PICTURE", "PICTURE_SIDE", "TEST", "TRAIN", "VAL", "Architecture", "AxisPermutations", "Backbone",
-    "Closed", "Condition", "Conditioner", "DataError", "Dataset", "Denoiser", "Discriminator", "Figure", "Fusion",
-    "Generate", "Generator", "Images", "Inferred", "Json", "Layers", "MeanLoss", "Metric", "Move", "Moves", "Outcome",
-    "Pairs", "Part", "PluginFiles", "Predictor", "Prompts", "Row", "Run", "RunFolder", "Scale", "Section",
-    "StoredImages", "StoredZoo", "Symmetry", "Table", "Target", "Text", "TokenLayout", "Tokenizer", "Told",
-    "UserError", "WeightEntry", "WeightSpec", "Wording", "WspaceError", "fingerprint", "fit_scale", "infer", "match",
+    "Closed", "Collection", "Condition", "Conditioner", "DataError", "Dataset", "Denoiser", "Description",
+    "Discriminator", "Figure", "FileError", "Fusion", "Generate", "Generator", "Images", "ImportedNetwork",
+    "Importer", "Inferred", "Json", "Layers", "MeanLoss", "Metric", "Move", "Moves", "Outcome", "Pairs", "Part",
+    "PluginFiles", "Predictor", "Prompts", "Row", "Run", "RunFolder", "Scale", "Section", "Sidecars", "StoredImages",
+    "StoredZoo", "Symmetry", "Table", "Target", "Text", "TokenLayout", "Tokenizer", "Told", "UserError",
+    "WeightEntry", "WeightSpec", "Wording", "WspaceError", "fingerprint", "fit_scale", "infer", "match",
     "match_activations", "move", "open_picture", "open_run", "prove_module", "read_spec", "seeded", "show_section",
     "sinusoids", "spread_of", "straight_line", "stream", "weights_of",
 ]  # fmt: skip

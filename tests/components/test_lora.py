@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.support.synthetic import bench_of, recipe_of, run
+from wspace.components.importers.peft import Peft
 from wspace.components.symmetries.gl import GL
 from wspace.components.targets.lora import Lora
 from wspace.interfaces.weights import WeightEntry, WeightSpec
@@ -34,7 +35,7 @@ from wspace.weights.lowrank import balanced, lora_spec, padded, squared_distance
 from wspace.weights.proof import prove
 from wspace.weights.zoo.export import take
 from wspace.weights.zoo.format import StoredZoo
-from wspace.weights.zoo.importers.folder import import_zoo
+from wspace.weights.zoo.importing import import_zoo
 
 SEEDS = st.integers(0, 2**20)
 property_test = settings(max_examples=25, deadline=None)
@@ -364,7 +365,7 @@ def folder_of(folder: Path, seed: int, rank: int, scale: Mapping[str, float] | N
 
 def test_adapters_go_through_a_zoo_as_they_were(tmp_path: Path) -> None:
     written = [folder_of(tmp_path / f"adapters/{n}", n, 3) for n in range(3)]
-    zoo = import_zoo(tmp_path / "adapters", tmp_path / "zoo", licence="mit")
+    zoo = import_zoo(tmp_path / "adapters", tmp_path / "zoo", Peft(), licence="mit")
     assert zoo.problems() == [] and {*zoo.spec.entries} == {*SPEC.entries} and {*zoo.spec.products} == {*SPEC.products}
     assert zoo.header.made_with == {"base_model": "toy"}
     assert zoo.header.target == {"use": "lora", "rank": 3}
@@ -385,7 +386,7 @@ def test_ranks_and_scales_may_differ_and_products_stay(tmp_path: Path) -> None:
     scales = [{"first": 2.0, "deep.second": 0.5}, {"first": 1.0, "deep.second": 3.0}]
     ranks = (4, 2)
     written = [folder_of(tmp_path / f"adapters/{n}", n, ranks[n], scales[n]) for n in range(2)]
-    zoo = import_zoo(tmp_path / "adapters", tmp_path / "zoo")
+    zoo = import_zoo(tmp_path / "adapters", tmp_path / "zoo", Peft())
     assert [entry.extra for entry in zoo.entries] == [{}, {"ranks": {"first": 2, "deep.second": 2}}]
     found = products(zoo.weights(), zoo.spec)
     for number, named in enumerate(written):
@@ -493,14 +494,14 @@ def test_adapters_that_cannot_be_imported(tmp_path: Path, spoil: Any, message: s
         folder_of(source / str(n), n, 3)
     spoil(source)
     before = set(tmp_path.rglob("*"))
-    assert said_by(lambda: import_zoo(source, tmp_path / "zoo")) == message.format(s=source)
+    assert said_by(lambda: import_zoo(source, tmp_path / "zoo", Peft())) == message.format(s=source)
     assert set(tmp_path.rglob("*")) == before
 
 
 def test_a_sidecar_says_what_a_folder_of_adapters_is_for(tmp_path: Path) -> None:
     folder_of(tmp_path / "a/0", 0, 3)
     (tmp_path / "a/0.json").write_text('{"texts": "another task", "classes": ["x", "y"]}')
-    (entry,) = import_zoo(tmp_path / "a", tmp_path / "zoo").entries
+    (entry,) = import_zoo(tmp_path / "a", tmp_path / "zoo", Peft()).entries
     assert (entry.texts, entry.classes) == (("another task",), ("x", "y"))
 
 
@@ -583,7 +584,7 @@ def test_what_peft_wrote_is_a_zoo_and_the_targets_weights(peft: Any, vit: Any, t
         (tmp_path / f"adapters/{number}.txt").write_text(f"task {number}")
         with torch.no_grad():
             pooled[str(number)] = model(images).pooler_output
-    zoo = import_zoo(tmp_path / "adapters", tmp_path / "zoo")
+    zoo = import_zoo(tmp_path / "adapters", tmp_path / "zoo", Peft())
     target = Lora(
         "transformers", ("*layers*",), 3, 6.0, file=where, temperature=1.0, feature_dim=3 * SIDE**2, text_dim=16
     )
@@ -616,7 +617,7 @@ def test_adapters_are_generated_from_a_zoo_of_adapters(peft: Any, tmp_path: Path
     run(recipe, bench_of(recipe), tmp_path / "made", "zoo")
     for entry in StoredZoo.open(tmp_path / "made/zoo").entries:
         take(tmp_path / "made/zoo", entry.name, tmp_path / "adapters" / entry.name, peft=True)
-    zoo = import_zoo(tmp_path / "adapters", tmp_path / "zoo")
+    zoo = import_zoo(tmp_path / "adapters", tmp_path / "zoo", Peft())
     made = Zoo(tmp_path / "made/zoo")
     named = made.stored.spec.unflatten(made.weights)
     assert all(torch.equal(tensor, named[name]) for name, tensor in zoo.spec.unflatten(zoo.weights()).items())

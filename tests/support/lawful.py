@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -13,20 +14,24 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wspace.interfaces import (
+from wspace.api import (
     TEST,
     TRAIN,
     Architecture,
     Backbone,
     Closed,
+    Collection,
     Condition,
     Conditioner,
     Dataset,
     Denoiser,
+    Description,
     Discriminator,
     Fusion,
     Generator,
     Images,
+    ImportedNetwork,
+    Importer,
     Metric,
     Outcome,
     Pairs,
@@ -60,6 +65,7 @@ EXAMPLES = {
     "generator": ("Direct", {"denoiser": {"use": "lawful", "width": 6}}),
     "fusion": ("Midway", {}),
     "metric": ("Errors", {}),
+    "importer": ("Lines", {}),
 }
 """Kind -> class and arguments, registered under the name `lawful`."""
 
@@ -423,3 +429,26 @@ class Errors(Metric):
     def measure(self, outcome: Outcome) -> Tensor:
         pairs = zip(outcome.predictions, outcome.labels, strict=True)
         return torch.stack([(predicted != true).float().mean() for predicted, true in pairs])
+
+
+class Lines(Importer):
+    """Files of numbers, a network each, called after their task."""
+
+    takes = "files of numbers (.numbers)"
+
+    def recognises(self, folder: Path) -> bool:
+        return any(folder.glob("*.numbers"))
+
+    def collect(self, folder: Path) -> Collection:
+        networks = [
+            ImportedNetwork(file.stem, file, Description(texts=(file.stem,)), partial(self._read, file))
+            for file in sorted(folder.glob("*.numbers"))
+        ]
+        return Collection(networks, WeightSpec((WeightEntry("w", (2,), ("hidden",)),)))
+
+    def example(self, folder: Path) -> None:
+        for number, text in enumerate(("cat", "dog")):
+            (folder / f"{text}.numbers").write_text(f"{number} 2.5", encoding="utf-8")
+
+    def _read(self, file: Path) -> Mapping[str, Tensor]:
+        return {"w": torch.tensor([float(number) for number in file.read_text(encoding="utf-8").split()])}

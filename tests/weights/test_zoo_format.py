@@ -489,13 +489,14 @@ def test_one_csv_says_it_for_a_whole_folder(source: Path, call: Any, tmp_path: P
 
 
 def test_many_networks_are_spread_over_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wspace.weights.zoo.importers.folder.SHARD_BYTES", 2 * (9 * 4 + 8))
-    from wspace.weights.zoo.importers.folder import import_zoo
+    monkeypatch.setattr("wspace.weights.zoo.importing.SHARD_BYTES", 2 * (9 * 4 + 8))
+    from wspace.components.importers.checkpoints import Checkpoints
+    from wspace.weights.zoo.importing import import_zoo
 
     written = [checkpoint(tmp_path / f"source/{n}.safetensors", n) for n in range(5)]
     for n in range(5):
         (tmp_path / f"source/{n}.txt").write_text(f"task {n}")
-    zoo = import_zoo(tmp_path / "source", tmp_path / "zoo")
+    zoo = import_zoo(tmp_path / "source", tmp_path / "zoo", Checkpoints())
     assert [(e.shard[9:13], e.row) for e in zoo.entries] == [
         ("0000", 0), ("0000", 1), ("0001", 0), ("0001", 1), ("0002", 0),
     ]  # fmt: skip
@@ -845,7 +846,8 @@ def test_the_zoo_is_part_of_the_key(exported: Path, tmp_path: Path) -> None:
 
 
 def test_whose_weights_checkpoints_are_a_recipe_says(trained: Path, exported: Path, tmp_path: Path) -> None:
-    from wspace.weights.zoo.importers.folder import import_zoo
+    from wspace.components.importers.checkpoints import Checkpoints
+    from wspace.weights.zoo.importing import import_zoo
 
     recipe = recipe_of(tmp_path)
     target, source = bench_of(recipe).target, tmp_path / "source"
@@ -854,13 +856,13 @@ def test_whose_weights_checkpoints_are_a_recipe_says(trained: Path, exported: Pa
     for number in range(3):
         name = zoo.entries[number].name
         save_file(zoo.read(number), source / f"{name}.safetensors", {"wspace": json.dumps({"classes": ["x", "y"]})})
-    made = import_zoo(source, tmp_path / "zoo", target=(recipe.target.told(), target.spec))
+    made = import_zoo(source, tmp_path / "zoo", Checkpoints(), target=(recipe.target.told(), target.spec))
     assert (
         made.spec == target.spec and made.header.target == zoo.header.target and made.entries[0].classes == ("x", "y")
     )
     assert torch.equal(made.weights(), zoo.weights()[:3])
     save_file({"w1": torch.zeros(6, 3)}, source / "task-00000.safetensors")
     (source / "task-00000.txt").write_text("t")
-    assert said_by(lambda: import_zoo(source, tmp_path / "more", target=(recipe.target.told(), target.spec))) == (
-        f"{source}/task-00000.safetensors: holds tensors w1; this target has w1, b1, w2, b2"
-    )
+    assert said_by(
+        lambda: import_zoo(source, tmp_path / "more", Checkpoints(), target=(recipe.target.told(), target.spec))
+    ) == (f"{source}/task-00000.safetensors: holds tensors w1; this target has w1, b1, w2, b2")

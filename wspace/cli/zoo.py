@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from wspace.cli.options import Json, PluginFiles, RunFolder, Settings, bind_recipe
+from wspace.cli.options import Json, PluginFiles, RunFolder, Settings, bind_recipe, registry_of
 
 app = typer.Typer(help="Zoos as data: networks with what each was trained for.", no_args_is_help=True)
 
@@ -24,8 +24,13 @@ Licence = Annotated[str | None, typer.Option(help="As the hub writes it: cc-by-4
 
 @app.command("import")
 def import_zoo(
-    source: Annotated[Path, typer.Argument(help="A folder of checkpoints (.safetensors), or of PEFT adapters.")],
+    source: Annotated[
+        Path, typer.Argument(help="A folder of checkpoints, of PEFT adapters, or of what a plugin takes.")
+    ],
     out: OutFolder,
+    importer: Annotated[
+        str | None, typer.Option(help="One of `wspace list importer`; else the one that recognises the folder.")
+    ] = None,
     recipe: Annotated[str | None, typer.Option(help="Whose target these are weights of.")] = None,
     name: Annotated[str | None, typer.Option(help="What the zoo is called; else as its folder.")] = None,
     licence: Licence = None,
@@ -41,9 +46,35 @@ def import_zoo(
         bound = bind_recipe(recipe, settings, plugin)
         target = (bound.target.told(), Workbench(bound, Progress()).target.spec)
     from wspace.weights.zoo.card import summary
-    from wspace.weights.zoo.importers.folder import import_zoo
+    from wspace.weights.zoo.importing import import_zoo
 
-    print(summary(import_zoo(source, out, name=name, licence=licence or "unknown", target=target)))
+    chosen = _importer_of(source, importer, registry_of(plugin))
+    print(summary(import_zoo(source, out, chosen, name=name, licence=licence or "unknown", target=target)))
+
+
+def _importer_of(source: Path, name: str | None, registry: Any) -> Any:
+    """The one that is asked for, or else that recognises the folder. Raises UserError."""
+    from wspace.recipes.bind import bind_one
+    from wspace.recipes.source import parse_recipe
+    from wspace.support.errors import DataError, UserError
+
+    if name is not None:
+        block = parse_recipe(name, "--importer").values if name.startswith("{") else {"use": name}
+        return bind_one("importer", block, registry, "--importer").build({})
+    if not source.is_dir():
+        raise DataError(f"{source}: no such folder")
+    every = {}
+    for component in registry.all("importer"):
+        try:
+            every[component.name] = bind_one("importer", component.name, registry, component.name).build({})
+        except UserError:  # it needs arguments, or a package: it can be named
+            continue
+    recognising = [name for name, importer in every.items() if importer.recognises(source)]
+    if len(recognising) > 1:
+        raise UserError(f"{source}: importers {' and '.join(recognising)} recognise it: name one with --importer")
+    if not recognising:
+        raise DataError(f"{source}: holds no {', and no '.join(importer.takes for importer in every.values())}")
+    return every[recognising[0]]
 
 
 @app.command("info")

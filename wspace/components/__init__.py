@@ -96,6 +96,9 @@ def wspace_register(register: Register) -> None:
     register("metric", "accuracy", "wspace.components.metrics.accuracy:Accuracy")
     register("metric", "weight_mse", "wspace.components.metrics.weight_mse:WeightMSE")
 
+    register("importer", "checkpoints", "wspace.components.importers.checkpoints:Checkpoints")
+    register("importer", "peft", "wspace.components.importers.peft:Peft")
+
 
 @hookimpl
 def wspace_commands(add: AddCommand) -> None:

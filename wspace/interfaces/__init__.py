@@ -16,14 +16,16 @@ from wspace.interfaces.comparing import Fusion, Metric, Outcome
 from wspace.interfaces.conditions import PICTURE, PICTURE_SIDE, Condition, Conditioner, Prompts, Told
 from wspace.interfaces.data import TEST, TRAIN, VAL, Backbone, Dataset, Images, Layers, Text, Wording
 from wspace.interfaces.generators import Closed, Denoiser, Discriminator, Generator, Moves, Pairs, Predictor
+from wspace.interfaces.importing import Collection, Description, ImportedNetwork, Importer
 from wspace.interfaces.symmetry import Part, Symmetry
 from wspace.interfaces.targets import Architecture, Target
 from wspace.interfaces.tokens import CODES, Tokenizer, TokenLayout
 from wspace.interfaces.weights import WeightEntry, WeightSpec
 
 __all__ = [
-    "CODES", "PICTURE", "PICTURE_SIDE", "TEST", "TRAIN", "VAL", "Architecture", "Backbone", "Closed", "Condition",
-    "Conditioner", "Dataset", "Denoiser", "Discriminator", "Fusion", "Generator", "Images", "Layers", "Metric", "Moves",
-    "Outcome", "Pairs", "Part", "Predictor", "Prompts", "Symmetry", "Target", "Text", "TokenLayout", "Tokenizer", "Told",
-    "WeightEntry", "WeightSpec", "Wording",
+    "CODES", "PICTURE", "PICTURE_SIDE", "TEST", "TRAIN", "VAL", "Architecture", "Backbone", "Closed", "Collection",
+    "Condition", "Conditioner", "Dataset", "Denoiser", "Description", "Discriminator", "Fusion", "Generator",
+    "Images", "ImportedNetwork", "Importer", "Layers", "Metric", "Moves", "Outcome", "Pairs", "Part", "Predictor",
+    "Prompts", "Symmetry", "Target", "Text", "TokenLayout", "Tokenizer", "Told", "WeightEntry", "WeightSpec",
+    "Wording",
 ]  # fmt: skip

@@ -37,6 +37,7 @@ KINDS: dict[str, str] = {
     "generator": "Generator",
     "fusion": "Fusion",
     "metric": "Metric",
+    "importer": "Importer",
 }
 """Kind -> its interface, a class of `wspace.interfaces`. The order is the order of the data flow."""
 
@@ -70,6 +71,7 @@ GIVEN_TO: dict[str, tuple[str, ...]] = {
     "generator": _OF_SYSTEMS,
     "fusion": ("spec", "base"),
     "metric": (),
+    "importer": (),
 }
 """Which of these are known when a component of a kind is built."""
 

@@ -32,6 +32,7 @@ from wspace.testing import (  # noqa: F401 (each registers its checks)
     every,
     fusions,
     generators,
+    importers,
     metrics,
     symmetries,
     targets,

@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from wspace.interfaces import Description
 from wspace.support.errors import FileError, did_you_mean
 from wspace.support.invalid import lowered
-from wspace.weights.zoo.importers.found import Said
 
 COLUMNS = ("file", "text", "classes", "seed", "parent")
 """Of a CSV. `text` may have several lines, a sentence each; `classes` are separated by `;`; other columns are metrics."""
@@ -33,7 +33,7 @@ class Sidecars:
     """Of one folder. Raises FileError for a CSV that cannot be used."""
 
     def __init__(self, root: Path):
-        self.root, self.csv, self.rows = root, None, dict[str, Said]()
+        self.root, self.csv, self.rows = root, None, dict[str, Description]()
         tables = sorted(root.glob("*.csv"))
         if len(tables) > 1:
             raise FileError(
@@ -43,7 +43,7 @@ class Sidecars:
             self.csv = tables[0]
             self.rows = _table(self.csv)
 
-    def of(self, path: Path, known: frozenset[str]) -> Said | None:
+    def of(self, path: Path, known: frozenset[str]) -> Description | None:
         """Of the network in this file or folder; `known` are the names under which a CSV may list networks."""
         if self.csv is not None:
             name = path.relative_to(self.root).as_posix()
@@ -62,14 +62,14 @@ class Sidecars:
         return _text(plain) if plain.is_file() else None
 
 
-def _text(file: Path) -> Said:
+def _text(file: Path) -> Description:
     try:
-        return Said(texts=_lines(file.read_text(encoding="utf-8")))
+        return Description(texts=_lines(file.read_text(encoding="utf-8")))
     except UnicodeDecodeError as error:
         raise FileError(f"{file}: not text in UTF-8") from error
 
 
-def _json(file: Path) -> Said:
+def _json(file: Path) -> Description:
     try:
         read = TypeAdapter(_Sidecar).validate_json(file.read_bytes(), strict=True)
     except ValidationError as error:
@@ -80,29 +80,29 @@ def _json(file: Path) -> Said:
     metrics = read.metrics or {}
     if not all(map(isfinite, metrics.values())):
         raise FileError(f"{file}: metrics: must be finite numbers")
-    return Said(texts, read.classes, metrics, read.seed, read.parent)
+    return Description(texts, read.classes, metrics, read.seed, read.parent)
 
 
-def _table(file: Path) -> dict[str, Said]:
+def _table(file: Path) -> dict[str, Description]:
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             rows = list(csv.DictReader(stream))
     except (UnicodeDecodeError, csv.Error) as error:
         raise FileError(f"{file}: not a CSV in UTF-8") from error
-    said: dict[str, Said] = {}
+    described: dict[str, Description] = {}
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values():
             raise FileError(f"{file}:{number}: has not as many fields as the first line")
         if "file" not in row:
             raise FileError(f"{file}: has no column 'file'; its columns are {', '.join(row)}")
         name = row["file"].strip()
-        if name in said:
+        if name in described:
             raise FileError(f"{file}:{number}: lists {name!r} a second time")
-        said[name] = _row(row, f"{file}:{number}")
-    return said
+        described[name] = _row(row, f"{file}:{number}")
+    return described
 
 
-def _row(row: dict[str, Any], where: str) -> Said:
+def _row(row: dict[str, Any], where: str) -> Description:
     metrics: dict[str, float] = {}
     for column, value in row.items():
         if column in COLUMNS or not value.strip():
@@ -118,7 +118,7 @@ def _row(row: dict[str, Any], where: str) -> Said:
         raise FileError(f"{where}: seed is {seed!r}, not a whole number")
     classes = tuple(" ".join(name.split()) for name in (row.get("classes") or "").split(";") if name.strip())
     parent = (row.get("parent") or "").strip() or None
-    return Said(_lines(row.get("text") or ""), classes, metrics, int(seed) if seed else None, parent)
+    return Description(_lines(row.get("text") or ""), classes, metrics, int(seed) if seed else None, parent)
 
 
 def _lines(text: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Folders of networks that others trained, made into a zoo: checkpoints of one model, or PEFT adapters."""
+"""Folders of networks that others trained, made into a zoo by an importer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wspace.interfaces.weights import WeightSpec
+from wspace.interfaces import Collection, ImportedNetwork, Importer, WeightSpec
 from wspace.support.errors import DataError, FileError
 from wspace.support.files import new_folder, save_tensors
 from wspace.support.names import ZOO_HEADER
@@ -24,8 +24,6 @@ from wspace.weights.zoo.format import (
     seal,
     sha256_of,
 )
-from wspace.weights.zoo.importers import checkpoints, peft
-from wspace.weights.zoo.importers.found import Collection, Found
 
 SHARD_BYTES = 64 * 2**20  # at most, unless one network alone is larger
 
@@ -33,6 +31,7 @@ SHARD_BYTES = 64 * 2**20  # at most, unless one network alone is larger
 def import_zoo(
     source: Path,
     out: Path,
+    importer: Importer,
     *,
     name: str | None = None,
     licence: str = "unknown",
@@ -40,16 +39,17 @@ def import_zoo(
 ) -> StoredZoo:
     """The networks of a folder, copied into a zoo at `out`, which is not there yet; all of them, or nothing.
 
-    `target`, as a recipe writes it, and its spec say whose weights checkpoints are. Raises UserError.
+    `target`, as a recipe writes it, and its spec say whose weights these are, where the importer does not know. Raises
+    UserError.
     """
     if not source.is_dir():
         raise DataError(f"{source}: no such folder")
     if (source / ZOO_HEADER).is_file():
         raise DataError(f"{source}: is a zoo already: a recipe takes it as it is, by zoo.source")
-    collection = peft.collect(source) if peft.adapter_folders(source) else checkpoints.collect(source)
+    collection = importer.collect(source)
     written, spec = target or (collection.target, collection.spec)
     for network in collection.networks:
-        if not network.said.texts and not network.said.classes:
+        if not network.description.texts and not network.description.classes:
             raise FileError(
                 f"{network.file}: nothing says what it was trained for; put a {network.file.stem}.txt or .json beside it, "
                 "or one CSV for all into the folder"
@@ -70,7 +70,7 @@ def import_zoo(
     return StoredZoo.open(out)
 
 
-def _tensors(first: Found, spec: WeightSpec | None) -> tuple[StoredTensor, ...]:
+def _tensors(first: ImportedNetwork, spec: WeightSpec | None) -> tuple[StoredTensor, ...]:
     """Of every network, by the first; those of the spec in its order, then what else there is."""
     read = first.read()
     if not read:
@@ -92,7 +92,7 @@ def _tensors(first: Found, spec: WeightSpec | None) -> tuple[StoredTensor, ...]:
 
 def _copied(collection: Collection, header: Header, folder: Path) -> list[Entry]:
     """Every network into shards; what the index is to say of it."""
-    entries, seen = list[Entry](), dict[str, Found]()
+    entries, seen = list[Entry](), dict[str, ImportedNetwork]()
     shard, rows = 0, list[Mapping[str, Tensor]]()
     size = sum(t.numel() * t.element_size() for t in collection.networks[0].read().values())
     most = max(1, SHARD_BYTES // max(1, size))
@@ -103,18 +103,18 @@ def _copied(collection: Collection, header: Header, folder: Path) -> list[Entry]
         if digest in seen:
             raise FileError(f"{network.file}: holds the same weights as {seen[digest].file}")
         seen[digest] = network
-        said = network.said
+        description = network.description
         entries.append(
             Entry(
                 name=network.name,
-                texts=said.texts or said.classes,
-                classes=said.classes,
+                texts=description.texts or description.classes,
+                classes=description.classes,
                 shard=SHARD.format(shard),
                 row=len(rows),
-                metrics=dict(said.metrics),
-                seed=said.seed,
-                parent=said.parent,
-                extra=dict(said.extra),
+                metrics=dict(description.metrics),
+                seed=description.seed,
+                parent=description.parent,
+                extra=dict(description.extra),
             )
         )
         rows.append(read)
@@ -126,7 +126,9 @@ def _copied(collection: Collection, header: Header, folder: Path) -> list[Entry]
     return entries
 
 
-def _check(network: Found, read: Mapping[str, Tensor], first: Found, tensors: Sequence[StoredTensor]) -> None:
+def _check(
+    network: ImportedNetwork, read: Mapping[str, Tensor], first: ImportedNetwork, tensors: Sequence[StoredTensor]
+) -> None:
     """Raises FileError unless these are the tensors of the first network again, and finite."""
     expected = {t.name: t for t in tensors}
     missing, more = [key for key in expected if key not in read], [key for key in read if key not in expected]

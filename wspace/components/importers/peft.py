@@ -1,0 +1,98 @@
+"""PEFT adapters of one base model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wspace.interfaces import Collection, Description, ImportedNetwork, Importer
+from wspace.support.errors import DataError, FileError
+from wspace.weights.files.peft import CONFIG, AdapterFolder, write_adapter
+from wspace.weights.lowrank import lora_spec, padded
+from wspace.weights.zoo.sidecars import Sidecars
+
+
+class Peft(Importer):
+    """A folder of PEFT adapters (plain LoRA of linear layers) of one base model, each a folder of its own.
+
+    Ranks may differ: adapters of smaller rank are padded with zeros to the greatest, and scaled to the first one's
+    alpha / r.
+    """
+
+    takes = f"PEFT adapters ({CONFIG})"
+
+    def recognises(self, folder: Path) -> bool:
+        return bool(_adapter_folders(folder))
+
+    def collect(self, folder: Path) -> Collection:
+        opened = [AdapterFolder.open(adapter) for adapter in _adapter_folders(folder)]
+        if not opened:
+            raise DataError(f"{folder}: holds no {self.takes}")
+        first = opened[0]
+        for other in opened[1:]:
+            _check(other, first)
+        rank = max(layer.rank for adapter in opened for layer in adapter.layers.values())
+        sidecars, known = Sidecars(folder), frozenset(a.folder.relative_to(folder).as_posix() for a in opened)
+        networks = []
+        for adapter in opened:
+            description = sidecars.of(adapter.folder, known) or Description(adapter.texts, adapter.classes)
+            name = adapter.folder.relative_to(folder).as_posix()
+            name = adapter.folder.resolve().name if name == "." else name
+            described = _with_ranks(description, adapter, rank)
+            networks.append(ImportedNetwork(name, adapter.folder, described, partial(_read, adapter, first, rank)))
+        scale = {name: layer.scale for name, layer in first.layers.items()}
+        spec = lora_spec({name: (layer.out, layer.width) for name, layer in first.layers.items()}, rank, scale)
+        made_with: dict[str, Any] = {"base_model": first.base_model} if first.base_model else {}
+        return Collection(networks, spec, {"use": "lora", "rank": rank}, made_with)
+
+    def example(self, folder: Path) -> None:
+        spec = lora_spec({"layer": (6, 7)}, 2, {"layer": 1.0})
+        for number, text in enumerate(("cats and dogs", "cups and saucers")):
+            tensors = {entry.name: torch.full(entry.shape, number + 1.0) for entry in spec.entries}
+            made = folder / str(number)
+            made.mkdir()
+            write_adapter(made, spec, tensors, base_model="base", texts=(text,), classes=())
+
+
+def _adapter_folders(root: Path) -> list[Path]:
+    return sorted(file.parent for file in root.rglob(CONFIG))
+
+
+def _check(adapter: AdapterFolder, first: AdapterFolder) -> None:
+    if adapter.base_model != first.base_model:
+        raise FileError(
+            f"{adapter.folder}: is for base model {adapter.base_model!r}; {first.folder} is for {first.base_model!r}"
+        )
+    more, fewer = set(adapter.layers) - set(first.layers), set(first.layers) - set(adapter.layers)
+    if more or fewer:
+        verb = "adapts" if more else "does not adapt"
+        also = "does not" if more else "does"
+        raise FileError(f"{adapter.folder}: {verb} {min(more or fewer)!r}, and {first.folder} {also}")
+    for name, layer in adapter.layers.items():
+        other = first.layers[name]
+        if (layer.out, layer.width) != (other.out, other.width):
+            raise FileError(
+                f"{adapter.folder}: layer {name!r} is {layer.out} x {layer.width}; in {first.folder} it is "
+                f"{other.out} x {other.width}"
+            )
+
+
+def _with_ranks(description: Description, adapter: AdapterFolder, rank: int) -> Description:
+    """The ranks it had, where they were smaller."""
+    ranks = {name: layer.rank for name, layer in adapter.layers.items() if layer.rank != rank}
+    return replace(description, extra={"ranks": ranks} if ranks else {})
+
+
+def _read(adapter: AdapterFolder, first: AdapterFolder, rank: int) -> Mapping[str, Tensor]:
+    tensors = {}
+    for name, (b, a) in adapter.read().items():
+        factor = adapter.layers[name].scale / first.layers[name].scale
+        b, a = padded(b if factor == 1 else b * factor, a, rank)  # multiplied only if need be: bytes stay the same
+        tensors |= {f"{name}.lora_A": a, f"{name}.lora_B": b}
+    return tensors
