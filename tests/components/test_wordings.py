@@ -148,7 +148,7 @@ def bench_of(wording: Wording, template: str = "a photo of {}", classes: Sequenc
     recipe = SimpleNamespace(
         device="cpu",
         text=SimpleNamespace(build=lambda given: Letters()),
-        texts=SimpleNamespace(build=lambda given: wording),
+        wording=SimpleNamespace(build=lambda given: wording),
         tasks=SimpleNamespace(template=template),
         dataset=SimpleNamespace(
             build=lambda given: SimpleNamespace(load=lambda cache: SimpleNamespace(classes=classes, warnings=()))
@@ -201,7 +201,7 @@ def test_other_texts_redo_the_generator_and_neither_zoo_nor_opponents(file: Path
     def of(*settings: str) -> dict[str, str]:
         return keys(bind(read_recipe(packaged_recipes()["nano"], settings), load_plugins().registry))
 
-    described = f"texts={{use: descriptions, file: {file}}}"
+    described = f"wording={{use: descriptions, file: {file}}}"
     plain, first = of(), of(described)
     names = [stage.name for stage in STAGES]
     redone = ["train", "generate", "evaluate", "report"]

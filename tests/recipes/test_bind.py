@@ -250,7 +250,7 @@ def test_a_recipe_with_a_symmetry_may_use_it(tiny: Tiny) -> None:
 
 def test_a_recipe_says_the_template_and_has_an_mlp_for_a_discriminator_unless_told_otherwise(tiny: Tiny) -> None:
     recipe = tiny.bind()
-    assert (recipe.texts.name, recipe.discriminator.name) == ("template", "mlp")
+    assert (recipe.wording.name, recipe.discriminator.name) == ("template", "mlp")
     assert recipe.filled["texts"] == {"use": "template", "file": None}
     assert tiny.bind(tiny.recipe + "discriminator: {use: mlp, width: 9}\n").discriminator.arguments == {"width": 9}
     message = problems(tiny, tiny.recipe + "texts: null\n")

@@ -316,10 +316,10 @@ def test_a_run_is_told_classes_in_the_words_of_its_recipe(go: Go, tmp_path: Path
         finished.bench = bench_of(recipe)
         return finished.generate(classes).tensors
 
-    described = weights(("class 3", "class 5"), f"texts={{use: descriptions, file: {file}, missing: template}}")
+    described = weights(("class 3", "class 5"), f"wording={{use: descriptions, file: {file}, missing: template}}")
     templated = weights(("class 7", "class 5"))
     for name, tensor in described.items():
         torch.testing.assert_close(tensor, templated[name])
     assert not torch.allclose(weights(("class 3", "class 5"))["w1"], described["w1"], atol=1e-3)
     with pytest.raises(UserError, match="does not describe 'class 5': did you mean class 3"):
-        weights(("class 3", "class 5"), f"texts={{use: descriptions, file: {file}}}")
+        weights(("class 3", "class 5"), f"wording={{use: descriptions, file: {file}}}")

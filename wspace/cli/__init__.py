@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
 
 from wspace.cli.commands import PLAIN, Commands
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, **PLAIN)
-
 
 
 def _print_version(asked: bool) -> None:
@@ -34,13 +36,36 @@ def wspace(
     """Neural-network weights from a description."""
 
 
+@contextmanager
+def _notes() -> Iterator[None]:
+    """What was renamed is a note on standard error, once for each."""
+    from wspace.support.errors import Renamed
+
+    noted: set[str] = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", Renamed)
+        show = warnings.showwarning
+
+        def note(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if not issubclass(category, Renamed):
+                show(message, category, *where, **more)
+            elif str(message) not in noted:
+                noted.add(str(message))
+                print(f"note: {message}", file=sys.stderr)
+
+        warnings.showwarning = note
+        yield
+
+
 def main() -> None:
     """Run the command line; errors a user can mend are one message and an exit status, never a traceback."""
     from wspace.support.errors import WspaceError
 
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two torch processes on few cores would starve each other
     try:
-        if app(standalone_mode=False) == 130:  # what typer makes of a KeyboardInterrupt
+        with _notes():
+            status = app(standalone_mode=False)
+        if status == 130:  # what typer makes of a KeyboardInterrupt
             raise KeyboardInterrupt
         sys.stdout.flush()
     except WspaceError as error:

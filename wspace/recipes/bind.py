@@ -82,7 +82,7 @@ class BoundRecipe:
     generator: Bound
     metrics: tuple[Bound, ...]
     symmetry: Bound | None
-    texts: Bound
+    wording: Bound
     discriminator: Bound
     tasks: settings.Tasks
     zoo: settings.Zoo

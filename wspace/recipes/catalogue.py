@@ -89,7 +89,7 @@ def example_of(component: Component) -> str:
     block: Any = {"use": component.name, **component.example}
     if component.kind == "metric":
         return dump({"metrics": [block]})
-    return dump({"texts" if component.kind == "wording" else component.kind: block})
+    return dump({component.kind: block})
 
 
 # ---------------------------------------------------------------- the page

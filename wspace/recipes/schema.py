@@ -62,7 +62,7 @@ class Recipe:
     generate: Generate
     evaluate: Evaluate
     symmetry: Symmetry | None = None
-    texts: Wording = "template"  # type: ignore[assignment] (a recipe's default: a name)
+    wording: Wording = "template"  # type: ignore[assignment] (a recipe's default: a name)
     discriminator: Discriminator = "mlp"  # type: ignore[assignment]
     seed: Annotated[int, Ge(0)] = 42
     device: Literal["auto", "cpu", "cuda"] = "auto"

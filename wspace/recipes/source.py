@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,11 +15,13 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.scalarbool import ScalarBoolean
 
-from wspace.support.errors import FileError, Problem, RecipeError, UserError, did_you_mean
+from wspace.support.errors import FileError, Problem, RecipeError, Renamed, UserError, did_you_mean
 
 PACKAGE = Path(__file__).parent.parent
 RECIPES = PACKAGE / "_recipes"  # where an installed wspace keeps the recipes that come with it
 SOURCE_RECIPES = PACKAGE.parent / "recipes"  # in a checkout
+RENAMED = {"texts": "wording"}
+"""Keys of a recipe that have another name now: the old one is taken until wspace 0.3, with a note."""
 
 
 @dataclass
@@ -75,8 +78,20 @@ def apply(source: Source, settings: Mapping[str, Any]) -> None:
 
 
 def _set_all(source: Source, settings: Sequence[tuple[list[str], Any]]) -> None:
+    settings = [(_new_key(keys, settings), value) for keys, value in settings]
     for keys, value in sorted(settings, key=_outer_first):
         _set(source, keys, value)
+
+
+def _new_key(keys: list[str], settings: Sequence[tuple[list[str], Any]]) -> list[str]:
+    """Of a setting, under its new name, with a note. Raises UserError where others set it by the new one."""
+    if keys[0] not in RENAMED:
+        return keys
+    old, new = keys[0], RENAMED[keys[0]]
+    if any(others[0] == new for others, _ in settings):
+        raise UserError(f"{old} is the old name of {new}, which is set as well; set {new} alone")
+    warnings.warn(f"{'.'.join(keys)}: {old} is now called {new}; write that", Renamed, stacklevel=3)
+    return [new, *keys[1:]]
 
 
 def parse_recipe(text: str, file: str) -> Source:
@@ -98,7 +113,21 @@ def parse_recipe(text: str, file: str) -> Source:
     if not isinstance(loaded, Mapping):
         raise RecipeError(file, [Problem(1, "", "a recipe is a mapping of keys to values")])
     source.values = values
+    _with_new_keys(source)
     return source
+
+
+def _with_new_keys(source: Source) -> None:
+    """Keys under their new names, with a note on each. Raises RecipeError where old and new are both there."""
+    for old, new in RENAMED.items():
+        if old not in source.values:
+            continue
+        line = source.line((old,))
+        if new in source.values:
+            raise RecipeError(source.file, [Problem(line, old, f"is the old name of {new}, which is here as well")])
+        warnings.warn(Problem(line, old, f"is now called {new}; write that").text(source.file), Renamed, stacklevel=2)
+        source.values = {new if key == old else key: value for key, value in source.values.items()}
+        source.lines = {(new, *k[1:]) if k[:1] == (old,) else k: line for k, line in source.lines.items()}
 
 
 def _load(text: str) -> Any:

@@ -39,7 +39,7 @@ STAGES = (
         "train",
         "wspace.runs.stages.train:run",
         (
-            "texts", "symmetry", "tokenizer", "conditioner", "generator", "reconstruction", "task_loss", "train", "losses",
+            "wording", "symmetry", "tokenizer", "conditioner", "generator", "reconstruction", "task_loss", "train", "losses",
             "adversary", "discriminator", "precision",
         ),
         ("zoo",),
@@ -63,6 +63,10 @@ LATER: dict[str, Any] = {
 """Settings that came after artifacts had been made, at the value that was theirs before: there, no key knows of them."""
 
 
+KEYED_AS = {"wording": "texts"}
+"""Slots that were renamed after artifacts had been made: keys know them by the old name."""
+
+
 def stages_of(recipe: BoundRecipe) -> tuple[Stage, ...]:
     """The stages of a recipe's run, in order."""
     return STAGES if recipe.joined is None else tuple(JOINED if s.name == JOINED.name else s for s in STAGES)
@@ -72,7 +76,7 @@ def slots_of(recipe: BoundRecipe, stage: Stage) -> dict[str, Any]:
     """The part of the filled recipe a stage depends on, flat: 'generator.denoiser.depth': 6."""
     flat: dict[str, Any] = {}
     for slot in stage.reads:
-        _flatten(recipe.filled[slot], slot, flat)
+        _flatten(recipe.filled[slot], KEYED_AS.get(slot, slot), flat)
     return {name: value for name, value in flat.items() if name not in LATER or LATER[name] != value}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,7 +29,7 @@ from wspace.runs.assemble import SAID, build_system, load_system
 from wspace.runs.report.page import with_sections
 from wspace.runs.report.section import sections
 from wspace.runs.workbench import Workbench
-from wspace.support.errors import NotARun, UserError, did_you_mean
+from wspace.support.errors import NotARun, Renamed, UserError, did_you_mean
 from wspace.support.files import new_folder, read_json, read_text, write_text
 from wspace.support.names import GENERATOR, PAGE, RECIPE, REPORT, RUN, SCORES, STUDY
 from wspace.support.progress import Progress
@@ -77,7 +78,10 @@ class Run:
         folder = Path(folder)
         stages = stages_of(folder)
         registry = load_plugins(plugins).registry
-        recipe = replace(bind(read_recipe(folder / RECIPE), registry), file=read_json(folder / RUN)["recipe"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Renamed)  # a run of an older version is as good as any
+            bound = bind(read_recipe(folder / RECIPE), registry)
+        recipe = replace(bound, file=read_json(folder / RUN)["recipe"])
         artifacts = {name: folder / artifact for name, artifact in stages.items()}
         return cls(folder, recipe, artifacts, progress or Progress(), registry)
 

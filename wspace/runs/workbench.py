@@ -161,7 +161,7 @@ class Workbench:
 
         `wording` is that of the recipe unless given. Raises UserError.
         """
-        sentences = (wording or self.recipe.texts.build({})).sentences(classes, self.templated(classes))
+        sentences = (wording or self.recipe.wording.build({})).sentences(classes, self.templated(classes))
         vectors = self.text.encode([sentence for own in sentences for sentence in own])
         means = [own.mean(0) for own in vectors.split([len(own) for own in sentences])]
         return functional.normalize(torch.stack(means), dim=1)
