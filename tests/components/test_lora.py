@@ -630,7 +630,7 @@ def test_adapters_are_generated_from_a_zoo_of_adapters(peft: Any, tmp_path: Path
     bench = bench_of(recipe)
     run(recipe, bench, tmp_path / "run", "zoo", "opponents", "train", "generate", "evaluate")
     log = (tmp_path / "run/train/log.jsonl").read_text().splitlines()
-    assert all(json.loads(line)["product"] > 0 for line in log if json.loads(line)["phase"] == "train")
+    assert all(json.loads(line)["terms"]["product"] > 0 for line in log if json.loads(line)["phase"] == "train")
     generated = load_file(tmp_path / "run/generate/generated-unseen-tasks.safetensors")["weights"]
     target = bench.target
     assert isinstance(target, Lora) and torch.equal(Zoo(tmp_path / "run/zoo").weights, made.weights)

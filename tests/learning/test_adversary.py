@@ -57,10 +57,10 @@ def test_a_step_of_the_discriminator_is_adam_on_the_logistic_loss_of_equation_13
     for step in range(1, 6):
         loss, slope, slope_of_bias, accuracy = by_hand(weight, bias)
         shown = adversary.learn(REAL, GENERATED)
-        assert float(shown["discriminator_loss"]) == pytest.approx(float(loss) / (2 * log(2)), rel=1e-5)
-        assert float(shown["discriminator_accuracy"]) == pytest.approx(accuracy)
+        assert float(shown["loss"]) == pytest.approx(float(loss) / (2 * log(2)), rel=1e-5)
+        assert float(shown["accuracy"]) == pytest.approx(accuracy)
         norm = sqrt(float(slope.square().sum() + slope_of_bias.square()))
-        assert float(shown["discriminator_gradient"]) == pytest.approx(norm, rel=1e-5)
+        assert float(shown["gradient"]) == pytest.approx(norm, rel=1e-5)
         running += 0.05 * (accuracy - running)
         for name, parameter, gradient in (("weight", weight, slope), ("bias", bias, slope_of_bias)):
             first, second = (
@@ -76,8 +76,8 @@ def test_a_step_of_the_discriminator_is_adam_on_the_logistic_loss_of_equation_13
 
 def test_one_that_knows_nothing_has_a_loss_of_one_and_no_accuracy() -> None:
     shown = Adversary(Linear(0), Settings(), 10).learn(REAL, REAL)
-    assert float(shown["discriminator_loss"]) == pytest.approx(1, abs=0.01)
-    assert float(shown["discriminator_accuracy"]) == 0.5
+    assert float(shown["loss"]) == pytest.approx(1, abs=0.01)
+    assert float(shown["accuracy"]) == 0.5
 
 
 def test_learning_leaves_the_generator_without_a_gradient() -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -24,11 +23,11 @@ from wspace.components.tokenizers.neuron import Neuron
 from wspace.data.tasks import prompts_of
 from wspace.interfaces import Prompts
 from wspace.learning.adversary import Adversary
-from wspace.learning.loop import Loop
+from wspace.learning.loop import TrainingLoop, warmup_cosine
 from wspace.learning.system import System
+from wspace.learning.training import GeneratorStep, TrainingPairs, TrainingSet, generator_parameters
 from wspace.runs.artifacts import Zoo
 from wspace.runs.assemble import load_system
-from wspace.runs.stages.train import weight_step
 from wspace.support.errors import Diverged, FileError, UserError, WspaceError
 from wspace.support.files import save_tensors
 from wspace.support.seeding import stream
@@ -68,20 +67,27 @@ def loop_of(
     seed: int = 0,
     dropout: float = 0.0,
     adversarial: bool = False,
-) -> Loop:
+) -> TrainingLoop:
     """All parameters but those of a task loss, as in the last phase of training."""
     system = system_of(seed, dropout=dropout).eval()  # as the phase before leaves it
-    own = system.generator.task_parameters()
-    others = [p for p in system.parameters() if all(p is not t for t in own)]
     adversary = Adversary(Discriminator(6, layout=system.tokenizer.layout), ADVERSARY, 6) if adversarial else None
-    return Loop(system, settings, folder / "train.checkpoint.safetensors", others, adversary)
+    checkpoint = folder / "train.checkpoint.safetensors"
+    return TrainingLoop(system, settings, checkpoint, generator_parameters(system), adversary=adversary)
 
 
-def steps(loop: Loop, until: int) -> None:
+def steps(loop: TrainingLoop, until: int) -> None:
     losses = Losses(symmetry=0.1, adversarial=0.1 if loop.adversary is not None else 0)
-    recipe = SimpleNamespace(train=SETTINGS, losses=losses, adversary=ADVERSARY, precision="float32")
-    job: Any = SimpleNamespace(recipe=recipe, bench=SimpleNamespace(device=torch.device("cpu")))
-    step = weight_step(job, loop.system, WEIGHTS[:8], PROMPTS[:8], Permutation(spec=SPEC), loop.adversary)
+    assert isinstance(loop.module, System)
+    pairs = TrainingPairs(loop.module, WEIGHTS[:8], PROMPTS[:8])
+    step = GeneratorStep(
+        TrainingSet((pairs,)),
+        SETTINGS,
+        losses,
+        torch.device("cpu"),
+        batch=SETTINGS.batch,
+        symmetry=Permutation(spec=SPEC),
+        adversary=loop.adversary,
+    )
     while loop.step < until:
         rng = stream(0, "train", loop.step)
         with torch.random.fork_rng([]):
@@ -105,19 +111,19 @@ def test_a_loop_stopped_and_resumed_leaves_the_bytes_of_one_that_was_not(
     uninterrupted = loop_of(whole, dropout=dropout, adversarial=adversarial)
     for until in (stop, 6):
         steps(uninterrupted, until)
-        with uninterrupted.averaged_parameters():
-            drawn(uninterrupted.system)
+        with uninterrupted.under_ema():
+            drawn(uninterrupted.module)
         uninterrupted.keep_if_best(0.1 * until)
 
     stopped = loop_of(parts, dropout=dropout, adversarial=adversarial)
     steps(stopped, stop)
     stopped.keep_if_best(0.1 * stop)
     stopped.save()
-    best = {name: value.clone() for name, value in stopped.best.items()}
+    best = {name: value.clone() for name, value in stopped.best_parameters.items()}
     resumed = loop_of(parts, seed=1, dropout=dropout, adversarial=adversarial)  # its own start must not matter
     resumed.resume()
     assert resumed.step == stop and resumed.best_accuracy == 0.1 * stop
-    assert all(torch.equal(value, best[name]) for name, value in resumed.best.items())
+    assert all(torch.equal(value, best[name]) for name, value in resumed.best_parameters.items())
     steps(resumed, 6)
     resumed.keep_if_best(0.1 * 6)
 
@@ -127,14 +133,16 @@ def test_a_loop_stopped_and_resumed_leaves_the_bytes_of_one_that_was_not(
     assert any(name.startswith("adversary.optimizer.") for name in load_file(resumed.checkpoint)) == adversarial
     assert resumed.finish() == uninterrupted.finish()
     assert [entry["step"] for entry in resumed.log] == [1, 2, 3, 4, 5, 6]
-    learnt = [entry["step"] for entry in resumed.log if "discriminator_loss" in entry]
+    learnt = [entry["step"] for entry in resumed.log if "discriminator" in entry]
     assert learnt == ([1, 2, 3, 5] if adversarial else [])
-    assert [entry["step"] for entry in resumed.log if "adversarial" in entry] == ([4, 6] if adversarial else [])
+    assert [entry["step"] for entry in resumed.log if "adversarial" in entry["terms"]] == (
+        [4, 6] if adversarial else []
+    )
     for loop, folder in ((uninterrupted, whole), (resumed, parts)):
-        assert not loop.system.training
-        save_tensors(folder / "generator.safetensors", loop.system.state_dict())
+        assert not loop.module.training
+        save_tensors(folder / "generator.safetensors", loop.module.state_dict())
     assert (parts / "generator.safetensors").read_bytes() == (whole / "generator.safetensors").read_bytes()
-    assert not any("discriminator" in name for name in resumed.system.state_dict())
+    assert not any("discriminator" in name for name in resumed.module.state_dict())
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.99])
@@ -147,7 +155,7 @@ def test_a_truncated_checkpoint_is_ignored(tmp_path: Path, share: float) -> None
     fresh, untouched = loop_of(tmp_path), system_of().state_dict()
     fresh.resume()
     assert fresh.step == 0 and not fresh.log
-    assert all(torch.equal(value, untouched[name]) for name, value in fresh.system.state_dict().items())
+    assert all(torch.equal(value, untouched[name]) for name, value in fresh.module.state_dict().items())
     fresh.save()  # and replaced
     assert load_file(fresh.checkpoint)
 
@@ -163,12 +171,12 @@ def test_the_average_is_the_exponential_one_with_a_short_start(tmp_path: Path) -
             expected[name] = decays[-1] * expected[name] + (1 - decays[-1]) * p.detach().double()
     assert 0.4 in decays and min(decays) < 0.1  # both sides of the minimum
     for name, value in expected.items():
-        torch.testing.assert_close(loop.averaged[name].double(), value, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(loop.ema_parameters[name].double(), value, rtol=1e-5, atol=1e-6)
     own = {name: p.detach().clone() for name, p in loop.parameters.items()}
-    with loop.averaged_parameters():
-        assert not loop.system.training
-        assert all(torch.equal(p, loop.averaged[name]) for name, p in loop.parameters.items())
-    assert loop.system.training and all(torch.equal(p, own[name]) for name, p in loop.parameters.items())
+    with loop.under_ema():
+        assert not loop.module.training
+        assert all(torch.equal(p, loop.ema_parameters[name]) for name, p in loop.parameters.items())
+    assert loop.module.training and all(torch.equal(p, own[name]) for name, p in loop.parameters.items())
 
 
 def test_the_best_average_is_the_one_kept(tmp_path: Path) -> None:
@@ -176,7 +184,7 @@ def test_the_best_average_is_the_one_kept(tmp_path: Path) -> None:
     for until, accuracy in ((1, 0.2), (2, 0.7), (3, float("nan")), (4, 0.5)):
         steps(loop, until)
         loop.keep_if_best(accuracy)
-        kept[until] = {name: value.clone() for name, value in loop.averaged.items()}
+        kept[until] = {name: value.clone() for name, value in loop.ema_parameters.items()}
     log = loop.finish()
     assert loop.best_accuracy == 0.7 and log[1]["validation_accuracy"] == 0.7
     assert all(torch.equal(p, kept[2][name]) for name, p in loop.parameters.items())
@@ -185,19 +193,52 @@ def test_the_best_average_is_the_one_kept(tmp_path: Path) -> None:
 
 def test_a_loop_moves_its_own_parameters_alone(tmp_path: Path) -> None:
     loop = loop_of(tmp_path)
-    before = {name: p.detach().clone() for name, p in loop.system.named_parameters()}
+    before = {name: p.detach().clone() for name, p in loop.module.named_parameters()}
     steps(loop, 3)
-    for name, p in loop.system.named_parameters():
+    for name, p in loop.module.named_parameters():
         assert torch.equal(p, before[name]) == (name not in loop.parameters), name
     assert set(before) - set(loop.parameters) == {"generator.predictor.weight", "generator.predictor.bias"}
 
 
-def test_the_rate_warms_up_and_then_falls_to_zero(tmp_path: Path) -> None:
-    loop, rates = loop_of(tmp_path, Train(steps=40, lr=1.0, warmup=0.1)), []
-    for loop.step in range(40):
-        rates.append(loop._rate())
+def test_the_rate_warms_up_and_then_falls_to_zero() -> None:
+    rates = [warmup_cosine(step, 40, 0.1) for step in range(40)]
     assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert rates[4:] == sorted(rates[4:], reverse=True) and 0 < rates[-1] < 0.01
+
+
+def test_the_optimiser_follows_the_rate_also_after_a_checkpoint(tmp_path: Path) -> None:
+    settings = Train(steps=6, batch=4, lr=1e-2, warmup=0.5)
+    whole, stopped = loop_of(tmp_path, settings), loop_of(tmp_path, settings)
+    used = []
+    for until in range(1, 7):
+        used.append(whole.optimizer.param_groups[0]["lr"])
+        steps(whole, until)
+    assert used == [1e-2 * warmup_cosine(step, 6, 0.5) for step in range(6)]
+    steps(stopped, 4)
+    stopped.save()
+    resumed = loop_of(tmp_path, settings)
+    resumed.resume()
+    assert resumed.optimizer.param_groups[0]["lr"] == used[4]
+
+
+def test_a_checkpoint_of_an_older_version_is_gone_on_from(tmp_path: Path) -> None:
+    """It called the EMA `averaged`, and its log was flat."""
+    loop = loop_of(tmp_path)
+    steps(loop, 3)
+    loop.keep_if_best(0.5)
+    loop.save()
+    with safe_open(loop.checkpoint, "pt") as opened:
+        state = json.loads(opened.metadata()["state"])
+    state["log"] = [entry | entry.pop("terms") for entry in state["log"]]
+    old = {name.replace("ema.", "averaged.", 1): tensor for name, tensor in load_file(loop.checkpoint).items()}
+    assert any(name.startswith("averaged.") for name in old)
+    save_file(old, loop.checkpoint, {"state": json.dumps(state)})
+    resumed = loop_of(tmp_path, seed=1)
+    resumed.resume()
+    for each in (loop, resumed):
+        steps(each, 6)
+    assert all(torch.equal(p, resumed.ema_parameters[name]) for name, p in loop.ema_parameters.items())
+    assert [entry["step"] for entry in resumed.log] == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize(("settings", "section"), [(SETTINGS, "train"), (TaskLoss(steps=6), "task_loss")])
@@ -207,9 +248,9 @@ def test_a_loss_that_is_not_a_number_stops_the_training(
     loop = loop_of(tmp_path, settings)
     steps(loop, 1)
     before = {name: p.detach().clone() for name, p in loop.parameters.items()}
-    pairs = loop.system.pairs(WEIGHTS[:4] * float("nan"), PROMPTS[:4])
+    pairs = loop.module.pairs(WEIGHTS[:4] * float("nan"), PROMPTS[:4])
     with pytest.raises(Diverged) as caught:
-        loop.advance(loop.system.generator.loss(pairs, stream(0))["denoising"], {})
+        loop.advance(loop.module.generator.loss(pairs, stream(0))["denoising"], {})
     assert str(caught.value) == f"the loss is nan at step 1; lower {section}.lr, or {section}.clip"
     assert all(torch.equal(p, before[name]) for name, p in loop.parameters.items())
 

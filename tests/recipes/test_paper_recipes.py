@@ -136,7 +136,7 @@ def test_a_paper_recipe_runs_from_data_to_report(recipe: Path, tmp_path: Path) -
     named = json.loads(next(run.glob("zoo-*/world.json")).read_text(encoding="utf-8"))["classes"]
     assert set(named) == {f"thing {k}" for k in range(10)} | {words for words in own.values() if words}
     log = [json.loads(line) for line in next(run.glob("train-*/log.jsonl")).read_text(encoding="utf-8").splitlines()]
-    turns = ["adversarial" if "adversarial" in entry else "discriminator" for entry in log]
+    turns = ["adversarial" if "adversarial" in entry["terms"] else "discriminator" for entry in log]
     assert turns == ["discriminator"] * 3 + ["adversarial"] * 3 + ["discriminator"] * 3 + ["adversarial"] * 3
-    assert all({"denoising", "symmetry"} <= set(entry) for entry in log)
+    assert all({"denoising", "symmetry"} <= set(entry["terms"]) for entry in log)
     assert report["training"]["processes"] == 1

@@ -9,8 +9,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,13 +22,14 @@ from wspace.components.denoisers.mlp import MLP as Denoiser
 from wspace.components.discriminators.mlp import MLP
 from wspace.components.symmetries.permutation import Permutation
 from wspace.learning.adversary import Adversary
-from wspace.learning.loop import Loop
+from wspace.learning.loop import TrainingLoop
+from wspace.learning.system import System
+from wspace.learning.training import GeneratorStep, TrainingPairs, TrainingSet, generator_parameters
 from wspace.recipes.bind import bind
 from wspace.recipes.plugins import load_plugins
 from wspace.recipes.source import read_recipe
 from wspace.runs import keys as stage_keys
 from wspace.runs import pipeline
-from wspace.runs.stages.train import weight_step
 from wspace.runs.store import Store
 from wspace.support.errors import Diverged, UserError
 from wspace.support.files import save_tensors
@@ -44,27 +43,35 @@ STEPS = 6
 LOSSES = Losses(symmetry=0.1, adversarial=0.1)
 
 
-def loop_of(folder: Path, processes: Processes = ALONE, seed: int = 0) -> Loop:
+def loop_of(folder: Path, processes: Processes = ALONE, seed: int = 0) -> TrainingLoop:
     system = system_of(seed).eval()
-    own = system.generator.task_parameters()
-    others = [p for p in system.parameters() if all(p is not t for t in own)]
     torch.manual_seed(seed)
     adversary = Adversary(MLP(6, layout=system.tokenizer.layout), ADVERSARY, STEPS, processes)
-    return Loop(system, SETTINGS, folder / "checkpoint.safetensors", others, adversary, processes)
+    checkpoint, trained = folder / "checkpoint.safetensors", generator_parameters(system)
+    return TrainingLoop(system, SETTINGS, checkpoint, trained, adversary=adversary, processes=processes)
 
 
-def job_of(precision: str = "float32") -> Any:
-    recipe = SimpleNamespace(train=SETTINGS, losses=LOSSES, adversary=ADVERSARY, precision=precision)
-    return SimpleNamespace(recipe=recipe, bench=SimpleNamespace(device=torch.device("cpu")))
+def system_in(loop: TrainingLoop) -> System:
+    assert isinstance(loop.module, System)
+    return loop.module
 
 
-def train(loop: Loop, weights: Tensor = WEIGHTS[:8], precision: str = "float32") -> None:
-    step = weight_step(job_of(precision), loop.system, weights, PROMPTS[:8], Permutation(spec=SPEC), loop.adversary)
+def train(loop: TrainingLoop, weights: Tensor = WEIGHTS[:8], precision: str = "float32") -> None:
+    step = GeneratorStep(
+        TrainingSet((TrainingPairs(system_in(loop), weights, PROMPTS[:8]),)),
+        SETTINGS,
+        LOSSES,
+        torch.device("cpu"),
+        batch=loop.processes.share(SETTINGS.batch),
+        symmetry=Permutation(spec=SPEC),
+        adversary=loop.adversary,
+        precision=precision,
+    )
     while loop.step < STEPS:
         loop.advance(*step(loop.step, stream(0, "train", loop.step, *loop.processes.own)))
 
 
-def state_of(loop: Loop) -> dict[str, Tensor]:
+def state_of(loop: TrainingLoop) -> dict[str, Tensor]:
     assert loop.adversary is not None
     return {n: p.detach() for n, p in loop.parameters.items()} | {
         f"d.{n}": t for n, t in loop.adversary.state().items()
@@ -128,7 +135,7 @@ def worker(folder: Path) -> None:
             train(broken, weights)
         loop = loop_of(folder, processes, seed=processes.rank)
         assert loop.adversary is not None
-        processes.agree([*loop.system.state_dict().values(), *loop.adversary.state_dict().values()])
+        processes.agree([*loop.module.state_dict().values(), *loop.adversary.state_dict().values()])
         train(loop)
         save_tensors(folder / f"{processes.rank}.safetensors", state_of(loop))
         (folder / f"{processes.rank}.json").write_text(json.dumps(loop.log), encoding="utf-8")
@@ -172,7 +179,7 @@ def test_two_processes_train_as_one_does_on_the_batches_of_both(tmp_path: Path) 
     assert logs[0] == logs[1]
 
     loop, symmetry = loop_of(tmp_path), Permutation(spec=SPEC)
-    adversary, system = loop.adversary, loop.system
+    adversary, system = loop.adversary, system_in(loop)
     assert adversary is not None
     start = {name: value.clone() for name, value in state_of(loop).items()}
     for number in range(STEPS):
@@ -267,8 +274,8 @@ def test_half_precision_is_the_generators_alone(tmp_path: Path) -> None:
     """The denoiser multiplies in bfloat16; losses, parameters, gradients and the discriminator stay in float32."""
     seen: dict[str, set[torch.dtype]] = {"denoiser": set(), "discriminator": set()}
     whole, half = loop_of(tmp_path), loop_of(tmp_path)
-    assert half.adversary is not None and isinstance(half.system.generator.denoiser, Denoiser)
-    half.system.generator.denoiser.enter.register_forward_hook(lambda *call: seen["denoiser"].add(call[2].dtype))
+    assert half.adversary is not None and isinstance(system_in(half).generator.denoiser, Denoiser)
+    system_in(half).generator.denoiser.enter.register_forward_hook(lambda *call: seen["denoiser"].add(call[2].dtype))
     half.adversary.discriminator.register_forward_hook(lambda *call: seen["discriminator"].add(call[2].dtype))
     train(whole)
     train(half, precision="bfloat16")
@@ -277,7 +284,7 @@ def test_half_precision_is_the_generators_alone(tmp_path: Path) -> None:
     assert all(value.dtype == torch.float32 for value in states[1].values())
     assert any(not torch.equal(value, states[1][name]) for name, value in states[0].items())
     for ours, theirs in zip(half.log, whole.log, strict=True):
-        assert ours["denoising"] == pytest.approx(theirs["denoising"], rel=0.05)
+        assert ours["terms"]["denoising"] == pytest.approx(theirs["terms"]["denoising"], rel=0.05)
 
 
 def test_precision_belongs_to_the_training_and_what_follows() -> None:

@@ -542,6 +542,9 @@ BROKEN = {
         "(found - pairs.tokens).square().mean()",
         "(found - pairs.tokens).square().mean().double()",
     ),
+    "generator/loss_terms_have_names_of_their_own": broken(
+        "its loss 'adversarial' has a name that the training keeps for its own", '{"own": ', '{"adversarial": '
+    ),
     "generator/loss_follows_the_seed": broken(
         "its loss from the same seed, a second time: off by ",
         "noise = torch.randn(pairs.tokens.shape, generator=rng)",
@@ -739,6 +742,31 @@ def test_a_check_fails_for_what_breaks_it_and_no_other_does(made: Made, tmp_path
     expected = f"{kind} 'lawful': {BROKEN[law].said.replace('{file}', str(file))}"
     expected = expected.replace("{file.name}", file.name).replace("{folder}", str(scratch()))
     assert said[name].startswith(expected) and "\n" not in said[name]
+
+
+def test_a_symmetry_term_is_for_batches_that_ask_for_it(made: Made) -> None:
+    unasked = (
+        (
+            "(found - pairs.tokens).square().mean()}",
+            '(found - pairs.tokens).square().mean(), "symmetry": 0 * found.mean()}',
+        ),
+    )
+    assert failing(made(unasked), "generator")["loss_terms_have_names_of_their_own"] == (
+        "generator 'lawful': its loss has the term 'symmetry' for a batch without moves, which asks for none"
+    )
+
+
+def test_a_code_learns_by_terms_with_names_of_their_own(made: Made) -> None:
+    lossy = (
+        (
+            "class Rows(Tokenizer):",
+            "class Rows(Tokenizer):\n    lossy = True\n    def loss(self, weights, rng):\n"
+            '        return {"gradient": weights.mean()}\n',
+        ),
+    )
+    assert failing(made(lossy), "tokenizer")["a_code_is_learnt_from_networks"] == (
+        "tokenizer 'lawful': its loss 'gradient' has a name that the training keeps for its own"
+    )
 
 
 def test_every_check_has_something_that_breaks_it() -> None:

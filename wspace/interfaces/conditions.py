@@ -87,7 +87,10 @@ class Conditioner(nn.Module, ABC):
     pooled_width: int  # C'
 
     def told(self, what: Told) -> None:
-        """Take in what holds for all tasks. It is no part of the state: it is told again after that is loaded."""
+        """Take in what holds for all tasks. It is no part of the state.
+
+        Called once before `fit`, and again after every load of the state: `wspace.learning.system.System` sees to it.
+        """
 
     @abstractmethod
     def fit(self, prompts: Prompts) -> None:

@@ -103,7 +103,11 @@ class Generator(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, pairs: Pairs, rng: torch.Generator) -> dict[str, Tensor]:
-        """Named scalars, whose weighted sum is descended: `symmetry` by `losses.symmetry`, the others as they are."""
+        """Named scalars, whose weighted sum is descended: `symmetry` by `losses.symmetry`, the others as they are.
+
+        `symmetry` is returned where `pairs.moves.penalty` asks for it, and only there. Names that the training keeps for its
+        own (`wspace.learning.terms.RESERVED`: `adversarial`, `product`, `loss`, ...) are refused.
+        """
 
     def estimate(self, pairs: Pairs, noise: float, rng: torch.Generator) -> Tensor:
         """Networks as this generator makes them of the batch's, noised to a level of at most `noise`: (B, N, D).

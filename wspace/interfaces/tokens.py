@@ -57,7 +57,10 @@ class Tokenizer(nn.Module, ABC):
         """
 
     def loss(self, weights: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        """Of a lossy one: named scalars for networks (B, P), whose sum is descended."""
+        """Of a lossy one: named scalars for networks (B, P), whose sum is descended.
+
+        Names that the training keeps for its own (`wspace.learning.terms.RESERVED`) are refused.
+        """
         raise NotImplementedError(f"{type(self).__name__} has nothing to learn")
 
     def figures(self) -> dict[str, Tensor]:

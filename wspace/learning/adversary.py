@@ -34,12 +34,14 @@ class Adversary(nn.Module):
         self.register_buffer("accuracy", torch.full((), 0.5))  # running, of its answers before each step
 
     def learns_at(self, step: int) -> bool:
+        """Whether step number `step`, from 0, is the discriminator's; else it is the generator's."""
         return step < self.warm or (step - self.warm) // self.settings.turn % 2 == 0
 
     def learn(self, real: Tensor, generated: Tensor) -> dict[str, Tensor]:
         """One step of the discriminator up eq. 13, on tokens (B, N, D) of the zoo's networks and generated ones.
 
-        Returns its loss, accuracy and gradient norm. Raises Diverged when its loss is not a number.
+        Returns scalars for the log: its `loss` (1: it knows nothing), `accuracy` in [0, 1] and `gradient`, the norm.
+        Raises Diverged when its loss is not a number.
         """
         of_real, of_generated = self.discriminator(real), self.discriminator(generated.detach())
         loss = functional.softplus(-of_real).mean() + functional.softplus(of_generated).mean()  # -log D, -log(1 - D)
@@ -54,8 +56,7 @@ class Adversary(nn.Module):
         norm = torch.nn.utils.get_total_norm(gradients)
         self.optimizer.step()
         self.accuracy.lerp_(means["accuracy"], 0.05)
-        figures = means | {"loss": means["loss"] / (2 * log(2)), "gradient": norm}  # a loss of 1: it knows nothing
-        return {f"discriminator_{name}": value for name, value in figures.items()}
+        return means | {"loss": means["loss"] / (2 * log(2)), "gradient": norm}
 
     def judge(self, generated: Tensor) -> Tensor:
         """What the generator descends, its parameters alone: -log D of its networks (B, N, D), as Goodfellow et al. (2014)
@@ -71,6 +72,7 @@ class Adversary(nn.Module):
 
     @property
     def wins_outright(self) -> bool:
+        """Whether its running accuracy is above `OUTRIGHT`."""
         return float(self.accuracy) > OUTRIGHT
 
     # ------------------------------------------------------------ on disk
@@ -82,6 +84,7 @@ class Adversary(nn.Module):
         return tensors | {f"optimizer.{i}.{key}": v for i, state in moments.items() for key, v in state.items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state` gave."""
         prefix = "module."
         self.load_state_dict({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})
         moments: dict[int, dict[str, Tensor]] = {}

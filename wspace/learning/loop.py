@@ -1,9 +1,9 @@
-"""The training loop of generators: steps down a loss, a running average, looks at held-out tasks, points to go on from."""
+"""The training loop: optimiser, warm-up and cosine, gradient clipping, EMA, early stopping on validation, checkpoints."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import cos, inf, pi
 from pathlib import Path
@@ -12,95 +12,161 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from wspace.learning.adversary import Adversary
-from wspace.learning.system import System
 from wspace.support.errors import Diverged
 from wspace.support.files import save_tensors
 from wspace.support.processes import ALONE, Processes
+from wspace.support.progress import Progress
+from wspace.support.seeding import stream
 from wspace.support.settings import Reconstruction, TaskLoss, Train
 
+LogValues = Mapping[str, Mapping[str, Tensor]]
+"""Scalars for the log in groups: `terms` of the loss, figures of the `discriminator`, figures of the `tokenizer`."""
 
-class Loop:
-    """Parameters, their running average, the best average so far, the optimiser, and where all of it is kept."""
+Step = Callable[[int, torch.Generator], tuple[Tensor, LogValues]]
+"""(number of the step, random stream) -> the loss (), with a gradient, of one batch; and scalars for the log."""
+
+Log = list[dict[str, Any]]
+"""A line for each step: `step` (from 1), `loss`, `gradient` (its norm, before clipping), groups of `LogValues` by name, and
+`validation_accuracy` at a check."""
+
+SECTIONS = {Reconstruction: "reconstruction", TaskLoss: "task_loss", Train: "train"}
+"""Where a recipe says the settings of a phase."""
+
+CHECKPOINT_GROUPS = ("parameters", "ema", "best", "buffers", "best_buffers", "optimizer", "adversary")
+EMA_BEFORE = "averaged"  # what older versions called the group `ema`
+
+
+def warmup_cosine(step: int, steps: int, warmup: float) -> float:
+    """Factor of the learning rate at a step (from 0) of `steps`: linear over a share `warmup` of them, a cosine to 0 after."""
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + cos(pi * (step - rising) / max(1, steps - rising)))
+
+
+class TrainingLoop:
+    """Parameters of a module, their EMA, the best EMA so far, the optimiser, and the checkpoint of all of it.
+
+    `parameters` are those of `module` that are trained. `buffers` are what it learns beside them, by name, as a codebook's
+    running means: the best are kept with the best EMA. An `adversary` is saved along, and stepped by nobody here.
+    All `processes` take the same steps, each with losses of its own.
+    """
 
     def __init__(
         self,
-        system: System,
+        module: nn.Module,
         settings: Train | TaskLoss | Reconstruction,
         checkpoint: Path,
         parameters: Sequence[nn.Parameter],
-        adversary: Adversary | None = None,  # saved along, and stepped by nobody here
-        processes: Processes = ALONE,  # that take the same steps, each with losses of its own
+        *,
+        buffers: Mapping[str, Tensor] | None = None,
+        adversary: Adversary | None = None,
+        processes: Processes = ALONE,
     ):
         self.processes = processes
         self.adversary = adversary
-        self.system, self.settings, self.checkpoint = system.train(), settings, checkpoint
-        self.step, self.best_accuracy, self.log = 0, -inf, list[dict[str, Any]]()
+        self.module, self.settings, self.checkpoint = module.train(), settings, checkpoint
+        self.step, self.best_accuracy, self.log = 0, -inf, Log()
         self.parameters = {
-            name: p for name, p in system.named_parameters() if any(p is trained for trained in parameters)
+            name: p for name, p in module.named_parameters() if any(p is trained for trained in parameters)
         }
-        learns_code = any(p is trained for p in system.tokenizer.parameters() for trained in parameters)
-        # what a code learns beside its parameters: running means of a codebook, which are best with those they grew up with
-        self.buffers = {
-            f"tokenizer.{name}": b
-            for name, b in system.tokenizer.named_buffers()
-            if learns_code and "tokenizer." + name in system.state_dict()
-        }
+        self.buffers = dict(buffers or {})
         self.best_buffers = {name: b.clone() for name, b in self.buffers.items()}
-        self.averaged = {name: p.detach().clone() for name, p in self.parameters.items()}
-        self.best = {name: p.clone() for name, p in self.averaged.items()}
+        self.ema_parameters = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self.best_parameters = {name: p.clone() for name, p in self.ema_parameters.items()}
         self.optimizer = torch.optim.AdamW(
             list(self.parameters.values()), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
         )
+        self.schedule = LambdaLR(self.optimizer, self._learning_rate_factor)
 
-    def advance(self, loss: Tensor, shown: Mapping[str, Tensor]) -> None:
-        """One step down a loss, or its mean over the processes. Raises Diverged if it is not a number."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.lr * self._rate()
-        means = self.processes.averaged({"loss": loss, **shown})
-        if not torch.isfinite(means["loss"]):
-            sections = {Reconstruction: "reconstruction", TaskLoss: "task_loss", Train: "train"}
-            section = sections[type(self.settings)]
-            raise Diverged(
-                f"the loss is {float(means['loss'])} at step {self.step}; lower {section}.lr, or {section}.clip"
-            )
+    def run(
+        self,
+        name: str,
+        step: Step,
+        validate: Callable[[], float],
+        *,
+        seed: int,
+        device: torch.device,
+        progress: Progress,
+    ) -> Log:
+        """From the checkpoint, or the start, to the last step; leaves the best EMA in the module. Returns the log.
+
+        `validate` is called under the EMA parameters, every `check_every` steps and at the end, by the first process
+        alone, and the checkpoint is written then: it gives the accuracy that the best is chosen by. Step n of the phase
+        `name` draws from a random stream of its own (another one in each process). Raises Diverged.
+        """
+        self.resume()
+        with self._gradients_of_trained_parameters_only(), progress.bar(name, self.settings.steps) as bar:
+            bar.resume(self.step)
+            while self.step < self.settings.steps:
+                rng = stream(seed, name, self.step, *self.processes.own)
+                with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                    torch.manual_seed(rng.initial_seed())  # for dropout layers, which take no generator
+                    self.advance(*step(self.step, rng))
+                bar.advance()
+                due = self.step % self.settings.check_every == 0 or self.step == self.settings.steps
+                if due and self.processes.rank == 0:
+                    with self.under_ema():
+                        accuracy = validate()
+                    self.keep_if_best(accuracy)
+                    self.save()
+        return self.finish()
+
+    def advance(self, loss: Tensor, log_values: LogValues) -> None:
+        """One step down a loss (), or its mean over the processes. Raises Diverged if it is not a number."""
+        scalars = {(group, name): value for group, values in log_values.items() for name, value in values.items()}
+        means = self.processes.averaged({("", "loss"): loss, **scalars})
+        mean_loss = means.pop(("", "loss"))
+        if not torch.isfinite(mean_loss):
+            section = SECTIONS[type(self.settings)]
+            raise Diverged(f"the loss is {float(mean_loss)} at step {self.step}; lower {section}.lr, or {section}.clip")
         self.optimizer.zero_grad()
         loss.backward()
-        self.processes.average([p.grad for p in self.parameters.values() if p.grad is not None])
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        self.processes.average(gradients)
+        norm = torch.nn.utils.get_total_norm(gradients)
         if self.settings.clip is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), self.settings.clip, norm)
         self.optimizer.step()
+        self.schedule.step()
         self.step += 1
+        self._update_ema()
+        entry: dict[str, Any] = {"step": self.step, "loss": float(mean_loss), "gradient": float(norm)}
+        for (group, name), value in means.items():
+            entry.setdefault(group, {})[name] = float(value)
+        self.log.append(entry)
+
+    def _learning_rate_factor(self, step: int) -> float:
+        return warmup_cosine(step, self.settings.steps, self.settings.warmup)
+
+    def _update_ema(self) -> None:
+        """ema <- decay * ema + (1 - decay) * parameters, from the initial parameters on.
+
+        Not by `torch.optim.swa_utils.AveragedModel`: its first update overwrites the average in place of mixing it, and
+        its decay does not grow.
+        """
         decay = min(self.settings.ema, self.step / (self.step + 10))  # short at first, or the start would linger
         if self.settings.ema:
             torch._foreach_lerp_(
-                list(self.averaged.values()), [p.detach() for p in self.parameters.values()], 1 - decay
+                list(self.ema_parameters.values()), [p.detach() for p in self.parameters.values()], 1 - decay
             )
-        figures = {"loss": float(means.pop("loss")), "gradient": float(norm)}
-        self.log.append({"step": self.step, **figures, **{name: float(value) for name, value in means.items()}})
-
-    def _rate(self) -> float:
-        """Linear warm-up, then a cosine to zero."""
-        warmup = max(1, round(self.settings.warmup * self.settings.steps))
-        if self.step < warmup:
-            return (self.step + 1) / warmup
-        return 0.5 * (1 + cos(pi * (self.step - warmup) / max(1, self.settings.steps - warmup)))
 
     @contextmanager
-    def averaged_parameters(self) -> Iterator[None]:
-        """The system with averaged parameters, for looking; training goes on from its own."""
+    def under_ema(self) -> Iterator[None]:
+        """The module with its EMA parameters and in evaluation mode; training goes on from its own."""
         if not self.settings.ema:
-            torch._foreach_copy_(list(self.averaged.values()), [p.detach() for p in self.parameters.values()])
-        training = {name: p.detach().clone() for name, p in self.parameters.items()}
-        self._put(self.averaged)
-        self.system.eval()
+            torch._foreach_copy_(list(self.ema_parameters.values()), [p.detach() for p in self.parameters.values()])
+        raw = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self._put(self.ema_parameters)
+        self.module.eval()
         try:
             yield
         finally:
-            self._put(training)
-            self.system.train()
+            self._put(raw)
+            self.module.train()
 
     @torch.no_grad()
     def _put(self, values: Mapping[str, Tensor]) -> None:
@@ -108,25 +174,41 @@ class Loop:
             parameter.copy_(values[name])
 
     def keep_if_best(self, accuracy: float) -> None:
-        """Early stopping: the averages that sample are those whose networks did best on validation images."""
+        """Early stopping: the EMA parameters that sample are those whose networks did best on validation images."""
         self.log[-1]["validation_accuracy"] = accuracy
         if accuracy > self.best_accuracy:
             self.best_accuracy = accuracy
-            self.best = {name: p.clone() for name, p in self.averaged.items()}
+            self.best_parameters = {name: p.clone() for name, p in self.ema_parameters.items()}
             self.best_buffers = {name: b.clone() for name, b in self.buffers.items()}
 
-    # ------------------------------------------------------------ on disk
+    @contextmanager
+    def _gradients_of_trained_parameters_only(self) -> Iterator[None]:
+        """No gradient is computed for any others, which nothing would descend."""
+        trained = list(self.parameters.values())
+        others = [p for p in self.module.parameters() if p.requires_grad and not any(p is one for one in trained)]
+        for parameter in others:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in others:
+                parameter.requires_grad_(True)
+
+    # ------------------------------------------------------------ checkpoints
 
     def save(self) -> None:
+        """Write the checkpoint, in place of the one before. Raises DiskError."""
         optimizer = self.optimizer.state_dict()["state"]
-        tensors = {f"parameters.{name}": p for name, p in self.parameters.items()}
-        tensors |= {f"averaged.{name}": p for name, p in self.averaged.items()}
-        tensors |= {f"best.{name}": p for name, p in self.best.items()}
-        tensors |= {f"buffers.{name}": b for name, b in self.buffers.items()}
-        tensors |= {f"best_buffers.{name}": b for name, b in self.best_buffers.items()}
-        tensors |= {f"optimizer.{i}.{key}": value for i, state in optimizer.items() for key, value in state.items()}
-        if self.adversary is not None:
-            tensors |= {f"adversary.{name}": value for name, value in self.adversary.state().items()}
+        groups: dict[str, Mapping[str, Tensor]] = {
+            "parameters": self.parameters,
+            "ema": self.ema_parameters,
+            "best": self.best_parameters,
+            "buffers": self.buffers,
+            "best_buffers": self.best_buffers,
+            "optimizer": {f"{i}.{key}": value for i, state in optimizer.items() for key, value in state.items()},
+            "adversary": {} if self.adversary is None else self.adversary.state(),
+        }
+        tensors = {f"{group}.{name}": tensor for group, values in groups.items() for name, tensor in values.items()}
         state = {"step": self.step, "best_accuracy": self.best_accuracy, "log": self.log}
         save_tensors(self.checkpoint, tensors, {"state": json.dumps(state)})
 
@@ -140,15 +222,14 @@ class Loop:
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
         except SafetensorError:
             return
-        parts = ("parameters", "averaged", "best", "buffers", "best_buffers", "optimizer", "adversary")
-        groups: dict[str, dict[str, Tensor]] = {part: {} for part in parts}
+        groups: dict[str, dict[str, Tensor]] = {group: {} for group in CHECKPOINT_GROUPS}
         for name, tensor in tensors.items():
             group, _, rest = name.partition(".")
-            groups[group][rest] = tensor
+            groups["ema" if group == EMA_BEFORE else group][rest] = tensor
         self._put(groups["parameters"])
-        for name, averaged in self.averaged.items():
-            averaged.copy_(groups["averaged"][name])
-            self.best[name].copy_(groups["best"][name])
+        for name, average in self.ema_parameters.items():
+            average.copy_(groups["ema"][name])
+            self.best_parameters[name].copy_(groups["best"][name])
         for name, buffer in self.buffers.items():
             buffer.copy_(groups["buffers"][name])
             self.best_buffers[name].copy_(groups["best_buffers"][name])
@@ -160,11 +241,12 @@ class Loop:
             moments.setdefault(int(number), {})[key] = tensor
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
         self.step, self.best_accuracy, self.log = state["step"], state["best_accuracy"], state["log"]
+        self.schedule = LambdaLR(self.optimizer, self._learning_rate_factor, last_epoch=self.step - 1)
 
-    def finish(self) -> list[dict[str, Any]]:
-        """Leave the best averages in the system. The checkpoint stays until the stage is done: a killed run goes on."""
-        self._put(self.best)
+    def finish(self) -> Log:
+        """Leave the best EMA in the module. The checkpoint stays until the stage is done: a killed run goes on."""
+        self._put(self.best_parameters)
         for name, buffer in self.buffers.items():
             buffer.copy_(self.best_buffers[name])
-        self.system.eval()
+        self.module.eval()
         return self.log

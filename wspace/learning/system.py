@@ -17,6 +17,7 @@ from wspace.interfaces import (
     Prompts,
     Symmetry,
     Tokenizer,
+    Told,
 )
 from wspace.interfaces.weights import WeightSpec
 from wspace.support.errors import Diverged
@@ -24,26 +25,64 @@ from wspace.support.settings import Generate
 
 
 class System(nn.Module):
+    """Tokenizer, conditioner and generator, fitted and trained together.
+
+    The order of calls: built; `tell`, if `needs_telling`; `fit`; trained; used. From a file: built; `load_state_dict`;
+    `tell`, if `needs_telling`, for what a conditioner is told is no part of the state; used. A use before its turn raises
+    RuntimeError.
+    """
+
     def __init__(self, spec: WeightSpec, tokenizer: Tokenizer, conditioner: Conditioner, generator: Generator):
         super().__init__()
         self.spec = spec
         self.tokenizer, self.conditioner, self.generator = tokenizer, conditioner, generator
+        self.needs_telling = conditioner.asks
+        self.register_load_state_dict_post_hook(_ask_again)
+
+    def tell(self, what: Told | None) -> None:
+        """Give the conditioner what holds for all tasks, if it asks for that. Raises RuntimeError if it does and has None."""
+        if not self.conditioner.asks:
+            return
+        if what is None:
+            raise RuntimeError(
+                f"{self._conditioner_name} asks for the data set and the architecture, and is told nothing"
+            )
+        self.conditioner.told(what)
+        self.needs_telling = False
+
+    def condition(self, prompts: Prompts) -> Condition:
+        """What the conditioner makes of B tasks' prompts. Raises RuntimeError before `tell`."""
+        self._check_told()
+        return self.conditioner(prompts)
+
+    def _check_told(self) -> None:
+        if self.needs_telling:
+            raise RuntimeError(
+                f"{self._conditioner_name} asks for the data set and the architecture: call System.tell before this, and "
+                "again after load_state_dict"
+            )
+
+    @property
+    def _conditioner_name(self) -> str:
+        return type(self.conditioner).__name__
 
     def fit(self, weights: Tensor, prompts: Prompts, held_out: tuple[Tensor, Prompts]) -> Tensor | None:
         """All that has a closed form, from the training pairs: scales, statistics, linear paths.
 
-        Returns the networks' codes (n, N, D), if the tokenizer is lossy: they are small, and take an encoder.
+        `weights` (n, P) are of n tasks, whose `prompts` these are; `held_out` are other training tasks'. Raises RuntimeError
+        before `tell`. Returns the networks' codes (n, N, D), if the tokenizer is lossy: they are small, and take an encoder.
         """
+        self._check_told()
         self.tokenizer.fit(weights)
         self.conditioner.fit(prompts)
         with torch.no_grad():
-            others = (self.tokenizer.tokenize(held_out[0]), self.conditioner(held_out[1]))
+            others = (self.tokenizer.tokenize(held_out[0]), self.condition(held_out[1]))
             mean = weights.mean(0)
             if self.tokenizer.lossy:
                 anchor = self.tokenizer.tokenize(mean[None])[0]
             else:
                 anchor = self.tokenizer.arrange(self._unit_size(mean)[None])[0]  # (N, D)
-            closed = Closed(self.tokenizer.tokenize(weights), self.conditioner(prompts), others, anchor)
+            closed = Closed(self.tokenizer.tokenize(weights), self.condition(prompts), others, anchor)
             self.generator.fit(closed)
         return closed.tokens if self.tokenizer.lossy else None
 
@@ -58,7 +97,7 @@ class System(nn.Module):
 
     def pairs_of(self, tokens: Tensor, prompts: Prompts, moves: Moves | None = None) -> Pairs:
         """As `pairs`, of networks that are tokens already: (B, N, D)."""
-        condition: Condition = self.conditioner(prompts)
+        condition = self.condition(prompts)
         return Pairs(tokens, condition, self.conditioner.null(condition), moves)
 
     def moves(self, symmetry: Symmetry, count: int, rng: torch.Generator, *, augment: float, penalty: bool) -> Moves:
@@ -74,7 +113,7 @@ class System(nn.Module):
 
     def typical(self, prompts: Prompts) -> Tensor:
         """Weights (B, P) on which a task loss is taken: differentiable in the generator's task parameters."""
-        return self.tokenizer.detokenize(self.generator.typical(self.conditioner(prompts)))
+        return self.tokenizer.detokenize(self.generator.typical(self.condition(prompts)))
 
     @torch.no_grad()
     def sample(
@@ -88,7 +127,7 @@ class System(nn.Module):
 
         `watch` is called after every sampling step with the weights (B, P) as they would now end.
         """
-        return self.sample_under(self.conditioner(prompts), how, rng, watch)
+        return self.sample_under(self.condition(prompts), how, rng, watch)
 
     @torch.no_grad()
     def sample_under(
@@ -109,8 +148,14 @@ class System(nn.Module):
     @torch.no_grad()
     def refine(self, weights: Tensor, prompts: Prompts, how: Generate, level: float, rng: torch.Generator) -> Tensor:
         """Networks (B, P), noised to a level in (0, 1] and denoised under their tasks' prompts."""
-        condition = self.conditioner(prompts)
+        condition = self.condition(prompts)
         tokens = self.tokenizer.tokenize(weights)
         return self.tokenizer.detokenize(
             self.generator.refine(tokens, condition, self.conditioner.null(condition), how, level, rng)
         )
+
+
+def _ask_again(system: nn.Module, _: object) -> None:
+    """What a conditioner was told may have gone into what the loaded state replaces."""
+    assert isinstance(system, System)
+    system.needs_telling = system.conditioner.asks

@@ -60,8 +60,8 @@ def load_system(system: System, file: Path) -> System:
     """The system with trained parameters. Raises FileError if the file is not this system's."""
     try:
         system.load_state_dict(load_file(file))
-        if system.conditioner.asks:
-            system.conditioner.told(read_told(file.with_name(SAID)))
+        if system.needs_telling:
+            system.tell(read_told(file.with_name(SAID)))
     except (SafetensorError, OSError, RuntimeError) as error:
         raise FileError(f"{file}: not the trained generator of this recipe: {error}") from error
     return system.eval()

@@ -17,11 +17,12 @@ from wspace.data.tasks import Task, prompts_of
 from wspace.interfaces import PICTURE, TokenLayout, Told
 from wspace.interfaces.weights import plain_spec
 from wspace.learning.fitting import Schedule, fit
+from wspace.learning.training import GeneratorStep, TrainingPairs, TrainingSet
 from wspace.recipes.bind import BoundRecipe
 from wspace.runs.assemble import build_system, proven
 from wspace.runs.stages import Job
 from wspace.runs.stages.opponents import RATE_TASKS
-from wspace.runs.stages.train import adversary_of, weight_step
+from wspace.runs.stages.train import adversary_of
 from wspace.runs.workbench import Workbench
 from wspace.support.progress import Progress
 from wspace.support.seeding import stream
@@ -50,9 +51,8 @@ def plan(recipe: BoundRecipe, bench: Workbench | None = None) -> dict[str, Any]:
     target, settings, opponents = bench.target, recipe.zoo, recipe.opponents
     size, features = target.spec.size, bench.backbone.dim
     system = build_system(recipe, target.spec, bench.text.dim)
-    if system.conditioner.asks:
-        unit = torch.eye(2, bench.text.dim)
-        system.conditioner.told(Told(unit, torch.zeros(2, 1, PICTURE), unit[0]))
+    unit = torch.eye(2, bench.text.dim)
+    system.tell(Told(unit, torch.zeros(2, 1, PICTURE), unit[0]))
     trained = sum(p.numel() for p in system.parameters())
     state = sum(t.numel() for t in system.state_dict().values())
     layout = system.tokenizer.layout
@@ -77,7 +77,16 @@ def plan(recipe: BoundRecipe, bench: Workbench | None = None) -> dict[str, Any]:
 
     job = Job(recipe, bench, Path(), {}, Progress())
     weights, adversary = target.init(recipe.train.batch, rng), adversary_of(job, system)
-    step = weight_step(job, system, weights, prompts, proven(recipe, bench), adversary)
+    step = GeneratorStep(
+        TrainingSet((TrainingPairs(system, weights, prompts),)),
+        recipe.train,
+        recipe.losses,
+        bench.device,
+        batch=recipe.train.batch,
+        symmetry=proven(recipe, bench),
+        adversary=adversary,
+        precision=recipe.precision,
+    )
     turns = (recipe.train.steps, recipe.train.steps + recipe.adversary.turn)  # the discriminator's, and the generator's
     a_step = sum(_seconds(lambda number=number: step(number, rng)[0].backward()) for number in turns) / 2
     prompts = prompts.to(bench.device)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from wspace.support.errors import UserError
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+Key = TypeVar("Key")
 
 LONGEST = timedelta(days=30)
 """That the others wait for the first, which makes the zoo meanwhile. A process that dies is the launcher's to see."""
@@ -57,7 +58,7 @@ class Processes:
         for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor) / self.count)
 
-    def averaged(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def averaged(self, values: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
         """Scalars, each as its mean over the processes."""
         means = {name: value.detach().clone() for name, value in values.items()}
         self.average(list(means.values()))

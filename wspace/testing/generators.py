@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wspace.interfaces import Condition, Generator, Moves, Pairs
+from wspace.learning.terms import SYMMETRY, reserved_names
 from wspace.support.errors import UserError
 from wspace.support.seeding import seeded
 from wspace.support.settings import Generate
@@ -32,6 +33,19 @@ def check_loss_is_named_finite_numbers(subject: Subject) -> None:
         )
         for name, value in terms.items():
             subject.shaped(f"its loss {name!r}", value, ())
+
+
+@check("generator")
+def check_loss_terms_have_names_of_their_own(subject: Subject) -> None:
+    """None is a name that the training keeps; `symmetry` is for batches that ask for it."""
+    for instance in subject.instances:
+        generator, pairs = _fitted(subject, instance), pairs_of(instance.around)
+        for name in reserved_names(generator.loss(replace(pairs, moves=None), rng_of("names"))):
+            subject.fail(
+                f"its loss {name!r} has a name that the training keeps for its own"
+                if name != SYMMETRY
+                else "its loss has the term 'symmetry' for a batch without moves, which asks for none"
+            )
 
 
 @check("generator")

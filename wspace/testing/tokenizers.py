@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from wspace.interfaces import Tokenizer
+from wspace.learning.terms import reserved_names
 from wspace.testing.every import kept_in_file, reaches, repeats, rows_alone
 from wspace.testing.law import check
 from wspace.testing.subject import Instance, Subject, normal, rng_of
@@ -157,7 +158,10 @@ def check_a_code_is_learnt_from_networks(subject: Subject) -> None:
         def loss(rng: torch.Generator, tokenizer: Tokenizer = tokenizer, zoo: Tensor = zoo) -> Tensor:
             return sum(tokenizer.loss(zoo, rng).values(), torch.zeros(()))
 
-        for name, value in tokenizer.loss(zoo, rng_of("loss")).items():
+        terms = tokenizer.loss(zoo, rng_of("loss"))
+        for name in reserved_names(terms):
+            subject.fail(f"its loss {name!r} has a name that the training keeps for its own")
+        for name, value in terms.items():
             subject.shaped(f"its loss {name!r}", value, ())
         repeats(subject, "its loss", lambda rng, loss=loss: loss(rng).detach())
         before = sum(float(loss(rng_of("look", n)).detach()) for n in range(8))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -23,7 +22,7 @@ from wspace.components.architectures.cnn import CNN
 from wspace.components.architectures.mlp import MLP
 from wspace.interfaces import PICTURE, TEST, TRAIN, VAL, Condition, Pairs, Prompts, TokenLayout, Told
 from wspace.interfaces.weights import WeightEntry, WeightSpec, plain_spec
-from wspace.learning.loop import Loop
+from wspace.learning.loop import TrainingLoop
 from wspace.support.errors import UserError
 from wspace.support.seeding import seeded, stream
 from wspace.support.settings import Generate, Reconstruction
@@ -383,17 +382,10 @@ def test_digits_are_tested_on_other_hands(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- training a code
 
 
-class Coded(torch.nn.Module):
-    """As much of a system as a loop over a code needs."""
-
-    def __init__(self, tokenizer: WeightCodes):
-        super().__init__()
-        self.tokenizer = tokenizer
-
-
-def loop_over(tokenizer: WeightCodes, checkpoint: Path) -> Loop:
-    system: Any = Coded(tokenizer)
-    return Loop(system, Reconstruction(steps=4, lr=1e-2), checkpoint, list(tokenizer.parameters()))
+def loop_over(tokenizer: WeightCodes, checkpoint: Path) -> TrainingLoop:
+    buffers = {name: b for name, b in tokenizer.named_buffers() if name in tokenizer.state_dict()}
+    settings = Reconstruction(steps=4, lr=1e-2)
+    return TrainingLoop(tokenizer, settings, checkpoint, list(tokenizer.parameters()), buffers=buffers)
 
 
 def test_a_loop_keeps_the_codebook_that_was_best_and_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
@@ -402,7 +394,9 @@ def test_a_loop_keeps_the_codebook_that_was_best_and_goes_on_from_a_checkpoint(t
     loop = loop_over(tokenizer, tmp_path / "loop.safetensors")
     books = []
     for step, accuracy in enumerate((0.5, 0.7, 0.1)):
-        loop.advance(sum(tokenizer.loss(zoo, stream(step)).values(), torch.zeros(())), tokenizer.figures())
+        loop.advance(
+            sum(tokenizer.loss(zoo, stream(step)).values(), torch.zeros(())), {"tokenizer": tokenizer.figures()}
+        )
         loop.keep_if_best(accuracy)
         books.append({name: buffer.clone() for name, buffer in tokenizer.named_buffers()})
     loop.save()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,23 +14,28 @@ from torch.nn import functional
 
 from wspace.data.tasks import prompts_of
 from wspace.interfaces import Prompts
+from wspace.learning.loop import Log
+from wspace.learning.training import GeneratorTraining, TrainingPairs, TrainingSet
 from wspace.recipes.bind import BoundRecipe
 from wspace.runs.artifacts import Zoo
 from wspace.runs.assemble import SAID, build_system, load_system, write_said
 from wspace.runs.stages import Job
-from wspace.runs.stages.train import CHECKPOINT, COLLAPSED, LOOK, phase, score_on_validation, weight_parameters
+from wspace.runs.stages.train import COLLAPSED, VALIDATION_DRAW, score_on_validation, write_trained
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import UserError, WspaceError
-from wspace.support.files import link_or_copy, read_json, save_tensors, write_json
+from wspace.support.files import link_or_copy, read_json, write_json
 from wspace.support.names import GENERATOR, LOG, SUMMARY
 from wspace.support.progress import Progress
 from wspace.support.seeding import stream
+from wspace.support.settings import Reconstruction
 
-LOOKED_AT = 8  # held-out tasks of each member whose networks are scored at every check
+VALIDATION_TASKS = 8  # held-out tasks of each member whose networks are scored at every check
 
 
 @dataclass(frozen=True)
 class MemberZoo:
+    """A member's finished zoo."""
+
     name: str
     recipe: BoundRecipe
     folder: Path
@@ -44,62 +48,64 @@ class Pupil:
         self.name, self.bench, self.zoo = name, Workbench(recipe, progress), Zoo(folder)
         self.zoo.check(self.bench.fingerprints)
         self.system = build_system(recipe, self.bench.target.spec, self.bench.text.dim).to(self.bench.device).eval()
-        if self.system.conditioner.asks:
-            self.system.conditioner.told(self.bench.told(self.zoo.tasks.classes))
+        if self.system.needs_telling:
+            self.system.tell(self.bench.told(self.zoo.tasks.classes))
         count = len(self.zoo.tasks.training)
         self.weights, self.held_out = self.zoo.weights[:count], self.zoo.weights[count:]
-        self.tasks = self.zoo.tasks.choosing[:LOOKED_AT]
+        self.tasks = self.zoo.tasks.choosing[:VALIDATION_TASKS]
 
     def _prompts(self, tasks: Sequence[tuple[int, ...]]) -> Prompts:
         return prompts_of(tasks, self.bench.said, self.zoo.classes)
 
     @cached_property
     def prompts(self) -> Prompts:
+        """Of the tasks trained on."""
         return self._prompts(self.zoo.tasks.training)
 
     def score(self, networks: Tensor) -> float:
+        """Mean accuracy on validation images, in [0, 1], of networks (B, P) of the held-out tasks."""
         return score_on_validation(self.bench, networks, self.tasks)
 
     @torch.no_grad()
     def after_round_trip(self) -> float:
+        """Mean accuracy on validation images, in [0, 1], of held-out tasks' networks made tokens and weights again."""
         tokenizer, others = self.system.tokenizer, self.held_out[: len(self.tasks)].to(self.bench.device)
         return self.score(tokenizer.detokenize(tokenizer.tokenize(others)))
 
-    def generated(self) -> float:
-        asked = self._prompts(self.tasks).to(self.bench.device)
-        return self.score(self.system.sample(asked, LOOK, stream(self.bench.recipe.seed, "look")))
+    def of_samples(self) -> float:
+        """As `after_round_trip`, of networks drawn for those tasks."""
+        prompts = self._prompts(self.tasks).to(self.bench.device)
+        return self.score(self.system.sample(prompts, VALIDATION_DRAW, stream(self.bench.recipe.seed, "look")))
 
 
 def run(zoos: Sequence[MemberZoo], folder: Path, progress: Progress) -> None:
-    """Fill `folder` with the generator, its log and a summary."""
+    """Fill `folder` with the generator, its log and a summary.
+
+    Raises UserError where a member's system is not of the first one's shapes, and as stage train does.
+    """
     pupils = [Pupil(zoo.name, zoo.recipe, zoo.folder, progress) for zoo in zoos]
     first, recipe = pupils[0], zoos[0].recipe
     for other in pupils[1:]:
         for name, component in other.system.named_children():
             share(getattr(first.system, name), component, other.name, f"{name}.")
-    job = Job(recipe, first.bench, folder, {}, progress)
-    logs: dict[str, list[dict[str, Any]]] = {}
+    training_set = TrainingSet(tuple(TrainingPairs(p.system, p.weights, p.prompts) for p in pupils), joint=True)
+    training = GeneratorTraining(training_set, first.bench.device, recipe.seed, folder, progress)
+    logs: dict[str, Log] = {}
     health: dict[str, Any] = {}
     for pupil in pupils:
         pupil.system.tokenizer.fit(pupil.weights)  # of a code: where it begins
     if first.system.tokenizer.lossy:
-        logs["reconstruction"], health["reconstruction"] = _code(job, pupils)
+        logs["reconstruction"], health["reconstruction"] = _learn_code(training, recipe.reconstruction, pupils)
     first.system.conditioner.fit(_merged([pupil.prompts.to(first.bench.device) for pupil in pupils]))
-    logs["train"] = _weights(job, pupils)
-    found = {pupil.name: pupil.generated() for pupil in pupils}
-    save_tensors(folder / GENERATOR, first.system.state_dict())
-    lines = [json.dumps({"phase": name, **entry}) for name, log in logs.items() for entry in log]
-    (folder / LOG).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    summary = {
-        "parameters": sum(p.numel() for p in first.system.parameters()),
-        "steps": {name: len(log) for name, log in logs.items()},
-        "validation_accuracies": found,
-        "processes": 1,
-        **health,
-    }
-    write_json(folder / SUMMARY, summary)
-    for checkpoint in folder.glob(CHECKPOINT.format("*")):
-        checkpoint.unlink()
+
+    def validate() -> float:
+        return _mean({pupil.name: pupil.of_samples() for pupil in pupils})
+
+    logs["train"] = []
+    if recipe.train.steps:
+        logs["train"] = training.generator(recipe.train, recipe.losses, validate, precision=recipe.precision)
+    accuracies = {pupil.name: pupil.of_samples() for pupil in pupils}
+    write_trained(folder, first.system, logs, {"validation_accuracies": accuracies, "processes": 1, **health})
 
 
 def member(job: Job) -> None:
@@ -111,10 +117,15 @@ def member(job: Job) -> None:
     for name in (GENERATOR, LOG):
         link_or_copy(joint / name, job.folder / name)
     load_system(pupil.system, job.folder / GENERATOR).to(bench.device)
-    found, mean = pupil.generated(), pupil.score(pupil.weights.mean(0).expand(len(pupil.tasks), -1))
-    others = {"before": pupil.score(pupil.held_out[: len(pupil.tasks)]), "after": pupil.after_round_trip()}
-    own = {"validation_accuracy": found, "validation_accuracy_of_zoo_mean": mean, "collapsed": found < mean + COLLAPSED}
-    write_json(job.folder / SUMMARY, read_json(joint / SUMMARY) | own | {"reconstruction": others})
+    reached, mean = pupil.of_samples(), pupil.score(pupil.weights.mean(0).expand(len(pupil.tasks), -1))
+    round_trip = {"before": pupil.score(pupil.held_out[: len(pupil.tasks)]), "after": pupil.after_round_trip()}
+    results = {
+        "validation_accuracy": reached,
+        "validation_accuracy_of_zoo_mean": mean,
+        "collapsed": reached < mean + COLLAPSED,
+        "reconstruction": round_trip,
+    }
+    write_json(job.folder / SUMMARY, read_json(joint / SUMMARY) | results)
 
 
 def share(first: nn.Module, other: nn.Module, who: str, path: str = "") -> None:
@@ -166,34 +177,23 @@ def _merged(each: Sequence[Prompts]) -> Prompts:
     )
 
 
-def _one_of(pupils: Sequence[Pupil], batch: int, rng: torch.Generator) -> tuple[Pupil, Tensor]:
-    """A member, and rows of its zoo."""
-    pupil = pupils[int(torch.randint(len(pupils), (), generator=rng))]
-    return pupil, torch.randint(len(pupil.weights), (batch,), generator=rng)
-
-
 def _mean(values: Mapping[str, float]) -> float:
     return sum(values.values()) / len(values)
 
 
-def _code(job: Job, pupils: Sequence[Pupil]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _learn_code(
+    training: GeneratorTraining, settings: Reconstruction, pupils: Sequence[Pupil]
+) -> tuple[Log, dict[str, Any]]:
     """The tokenizer's code, learnt from all zoos; and what a round trip costs each member's held-out networks.
 
     Raises WspaceError if that is, in the mean over members, more accuracy than the recipe allows.
     """
-    settings, tokenizer = job.recipe.reconstruction, pupils[0].system.tokenizer
 
-    def look() -> float:
+    def validate() -> float:
         return _mean({pupil.name: pupil.after_round_trip() for pupil in pupils})
 
-    def step(number: int, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
-        pupil, rows = _one_of(pupils, settings.batch, rng)
-        terms = pupil.system.tokenizer.loss(pupil.weights[rows].to(job.bench.device), rng)
-        shown = {name: value.detach() for name, value in terms.items()} | pupil.system.tokenizer.figures()
-        return sum(terms.values(), torch.zeros((), device=job.bench.device)), shown
-
-    log = _phase(job, pupils, "reconstruction", list(tokenizer.parameters()), step, look) if settings.steps else []
-    tokenizer.requires_grad_(False)
+    log = training.reconstruction(settings, validate) if settings.steps else []
+    training.system.tokenizer.requires_grad_(False)
     for pupil in pupils:
         pupil.system.tokenizer.fit(pupil.weights)
     before = {pupil.name: pupil.score(pupil.held_out[: len(pupil.tasks)]) for pupil in pupils}
@@ -208,35 +208,3 @@ def _code(job: Job, pupils: Sequence[Pupil]) -> tuple[list[dict[str, Any]], dict
             "code more room, or allow more"
         )
     return log, {"before": before, "after": after}
-
-
-def _weights(job: Job, pupils: Sequence[Pupil]) -> list[dict[str, Any]]:
-    """The generator's own loss, on a batch of one member at each step."""
-    half = job.recipe.precision == "bfloat16"
-
-    def look() -> float:
-        return _mean({pupil.name: pupil.generated() for pupil in pupils})
-
-    def step(number: int, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
-        pupil, rows = _one_of(pupils, job.recipe.train.batch, rng)
-        device = pupil.bench.device
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            pairs = pupil.system.pairs(pupil.weights[rows].to(device), pupil.prompts[rows].to(device))
-            terms = pupil.system.generator.loss(pairs, rng)
-        return sum(terms.values(), torch.zeros((), device=device)), {n: v.detach() for n, v in terms.items()}
-
-    if not job.recipe.train.steps:
-        return []
-    return _phase(job, pupils, "train", weight_parameters(pupils[0].system), step, look)
-
-
-def _phase(
-    job: Job,
-    pupils: Sequence[Pupil],
-    name: str,
-    parameters: Sequence[nn.Parameter],
-    step: Callable[[int, torch.Generator], tuple[Tensor, Mapping[str, Tensor]]],
-    look: Callable[[], float],
-) -> list[dict[str, Any]]:
-    settings = getattr(job.recipe, name)
-    return phase(job, name, pupils[0].system, parameters, settings, step, look)

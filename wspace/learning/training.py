@@ -1,0 +1,302 @@
+"""Training a generator, of one zoo or of several together: its tokenizer's code, a task loss, its own loss (T2W, eq. 14).
+
+Everything here is modules, tensors and settings. A stage opens artifacts, calls this, and writes what comes of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from wspace.data.features import Pool
+from wspace.data.tasks import Task
+from wspace.interfaces import Prompts, Symmetry, Target
+from wspace.interfaces.weights import WeightSpec
+from wspace.learning.adversary import Adversary
+from wspace.learning.fitting import TaskBatches
+from wspace.learning.loop import Log, LogValues, Step, TrainingLoop
+from wspace.learning.system import System
+from wspace.learning.terms import SYMMETRY, check_terms
+from wspace.support.errors import UserError
+from wspace.support.names import CHECKPOINT
+from wspace.support.processes import ALONE, Processes
+from wspace.support.progress import Progress
+from wspace.support.settings import Losses, Reconstruction, TaskLoss, Train
+from wspace.weights.lowrank import squared_distance
+
+Validate = Callable[[], float]
+"""Mean accuracy, in [0, 1], of held-out tasks' networks on validation images, as the system would make them now."""
+
+SPREAD_OF = 256  # networks of the zoo behind the unit of `losses.product`
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingPairs:
+    """A zoo's networks and what is said of their tasks; and the system that learns from them, in the networks' shape."""
+
+    system: System
+    weights: Tensor  # (n, P), on the CPU
+    prompts: Prompts  # of n tasks, on the CPU
+    codes: Tensor | None = None  # (n, N, D): the networks as tokens, if they are at hand
+
+    def with_codes(self, device: torch.device) -> TrainingPairs:
+        """The same, its codes on `device` if the tokenizer is lossy: they are small, and making them takes an encoder."""
+        if not self.system.tokenizer.lossy:
+            return self
+        with torch.no_grad():
+            codes = self.system.tokenizer.tokenize(self.weights.to(device)) if self.codes is None else self.codes
+        return replace(self, codes=codes.to(device))
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What one generator learns from: a zoo; or several, whose systems share every parameter, if `joint`."""
+
+    zoos: tuple[TrainingPairs, ...]
+    joint: bool = False  # each batch is of one zoo, which is drawn first
+
+    @property
+    def system(self) -> System:
+        """The first zoo's. Of several, its parameters are everybody's."""
+        return self.zoos[0].system
+
+    def draw(self, batch: int, rng: torch.Generator) -> tuple[TrainingPairs, Tensor]:
+        """A zoo, and rows (B,) of it, with repetition."""
+        zoo = self.zoos[int(torch.randint(len(self.zoos), (), generator=rng))] if self.joint else self.zoos[0]
+        return zoo, torch.randint(len(zoo.weights), (batch,), generator=rng)
+
+
+def generator_parameters(system: System) -> list[nn.Parameter]:
+    """What the generator's own loss trains: all that no task loss trains, and that is no tokenizer's code."""
+    others = [*system.generator.task_parameters(), *system.tokenizer.parameters()]
+    return [p for p in system.parameters() if not any(p is other for other in others)]
+
+
+# ---------------------------------------------------------------- steps
+
+
+@dataclass(frozen=True)
+class ReconstructionStep:
+    """The loss of a tokenizer that learns a code, on networks alone."""
+
+    training_set: TrainingSet
+    batch: int  # networks a step
+    device: torch.device
+
+    def __call__(self, number: int, rng: torch.Generator) -> tuple[Tensor, LogValues]:
+        """As `Step`. Raises UserError for a term whose name is reserved."""
+        zoo, rows = self.training_set.draw(self.batch, rng)
+        tokenizer = zoo.system.tokenizer
+        terms = check_terms(tokenizer, tokenizer.loss(zoo.weights[rows].to(self.device), rng))
+        total = sum(terms.values(), torch.zeros((), device=self.device))
+        return total, {"terms": _detached(terms), "tokenizer": tokenizer.figures()}
+
+
+@dataclass(frozen=True)
+class TaskLossStep:
+    """Cross-entropy of typical networks of seen tasks, on training images; and their distance to the zoo's, if asked for."""
+
+    pairs: TrainingPairs
+    settings: TaskLoss
+    target: Target
+    images: Pool  # of training images
+    class_texts: Tensor  # (classes, T), that networks are scored against
+    draw_tasks: Callable[[int, torch.Generator], Sequence[Task]]  # so many tasks to train on
+    prompts_of: Callable[[Sequence[Task]], Prompts]
+    device: torch.device
+
+    def __call__(self, number: int, rng: torch.Generator) -> tuple[Tensor, LogValues]:
+        """As `Step`."""
+        settings, system = self.settings, self.pairs.system
+        tasks = self.draw_tasks(settings.batch, rng)
+        batches = TaskBatches(tasks, self.images, self.class_texts)
+        features, label = batches.draw(settings.images, rng)  # (B, m, F), (B, m)
+        kept = torch.rand(features.shape, generator=rng) >= settings.dropout
+        networks = system.typical(self.prompts_of(tasks).to(self.device)).cpu()  # (B, P)
+        features = features * kept / (1 - settings.dropout)
+        loss = batches.losses(self.target, networks, features, label).mean()
+        if not settings.zoo:
+            return loss, {}
+        weights = self.pairs.weights
+        rows = torch.randint(len(weights), (settings.batch,), generator=rng)
+        typical = system.typical(self.pairs.prompts[rows].to(self.device)).cpu()  # (B, P)
+        distance = (typical - weights[rows]).square().mean() / self.zoo_variance
+        return loss + settings.zoo * distance, {"terms": _detached({"tasks": loss, "zoo": distance})}
+
+    @cached_property
+    def zoo_variance(self) -> Tensor:
+        """(), of a weight over the zoo, the mean over weights: the unit of distances to the zoo."""
+        return self.pairs.weights.var(0, correction=0).mean().clamp_min(1e-12)
+
+
+class GeneratorStep:
+    """The generator's own loss on networks of the zoo, and the terms that have a weight (T2W, eq. 14).
+
+    With `precision` bfloat16 the generator computes by autocast, the discriminator and every sum in float32. `batch` is of
+    this process alone.
+    """
+
+    def __init__(
+        self,
+        training_set: TrainingSet,
+        settings: Train,
+        losses: Losses,
+        device: torch.device,
+        *,
+        batch: int,
+        symmetry: Symmetry | None = None,
+        adversary: Adversary | None = None,
+        precision: str = "float32",
+    ):
+        """Raises UserError for `losses.product` on networks that are no low-rank products."""
+        self.settings, self.losses, self.device, self.batch = settings, losses, device, batch
+        self.symmetry, self.adversary = symmetry, adversary
+        self.half_precision = precision == "bfloat16"
+        self.factors = {SYMMETRY: losses.symmetry, "adversarial": losses.adversarial, "product": losses.product}
+        zoos = training_set.zoos
+        if not training_set.joint:
+            zoos = tuple(zoo.with_codes(device) for zoo in zoos)
+        self.training_set = replace(training_set, zoos=zoos)
+        self.spreads = {zoo: product_spread(zoo.system.spec, zoo.weights) for zoo in zoos if losses.product}
+
+    def __call__(self, number: int, rng: torch.Generator) -> tuple[Tensor, LogValues]:
+        """As `Step`. Raises UserError for a term that the recipe gives a weight and the generator has not, or one whose name
+        is reserved."""
+        zoo, rows = self.training_set.draw(self.batch, rng)
+        system, losses, device = zoo.system, self.losses, self.device
+        moves = None
+        if self.symmetry is not None and (self.settings.augment or losses.symmetry):
+            penalty = losses.symmetry > 0
+            moves = system.moves(self.symmetry, self.batch, rng, augment=self.settings.augment, penalty=penalty)
+        with self._autocast():
+            if zoo.codes is None:
+                pairs = system.pairs(zoo.weights[rows].to(device), zoo.prompts[rows].to(device), moves)
+            else:
+                pairs = system.pairs_of(zoo.codes[rows.to(device)], zoo.prompts[rows].to(device), moves)
+            terms = system.generator.loss(pairs, rng)
+        terms = dict(check_terms(system.generator, terms, penalty=moves is not None and moves.penalty))
+        if losses.symmetry and SYMMETRY not in terms:
+            raise UserError("losses.symmetry: this generator has no such term; set it to 0")
+        if losses.product:
+            with self._autocast():
+                estimate = system.generator.estimate(pairs, 1.0, rng).float()
+            networks = system.tokenizer.detokenize(estimate)  # (B, P)
+            distances = squared_distance(system.spec, networks, zoo.weights[rows].to(device))
+            terms["product"] = distances.mean() / self.spreads[zoo]
+        log_values = {"terms": _detached(terms)}
+        if self.adversary is not None:
+            discriminator_learns = self.adversary.learns_at(number)
+            with torch.set_grad_enabled(not discriminator_learns), self._autocast():
+                estimate = system.generator.estimate(pairs, self.adversary.settings.noise, rng).float()  # (B, N, D)
+            if discriminator_learns:
+                log_values["discriminator"] = self.adversary.learn(pairs.tokens, estimate)
+            else:
+                terms["adversarial"] = self.adversary.judge(estimate)
+                log_values["terms"]["adversarial"] = terms["adversarial"].detach()
+        weighted = (self.factors.get(name, 1.0) * value for name, value in terms.items())
+        return sum(weighted, torch.zeros((), device=device)), log_values
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half_precision)
+
+
+def product_spread(spec: WeightSpec, weights: Tensor) -> float:
+    """Mean squared distance of the low-rank products of networks (n, P) to their mean network's.
+
+    Raises UserError if there are none.
+    """
+    if not spec.products:
+        raise UserError("losses.product: the weights of this target are no low-rank products; set it to 0")
+    few = weights[:SPREAD_OF]
+    mean = weights.mean(0).expand(len(few), -1)
+    return max(float(squared_distance(spec, few, mean).mean()), 1e-12)
+
+
+def _detached(terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach() for name, value in terms.items()}
+
+
+# ---------------------------------------------------------------- phases
+
+
+@dataclass(frozen=True)
+class GeneratorTraining:
+    """What all phases of one generator's training share; a method for each phase, in their order.
+
+    A phase takes its section of settings, which must have steps, and returns its log. It goes on from the checkpoint that
+    an interrupted attempt left in the folder `checkpoints`. Raises Diverged where a loss is not a number.
+    """
+
+    training_set: TrainingSet
+    device: torch.device
+    seed: int
+    checkpoints: Path  # a folder
+    progress: Progress
+    processes: Processes = ALONE  # that the generator's own loss is shared out among
+
+    @property
+    def system(self) -> System:
+        return self.training_set.system
+
+    def reconstruction(self, settings: Reconstruction, validate: Validate) -> Log:
+        """The tokenizer's code; `validate` on networks after a round trip."""
+        tokenizer = self.system.tokenizer
+        kept = self.system.state_dict()
+        buffers = {f"tokenizer.{name}": b for name, b in tokenizer.named_buffers() if f"tokenizer.{name}" in kept}
+        step = ReconstructionStep(self.training_set, settings.batch, self.device)
+        loop = TrainingLoop(
+            self.system, settings, self._checkpoint("reconstruction"), list(tokenizer.parameters()), buffers=buffers
+        )
+        return self._run(loop, "reconstruction", step, validate)
+
+    def task_loss(self, settings: TaskLoss, step: TaskLossStep, validate: Validate) -> Log:
+        """The generator's task parameters; `validate` on typical networks."""
+        loop = TrainingLoop(self.system, settings, self._checkpoint("task"), self.system.generator.task_parameters())
+        return self._run(loop, "task", step, validate)
+
+    def generator(
+        self,
+        settings: Train,
+        losses: Losses,
+        validate: Validate,
+        *,
+        symmetry: Symmetry | None = None,
+        adversary: Adversary | None = None,
+        precision: str = "float32",
+    ) -> Log:
+        """All that no phase before trained, in every process at once, from the state of the first; `validate` on samples.
+
+        Raises UserError for a batch that cannot be shared out evenly, and as `GeneratorStep` does.
+        """
+        states = [self.system.state_dict(), {} if adversary is None else adversary.state_dict()]
+        self.processes.agree([tensor for state in states for tensor in state.values()])
+        step = GeneratorStep(
+            self.training_set,
+            settings,
+            losses,
+            self.device,
+            batch=self.processes.share(settings.batch),
+            symmetry=symmetry,
+            adversary=adversary,
+            precision=precision,
+        )
+        loop = TrainingLoop(
+            self.system,
+            settings,
+            self._checkpoint("train"),
+            generator_parameters(self.system),
+            adversary=adversary,
+            processes=self.processes,
+        )
+        return self._run(loop, "train", step, validate)
+
+    def _checkpoint(self, phase: str) -> Path:
+        return self.checkpoints / CHECKPOINT.format(phase)
+
+    def _run(self, loop: TrainingLoop, phase: str, step: Step, validate: Validate) -> Log:
+        return loop.run(phase, step, validate, seed=self.seed, device=self.device, progress=self.progress)
