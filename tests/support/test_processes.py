@@ -31,7 +31,7 @@ from wspace.recipes.source import read_recipe
 from wspace.runs import keys as stage_keys
 from wspace.runs import pipeline
 from wspace.runs.store import Store
-from wspace.support.errors import Diverged, UserError
+from wspace.support.errors import Diverged, MissingPackage, UserError
 from wspace.support.files import save_tensors
 from wspace.support.processes import ALONE, Processes, connected, device_of, gpu_of_this, here, launched, leading
 from wspace.support.progress import Progress
@@ -115,6 +115,14 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
     assert str(caught.value) == (
         "device: process 2 of this machine has no GPU: torch sees 2; start no more processes than that"
     )
+
+
+def test_several_processes_without_accelerate_are_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "accelerate.state", None)
+    with pytest.raises(MissingPackage) as caught, connected(torch.device("cpu")):
+        pytest.fail("connected")
+    assert str(caught.value) == 'several processes need the package accelerate: pip install "wspace[multi]"'
+    assert here() == ALONE
 
 
 # ---------------------------------------------------------------- two processes

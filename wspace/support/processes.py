@@ -1,7 +1,10 @@
 """Several processes at one run: the first does everything, the others take a share of training the generator.
 
 A launcher, `torchrun` or `accelerate launch`, starts them all with the same command and says in environment variables who
-is who. All of them read one disk; the first alone writes to it.
+is who. All of them read one disk; the first alone writes to it. (`accelerate launch --cpu --num_processes 2` starts one.)
+
+accelerate connects them, and averages and broadcasts tensors. It has no messages but collectives, in which a GPU's process
+would wait at full load for as long as the zoo takes: those go through torch's key-value store.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from wspace.support.errors import UserError
+from wspace.support.errors import MissingPackage, UserError
 
 if TYPE_CHECKING:
     import torch
@@ -51,12 +54,12 @@ class Processes:
         if self.count == 1 or not tensors:
             return
         import torch
-        import torch.distributed as distributed
+        from accelerate.utils import reduce
 
-        flat = torch.cat([tensor.flatten() for tensor in tensors])
-        distributed.all_reduce(flat)
-        for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
-            tensor.copy_(part.view_as(tensor) / self.count)
+        flat = torch.cat([tensor.flatten() for tensor in tensors])  # one message: accelerate would send each by itself
+        means = reduce(flat, "mean").split([tensor.numel() for tensor in tensors])
+        for tensor, mean in zip(tensors, means, strict=True):
+            tensor.copy_(mean.view_as(tensor))
 
     def averaged(self, values: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
         """Scalars, each as its mean over the processes."""
@@ -67,10 +70,10 @@ class Processes:
     def agree(self, tensors: Sequence[Tensor]) -> None:
         """Each tensor becomes what it is in the first process."""
         if self.count > 1:
-            import torch.distributed as distributed
+            from accelerate.utils import broadcast
 
             for tensor in tensors:
-                distributed.broadcast(tensor, 0)
+                tensor.copy_(broadcast(tensor))
 
     def send(self, work: Mapping[str, str]) -> None:
         """Give the others something to do, all at once, and the first with them."""
@@ -133,26 +136,32 @@ def leading(device: str, batch: int) -> Iterator[None]:
 
 @contextmanager
 def connected(device: torch.device) -> Iterator[Processes]:
-    """Talking to the others. When the first one leaves, they have nothing more to do."""
+    """Talking to the others, once in a process. When the first one leaves, they have nothing more to do.
+
+    Raises MissingPackage without accelerate, UserError if not all that were launched are connected.
+    """
     global _here
+    try:
+        from accelerate.state import PartialState
+    except ImportError as error:
+        raise MissingPackage('several processes need the package accelerate: pip install "wspace[multi]"') from error
     import torch.distributed as distributed
 
     if device.type == "cuda":
         import torch
 
         torch.cuda.set_device(device)
+    group = PartialState(cpu=device.type == "cpu", timeout=LONGEST)
+    if group.num_processes != launched().count:
+        raise UserError(f"{launched().count} processes were launched, and accelerate connects {group.num_processes}")
     rendezvous: Any = distributed.rendezvous("env://", timeout=LONGEST)  # a function, and a module of that name
-    store, rank, count = next(rendezvous)
+    store, _, _ = next(rendezvous)
     store.set_timeout(LONGEST)
-    group, messages = (distributed.PrefixStore(name, store) for name in ("group", "messages"))
-    distributed.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo", store=group, rank=rank, world_size=count, timeout=LONGEST
-    )
-    _here = Processes(rank, count, messages)
+    _here = Processes(group.process_index, group.num_processes, distributed.PrefixStore("messages", store))
     try:
         yield _here
         _here.leave()
-        distributed.destroy_process_group()  # not after an error: others may wait in the middle of something, for ever
+        group.destroy_process_group()  # not after an error: others may wait in the middle of something, for ever
     finally:
         _here = ALONE
 
