@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from annotated_types import Ge
+from einops import rearrange
 from torch import Tensor, nn
 
 from wspace.interfaces import Condition, Denoiser, TokenLayout
@@ -40,7 +41,10 @@ class MLP(Denoiser):
 
     def forward(self, x: Tensor, level: Tensor, condition: Condition, anchor: Tensor) -> Tensor:
         time = sinusoids(level, self.width)  # (B, width)
-        hidden = self.enter(x.flatten(1)) + self.of_condition(condition.pooled) + self.of_level(time)
+        hidden = (
+            self.enter(rearrange(x, "b n d -> b (n d)")) + self.of_condition(condition.pooled) + self.of_level(time)
+        )
         for layer in self.layers:
             hidden = hidden + layer(hidden)
-        return self.leave(hidden).view_as(x) + self.gate(time)[:, :, None] * x  # (B, N, D)
+        out = rearrange(self.leave(hidden), "b (n d) -> b n d", d=x.shape[2])
+        return out + rearrange(self.gate(time), "b 1 -> b 1 1") * x  # (B, N, D)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge
+from einops import rearrange
 from torch import Tensor
 
 from wspace.interfaces import Tokenizer, TokenLayout
@@ -36,7 +37,7 @@ class Chunk(Tokenizer):
         place = torch.cat(places)  # (P,): where each weight lies in the padded (N*D,)
         mask = torch.zeros(blocks * size, dtype=torch.bool)
         mask[place] = True
-        self.layout = TokenLayout(mask.view(blocks, size))
+        self.layout = TokenLayout(rearrange(mask, "(n d) -> n d", d=size))
         self.place: Tensor
         self.groups: Tensor
         self.shift: Tensor
@@ -59,7 +60,7 @@ class Chunk(Tokenizer):
 
     def arrange(self, values: Tensor) -> Tensor:
         tokens = values.new_zeros(len(values), self.layout.mask.numel())  # (B, N*D)
-        return tokens.index_copy(1, self.place, values).unflatten(1, self.layout.mask.shape)
+        return rearrange(tokens.index_copy(1, self.place, values), "b (n d) -> b n d", d=self.layout.width)
 
     def collect(self, tokens: Tensor) -> Tensor:
-        return tokens.flatten(1)[:, self.place]
+        return rearrange(tokens, "b n d -> b (n d)")[:, self.place]

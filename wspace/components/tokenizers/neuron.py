@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from wspace.interfaces import Tokenizer, TokenLayout
@@ -75,8 +76,9 @@ class Neuron(Tokenizer):
     def arrange(self, values: Tensor) -> Tensor:
         ordered = values[:, self.weight_of]  # (B, P) in token order
         padding = self.layout.mask.numel() - ordered.shape[1]
-        return torch.nn.functional.pad(ordered, (0, padding)).unflatten(1, self.layout.mask.shape)
+        padded = torch.nn.functional.pad(ordered, (0, padding))
+        return rearrange(padded, "b (n d) -> b n d", d=self.layout.width)
 
     def collect(self, tokens: Tensor) -> Tensor:
-        ordered = tokens.flatten(1)[:, : len(self.weight_of)]
+        ordered = rearrange(tokens, "b n d -> b (n d)")[:, : len(self.weight_of)]
         return torch.empty_like(ordered).index_copy(1, self.weight_of, ordered)

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Gt, Le, Lt
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -268,7 +269,7 @@ class Block(nn.Module):
 
     def _parts(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
         """(B, N, parts * width) -> parts of (B, H, N, C)."""
-        return tuple(part.unflatten(2, (self.count, -1)).transpose(1, 2) for part in x.chunk(parts, dim=2))
+        return tuple(rearrange(x, "b n (parts h c) -> parts b h n c", parts=parts, h=self.count))
 
     def crossed(self, told: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the condition (B, L, width)."""
@@ -293,4 +294,4 @@ class Block(nn.Module):
         return x + self.layers(self.norms[2](x))
 
     def _out(self, found: Tensor, layer: nn.Linear) -> Tensor:
-        return layer(found.transpose(1, 2).flatten(2))
+        return layer(rearrange(found, "b h n c -> b n (h c)"))

@@ -8,6 +8,7 @@ from functools import cached_property
 from math import log2, prod
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
@@ -82,20 +83,21 @@ class Cut:
 
     def pieces_of(self, values: Tensor) -> Tensor:
         """(B, size of the tensor) -> (B, pieces, size), the last of a row padded with zeros."""
-        tensor = values.unflatten(1, self.entry.shape)
         if self.by_input:
-            tensor = tensor.transpose(1, 2)
-        rows = tensor.reshape(len(values), self.rows, self.length)
+            out, into, *_ = self.entry.shape
+            values = rearrange(values, "b (out into field) -> b (into out field)", out=out, into=into)
+        rows = rearrange(values, "b (rows length) -> b rows length", rows=self.rows)
         padded = functional.pad(rows, (0, self.blocks * self.size - self.length))
-        return padded.reshape(len(values), self.pieces, self.size)
+        return rearrange(padded, "b rows (blocks size) -> b (rows blocks) size", size=self.size)
 
     def values_of(self, pieces: Tensor) -> Tensor:
         """`pieces_of` undone."""
-        rows = pieces.reshape(len(pieces), self.rows, -1)[..., : self.length]
+        rows = rearrange(pieces, "b (rows blocks) size -> b rows (blocks size)", rows=self.rows)[..., : self.length]
+        values = rearrange(rows, "b rows length -> b (rows length)")
         if not self.by_input:
-            return rows.reshape(len(pieces), -1)
-        out, into, *field = self.entry.shape
-        return rows.reshape(len(pieces), into, out, *field).transpose(1, 2).reshape(len(pieces), -1)
+            return values
+        out, into, *_ = self.entry.shape
+        return rearrange(values, "b (into out field) -> b (out into field)", out=out, into=into)
 
 
 @dataclass(frozen=True)

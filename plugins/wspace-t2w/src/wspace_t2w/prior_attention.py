@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Lt
+from einops import einsum, rearrange
 from torch import Tensor, nn
 
 from wspace.api import Condition, Denoiser, TokenLayout, UserError, sinusoids
@@ -57,16 +58,18 @@ class PriorAttention(Denoiser):
 
     def forward(self, x: Tensor, level: Tensor, condition: Condition, anchor: Tensor) -> Tensor:
         count, waves = x.shape[1], sinusoids(level, self.width)  # waves (B, width)
-        weights = torch.einsum("bnd,ndw->bnw", x, self.enter.expand(count, -1, -1)) + self.position
-        time = self.of_level(waves)[:, None]  # (B, 1, width)
+        maps = self.enter.expand(count, -1, -1)  # (N, D, width)
+        weights = einsum(x, maps, "b n d, n d width -> b n width") + self.position
+        time = rearrange(self.of_level(waves), "b width -> b 1 width")
         sequence = torch.cat([self.of_condition(condition.tokens), time, weights], dim=1)  # (B, L+1+N, width)
         hidden = padding(condition, count)
         for block in self.blocks:
             sequence = block(sequence, src_key_padding_mask=hidden)
         found = self.norm(sequence[:, -count:])
-        out = torch.einsum("bnw,nwd->bnd", found, self.leave.expand(count, -1, -1)) + self.leave_bias
+        maps = self.leave.expand(count, -1, -1)  # (N, width, D)
+        out = einsum(found, maps, "b n width, n width d -> b n d") + self.leave_bias
         if self.skip:
-            out = out + self.gate(waves)[..., None] * x
+            out = out + rearrange(self.gate(waves), "b n -> b n 1") * x
         return out  # (B, N, D)
 
 

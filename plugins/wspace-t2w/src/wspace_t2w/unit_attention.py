@@ -6,6 +6,7 @@ from typing import Annotated
 
 import torch
 from annotated_types import Ge, Lt
+from einops import einsum, rearrange
 from torch import Tensor, nn
 
 from wspace.api import Condition, Denoiser, TokenLayout, UserError, sinusoids
@@ -63,14 +64,16 @@ class UnitAttention(Denoiser):
         waves = sinusoids(level, self.width)  # (B, width)
         known = torch.cat([x, anchor], dim=2)  # (B, N, 2D)
         units = self.enter(known[:, : self.units])  # (B, U, width)
-        others = torch.einsum("bnd,ndw->bnw", known[:, self.units :], self.enter_others) + self.position
-        time = self.of_level(waves)[:, None]  # (B, 1, width)
+        others = einsum(known[:, self.units :], self.enter_others, "b n d, n d width -> b n width") + self.position
+        time = rearrange(self.of_level(waves), "b width -> b 1 width")
         sequence = torch.cat([self.of_condition(condition.tokens), time, units, others], dim=1)
         hidden = padding(condition, x.shape[1])
         for block in self.blocks:
             sequence = block(sequence, src_key_padding_mask=hidden)
         found = self.norm(sequence[:, -x.shape[1] :])
-        of_others = torch.einsum("bnw,nwd->bnd", found[:, self.units :], self.leave_others) + self.bias_others
+        of_others = (
+            einsum(found[:, self.units :], self.leave_others, "b n width, n width d -> b n d") + self.bias_others
+        )
         out = torch.cat([self.leave(found[:, : self.units]), of_others], dim=1)  # (B, N, D)
         gate = self.gate(waves)  # (B, 2)
         of_units = torch.arange(x.shape[1], device=x.device) < self.units  # (N,)

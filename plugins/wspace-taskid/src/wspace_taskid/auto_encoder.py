@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge
+from einops import rearrange
 from torch import Tensor, nn
 
 from wspace.api import Tokenizer, TokenLayout, WeightSpec, fit_scale, spread_of
@@ -99,10 +100,10 @@ class Autoencoder(Tokenizer):
 
     def tokenize(self, weights: Tensor) -> Tensor:
         codes = (self._code(self._coordinates(weights)) - self.code_shift) / self.code_spread
-        return codes.unflatten(1, self.layout.mask.shape)
+        return rearrange(codes, "b (n d) -> b n d", d=self.layout.width)
 
     def detokenize(self, tokens: Tensor) -> Tensor:
-        coordinates = self._decoded(tokens.flatten(1) * self.code_spread + self.code_shift)
+        coordinates = self._decoded(rearrange(tokens, "b n d -> b (n d)") * self.code_spread + self.code_shift)
         return (coordinates * self.sizes) @ self.basis.T * self.spread + self.shift
 
     def loss(self, weights: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
