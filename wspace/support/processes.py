@@ -57,7 +57,8 @@ class Processes:
         from accelerate.utils import reduce
 
         flat = torch.cat([tensor.flatten() for tensor in tensors])  # one message: accelerate would send each by itself
-        means = reduce(flat, "mean").split([tensor.numel() for tensor in tensors])
+        mean_of_all: Any = reduce(flat, "mean")  # shaped as what it is given: a tensor
+        means = mean_of_all.split([tensor.numel() for tensor in tensors])
         for tensor, mean in zip(tensors, means, strict=True):
             tensor.copy_(mean.view_as(tensor))
 
