@@ -21,6 +21,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -75,11 +76,11 @@ def inside(cache: Path) -> Wspace:
     """The same in this process, which has imported torch already: seconds less for each call."""
     from wspace.cli import main
 
-    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+    def call(*arguments: object, workshop: Any = None) -> subprocess.CompletedProcess[str]:
         out, err, command, status = io.StringIO(), io.StringIO(), ["wspace", *map(str, arguments)], 0
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), mock.patch.object(sys, "argv", command):
             try:
-                main()
+                main(workshop)
             except SystemExit as end:
                 status = end.code if isinstance(end.code, int) else 0
         return subprocess.CompletedProcess(command, status, out.getvalue(), err.getvalue())

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.tiny import Tiny, stages_fixture, tiny_fixture  # noqa: F401
+from tests.support.tiny import WORKSHOP, Tiny, stages_fixture, tiny_fixture  # noqa: F401
 from wspace import __version__
 from wspace.recipes.bind import bind
 from wspace.recipes.plugins import load_plugins
@@ -45,11 +45,12 @@ Call = Callable[..., Done]
 
 
 @pytest.fixture
-def call(inside: Callable[..., subprocess.CompletedProcess[str]]) -> Call:
-    """The command line in this process."""
+def call(request: pytest.FixtureRequest, inside: Callable[..., subprocess.CompletedProcess[str]]) -> Call:
+    """The command line in this process; with tiny stages, for a test that asks for them."""
+    workshop = WORKSHOP if "stages" in request.fixturenames else None
 
     def command(*arguments: object) -> Done:
-        done = inside(*arguments)
+        done = inside(*arguments, workshop=workshop)
         return Done(done.returncode, done.stdout, done.stderr)
 
     return command

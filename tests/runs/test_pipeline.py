@@ -12,17 +12,20 @@ from types import ModuleType
 
 import pytest
 
-from tests.support.tiny import Tiny, stages_fixture, tiny_fixture  # noqa: F401
+from tests.support.tiny import TINY_STAGES, WORKSHOP, Tiny, stages_fixture, tiny_fixture  # noqa: F401
 from wspace.recipes.bind import BoundRecipe
-from wspace.recipes.signature import SCHEMA_FILE, read_class, source_file
-from wspace.recipes.source import read_recipe
-from wspace.runs import keys as stage_keys
+from wspace.recipes.bind import bind as bind_recipe
+from wspace.recipes.imports import sources_of
+from wspace.recipes.plugins import load_plugins
+from wspace.recipes.schema import SLOTS
+from wspace.recipes.signature import read_class, source_file
+from wspace.recipes.source import packaged_recipes, read_recipe
 from wspace.runs import pipeline
-from wspace.runs.keys import STAGES, keys, slots_of
+from wspace.runs.keys import STAGES, keys, modules_of, slots_of
 from wspace.runs.pipeline import steps
 from wspace.runs.store import Store
 from wspace.support.errors import DiskError, FileError, UserError
-from wspace.support.files import read_json
+from wspace.support.files import read_json, write_json
 from wspace.support.names import LOCK, MANIFEST, RUN
 from wspace.support.progress import Progress
 
@@ -52,7 +55,8 @@ def go(stages: ModuleType, bind: Bind, tmp_path: Path) -> Callable[..., list[str
 
     def call(*changes: str, **options) -> list[str]:
         stages.calls.clear()
-        pipeline.run(bind(*changes), tmp_path / "runs", options.pop("progress", Progress()), **options)
+        progress = options.pop("progress", Progress())
+        pipeline.run(bind(*changes), tmp_path / "runs", progress, workshop=WORKSHOP, **options)
         return [name for name, *_ in stages.calls]
 
     return call
@@ -63,7 +67,7 @@ def why(bind: Bind, tmp_path: Path) -> Callable[..., dict[str, str]]:
     """Stage -> why it is to be run, or 'cached'."""
 
     def call(*changes: str, force: tuple[str, ...] = ()) -> dict[str, str]:
-        plan = steps(bind(*changes), Store(tmp_path / "runs/tiny"), force)
+        plan = steps(bind(*changes), Store(tmp_path / "runs/tiny"), force, workshop=WORKSHOP)
         return {step.stage.name: "cached" if step.action == "cached" else step.why for step in plan}
 
     return call
@@ -73,9 +77,8 @@ def why(bind: Bind, tmp_path: Path) -> Callable[..., dict[str, str]]:
 
 
 def test_every_slot_of_a_recipe_but_the_device_is_read_by_exactly_one_stage() -> None:
-    fields = set(read_class(SCHEMA_FILE, "Recipe").settable)
     read = [slot for stage in STAGES for slot in stage.reads]
-    assert sorted(read) == sorted(fields - {"device"})
+    assert sorted(read) == sorted({*SLOTS} - {"device"})
 
 
 def test_stages_take_stages_before_them_and_their_functions_are_there() -> None:
@@ -92,27 +95,29 @@ def test_stages_take_stages_before_them_and_their_functions_are_there() -> None:
 def test_a_run_does_every_stage_and_says_what_is_whose(go, stages, bind, tmp_path: Path) -> None:
     said = Said()
     assert go(progress=said) == NAMES
-    assert [takes for *_, takes in stages.calls] == [list(stage.takes) for stage in stage_keys.STAGES]
+    assert [takes for *_, takes in stages.calls] == [list(stage.takes) for stage in TINY_STAGES]
     assert said.lines == [f"{name}: not done yet" for name in NAMES]
-    root, found = tmp_path / "runs/tiny", keys(bind())
+    root, found = tmp_path / "runs/tiny", keys(bind(), TINY_STAGES)
     folders = {name: f"{name}-{key[:12]}" for name, key in found.items()}
     assert read_json(root / RUN) == {"recipe": "tiny", "seed": 42, "stages": folders}
     assert sorted(os.listdir(root)) == sorted([*folders.values(), RUN, "recipe.yaml", LOCK])
     assert read_recipe(root / "recipe.yaml").values == bind().filled
     manifest = read_json(root / folders["train"] / MANIFEST)
     assert manifest["stage"] == "train" and manifest["key"] == found["train"] and manifest["seconds"] >= 0
-    assert manifest["slots"]["generator.denoiser.depth"] == 2 and set(manifest["sources"]) == {
-        "tiny_parts",
-        "tiny_stages",
-    }
+    assert manifest["slots"]["generator.denoiser.depth"] == 2
+    assert {name for name in manifest["sources"] if not name.startswith("wspace.")} == {"tiny_parts", "tiny_stages"}
+    assert {"wspace.support.files", "wspace.support.errors"} < set(manifest["sources"]), "what these import, too"
     assert manifest["versions"]["torch"] != "not installed"
 
 
-def test_nothing_runs_when_nothing_has_changed(go, bind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_runs_when_nothing_has_changed(go, bind, tmp_path: Path) -> None:
     go()
-    monkeypatch.setattr("wspace.runs.workbench.Workbench", None)  # not even built
+
+    def workbench(*_: object) -> None:
+        raise AssertionError("set up for nothing")
+
     said = Said()
-    folder, plan = pipeline.run(bind(), tmp_path / "runs", said)
+    folder, plan = pipeline.run(bind(), tmp_path / "runs", said, workshop=replace(WORKSHOP, workbench=workbench))
     assert [step.action for step in plan] == ["cached"] * 6 and said.lines == []
     assert all(step.why.startswith("made 20") for step in plan) and folder == tmp_path / "runs/tiny"
     assert go() == []
@@ -161,11 +166,9 @@ def test_the_version_of_a_nested_component_is_part_of_the_key(tiny: Tiny, bind) 
     assert [name for name in NAMES if before[name] != after[name]] == NAMES[2:]
 
 
-def test_the_version_of_a_stage_is_part_of_the_key(stages, bind, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_version_of_a_stage_is_part_of_the_key(bind) -> None:
     before = keys(bind())
-    changed = tuple(replace(s, version=s.version + 1) if s.name == "generate" else s for s in stage_keys.STAGES)
-    monkeypatch.setattr("wspace.runs.keys.STAGES", changed)
-    after = keys(bind())
+    after = keys(bind(), [replace(s, version=s.version + 1) if s.name == "generate" else s for s in STAGES])
     assert [name for name in NAMES if before[name] != after[name]] == NAMES[3:]
 
 
@@ -247,10 +250,13 @@ def test_two_settings_of_one_recipe_live_side_by_side(go, bind, tmp_path: Path) 
     root = tmp_path / "runs/tiny"
     assert (
         read_json(root / RUN)["stages"]["generate"]
-        == Store(root).folder("generate", keys(bind("generate.steps=5"))["generate"]).name
+        == Store(root).folder("generate", keys(bind("generate.steps=5"), TINY_STAGES)["generate"]).name
     )
     assert go() == [], "the first one's artifacts are still there"
-    assert read_json(root / RUN)["stages"]["generate"] == Store(root).folder("generate", keys(bind())["generate"]).name
+    assert (
+        read_json(root / RUN)["stages"]["generate"]
+        == Store(root).folder("generate", keys(bind(), TINY_STAGES)["generate"]).name
+    )
     assert read_recipe(root / "recipe.yaml").values["generate"]["steps"] == 20
 
 
@@ -333,6 +339,30 @@ def test_a_source_that_changed_since_is_noted_but_not_redone(go, tiny: Tiny) -> 
     assert [line.partition(":")[0] for line in said.lines] == ["zoo", "train", "evaluate"]
 
 
+def test_an_artifact_of_an_earlier_layout_of_the_code_is_told_in_one_sentence(go, bind, tmp_path: Path) -> None:
+    go()
+    file = Store(tmp_path / "runs/tiny").folder("zoo", keys(bind(), TINY_STAGES)["zoo"]) / MANIFEST
+    before = dict.fromkeys(["wspace.stages.zoo", *(f"wspace.old.{n}" for n in range(4))], "0")
+    write_json(file, read_json(file) | {"sources": before})
+    said = Said()
+    assert go(progress=said) == []
+    assert said.lines == [
+        "zoo: cached, but made by code that was moved or removed since "
+        "(wspace.stages.zoo, wspace.old.0, wspace.old.1 and 2 more); --force zoo to redo"
+    ]
+
+
+def test_editing_any_module_that_computes_marks_the_stages_that_it_computes_stale() -> None:
+    """Also one that neither a stage nor a component imports itself, or only inside a function."""
+    recipe = bind_recipe(read_recipe(packaged_recipes()["nano"]), load_plugins().registry)
+    behind = {stage.name: set(sources_of(modules_of(recipe, stage))) for stage in STAGES}
+    assert {"wspace.learning.fitting", "wspace.support.seeding", "wspace.interfaces.targets"} <= behind["zoo"]
+    assert {"wspace.learning.denoising", "wspace.learning.system", "wspace.learning.fitting"} <= behind["train"]
+    for name, modules in behind.items():
+        planning = {m for m in modules if m.startswith(("wspace.cli", "wspace.uses")) or m == "wspace.runs.pipeline"}
+        assert not planning, f"{name}: these only plan and print"
+
+
 @pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt()])
 def test_a_failure_leaves_what_was_done_and_the_next_run_goes_on(
     go, stages, bind, tmp_path: Path, error: BaseException
@@ -342,13 +372,13 @@ def test_a_failure_leaves_what_was_done_and_the_next_run_goes_on(
         go()
     root = tmp_path / "runs/tiny"
     assert not (root / RUN).exists()
-    partial = Store(root).folder("generate", keys(bind())["generate"]).name + ".partial"
+    partial = Store(root).folder("generate", keys(bind(), TINY_STAGES)["generate"]).name + ".partial"
     assert sorted(os.listdir(root / partial)) == ["elapsed.json", "half.txt"]
     (root / partial / "elapsed.json").write_text("100.0")
     stages.fails.clear()
     assert go() == NAMES[3:]
     assert stages.calls[0] == ("generate", ["elapsed.json", "half.txt"], ["zoo", "train"])
-    manifest = Store(root).manifest("generate", keys(bind())["generate"])
+    manifest = Store(root).manifest("generate", keys(bind(), TINY_STAGES)["generate"])
     assert 100 <= manifest["seconds"] < 200, "the time of both attempts"
     assert not (root / partial).exists()
 
@@ -382,13 +412,13 @@ def test_a_disk_full_at_the_very_end_leaves_the_old_record(go, tmp_path: Path, m
 
 def test_a_manifest_taken_away_means_redoing_that_stage(go, bind, tmp_path: Path) -> None:
     go()
-    (Store(tmp_path / "runs/tiny").folder("train", keys(bind())["train"]) / MANIFEST).unlink()
+    (Store(tmp_path / "runs/tiny").folder("train", keys(bind(), TINY_STAGES)["train"]) / MANIFEST).unlink()
     assert go() == ["train"]
 
 
 def test_a_stage_taken_away_is_not_done_yet(go, why, bind, tmp_path: Path) -> None:
     go()
-    shutil.rmtree(Store(tmp_path / "runs/tiny").folder("report", keys(bind())["report"]))
+    shutil.rmtree(Store(tmp_path / "runs/tiny").folder("report", keys(bind(), TINY_STAGES)["report"]))
     assert list(why().values()) == ["cached"] * 5 + ["not done yet"]
 
 

@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from tests.support.tiny import RECIPE, TINY_STAGES, Tiny, stages_fixture, tiny_fixture  # noqa: F401
+from tests.support.tiny import RECIPE, TINY_STAGES, WORKSHOP, Tiny, stages_fixture, tiny_fixture  # noqa: F401
 from wspace.data import splits
 from wspace.data.tasks import TaskSet
 from wspace.learning import intervals
@@ -228,7 +228,7 @@ def ran(scored: ModuleType, tmp_path: Path) -> Callable[..., list[str]]:
 
     def call(made: study.Study, progress: Progress | None = None, **options: Any) -> list[str]:
         scored.calls.clear()
-        running.run(made, tmp_path / "runs", progress or Progress(), **options)
+        running.run(made, tmp_path / "runs", progress or Progress(), workshop=WORKSHOP, **options)
         return [name for name, *_ in scored.calls]
 
     return call
@@ -254,12 +254,12 @@ def test_a_study_runs_its_members_and_shares_what_they_have_in_common(bound: Bou
 def test_a_second_run_of_a_study_does_nothing(bound: Bound, ran, tmp_path: Path) -> None:
     ran(bound())
     assert ran(bound()) == []
-    plans = running.plan(bound(), tmp_path / "runs")
+    plans = running.plan(bound(), tmp_path / "runs", workshop=WORKSHOP)
     assert list(plans) == MEMBERS and {step.action for plan in plans.values() for step in plan} == {"cached"}
 
 
 def test_dry_says_what_members_will_take_from_those_before_them(bound: Bound, scored, tmp_path: Path) -> None:
-    plans = running.plan(bound(), tmp_path / "runs")
+    plans = running.plan(bound(), tmp_path / "runs", workshop=WORKSHOP)
     assert [[step.action for step in plan] for plan in plans.values()] == [
         ["run"] * 6,
         ["link"] * 2 + ["run"] * 4,
@@ -270,7 +270,9 @@ def test_dry_says_what_members_will_take_from_those_before_them(bound: Bound, sc
 
 def test_members_share_with_runs_and_with_other_studies(bound: Bound, ran, tiny: Tiny, tmp_path: Path) -> None:
     made = bound()
-    pipeline.run(tiny.bind((tmp_path / "tiny.yaml").read_text() + "seed: 1\n"), tmp_path / "runs", Progress())
+    pipeline.run(
+        tiny.bind((tmp_path / "tiny.yaml").read_text() + "seed: 1\n"), tmp_path / "runs", Progress(), workshop=WORKSHOP
+    )
     assert ran(made).count("zoo") == 1, "that of seed 2"
     (tmp_path / "runs/a-study").rename(tmp_path / "runs/another")
     assert ran(made) == []
@@ -278,9 +280,11 @@ def test_members_share_with_runs_and_with_other_studies(bound: Bound, ran, tiny:
 
 def test_force_makes_each_artifact_anew_once(bound: Bound, ran, tiny: Tiny, tmp_path: Path) -> None:
     made = bound()
-    pipeline.run(tiny.bind((tmp_path / "tiny.yaml").read_text() + "seed: 1\n"), tmp_path / "runs", Progress())
+    pipeline.run(
+        tiny.bind((tmp_path / "tiny.yaml").read_text() + "seed: 1\n"), tmp_path / "runs", Progress(), workshop=WORKSHOP
+    )
     ran(made)
-    plans = running.plan(made, tmp_path / "runs", ["zoo"])
+    plans = running.plan(made, tmp_path / "runs", ["zoo"], workshop=WORKSHOP)
     assert [plan[0].action for plan in plans.values()] == ["run", "link", "run", "link"]
     calls = ran(made, force=["zoo"])
     expected = {"zoo": 2, "opponents": 2, "train": 4, "generate": 4, "evaluate": 4, "report": 4}
@@ -293,7 +297,9 @@ def test_force_makes_each_artifact_anew_once(bound: Bound, ran, tiny: Tiny, tmp_
 def test_interrupted_after_a_force_nothing_old_passes_for_new(bound: Bound, ran, scored, tiny: Tiny, tmp_path) -> None:
     made = bound()
     ran(made)
-    pipeline.run(tiny.bind((tmp_path / "tiny.yaml").read_text() + "seed: 2\n"), tmp_path / "runs", Progress())
+    pipeline.run(
+        tiny.bind((tmp_path / "tiny.yaml").read_text() + "seed: 2\n"), tmp_path / "runs", Progress(), workshop=WORKSHOP
+    )
     scored.fails["train"] = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         ran(made, force=["zoo"])
@@ -338,7 +344,7 @@ def test_a_study_that_is_being_run_is_left_alone(bound: Bound, ran, tmp_path: Pa
 
 def test_a_study_takes_no_folder_that_is_something_else(bound: Bound, ran, tiny, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
-    pipeline.run(tiny.bind(name="a-study.yaml"), runs, Progress())
+    pipeline.run(tiny.bind(name="a-study.yaml"), runs, Progress(), workshop=WORKSHOP)
     with pytest.raises(UserError) as caught:
         ran(bound())
     assert str(caught.value) == (
@@ -347,7 +353,7 @@ def test_a_study_takes_no_folder_that_is_something_else(bound: Bound, ran, tiny,
     (runs / "a-study").rename(runs / "run")
     ran(bound())
     with pytest.raises(UserError) as caught:
-        pipeline.run(tiny.bind(name="a-study.yaml"), runs, Progress())
+        pipeline.run(tiny.bind(name="a-study.yaml"), runs, Progress(), workshop=WORKSHOP)
     assert str(caught.value) == (
         f"{runs}/a-study: a study is there already; give the recipe's file another name, or --runs another folder"
     )
@@ -358,7 +364,7 @@ def test_a_study_takes_no_folder_that_is_something_else(bound: Bound, ran, tiny,
         f"{runs}/a-study: the folder of a study, not of a run; name one of its runs, such as {member}"
     )
     with pytest.raises(UserError, match=r"tiny\.yaml: not a folder$"):
-        running.run(bound(), tmp_path / "tiny.yaml", Progress())
+        running.run(bound(), tmp_path / "tiny.yaml", Progress(), workshop=WORKSHOP)
 
 
 def test_a_study_is_not_run_by_a_launcher(bound: Bound, ran, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -412,7 +418,7 @@ def test_the_time_of_what_members_share_is_counted_once(bound: Bound, ran, tmp_p
     folder = tmp_path / "runs/a-study"
     for manifest in folder.glob("*/*/artifact.json"):  # linked ones are one file
         manifest.write_text(json.dumps(read_json(manifest) | {"seconds": 10.0}))
-    running.run(made, tmp_path / "runs", Progress())
+    running.run(made, tmp_path / "runs", Progress(), workshop=WORKSHOP)
     assert report_of(folder)["seconds"] == {
         "zoo": 20.0, "opponents": 20.0, "train": 40.0, "generate": 40.0, "evaluate": 40.0, "report": 40.0,
     }  # fmt: skip
@@ -455,7 +461,7 @@ def call(
     monkeypatch.setattr("wspace.cli.options.registry_of", lambda plugins: plugged)
 
     def command(*arguments: object) -> tuple[int, str, str]:
-        done = inside(*arguments)
+        done = inside(*arguments, workshop=WORKSHOP)
         return done.returncode, done.stdout, done.stderr
 
     return command

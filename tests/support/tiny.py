@@ -13,9 +13,8 @@ import pytest
 from wspace.recipes.bind import BoundRecipe, bind
 from wspace.recipes.registry import Component, Registry
 from wspace.recipes.source import parse_recipe, read_recipe
-from wspace.runs import keys as stage_keys
-from wspace.runs import workbench
 from wspace.runs.keys import Stage
+from wspace.runs.pipeline import Workshop
 
 PARTS = '''"""One component of every kind, and some more."""
 
@@ -25,6 +24,8 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le
+
+from wspace.support.parameters import Default
 
 
 class Grid:
@@ -117,7 +118,7 @@ class Noise:
 
 
 class Defaulted:
-    def __init__(self, denoiser: Denoiser = "net"):
+    def __init__(self, denoiser: Denoiser = Default("net")):
         self.denoiser = denoiser
 
 
@@ -250,9 +251,11 @@ def tiny_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ti
         sys.modules.pop(name, None)
 
 
+WORKSHOP = Workshop(TINY_STAGES, lambda recipe, progress: None)
+"""Tiny stages in place of the real ones, and no data behind them."""
+
+
 @pytest.fixture(name="stages")
-def stages_fixture(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Tiny stages in place of the real ones, and no data behind them."""
-    monkeypatch.setattr(stage_keys, "STAGES", TINY_STAGES)
-    monkeypatch.setattr(workbench, "Workbench", lambda recipe, progress: None)
+def stages_fixture(tiny: Tiny) -> ModuleType:
+    """The module of WORKSHOP's stages."""
     return importlib.import_module("tiny_stages")

@@ -10,11 +10,14 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from wspace.cli.commands import PLAIN, Commands
+
+if TYPE_CHECKING:
+    from wspace.runs.pipeline import Workshop
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, **PLAIN)
 
@@ -57,14 +60,17 @@ def _notes() -> Iterator[None]:
         yield
 
 
-def main() -> None:
-    """Run the command line; errors a user can mend are one message and an exit status, never a traceback."""
+def main(workshop: Workshop | None = None) -> None:
+    """Run the command line; errors a user can mend are one message and an exit status, never a traceback.
+
+    workshop: what `wspace run` makes runs with, if not the stages of `wspace.runs.keys`.
+    """
     from wspace.support.errors import WspaceError
 
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two torch processes on few cores would starve each other
     try:
         with _notes():
-            status = app(standalone_mode=False)
+            status = app(standalone_mode=False, obj=workshop)
         if status == 130:  # what typer makes of a KeyboardInterrupt
             raise KeyboardInterrupt
         sys.stdout.flush()

@@ -27,25 +27,27 @@ def bind_recipe(recipe: str, settings: list[str] | None, plugins: list[Path] | N
     bound = bind_any(recipe, settings, plugins)
     if isinstance(bound, Study | Joint):
         what = "a study" if isinstance(bound, Study) else "a joint recipe"
-        raise UserError(f"{bound.file}: {what}, of which `run`, `check` and `report` know what to do; name its recipe")
+        raise UserError(
+            f"{bound.source}: {what}, of which `run`, `check` and `report` know what to do; name its recipe"
+        )
     return bound
 
 
 def bind_any(recipe: str, settings: list[str] | None, plugins: list[Path] | None) -> Any:
     """A recipe, a study or a joint recipe."""
     from wspace.recipes.bind import bind
-    from wspace.recipes.source import find_recipe, read_recipe
+    from wspace.recipes.source import change, find_recipe, read_recipe
     from wspace.runs.joint.file import bind_joint, is_joint
     from wspace.runs.study.file import bind_study, is_study
 
     registry = registry_of(plugins)
-    file = find_recipe(recipe)
-    source = read_recipe(file)
+    source = read_recipe(find_recipe(recipe))
     if is_study(source):
         return bind_study(source, registry, settings or ())
     if is_joint(source):
         return bind_joint(source, registry, settings or ())
-    return bind(read_recipe(file, settings or ()), registry)
+    change(source, settings or ())
+    return bind(source, registry)
 
 
 def registry_of(plugins: list[Path] | None) -> Any:

@@ -12,6 +12,7 @@ from wspace.cli.options import Json, PluginFiles, Recipe, RunFolder, Settings, b
 
 
 def run(
+    context: typer.Context,
     recipe: Recipe,
     settings: Settings = None,
     runs: Annotated[Path, typer.Option(help="Folder of run folders.")] = Path("runs"),
@@ -29,9 +30,10 @@ def run(
     from wspace.support import processes, progress
     from wspace.support.names import RUN
 
+    workshop = context.obj or pipeline.WORKSHOP
     bound = bind_any(recipe, settings, plugin)
     if not isinstance(bound, BoundRecipe):
-        _run_several(bound, runs, dry, only, force)
+        _run_several(bound, runs, dry, only, force, workshop)
         return
     if processes.launched().rank:  # started by torchrun or accelerate, to help the first process
         if not dry:
@@ -40,12 +42,14 @@ def run(
             follow(bound)
         return
     if dry:
-        plan = pipeline.steps(bound, Store(runs / bound.name), force or ())
+        plan = pipeline.steps(bound, Store(runs / bound.name), force or (), workshop=workshop)
         for step in plan if only is None else [pipeline.only_step(plan, only)]:
             _print_step(step)
         return
     with processes.leading(bound.device, bound.train.batch):
-        folder, plan = pipeline.run(bound, runs, progress.for_terminal(), force=force or (), only=only)
+        folder, plan = pipeline.run(
+            bound, runs, progress.for_terminal(), force=force or (), only=only, workshop=workshop
+        )
     if all(step.action == "cached" for step in plan):
         print("nothing has changed: no stage had to run")
     if (folder / RUN).is_file() and only is None:
@@ -56,7 +60,7 @@ def run(
     print(folder)
 
 
-def _run_several(bound: Any, runs: Path, dry: bool, only: str | None, force: list[str] | None) -> None:
+def _run_several(bound: Any, runs: Path, dry: bool, only: str | None, force: list[str] | None, workshop: Any) -> None:
     """A study, or a joint recipe."""
     from wspace.runs.joint import running as joint
     from wspace.runs.study import running as study
@@ -70,12 +74,12 @@ def _run_several(bound: Any, runs: Path, dry: bool, only: str | None, force: lis
     if only is not None:
         raise UserError(f"--only: {what} runs all stages of its members")
     if dry:
-        for name, plan in kind.plan(bound, runs, force or ()).items():
+        for name, plan in kind.plan(bound, runs, force or (), workshop=workshop).items():
             print(name)
             for step in plan:
                 _print_step(step)
         return
-    folder, plan = kind.run(bound, runs, progress.for_terminal(), force or ())
+    folder, plan = kind.run(bound, runs, progress.for_terminal(), force or (), workshop=workshop)
     if all(step.action == "cached" for step in plan):
         print("nothing has changed: no stage had to run")
     _print_report(folder)
@@ -100,8 +104,8 @@ def check(
 
     bound = bind_any(recipe, settings, plugin)
     if fill and not isinstance(bound, BoundRecipe):
-        raise UserError(f"{bound.file}: has no one recipe to fill; --fill the recipe that it names")
-    print(dump(bound.filled) if fill else f"{bound.file}: no problems", end="" if fill else "\n")
+        raise UserError(f"{bound.source}: has no one recipe to fill; --fill the recipe that it names")
+    print(dump(bound.filled) if fill else f"{bound.source}: no problems", end="" if fill else "\n")
 
 
 def plan(

@@ -8,160 +8,45 @@ from __future__ import annotations
 
 import json
 import types
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
+from wspace.recipes.bound import Bound, Joined
 from wspace.recipes.registry import Component, Registry
+from wspace.recipes.schema import SCHEMA, BoundRecipe
 from wspace.recipes.signature import (
-    SCHEMA_FILE,
-    SETTINGS_FILE,
-    Section,
     Signature,
     Slot,
     UnreadableSignature,
-    read_class,
+    mentions_slot,
+    settings_signature,
     signature_of,
 )
 from wspace.recipes.source import Source
 from wspace.support import settings
 from wspace.support.errors import Problem, RecipeError, UnknownComponent, did_you_mean
 
-
-@dataclass(frozen=True)
-class Bound:
-    """A component and its arguments, checked; nested components are Bound themselves."""
-
-    component: Component
-    signature: Signature
-    arguments: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        return self.component.name
-
-    def filled(self) -> dict[str, Any]:
-        """As a recipe would write it, every default included."""
-        return {"use": self.name} | {key: _as_written(value) for key, value in self.arguments.items()}
-
-    def told(self) -> dict[str, Any]:
-        """As `filled`, for others to read: files by their names, without where this machine keeps them."""
-        return {"use": self.name} | {key: _told(value) for key, value in self.arguments.items()}
-
-    def build(self, given: Mapping[str, Any]) -> Any:
-        """Import the class and construct it, with those of the `given` values it asks for.
-
-        Nested components are built first, from the same `given`.
-        """
-        built = {key: _built(value, given) for key, value in self.arguments.items()}
-        return self.component.load()(**built, **{name: given[name] for name in self.signature.given})
+__all__ = ["Bound", "BoundRecipe", "Joined", "bind", "bind_example", "bind_one"]
 
 
-@dataclass(frozen=True)
-class Joined:
-    """The joint training that a recipe's generator comes from, in place of one of its own (`wspace.runs.joint.file`)."""
+def bind(source: Source, registry: Registry, name: str | None = None) -> BoundRecipe:
+    """Check a whole recipe. Raises RecipeError with every problem, each with its line.
 
-    key: str
-    folder: Path
-
-
-@dataclass(frozen=True)
-class BoundRecipe:
-    """A checked recipe."""
-
-    file: str
-    dataset: Bound
-    backbone: Bound
-    text: Bound
-    target: Bound
-    tokenizer: Bound
-    conditioner: Bound
-    generator: Bound
-    metrics: tuple[Bound, ...]
-    symmetry: Bound | None
-    wording: Bound
-    discriminator: Bound
-    tasks: settings.Tasks
-    zoo: settings.Zoo
-    opponents: settings.Opponents
-    reconstruction: settings.Reconstruction
-    train: settings.Train
-    losses: settings.Losses
-    adversary: settings.Adversary
-    task_loss: settings.TaskLoss
-    generate: settings.Generate
-    evaluate: settings.Evaluate
-    seed: int
-    device: str
-    precision: str
-    filled: dict[str, Any]
-    joined: Joined | None = None
-
-    @property
-    def name(self) -> str:
-        return Path(self.file).stem
-
-    def components(self, slots: Sequence[str]) -> list[Bound]:
-        """Every Bound under these slots, outer ones first."""
-        found: list[Bound] = []
-
-        def walk(value: Any) -> None:
-            if isinstance(value, Bound):
-                found.append(value)
-                walk(list(value.arguments.values()))
-            elif isinstance(value, list | tuple):
-                for inner in value:
-                    walk(inner)
-
-        walk([getattr(self, slot) for slot in slots])
-        return found
-
-
-def _as_written(value: Any) -> Any:
-    if isinstance(value, Bound):
-        return value.filled()
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, list | tuple):
-        return [_as_written(inner) for inner in value]
-    return value
-
-
-def _told(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [_told(inner) for inner in value]
-    return value.told() if isinstance(value, Bound) else value.name if isinstance(value, Path) else value
-
-
-def _built(value: Any, given: Mapping[str, Any]) -> Any:
-    if isinstance(value, Bound):
-        return value.build(given)
-    if isinstance(value, list | tuple):
-        return type(value)(_built(inner, given) for inner in value)
-    return value
-
-
-def bind(source: Source, registry: Registry) -> BoundRecipe:
-    """Check a whole recipe. Raises RecipeError with every problem, each with its line."""
+    name: of its run; that of the file, if none is given.
+    """
     binder = _Binder(source, registry)
-    signature = read_class(SCHEMA_FILE, "Recipe")
-    arguments = binder.arguments(signature, source.values, (), "a recipe")
+    arguments, unkeyed = binder.arguments(SCHEMA, source.values, (), "a recipe")
     if not binder.problems and arguments["symmetry"] is None:
         binder.without_symmetry(arguments["train"], arguments["losses"])
     if not binder.problems:
         binder.sampler(arguments["generator"], arguments["generate"].sampler)
     if binder.problems:
         raise RecipeError(source.file, binder.problems)
-    filled = {
-        key: {k: _as_written(v) for k, v in vars(value).items()}
-        if hasattr(settings, type(value).__name__)
-        else _as_written(value)
-        for key, value in arguments.items()
-    }
-    return BoundRecipe(source.file, **arguments, filled=filled)
+    return BoundRecipe(**arguments, name=name or Path(source.file).stem, source=source.file, unkeyed=unkeyed)
 
 
 def bind_example(component: Component, registry: Registry) -> Bound:
@@ -190,35 +75,42 @@ class _Binder:
 
     def arguments(
         self, signature: Signature, values: Mapping[str, Any], path: tuple[str | int, ...], owner: str
-    ) -> dict[str, Any]:
+    ) -> tuple[dict[str, Any], frozenset[str]]:
+        """Name -> checked value; and those that came `Since` some version and are at their default."""
         known = signature.settable
         for key in values:
             if key in signature.given:
                 self.problem((*path, key), "is set by the run; remove it from the recipe")
             elif key not in known:
                 self.problem((*path, key), f"{owner} takes no {key!r}.{did_you_mean(key, list(known))}")
-        bound = {}
+        bound, unkeyed = {}, set()
         for name, parameter in known.items():
+            inner = (*path, name)
             if name in values:
                 value = values[name]
                 if isinstance(parameter.default, str) and isinstance(value, Mapping) and "use" not in value:
                     value = {"use": parameter.default, **value}  # `discriminator.width` of the default discriminator
-                bound[name] = self.value(parameter.annotation, value, (*path, name))
+                bound[name] = self.value(parameter.annotation, value, inner)
+                dated = parameter.since is not None and not parameter.required
+                if dated and bound[name] == self.value(parameter.annotation, parameter.default, inner):
+                    unkeyed.add(name)
             elif not parameter.required:
                 # as if it were written out: 1 for a float is 1.0
-                bound[name] = self.value(parameter.annotation, parameter.default, (*path, name))
-            elif isinstance(parameter.annotation, type) and issubclass(parameter.annotation, Section):
-                bound[name] = self.section(parameter.annotation, {}, (*path, name))
+                bound[name] = self.value(parameter.annotation, parameter.default, inner)
+                if parameter.since:
+                    unkeyed.add(name)
+            elif settings.is_section(parameter.annotation):
+                bound[name] = self.section(parameter.annotation, {}, inner)
             else:
-                self.problem((*path, name), f"missing; {owner} needs {name}: {parameter.text}")
-        return bound
+                self.problem(inner, f"missing; {owner} needs {name}: {parameter.text}")
+        return bound, frozenset(unkeyed)
 
     def value(self, annotation: Any, value: Any, path: tuple[str | int, ...]) -> Any:
         if isinstance(annotation, type) and issubclass(annotation, Slot):
             return self.component(annotation.kind, value, path)
-        if isinstance(annotation, type) and issubclass(annotation, Section):
+        if settings.is_section(annotation):
             return self.section(annotation, value, path)
-        if _mentions_slot(annotation):
+        if mentions_slot(annotation):
             return self.composite(annotation, value, path)
         return self.leaf(annotation, value, path)
 
@@ -254,15 +146,15 @@ class _Binder:
             self.problem((*path, "use"), f"{kind} {block['use']!r} is broken: {error}")
             return None
         arguments = {key: inner for key, inner in block.items() if key != "use"}
-        return Bound(component, signature, self.arguments(signature, arguments, path, f"{kind} {component.name!r}"))
+        return Bound(component, signature, *self.arguments(signature, arguments, path, f"{kind} {component.name!r}"))
 
-    def section(self, annotation: type[Section], value: Any, path: tuple[str | int, ...]) -> Any:
+    def section(self, annotation: type, value: Any, path: tuple[str | int, ...]) -> Any:
         if not isinstance(value, Mapping):
             self.problem(path, f"expected a mapping, got {value!r}")
             return None
         before = len(self.problems)
-        arguments = self.arguments(read_class(SETTINGS_FILE, annotation.settings), value, path, f"{path[-1]!r}")
-        return getattr(settings, annotation.settings)(**arguments) if len(self.problems) == before else None
+        arguments, _ = self.arguments(settings_signature(annotation), value, path, f"{path[-1]!r}")
+        return annotation(**arguments) if len(self.problems) == before else None
 
     def composite(self, annotation: Any, value: Any, path: tuple[str | int, ...]) -> Any:
         """`X | None`, `list[X]`, `tuple[X, ...]` of interfaces, and Annotated[...] of these."""
@@ -282,7 +174,8 @@ class _Binder:
 
     def leaf(self, annotation: Any, value: Any, path: tuple[str | int, ...]) -> Any:
         try:
-            checked = TypeAdapter(annotation).validate_json(json.dumps(value, allow_nan=False), strict=True)
+            # Strict JSON is what YAML may say: a list for a tuple, a string for a path, no True for 1, no NaN.
+            checked = _adapter(annotation).validate_json(json.dumps(value, allow_nan=False), strict=True)
         except ValidationError as error:
             for inner, message in dict.fromkeys((_index(d), _explain(d)) for d in _relevant(error)):
                 self.problem((*path, *inner), message)
@@ -293,17 +186,16 @@ class _Binder:
         return _absolute(checked)
 
 
+@cache
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation)
+
+
 def _absolute(value: Any) -> Any:
     """Paths made absolute, those in a list as well."""
     if isinstance(value, list | tuple):
         return type(value)(_absolute(inner) for inner in value)
     return value.expanduser().absolute() if isinstance(value, Path) else value
-
-
-def _mentions_slot(annotation: Any) -> bool:
-    if isinstance(annotation, type):
-        return issubclass(annotation, Slot)
-    return any(_mentions_slot(inner) for inner in get_args(annotation) if inner is not annotation)
 
 
 def _relevant(error: ValidationError) -> list[Any]:

@@ -1,24 +1,18 @@
-"""The schema of a recipe: its slots, in the order of `wspace check --fill`."""
+"""The schema of a recipe: its slots, in the order of `wspace check --fill`, and what they are once they are checked."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, MinLen
 
-from wspace.support.settings import (
-    Adversary,
-    Evaluate,
-    Generate,
-    Losses,
-    Opponents,
-    Reconstruction,
-    TaskLoss,
-    Tasks,
-    Train,
-    Zoo,
-)
+from wspace.recipes.bound import Bound, Joined, as_keyed, as_written
+from wspace.recipes.signature import settings_signature
+from wspace.support import settings
+from wspace.support.parameters import Default, Since
 
 if TYPE_CHECKING:
     from wspace.interfaces import (
@@ -38,32 +32,88 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything a run depends on: the schema of a recipe, which bound is a `wspace.recipes.bind.BoundRecipe`.
+    """Everything a run depends on. What the file writes as `{use: NAME, ...}` is a Bound, each section its settings.
 
     `wspace check RECIPE --fill` prints a recipe with every default written out.
     """
 
-    dataset: Dataset
-    backbone: Backbone
-    text: Text
-    target: Target
-    tokenizer: Tokenizer
-    conditioner: Conditioner
-    generator: Generator
-    metrics: Annotated[tuple[Metric, ...], MinLen(1)]
-    tasks: Tasks
-    zoo: Zoo
-    opponents: Opponents
-    reconstruction: Reconstruction
-    train: Train
-    losses: Losses
-    adversary: Adversary
-    task_loss: TaskLoss
-    generate: Generate
-    evaluate: Evaluate
-    symmetry: Symmetry | None = None
-    wording: Wording = "template"  # type: ignore[assignment] (a recipe's default: a name)
-    discriminator: Discriminator = "mlp"  # type: ignore[assignment]
+    dataset: Bound[Dataset]
+    backbone: Bound[Backbone]
+    text: Bound[Text]
+    target: Bound[Target]
+    tokenizer: Bound[Tokenizer]
+    conditioner: Bound[Conditioner]
+    generator: Bound[Generator]
+    metrics: Annotated[tuple[Bound[Metric], ...], MinLen(1)]
+    tasks: settings.Tasks
+    zoo: settings.Zoo
+    opponents: settings.Opponents
+    reconstruction: Annotated[settings.Reconstruction, Since("0.1")]
+    train: settings.Train
+    losses: settings.Losses
+    adversary: settings.Adversary
+    task_loss: settings.TaskLoss
+    generate: settings.Generate
+    evaluate: settings.Evaluate
+    symmetry: Bound[Symmetry] | None = None
+    wording: Bound[Wording] = Default("template")
+    discriminator: Bound[Discriminator] = Default("mlp")
     seed: Annotated[int, Ge(0)] = 42
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"  # of the generator's own loss; all else stays in float32
+
+
+SLOTS = tuple(field.name for field in fields(Recipe))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundRecipe(Recipe):
+    """A checked recipe, under the name of its run."""
+
+    name: str  # of the run, and of its folder
+    source: str  # where the recipe was read
+    joined: Joined | None = None
+    unkeyed: frozenset[str] = frozenset()  # slots at their default that exist `Since` some version: in no key
+
+    @cached_property
+    def filled(self) -> dict[str, Any]:
+        """Slot -> its value as a recipe would write it, every default included."""
+        written = {}
+        for slot in SLOTS:
+            value = getattr(self, slot)
+            if settings.is_section(value):
+                written[slot] = {name: as_written(inner) for name, inner in vars(value).items()}
+            else:
+                written[slot] = as_written(value)
+        return written
+
+    def keyed(self, slot: str) -> dict[str, Any]:
+        """{slot: its value} as `filled`, without settings at their default that came `Since` artifacts were first made."""
+        value = getattr(self, slot)
+        if not settings.is_section(value):
+            return {} if slot in self.unkeyed else {slot: as_keyed(value)}
+        of_all = SCHEMA.settable[slot].since
+        kept = {
+            name: as_written(getattr(value, name))
+            for name, setting in settings_signature(type(value)).settable.items()
+            if not (of_all or setting.since) or getattr(value, name) != setting.default
+        }
+        return {slot: kept}
+
+    def components(self, slots: Sequence[str], keyed: bool = False) -> list[Bound[Any]]:
+        """Every Bound under these slots, outer ones first; `keyed`: those that `keyed` knows."""
+        listed: list[Bound[Any]] = []
+
+        def walk(value: Any) -> None:
+            if isinstance(value, Bound):
+                listed.append(value)
+                walk([inner for name, inner in value.arguments.items() if not keyed or name not in value.unkeyed])
+            elif isinstance(value, list | tuple):
+                for inner in value:
+                    walk(inner)
+
+        walk([getattr(self, slot) for slot in slots if not keyed or slot not in self.unkeyed])
+        return listed
+
+
+SCHEMA = settings_signature(Recipe)

@@ -1,26 +1,29 @@
 """A component's constructor, read from its source: importing it would import torch, and `wspace check` must not.
 
 The constructor is the schema. Positional parameters are what a recipe may set; their annotations come from a closed list
-(below), their defaults are literals. Keyword-only parameters are given by the run (`wspace.recipes.registry.GIVEN`).
+(below), their defaults are literals, or a `Default` for a component. Keyword-only parameters are given by the run
+(`wspace.recipes.registry.GIVEN`). The settings of a recipe import nothing, and are read as they are: dataclasses.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
+import re
 import sys
-from dataclasses import dataclass
+from dataclasses import MISSING as NO_DEFAULT
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import annotated_types
 
 from wspace.recipes.registry import GIVEN, GIVEN_TO, KINDS, Component
+from wspace.support.parameters import Default, Since, is_default
 
 MISSING: Any = object()
-SETTINGS_FILE = Path(__file__).parent.parent / "support" / "settings.py"
-SCHEMA_FILE = Path(__file__).with_name("schema.py")
 
 
 class Slot:
@@ -29,18 +32,12 @@ class Slot:
     kind: ClassVar[str]
 
 
-class Section:
-    """Base of the stand-ins for settings in annotations: `train: Train` takes a plain mapping."""
-
-    settings: ClassVar[str]
-
-
 SLOTS = {interface: type(interface, (Slot,), {"kind": kind}) for kind, interface in KINDS.items()}
 
 VOCABULARY: dict[str, Any] = {
     **{t.__name__: t for t in (int, float, bool, str, list, tuple)},
     **{name: getattr(annotated_types, name) for name in ("Ge", "Gt", "Le", "Lt", "MinLen", "MaxLen")},
-    **{"Annotated": Annotated, "Literal": Literal, "Path": Path, "None": None},
+    **{"Annotated": Annotated, "Literal": Literal, "Path": Path, "None": None, "Since": Since},
     **SLOTS,
 }
 """Every name an annotation may use."""
@@ -55,8 +52,9 @@ class Parameter:
     name: str
     annotation: Any
     text: str  # the annotation as written
-    default: Any = MISSING
+    default: Any = MISSING  # of a component: its name
     given: bool = False
+    since: str | None = None  # the version that it came in; at its default it is no part of a key
 
     @property
     def required(self) -> bool:
@@ -117,9 +115,8 @@ def read_class(file: Path, name: str) -> Signature:
     node = next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name), None)
     if node is None:
         raise UnreadableSignature(f"{file}: no class {name!r}")
-    names = VOCABULARY | (_sections() if file == SCHEMA_FILE else {})
     if _is_dataclass(node):
-        parameters = [_from_field(n, names, file) for n in node.body if _is_field(n)]
+        parameters = [_from_field(n, file) for n in node.body if _is_field(n)]
     else:
         init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
         others = [
@@ -129,16 +126,41 @@ def read_class(file: Path, name: str) -> Signature:
             raise UnreadableSignature(
                 f"{file}: {name} has no constructor of its own, and may inherit one of {others[0]}"
             )
-        parameters = [] if init is None else _from_arguments(init.args, names, file)
+        parameters = [] if init is None else _from_arguments(init.args, file)
     doc = ast.get_docstring(node) or ""
     return Signature(name, tuple(parameters), doc, _version(node), _samplers(node), file, node.lineno)
 
 
-def _sections() -> dict[str, type[Section]]:
-    """The settings of each stage, which a recipe takes as plain mappings."""
-    tree = ast.parse(SETTINGS_FILE.read_text(encoding="utf-8"))
-    classes = [n.name for n in tree.body if isinstance(n, ast.ClassDef) and _is_dataclass(n)]
-    return {name: type(name, (Section,), {"settings": name}) for name in classes}
+class _Named:
+    """Stands for `Bound` in the annotations of a recipe's slots: `Bound[Dataset]` takes what `Dataset` does elsewhere."""
+
+    def __class_getitem__(cls, slot: type[Slot]) -> type[Slot]:
+        return slot
+
+
+@cache
+def settings_signature(settings: type) -> Signature:
+    """Of a dataclass of settings, or of the recipe's own slots."""
+    hints = get_type_hints(settings, localns={**SLOTS, "Bound": _Named}, include_extras=True)
+    parameters = []
+    for field in fields(settings):
+        text = re.sub(r"Bound\[(\w+)\]", r"\1", str(field.type))
+        annotation, since = _dated(hints[field.name])
+        default = MISSING if field.default is NO_DEFAULT else field.default
+        default = default.name if is_default(default) else default
+        parameters.append(Parameter(field.name, annotation, text, default, since=since))
+    file, doc = Path(inspect.getfile(settings)), inspect.getdoc(settings) or ""
+    return Signature(settings.__name__, tuple(parameters), doc, 1, (), file, 0)
+
+
+def _dated(annotation: Any) -> tuple[Any, str | None]:
+    """An annotation without its `Since`, and the version that one says."""
+    if get_origin(annotation) is not Annotated:
+        return annotation, None
+    of, *said = get_args(annotation)
+    since = next((one.version for one in said if isinstance(one, Since)), None)
+    bounds = [one for one in said if not isinstance(one, Since)]
+    return (Annotated[(of, *bounds)] if bounds else of), since
 
 
 def _is_dataclass(node: ast.stmt) -> bool:
@@ -149,12 +171,12 @@ def _is_field(node: ast.stmt) -> bool:
     return isinstance(node, ast.AnnAssign) and not ast.unparse(node.annotation).startswith("ClassVar")
 
 
-def _from_field(node: ast.stmt, names: dict[str, Any], file: Path) -> Parameter:
+def _from_field(node: ast.stmt, file: Path) -> Parameter:
     assert isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-    return _parameter(node.target.id, node.annotation, node.value, names, file)
+    return _parameter(node.target.id, node.annotation, node.value, file)
 
 
-def _from_arguments(arguments: ast.arguments, names: dict[str, Any], file: Path) -> list[Parameter]:
+def _from_arguments(arguments: ast.arguments, file: Path) -> list[Parameter]:
     if arguments.vararg or arguments.kwarg:
         raise UnreadableSignature(f"{file}: a component's constructor takes no *args or **kwargs")
     if arguments.posonlyargs:
@@ -167,7 +189,7 @@ def _from_arguments(arguments: ast.arguments, names: dict[str, Any], file: Path)
     positional = arguments.args[1:]
     padding = [None] * (len(positional) - len(arguments.defaults))
     return [
-        _parameter(argument.arg, argument.annotation, default, names, file)
+        _parameter(argument.arg, argument.annotation, default, file)
         for argument, default in zip(positional, [*padding, *arguments.defaults], strict=True)
     ] + [
         Parameter(argument.arg, None, ast.unparse(argument.annotation) if argument.annotation else "", given=True)
@@ -175,35 +197,57 @@ def _from_arguments(arguments: ast.arguments, names: dict[str, Any], file: Path)
     ]
 
 
-def _parameter(
-    name: str, annotation: ast.expr | None, default: ast.expr | None, names: dict[str, Any], file: Path
-) -> Parameter:
+def _parameter(name: str, annotation: ast.expr | None, default: ast.expr | None, file: Path) -> Parameter:
     if annotation is None:
         raise UnreadableSignature(f"{file}: parameter {name!r} has no annotation")
     text = ast.unparse(annotation)
-    unknown = {n.id for n in ast.walk(annotation) if isinstance(n, ast.Name)} - set(names)
+    unknown = {n.id for n in ast.walk(annotation) if isinstance(n, ast.Name)} - set(VOCABULARY)
     if unknown:
         raise UnreadableSignature(
-            f"{file}: {name}: {text}: {', '.join(sorted(unknown))} is not among {', '.join(names)}"
+            f"{file}: {name}: {text}: {', '.join(sorted(unknown))} is not among {', '.join(VOCABULARY)}"
         )
     if _is_quoted(annotation):
         raise UnreadableSignature(f"{file}: {name}: {text}: write the annotation without quotes")
     try:
-        evaluated = eval(compile(ast.Expression(annotation), str(file), "eval"), {"__builtins__": {}}, names)
+        evaluated = eval(compile(ast.Expression(annotation), str(file), "eval"), {"__builtins__": {}}, VOCABULARY)
     except Exception as error:
         raise UnreadableSignature(f"{file}: {name}: {text}: not a type: {error}") from error
+    evaluated, since = _dated(evaluated)
+    value = MISSING if default is None else _literal(name, default, file)
+    if since is not None and value is MISSING:
+        raise UnreadableSignature(f"{file}: {name}: {text}: what came later has a default, that of before")
+    if is_default(value):
+        if not mentions_slot(evaluated):
+            raise UnreadableSignature(f"{file}: the default of {name!r} names a component, and {name!r} takes none")
+        value = value.name
+    return Parameter(name, evaluated, text, value, since=since)
+
+
+def _literal(name: str, default: ast.expr, file: Path) -> Any:
+    """The value of a default, or its `Default`."""
     try:
-        value = MISSING if default is None else ast.literal_eval(default)
+        match default:
+            case ast.Call(ast.Name("Default") | ast.Attribute(attr="Default"), [ast.Constant(str(component))], []):
+                return Default(component)
+        return ast.literal_eval(default)
     except ValueError as error:
         raise UnreadableSignature(
-            f"{file}: the default of {name!r} is not a literal: {ast.unparse(default) if default else None}"
+            f"{file}: the default of {name!r} is not a literal: {ast.unparse(default)}"
         ) from error
-    return Parameter(name, evaluated, text, value)
+
+
+def mentions_slot(annotation: Any) -> bool:
+    """Whether a component, or several, is what it takes."""
+    if isinstance(annotation, type):
+        return issubclass(annotation, Slot)
+    return any(mentions_slot(inner) for inner in get_args(annotation) if inner is not annotation)
 
 
 def _is_quoted(annotation: ast.AST) -> bool:
-    """Whether a string other than a Literal's is in it."""
+    """Whether a string other than a Literal's or a Since's is in it."""
     if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Literal":
+        return False
+    if isinstance(annotation, ast.Call) and ast.unparse(annotation.func) == Since.__name__:
         return False
     if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
         return True

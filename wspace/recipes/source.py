@@ -68,8 +68,13 @@ def read_recipe(file: Path, settings: Sequence[str] = ()) -> Source:
     except (OSError, UnicodeDecodeError) as error:
         raise FileError(f"{file}: cannot be read: {error}") from error
     source = parse_recipe(text, str(file))
-    _set_all(source, [_setting(setting) for setting in settings])
+    change(source, settings)
     return source
+
+
+def change(source: Source, settings: Sequence[str]) -> None:
+    """Apply `--set PATH=VALUE`s to a recipe that was read. Raises UserError for one that is not of this form."""
+    _set_all(source, [_setting(setting) for setting in settings])
 
 
 def apply(source: Source, settings: Mapping[str, Any]) -> None:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wspace.recipes.bind import Bound, BoundRecipe
-from wspace.recipes.signature import source_file
 from wspace.support import fingerprint
 from wspace.support.errors import FileError
 from wspace.support.names import ZOO_HEADER
-from wspace.support.settings import Reconstruction
 
 
 @dataclass(frozen=True)
@@ -26,10 +24,13 @@ class Stage:
     version: int = 1  # raised when the stage computes something else
     shared: bool = True  # whether another run's artifact will do: it says nothing of the run it was made in
 
+    @property
+    def module(self) -> str:
+        return self.function.partition(":")[0]
+
     def load(self) -> Any:
         """The function, imported."""
-        module, _, name = self.function.partition(":")
-        return getattr(importlib.import_module(module), name)
+        return getattr(importlib.import_module(self.module), self.function.partition(":")[2])
 
 
 STAGES = (
@@ -55,29 +56,26 @@ JOINED = Stage("train", "wspace.runs.joint.training:member", (), ("zoo",))
 """In the place of `train`, where the generator comes from a joint training."""
 
 
-LATER: dict[str, Any] = {
-    "zoo.copies": 1,
-    "task_loss.zoo": 0.0,
-    **{f"reconstruction.{name}": value for name, value in vars(Reconstruction()).items()},
-}
-"""Settings that came after artifacts had been made, at the value that was theirs before: there, no key knows of them."""
-
-
 KEYED_AS = {"wording": "texts"}
 """Slots that were renamed after artifacts had been made: keys know them by the old name."""
 
 
-def stages_of(recipe: BoundRecipe) -> tuple[Stage, ...]:
-    """The stages of a recipe's run, in order."""
-    return STAGES if recipe.joined is None else tuple(JOINED if s.name == JOINED.name else s for s in STAGES)
+def stages_of(recipe: BoundRecipe, stages: Sequence[Stage] = STAGES) -> tuple[Stage, ...]:
+    """The stages of a recipe's run, in order: of all `stages`, with the joint training's in place of its own."""
+    joined = recipe.joined is not None
+    return tuple(JOINED if joined and stage.name == JOINED.name else stage for stage in stages)
 
 
 def slots_of(recipe: BoundRecipe, stage: Stage) -> dict[str, Any]:
-    """The part of the filled recipe a stage depends on, flat: 'generator.denoiser.depth': 6."""
+    """The part of the filled recipe a stage depends on, flat: 'generator.denoiser.depth': 6.
+
+    A setting at its default that came later (`wspace.support.parameters.Since`) is not in it.
+    """
     flat: dict[str, Any] = {}
     for slot in stage.reads:
-        _flatten(recipe.filled[slot], KEYED_AS.get(slot, slot), flat)
-    return {name: value for name, value in flat.items() if name not in LATER or LATER[name] != value}
+        for name, value in recipe.keyed(slot).items():
+            _flatten(value, KEYED_AS.get(name, name), flat)
+    return flat
 
 
 def _flatten(value: Any, path: str, into: dict[str, Any]) -> None:
@@ -91,31 +89,32 @@ def _flatten(value: Any, path: str, into: dict[str, Any]) -> None:
         into[path] = value
 
 
-def _bound(recipe: BoundRecipe, stage: Stage) -> list[Bound]:
-    """The components a stage depends on."""
+def components_of(recipe: BoundRecipe, stage: Stage) -> list[Bound[Any]]:
+    """The components a stage computes with."""
     return recipe.components(stage.reads)
 
 
-def keys(recipe: BoundRecipe) -> dict[str, str]:
+def keys(recipe: BoundRecipe, stages: Sequence[Stage] = STAGES) -> dict[str, str]:
     """Stage -> key: of its slots, its components' versions, the files they name, and the keys of what it takes."""
-    found: dict[str, str] = {}
-    for stage in stages_of(recipe):
-        bound = _bound(recipe, stage)
+    made: dict[str, str] = {}
+    for stage in stages_of(recipe, stages):
+        bound = recipe.components(stage.reads, keyed=True)
         parts = {
             "stage": [stage.name, stage.version],
             "slots": slots_of(recipe, stage),
             "versions": [[b.component.kind, b.name, b.signature.version] for b in bound],
             "files": [_file_identity(path) for b in bound for path in _paths(b)] + _zoo_identity(recipe, stage),
-            "takes": [found[name] for name in stage.takes],
+            "takes": [made[name] for name in stage.takes],
         }
         if stage is JOINED and recipe.joined is not None:
             parts["joined"] = recipe.joined.key
-        found[stage.name] = fingerprint.of_json(parts)
-    return found
+        made[stage.name] = fingerprint.of_json(parts)
+    return made
 
 
-def _paths(bound: Bound) -> list[Path]:
-    values = [value if isinstance(value, list | tuple) else [value] for value in bound.arguments.values()]
+def _paths(bound: Bound[Any]) -> list[Path]:
+    arguments = [value for name, value in bound.arguments.items() if name not in bound.unkeyed]
+    values = [value if isinstance(value, list | tuple) else [value] for value in arguments]
     return [inner for value in values for inner in value if isinstance(inner, Path)]
 
 
@@ -139,7 +138,6 @@ def _file_identity(path: Path) -> str:
         raise FileError(f"{error.filename or path}: cannot be read: {error.strerror}") from error
 
 
-def _sources(recipe: BoundRecipe, stage: Stage) -> dict[str, str]:
-    """Source files behind a stage's results -> their hash."""
-    modules = {stage.function.partition(":")[0], *(b.component.module for b in _bound(recipe, stage))}
-    return {name: hashlib.sha256(source_file(name).read_bytes()).hexdigest() for name in sorted(modules)}
+def modules_of(recipe: BoundRecipe, stage: Stage) -> set[str]:
+    """The modules that compute a stage's artifact: its function's, and its components'."""
+    return {stage.module, *(bound.component.module for bound in components_of(recipe, stage))}

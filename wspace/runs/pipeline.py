@@ -1,18 +1,19 @@
-"""The stages in order, the key of each, and what has to run: torch-free until a stage does."""
+"""What has to run, and running it: torch-free until a stage does."""
 
 from __future__ import annotations
 
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 from wspace.recipes.bind import BoundRecipe
-from wspace.runs.keys import JOINED, Stage, _bound, _sources, keys, slots_of, stages_of
+from wspace.recipes.imports import UNCHANGED, Changes, changes, sources_of
+from wspace.runs.keys import JOINED, STAGES, Stage, components_of, keys, modules_of, slots_of, stages_of
 from wspace.runs.store import Store
 from wspace.support.errors import UserError
 from wspace.support.files import disk_errors, read_json, sizes, write_json, write_text
@@ -24,6 +25,23 @@ from wspace.support.yaml import dump
 RECORDED = ("wspace", "torch", "timm", "open_clip_torch", "diffusers", "numpy", "safetensors")
 
 
+def _workbench(recipe: BoundRecipe, progress: Progress) -> Any:
+    from wspace.runs.workbench import Workbench
+
+    return Workbench(recipe, progress)
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What runs are made with: the stages, and how the workbench is set up that those of one run share."""
+
+    stages: tuple[Stage, ...] = STAGES
+    workbench: Callable[[BoundRecipe, Progress], Any] = _workbench
+
+
+WORKSHOP = Workshop()
+
+
 @dataclass(frozen=True)
 class Step:
     """What is to be done about one stage, and why."""
@@ -32,43 +50,42 @@ class Step:
     key: str
     action: Literal["cached", "link", "run"]
     why: str
-    stale: tuple[str, ...] = ()  # sources that have changed since; the key does not know
+    stale: Changes = UNCHANGED  # of the sources since it was made; the key does not know
     forced: bool = False  # what is there of it goes first
     found: Path | None = None  # the same artifact in another run, to link
 
 
-def steps(
-    recipe: BoundRecipe, store: Store, force: Sequence[str] = (), found: Mapping[str, str] | None = None
+def steps(recipe: BoundRecipe, store: Store, force: Sequence[str] = (), *, workshop: Workshop = WORKSHOP) -> list[Step]:
+    """What a run would do. A forced stage takes those after it along."""
+    return _steps(recipe, store, force, stages_of(recipe, workshop.stages), keys(recipe, workshop.stages))
+
+
+def _steps(
+    recipe: BoundRecipe, store: Store, force: Sequence[str], stages: Sequence[Stage], at: Mapping[str, str]
 ) -> list[Step]:
-    """What a run would do. A forced stage takes those after it along. `found`: the keys, where they are known."""
-    names = [stage.name for stage in stages_of(recipe)]
+    """`at`: stage -> key."""
+    names = [stage.name for stage in stages]
     for name in force:
         if name not in names:
             raise UserError(f"no stage {name!r}: the stages are {', '.join(names)}")
     last = _last_run(store)
-    found, plan, forced = found or keys(recipe), list[Step](), set(force)
-    for stage in stages_of(recipe):
-        key = found[stage.name]
+    plan, forced = list[Step](), set(force)
+    for stage in stages:
+        key = at[stage.name]
         manifest = store.manifest(stage.name, key)
         if forced & {stage.name, *stage.takes}:
             why = "forced" if stage.name in force else f"{', '.join(n for n in stage.takes if n in forced)} is redone"
             forced.add(stage.name)
             plan.append(Step(stage, key, "run", why, forced=True))
         elif manifest is not None:
-            plan.append(Step(stage, key, "cached", f"made {manifest['made']}", _stale(recipe, stage, manifest)))
+            plan.append(Step(stage, key, "cached", f"made {manifest['made']}", changes(manifest["sources"])))
         elif stage.shared and (other := store.elsewhere(stage.name, key)):
-            stale = _stale(recipe, stage, read_json(other / MANIFEST))
+            stale = changes(read_json(other / MANIFEST)["sources"])
             plan.append(Step(stage, key, "link", f"made in {other.parent}", stale, found=other))
         else:
-            why = "forced" if store.forced(stage.name, key) else _why(recipe, stage, last, found)
+            why = "forced" if store.forced(stage.name, key) else _why(recipe, stage, last, at)
             plan.append(Step(stage, key, "run", why))
     return plan
-
-
-def _stale(recipe: BoundRecipe, stage: Stage, manifest: Mapping[str, Any]) -> tuple[str, ...]:
-    """Sources behind an artifact that have changed since it was made."""
-    now = _sources(recipe, stage)
-    return tuple(name for name, digest in manifest["sources"].items() if now.get(name) != digest)
 
 
 def _last_run(store: Store) -> dict[str, Any]:
@@ -84,7 +101,7 @@ def _last_run(store: Store) -> dict[str, Any]:
     return manifests
 
 
-def _why(recipe: BoundRecipe, stage: Stage, last: Mapping[str, Any], found: Mapping[str, str]) -> str:
+def _why(recipe: BoundRecipe, stage: Stage, last: Mapping[str, Any], at: Mapping[str, str]) -> str:
     if stage.name not in last:
         return "not done yet"
     before, now = last[stage.name]["slots"], slots_of(recipe, stage)
@@ -95,7 +112,7 @@ def _why(recipe: BoundRecipe, stage: Stage, last: Mapping[str, Any], found: Mapp
     ]
     if changed:
         return ", ".join(changed)
-    redone = [take for take in stage.takes if take not in last or last[take]["key"] != found[take]]
+    redone = [take for take in stage.takes if take not in last or last[take]["key"] != at[take]]
     return f"follows {', '.join(redone)}" if redone else "the files it reads, or a component's version, changed"
 
 
@@ -107,6 +124,7 @@ def run(
     force: Sequence[str] = (),
     only: str | None = None,
     all_runs: Path | None = None,
+    workshop: Workshop = WORKSHOP,
 ) -> tuple[Path, list[Step]]:
     """Do what is left to do. Returns the run's folder and the steps; interrupted, the next call goes on.
 
@@ -119,26 +137,23 @@ def run(
         raise UserError(
             f"{store.root}: a study is there already; give the recipe's file another name, or --runs another folder"
         )
-    found = keys(recipe)
-    _chosen(steps(recipe, store, force, found), only)  # what is wrong with these is said before a folder is made
+    stages, at = stages_of(recipe, workshop.stages), keys(recipe, workshop.stages)
+    _chosen(_steps(recipe, store, force, stages, at), only)  # what is wrong with these is said before a folder is made
     with store.locked():
-        plan = steps(recipe, store, force, found)  # another process may just have finished some
+        plan = _steps(recipe, store, force, stages, at)  # another process may just have finished some
         chosen = _chosen(plan, only)
-        folders = {name: store.folder(name, key) for name, key in found.items()}
+        folders = {name: store.folder(name, key) for name, key in at.items()}
         for step in plan:
             if step.stale:
                 state = "cached" if step.action == "cached" else step.why
-                changed = f"{', '.join(step.stale)} changed since; --force {step.stage.name} to redo"
-                progress.say(f"{step.stage.name}: {state}, but {changed}")
+                progress.say(f"{step.stage.name}: {state}, but {step.stale}; --force {step.stage.name} to redo")
         bench = None
         if any(step.action == "run" for step in chosen):
-            from wspace.runs.workbench import Workbench
-
             for step in chosen:
                 if step.action == "run":
-                    for bound in _bound(recipe, step.stage):
+                    for bound in components_of(recipe, step.stage):
                         bound.component.load()  # what a component lacks is told now, not hours later
-            bench = Workbench(recipe, progress)
+            bench = workshop.workbench(recipe, progress)
             _discard(plan, store, str(time.time_ns()))
         for step in chosen:
             if step.found is not None:
@@ -146,7 +161,7 @@ def run(
                 store.link(step.stage.name, step.key, step.found)
             elif step.action == "run":
                 _run(step, recipe, bench, store, folders, progress)
-        if all(store.manifest(name, key) for name, key in found.items()):
+        if all(store.manifest(name, key) for name, key in at.items()):
             _finish(recipe, store, folders)
     return store.root, chosen
 
@@ -157,12 +172,14 @@ def check_folder(runs: Path) -> None:
         raise UserError(f"{runs}: not a folder")
 
 
-def discard(recipe: BoundRecipe, store: Store, force: Sequence[str], mark: str) -> None:
+def discard(
+    recipe: BoundRecipe, store: Store, force: Sequence[str], mark: str, *, workshop: Workshop = WORKSHOP
+) -> None:
     """Throw forced stages and those after them away, for the next run to make anew.
 
     Of runs that are given one mark, the first to make an artifact makes it for all of them.
     """
-    plan = steps(recipe, store, force)
+    plan = steps(recipe, store, force, workshop=workshop)
     with store.locked():
         _discard(plan, store, mark)
 
@@ -226,7 +243,7 @@ def _manifest(step: Step, recipe: BoundRecipe, seconds: float) -> dict[str, Any]
         "seed": recipe.seed,
         "seconds": seconds,
         "made": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "sources": _sources(recipe, step.stage),
+        "sources": sources_of(modules_of(recipe, step.stage)),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in RECORDED}},
         "machine": {"system": platform.platform(), "cores": os.cpu_count()},
     }

@@ -80,8 +80,7 @@ class Run:
         registry = load_plugins(plugins).registry
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Renamed)  # a run of an older version is as good as any
-            bound = bind(read_recipe(folder / RECIPE), registry)
-        recipe = replace(bound, file=read_json(folder / RUN)["recipe"])
+            recipe = bind(read_recipe(folder / RECIPE), registry, read_json(folder / RUN)["recipe"])
         artifacts = {name: folder / artifact for name, artifact in stages.items()}
         return cls(folder, recipe, artifacts, progress or Progress(), registry)
 

@@ -1,18 +1,22 @@
-"""What a recipe may say, apart from components: the recipe's own slots and the settings of each stage.
+"""What a recipe may say of each stage, apart from components.
 
-The classes are read by `wspace.recipes.signature` like any constructor: names, types, bounds and defaults are the schema.
+The fields are the schema: names, types, bounds and defaults. One that is added later says since when (`Since`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
-if TYPE_CHECKING:
-    pass
+from wspace.support.parameters import Since
+
+
+def is_section(value: object) -> bool:
+    """Whether it is one of the classes below, or an instance of one."""
+    return (value if isinstance(value, type) else type(value)).__module__ == __name__
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Zoo:
     """
 
     source: Path | None = None
-    copies: Annotated[int, Ge(1)] = 1  # networks of each seen task, which met its images in other orders
+    copies: Annotated[int, Ge(1), Since("0.1")] = 1  # networks of each seen task, which met its images in other orders
     base_steps: Annotated[int, Ge(0)] = 300
     base_batch: Annotated[int, Ge(1)] = 256
     base_lr: Annotated[float, Gt(0)] = 1e-3
@@ -130,7 +134,7 @@ class TaskLoss:
     images: Annotated[int, Ge(1)] = 32  # of each task
     lr: Annotated[float, Gt(0)] = 6e-3
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.3  # of image features: against learning the training images by heart
-    zoo: Annotated[float, Ge(0)] = (
+    zoo: Annotated[float, Ge(0), Since("0.1")] = (
         0.0  # weight of a term beside it: squared distance to the zoo's networks, over their own
     )
     warmup: Annotated[float, Ge(0), Lt(1)] = 0.05

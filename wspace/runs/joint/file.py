@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class Schema(BaseModel):
 
 @dataclass(frozen=True)
 class Joint:
-    file: str
+    source: str  # where its file was read
     name: str
     members: tuple[BoundRecipe, ...] = field(repr=False)
     held_out: tuple[BoundRecipe, ...] = field(repr=False)
@@ -70,6 +70,7 @@ def bind_joint(source: Source, registry: Registry, settings: Sequence[str] = ())
     schema = _checked(source)
     near = Path(source.file).parent / schema.joint
     base = near if near.is_file() else find_recipe(schema.joint)
+    common = read_recipe(base, settings)
     problems: list[Problem] = []
     bound: dict[str, list[BoundRecipe]] = {"members": [], "held_out": []}
     names: set[str] = set()
@@ -81,10 +82,10 @@ def bind_joint(source: Source, registry: Registry, settings: Sequence[str] = ())
             if not re.fullmatch("[a-z0-9][a-z0-9-]*", name):
                 problems.append(Problem(line, where, "names a folder: small letters, digits and hyphens"))
             names.add(name)
-            recipe = read_recipe(base, settings)
+            recipe = deepcopy(common)
             apply(recipe, deepcopy({**schema.each, **changes}))
             try:
-                member = replace(bind(recipe, registry), file=name)
+                member = bind(recipe, registry, name)
             except RecipeError as error:
                 found = [Problem(line, f"{where}: {p.where}", p.message) for p in error.problems]
                 problems += [problem for problem in found if problem not in problems]

@@ -14,6 +14,7 @@ from wspace.runs import pipeline
 from wspace.runs.joint.comparing import compared
 from wspace.runs.joint.file import Joint
 from wspace.runs.keys import keys
+from wspace.runs.pipeline import WORKSHOP, Step, Workshop
 from wspace.runs.store import Store
 from wspace.support.errors import UserError
 from wspace.support.files import disk_errors, write_json
@@ -21,13 +22,20 @@ from wspace.support.names import MANIFEST, REPORT, RUN, STUDY
 from wspace.support.progress import Progress
 
 
-def plan(joint: Joint, runs: Path, force: Sequence[str] = ()) -> dict[str, list[pipeline.Step]]:
+def plan(
+    joint: Joint, runs: Path, force: Sequence[str] = (), *, workshop: Workshop = WORKSHOP
+) -> dict[str, list[Step]]:
     """Member -> what a run would do about each stage, were it the first."""
     folder = runs / joint.name
-    return {m.name: pipeline.steps(m, Store(folder / m.name, runs), force) for m in _joined(joint, folder)}
+    return {
+        m.name: pipeline.steps(m, Store(folder / m.name, runs), force, workshop=workshop)
+        for m in _joined(joint, folder)
+    }
 
 
-def run(joint: Joint, runs: Path, progress: Progress, force: Sequence[str] = ()) -> tuple[Path, list[pipeline.Step]]:
+def run(
+    joint: Joint, runs: Path, progress: Progress, force: Sequence[str] = (), *, workshop: Workshop = WORKSHOP
+) -> tuple[Path, list[Step]]:
     """The members' zoos, the training, then all else of each.
 
     Returns the folder and the members' steps; interrupted, the next call goes on. Raises UserError if another process runs it.
@@ -38,7 +46,7 @@ def run(joint: Joint, runs: Path, progress: Progress, force: Sequence[str] = ())
         raise UserError(
             f"{folder}: a run is there already; give the recipe's file another name, or --runs another folder"
         )
-    plan(joint, runs, force)  # what is wrong with `force` is said before a folder is made
+    plan(joint, runs, force, workshop=workshop)  # what is wrong with `force` is said before a folder is made
     everyone = _joined(joint, folder)
     with Store(folder).locked():
         with disk_errors(folder):
@@ -46,17 +54,17 @@ def run(joint: Joint, runs: Path, progress: Progress, force: Sequence[str] = ())
         if force:
             mark = str(time.time_ns())
             for member in everyone:
-                pipeline.discard(member, Store(folder / member.name, runs), force, mark)
+                pipeline.discard(member, Store(folder / member.name, runs), force, mark, workshop=workshop)
             if {"zoo", "train"} & set(force):
                 Store(folder).discard("train", joint.key, mark)
-        steps: list[pipeline.Step] = []
+        steps: list[Step] = []
         for member in everyone[: len(joint.members)]:
             progress.say(f"{member.name}: zoo")
-            steps += pipeline.run(member, folder, progress, only="zoo", all_runs=runs)[1]
+            steps += pipeline.run(member, folder, progress, only="zoo", all_runs=runs, workshop=workshop)[1]
         _train(joint, folder, progress)
         for number, member in enumerate(everyone, start=1):
             progress.say(f"{member.name}: run {number} of {len(everyone)}")
-            steps += pipeline.run(member, folder, progress, all_runs=runs)[1]
+            steps += pipeline.run(member, folder, progress, all_runs=runs, workshop=workshop)[1]
         report = compared(joint, folder)
         with disk_errors(folder):
             write_json(folder / REPORT, report)

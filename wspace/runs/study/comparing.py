@@ -86,7 +86,7 @@ def compared(study: Study, folder: Path) -> dict[str, Any]:
         name = f"{split}/{METRIC}/{method}"
         own = [results[variant, seed].scores for seed in study.seeds]
         if any(name not in scores for scores in own):
-            raise UserError(f"{study.file}: the runs of {variant!r} have no {METRIC} of {method!r} on {split!r}")
+            raise UserError(f"{study.source}: the runs of {variant!r} have no {METRIC} of {method!r} on {split!r}")
         return [scores[name] for scores in own]
 
     titles = {(row.variant, row.method): row.title for row in study.rows}

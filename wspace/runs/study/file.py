@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from wspace.data.splits import AS_READ
 from wspace.recipes.bind import BoundRecipe, bind
 from wspace.recipes.registry import Registry
-from wspace.recipes.source import Source, apply, find_recipe, read_recipe
+from wspace.recipes.source import Source, apply, change, find_recipe, read_recipe
 from wspace.runs.report.methods import METRIC, ORDER
 from wspace.support.errors import FileError, Problem, RecipeError, UserError, did_you_mean
 from wspace.support.invalid import explain_key
@@ -69,7 +69,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Study:
-    file: str
+    source: str  # where its file was read
     name: str
     seeds: tuple[int, ...]
     splits: tuple[str, ...]
@@ -95,21 +95,18 @@ def bind_study(source: Source, registry: Registry, settings: Sequence[str] = ())
     if any(_key(setting) == "seed" for setting in others):
         raise UserError("--set seed: the seeds of a study are its own, as in --set seeds=[42]")
     if own:
-        source = read_recipe(Path(source.file), own)
+        source = deepcopy(source)
+        change(source, own)
     reader = _Reader(source, registry, others)
     schema = reader.schema()
-    bound = reader.recipes(schema)
+    reader.recipes(schema)
     reader.names(schema)
     if reader.problems:
         raise RecipeError(source.file, reader.problems)
     members = [
-        Member(
-            variant,
-            seed,
-            replace(recipe, file=f"{_slug(variant)}-{seed}", seed=seed, filled=recipe.filled | {"seed": seed}),
-        )
+        Member(variant, seed, reader.member(variant, changes, seed))
         for seed in schema.seeds
-        for variant, recipe in bound.items()
+        for variant, changes in schema.variants.items()
     ]
     rows = tuple(schema.rows) or tuple(Row(variant=variant) for variant in schema.variants)
     return Study(source.file, Path(source.file).stem, tuple(schema.seeds), tuple(schema.splits), rows, tuple(members))
@@ -130,6 +127,7 @@ class _Reader:
     def __init__(self, source: Source, registry: Registry, settings: Sequence[str]):
         self.source, self.registry, self.settings = source, registry, settings
         self.problems: list[Problem] = []
+        self.common: Source | None = None  # the recipe that all variants start from
 
     def problem(self, path: tuple[str | int, ...], message: str) -> None:
         self.problems.append(Problem(self.source.line(path), ".".join(map(str, path)), message))
@@ -148,18 +146,19 @@ class _Reader:
         left = {key: value for key, value in values.items() if key not in wrong}
         return Schema.model_validate({"seeds": [0]} | left)
 
-    def recipes(self, schema: Schema) -> dict[str, BoundRecipe]:
-        """Of each variant, as far as they bind."""
-        file = self.base(schema.study)
-        if file is None:
-            return {}
-        _, inherited = self.bound(file, {})
+    def recipes(self, schema: Schema) -> None:
+        """Of each variant, what is wrong with it."""
+        base = self.base(schema.study)
+        if base is None:
+            return
+        self.common = base
+        _, inherited = self.bound({})
         recipes: dict[str, BoundRecipe] = {}
         found: list[Problem] = []
         for variant, changes in schema.variants.items():
             if "seed" in changes:
                 self.problem(("variants", variant, "seed"), "the seeds of a study are its own")
-            recipe, problems = self.bound(file, changes)
+            recipe, problems = self.bound(changes)
             found += problems
             for problem in problems:
                 if not any(_alike(problem, other) for other in inherited):
@@ -174,28 +173,41 @@ class _Reader:
             recipes[variant] = recipe
         for problem in inherited:
             if any(_alike(problem, other) for other in found):
-                self.problem((KEY,), problem.text(str(file)))
-        return recipes
+                self.problem((KEY,), problem.text(base.file))
 
-    def base(self, name: str) -> Path | None:
+    def base(self, name: str) -> Source | None:
+        """The recipe that all variants start from, `--set`s applied."""
         beside = Path(self.source.file).parent / name
         try:
-            file = beside if beside.is_file() else find_recipe(name)
-            if not is_study(read_recipe(file)):
-                return file
-            self.problem((KEY,), f"{file} is a study itself; name a recipe")
+            base = read_recipe(beside if beside.is_file() else find_recipe(name))
         except (RecipeError, FileError) as error:
             for line in str(error).splitlines():
                 self.problem((KEY,), line)
-        return None
+            return None
+        if is_study(base):
+            self.problem((KEY,), f"{base.file} is a study itself; name a recipe")
+            return None
+        change(base, self.settings)
+        return base
 
-    def bound(self, file: Path, changes: Mapping[str, Any]) -> tuple[BoundRecipe | None, list[Problem]]:
-        recipe = read_recipe(file, self.settings)
-        apply(recipe, deepcopy(changes))
+    def bound(self, changes: Mapping[str, Any]) -> tuple[BoundRecipe | None, list[Problem]]:
         try:
-            return bind(recipe, self.registry), []
+            return bind(self.changed(changes), self.registry), []
         except RecipeError as error:
             return None, error.problems
+
+    def changed(self, changes: Mapping[str, Any]) -> Source:
+        """The common recipe, as a variant has it."""
+        assert self.common is not None
+        recipe = deepcopy(self.common)
+        apply(recipe, deepcopy(changes))
+        return recipe
+
+    def member(self, variant: str, changes: Mapping[str, Any], seed: int) -> BoundRecipe:
+        """A variant's recipe under one seed. Raises RecipeError."""
+        recipe = self.changed(changes)
+        apply(recipe, {"seed": seed})
+        return bind(recipe, self.registry, f"{_slug(variant)}-{seed}")
 
     def of_variant(self, variant: str, changes: Mapping[str, Any], problem: Problem) -> None:
         """At the line of the setting it comes from, or else of the variant."""

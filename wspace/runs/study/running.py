@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wspace.runs import pipeline
-from wspace.runs.pipeline import Step
+from wspace.runs.pipeline import WORKSHOP, Step, Workshop
 from wspace.runs.store import Store
 from wspace.runs.study.comparing import compared
 from wspace.runs.study.file import Member, Study
@@ -23,13 +23,15 @@ if TYPE_CHECKING:
     pass
 
 
-def plan(study: Study, runs: Path, force: Sequence[str] = ()) -> dict[str, list[Step]]:
+def plan(
+    study: Study, runs: Path, force: Sequence[str] = (), *, workshop: Workshop = WORKSHOP
+) -> dict[str, list[Step]]:
     """Member -> what a run of the study would do about each stage, those before it done."""
     made: dict[str, Path] = {}
     plans: dict[str, list[Step]] = {}
     for member, store in _stores(study, runs):
         steps: list[Step] = []
-        for step in pipeline.steps(member.recipe, store, force):
+        for step in pipeline.steps(member.recipe, store, force, workshop=workshop):
             if step.action == "run" and step.stage.shared and step.key in made:
                 steps.append(replace(step, action="link", why=f"made in {made[step.key]}"))
             else:
@@ -39,7 +41,9 @@ def plan(study: Study, runs: Path, force: Sequence[str] = ()) -> dict[str, list[
     return plans
 
 
-def run(study: Study, runs: Path, progress: Progress, force: Sequence[str] = ()) -> tuple[Path, list[Step]]:
+def run(
+    study: Study, runs: Path, progress: Progress, force: Sequence[str] = (), *, workshop: Workshop = WORKSHOP
+) -> tuple[Path, list[Step]]:
     """Run every member, then compare them. Returns the study's folder and all steps; interrupted, the next call goes on.
 
     Raises UserError if another process runs it.
@@ -47,13 +51,13 @@ def run(study: Study, runs: Path, progress: Progress, force: Sequence[str] = ())
     folder = runs / study.name
     pipeline.check_folder(runs)
     if launched().count > 1:
-        raise UserError(f"{study.file}: the runs of a study take one process each; run it without a launcher")
+        raise UserError(f"{study.source}: the runs of a study take one process each; run it without a launcher")
     if (folder / RUN).is_file():
         raise UserError(
             f"{folder}: a run is there already; give the study's file another name, or --runs another folder"
         )
     if force:
-        plan(study, runs, force)  # what is wrong with `force` is said before a folder is made
+        plan(study, runs, force, workshop=workshop)  # what is wrong with `force` is said before a folder is made
     with Store(folder).locked():
         with disk_errors(folder):
             write_json(
@@ -62,14 +66,14 @@ def run(study: Study, runs: Path, progress: Progress, force: Sequence[str] = ())
         if force:
             mark = str(time.time_ns())
             for member, store in _stores(study, runs):
-                pipeline.discard(member.recipe, store, force, mark)
+                pipeline.discard(member.recipe, store, force, mark, workshop=workshop)
         steps: list[Step] = []
         variants = list(dict.fromkeys(member.variant for member in study.members))
         for member in study.members:
             place = f"variant {variants.index(member.variant) + 1} of {len(variants)}"
             seed = f"seed {study.seeds.index(member.seed) + 1} of {len(study.seeds)}"
             progress.say(f"{member.variant}, seed {member.seed}: {place}, {seed}")
-            steps += pipeline.run(member.recipe, folder, progress, all_runs=runs)[1]
+            steps += pipeline.run(member.recipe, folder, progress, all_runs=runs, workshop=workshop)[1]
         report = compared(study, folder)
         with disk_errors(folder):
             write_json(folder / REPORT, report)
