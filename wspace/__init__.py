@@ -12,9 +12,12 @@ import pluggy
 
 from wspace.recipes.hookspecs import AddCommand, Register
 from wspace.support import moved
+from wspace.support.parameters import build_defaults_with
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+    from typing import Any
 
     from wspace.runs.run import Run
 
@@ -40,3 +43,19 @@ def load(run: str | Path) -> Run:
     from wspace.runs.run import Run
 
     return Run.open(run)
+
+
+def _default(kind: str, name: str, given: Mapping[str, Any]) -> Any:
+    """A component by name, with its own defaults: what a constructor's `Default` becomes in plain Python."""
+    from wspace.recipes.bind import bind_one
+    from wspace.recipes.plugins import load_plugins
+    from wspace.support.errors import UserError
+
+    bound = bind_one(kind, name, load_plugins().registry, f"the default {kind}")
+    missing = [asked for asked in bound.signature.given if given.get(asked) is None]
+    if missing:
+        raise UserError(f"the default {kind}, {name!r}, needs {', '.join(missing)}: pass that, or a {kind}")
+    return bound.build(given)
+
+
+build_defaults_with(_default)

@@ -70,6 +70,7 @@ from wspace.runs.report.section import Figure, Row, Section, Table
 from wspace.runs.run import Run
 from wspace.support.errors import DataError, FileError, UserError, WspaceError
 from wspace.support.fingerprint import of_json as fingerprint
+from wspace.support.parameters import Default, Since, built
 from wspace.support.seeding import seeded, stream
 from wspace.support.settings import Generate
 from wspace.weights.matching.activations import match_activations
@@ -85,12 +86,12 @@ from wspace.weights.zoo.sidecars import Sidecars
 
 __all__ = [
     "CODES", "PICTURE", "PICTURE_SIDE", "TEST", "TRAIN", "VAL", "Architecture", "AxisPermutations", "Backbone",
-    "Closed", "Collection", "Condition", "Conditioner", "DataError", "Dataset", "Denoiser", "Description",
-    "Discriminator", "Figure", "FileError", "Fusion", "Generate", "Generator", "Images", "ImportedNetwork",
-    "Importer", "Inferred", "Json", "Layers", "MeanLoss", "Metric", "Move", "Moves", "Outcome", "Pairs", "Part",
-    "PluginFiles", "Predictor", "Prompts", "Row", "Run", "RunFolder", "Scale", "Section", "Sidecars", "StoredImages",
-    "StoredZoo", "Symmetry", "Table", "Target", "Text", "TokenLayout", "Tokenizer", "Told", "UserError",
-    "WeightEntry", "WeightSpec", "Wording", "WspaceError", "fingerprint", "fit_scale", "infer", "match",
-    "match_activations", "move", "open_picture", "open_run", "prove_module", "read_spec", "seeded", "show_section",
-    "sinusoids", "spread_of", "straight_line", "stream", "weights_of",
+    "Closed", "Collection", "Condition", "Conditioner", "DataError", "Dataset", "Default", "Denoiser", "Description",
+    "Discriminator", "Figure", "FileError", "Fusion", "Generate", "Generator", "Images", "ImportedNetwork", "Importer",
+    "Inferred", "Json", "Layers", "MeanLoss", "Metric", "Move", "Moves", "Outcome", "Pairs", "Part", "PluginFiles",
+    "Predictor", "Prompts", "Row", "Run", "RunFolder", "Scale", "Section", "Sidecars", "Since", "StoredImages",
+    "StoredZoo", "Symmetry", "Table", "Target", "Text", "TokenLayout", "Tokenizer", "Told", "UserError", "WeightEntry",
+    "WeightSpec", "Wording", "WspaceError", "built", "fingerprint", "fit_scale", "infer", "match", "match_activations",
+    "move", "open_picture", "open_run", "prove_module", "read_spec", "seeded", "show_section", "sinusoids",
+    "spread_of", "straight_line", "stream", "weights_of",
 ]  # fmt: skip

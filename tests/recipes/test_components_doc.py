@@ -66,7 +66,7 @@ def test_a_component_on_the_page(inside) -> None:
     assert done.returncode == 0
     (text,) = re.findall(r"### discriminator `mlp`\n\n(.*?)\n## Gen", done.stdout, re.DOTALL)
     assert text == (
-        '"A 4-layer MLP with ReLU activations" (T2W, section 4.1), whose last layer\'s logit stands for its sigmoid.\n\n'
+        '"A 4-layer MLP with ReLU activations" (Tian et al., 2025, section 4.1); its logit stands for the sigmoid.\n\n'
         "| parameter | type | default |\n|---|---|---|\n| `width` | int, at least 1 | `256` |\n\n"
         "```yaml\ndiscriminator: {use: mlp, width: 16}\n```\n\n"
         "Plugin wspace, version 1, `wspace/components/discriminators/mlp.py`; given `layout`; papers: Tian et al. (2025).\n"
@@ -110,7 +110,7 @@ def test_a_type_in_words(annotation: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("doc", "papers"),
     [
-        ("DDPM (Ho et al., 2020; T2W, eq. 6-9).", ["Ho et al. (2020)", "Tian et al. (2025)"]),
+        ("DDPM (Ho et al., 2020; Tian et al., 2025, eq. 6-9).", ["Ho et al. (2020)", "Tian et al. (2025)"]),
         ("v (Salimans and Ho, 2022) of Song et al. (2021), eta 1", ["Salimans and Ho (2022)", "Song et al. (2021)"]),
         ("(Chen, Lu, Hecht-Nielsen, 1993)", ["Chen, Lu, Hecht-Nielsen (1993)"]),
         (

@@ -62,6 +62,13 @@ BROKEN = {
         "        self.enter = nn.Linear(layout.mask.numel() + 1, width)",
         "        self.enter = 1 / 0",
     ),
+    "architecture/default_components_are_built": broken(
+        'built in Python without of, it has no component as of: write `= Default("NAME")` in its signature, and '
+        "`built(KIND, VALUE, ...)` in its body (wspace.api)",
+        "def __init__(self, width: Annotated[int, Ge(1)] = 8):\n        self.width = width",
+        "def __init__(self, width: Annotated[int, Ge(1)] = 8, of: Architecture | None = 'mlp'):\n"
+        "        self.width, self.of = width, of",
+    ),
     "tokenizer/builds_from_its_example": broken(
         "it cannot be built from its example: with one hidden layer: tokenizer 'lawful': it needs one free axis called "
         "'hidden'; with two hidden layers: ",

@@ -80,7 +80,7 @@ class Tokenizer(nn.Module, ABC):
 
         Raises UserError from a tokenizer that cannot.
         """
-        raise UserError("this tokenizer cannot take one tensor of a network at a time; `vq` can")
+        raise UserError("this tokenizer cannot take one tensor of a network at a time: choose one whose `through` does")
 
     def arrange(self, values: Tensor) -> Tensor:
         """One value a weight to where that weight lies among the tokens, unscaled: (B, P) -> (B, N, D).

@@ -63,11 +63,8 @@ def default_of(parameter: Parameter) -> str:
 
 
 def sources_of(doc: str) -> list[str]:
-    """The papers that a docstring cites: 'Ho et al. (2020)'. T2W is Tian et al. (2025)."""
-    found = [f"{names} ({year})" for names, year in _CITED.findall(" ".join(doc.split()))]
-    if "T2W" in doc:
-        found.append("Tian et al. (2025)")
-    return list(dict.fromkeys(found))
+    """The papers that a docstring cites: 'Ho et al. (2020)'."""
+    return list(dict.fromkeys(f"{names} ({year})" for names, year in _CITED.findall(" ".join(doc.split()))))
 
 
 def described(component: Component) -> str:

@@ -48,7 +48,8 @@ def built(kind: str, value: T, **given: Any) -> T:
     """A parameter's value, as it was passed; the component that a `Default` names, if none was.
 
     given: what the run would give that component (`wspace.recipes.registry.GIVEN`); it takes what it asks for.
-    Raises UnknownComponent for a name that is not registered, TypeError for something it asks for and is not `given`.
+    Raises UserError for something it asks for and is not `given`, RecipeError for a name that nothing is registered by: of
+    a plugin of one file, which only a command line knows, pass the component.
     """
     if isinstance(value, _Default):
         component: Any = _builder(kind, value.name, given)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,8 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from wspace.recipes.signature import UnreadableSignature, signature_of
-from wspace.support.errors import MissingPackage, UserError, reason
+from wspace.recipes.signature import UnreadableSignature, mentions_slot, signature_of
+from wspace.support.errors import MissingPackage, MissingWeights, UserError, reason
+from wspace.support.parameters import is_default
 from wspace.support.seeding import seeded, stream
 from wspace.testing.law import check
 from wspace.testing.subject import Instance, Subject, twice
@@ -60,6 +62,29 @@ def check_version_is_in_its_source(subject: Subject) -> None:
     subject.hold(
         read == version,
         f"its version is {version}, and its source says {read}: write `version = {version}` in the class",
+    )
+
+
+@check()
+def check_default_components_are_built(subject: Subject) -> None:
+    """In plain Python it has its default components, too: `Default` in its signature, `built` in its body."""
+    parameters = subject.bound.signature.settable.values()
+    names = [p.name for p in parameters if isinstance(p.default, str) and mentions_slot(p.annotation)]
+    if not names:
+        return
+    how = 'write `= Default("NAME")` in its signature, and `built(KIND, VALUE, ...)` in its body (wspace.api)'
+    given = {name: value for name, value in subject.bound.arguments.items() if name not in names}
+    try:
+        made = replace(subject.bound, arguments=given).build(subject.instances[0].around.given)
+    except (MissingPackage, MissingWeights):
+        raise
+    except Exception as error:
+        subject.fail(f"without {', '.join(names)} it cannot be built in Python: {reason(error)}; {how}")
+    left = [
+        name for name, value in vars(made).items() if is_default(value) or (name in names and isinstance(value, str))
+    ]
+    subject.hold(
+        not left, f"built in Python without {', '.join(names)}, it has no component as {', '.join(left)}: {how}"
     )
 
 

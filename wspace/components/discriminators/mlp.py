@@ -11,7 +11,7 @@ from wspace.interfaces import Discriminator, TokenLayout
 
 
 class MLP(Discriminator):
-    """ "A 4-layer MLP with ReLU activations" (T2W, section 4.1), whose last layer's logit stands for its sigmoid."""
+    """ "A 4-layer MLP with ReLU activations" (Tian et al., 2025, section 4.1); its logit stands for the sigmoid."""
 
     def __init__(self, width: Annotated[int, Ge(1)] = 256, *, layout: TokenLayout):
         super().__init__()

@@ -10,7 +10,7 @@ from wspace.weights.matching.by_weights import match, move
 
 
 class GitRebasin(Fusion):
-    """Weight matching, then the midpoint (Ainsworth et al., 2022, section 3.2): what T2W's table 3 compares with.
+    """Weight matching, then the midpoint (Ainsworth et al., 2022, section 3.2): in table 3 of Tian et al. (2025).
 
     The second network's units are permuted along every axis that the target calls free. A target without one has nothing
     to match, and its networks are averaged.

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from wspace.interfaces import Denoiser, Predictor, TokenLayout
 from wspace.learning.denoising import Denoising
+from wspace.support.parameters import Default, built
 from wspace.support.settings import Generate
 
 
 class Diffusion(Denoising):
-    """DDPM (Ho et al., 2020; T2W, eq. 6-9) on x = (tokens - predictor) / spread; draws are predictor + spread * x.
+    """DDPM (Ho et al., 2020; Tian et al., 2025, eq. 6-9) on x = (tokens - predictor) / spread; draws are that undone.
 
     predictor: what is known without any drawing; `null` is the paper's: all of the weights are diffused.
     prediction: what the denoiser returns; epsilon (eq. 9), x0, or v (Salimans and Ho, 2022). With unit-variance x,
@@ -32,7 +33,7 @@ class Diffusion(Denoising):
     def __init__(
         self,
         denoiser: Denoiser,
-        predictor: Predictor | None = "linear",  # type: ignore[assignment] (a recipe's default: a name)
+        predictor: Predictor | None = Default("linear"),
         prediction: Literal["epsilon", "x0", "v"] = "v",
         schedule: Literal["linear", "cosine"] = "cosine",
         levels: Annotated[int, Ge(2)] = 1000,
@@ -40,7 +41,9 @@ class Diffusion(Denoising):
         clip: Annotated[float, Gt(0)] | None = None,
         *,
         layout: TokenLayout,
+        pooled_width: int | None = None,  # for the default predictor alone
     ):
+        predictor = built("predictor", predictor, layout=layout, pooled_width=pooled_width)
         super().__init__(denoiser, predictor, dropout, clip, layout)
         self.prediction, self.schedule, self.levels = prediction, schedule, levels
         self.alphas: Tensor

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from wspace.interfaces import Denoiser, Predictor, TokenLayout
 from wspace.learning.denoising import Denoising
+from wspace.support.parameters import Default, built
 from wspace.support.settings import Generate
 
 
@@ -31,13 +32,15 @@ class Flow(Denoising):
     def __init__(
         self,
         denoiser: Denoiser,
-        predictor: Predictor | None = "linear",  # type: ignore[assignment] (a recipe's default: a name)
+        predictor: Predictor | None = Default("linear"),
         levels: Literal["uniform", "logit-normal"] = "uniform",
         dropout: Annotated[float, Ge(0), Le(1)] = 0.1,
         clip: Annotated[float, Gt(0)] | None = None,
         *,
         layout: TokenLayout,
+        pooled_width: int | None = None,  # for the default predictor alone
     ):
+        predictor = built("predictor", predictor, layout=layout, pooled_width=pooled_width)
         super().__init__(denoiser, predictor, dropout, clip, layout)
         self.levels = levels
 

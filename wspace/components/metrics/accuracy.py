@@ -9,7 +9,7 @@ from wspace.interfaces import Metric, Outcome
 
 
 class Accuracy(Metric):
-    """A fraction in [0, 1], each task by itself (T2W, section 4.2)."""
+    """A fraction in [0, 1], each task by itself (Tian et al., 2025, section 4.2)."""
 
     name = "accuracy"
     higher_is_better = True

@@ -8,7 +8,7 @@ from wspace.interfaces import Metric, Outcome
 
 
 class WeightMSE(Metric):
-    """Per weight: T2W's "weight similarity (loss)" (section 4.2) divided by the number of weights."""
+    """Per weight: "weight similarity (loss)" (Tian et al., 2025, section 4.2) divided by the number of weights."""
 
     name = "weight_mse"
     higher_is_better = False

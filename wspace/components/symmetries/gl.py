@@ -20,7 +20,7 @@ DEGENERATE = 1e-10  # smallest singular value of the pair's product, over the gr
 
 
 class GL(Symmetry):
-    """Every invertible M on each axis: incoming W becomes W M, outgoing V becomes M⁻¹ V, and W V stays (T2W, eq. 15).
+    """Every invertible M on each axis: incoming W becomes W M, outgoing V becomes M⁻¹ V; W V stays (Tian et al., 2025, eq. 15).
 
     Holds where nothing but a linear map lies between (`clip-adapter` with `activation: none`, each layer of `lora`).
     Tensors that have the axis as their last dimension are incoming, biases among them; matrices that have it as their

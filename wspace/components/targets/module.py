@@ -24,6 +24,7 @@ from wspace.interfaces.axes import names_in
 from wspace.interfaces.weights import WeightEntry, WeightSpec
 from wspace.support.checkpoints import read_state
 from wspace.support.errors import FileError, UserError, nearest, reason
+from wspace.support.parameters import Default, built
 from wspace.support.seeding import seeded, stream
 from wspace.weights.tracing.by_hand import checked
 from wspace.weights.tracing.infer import Inferred, infer, weights_of
@@ -52,7 +53,7 @@ class Module(Target):
 
     def __init__(
         self,
-        architecture: Architecture = "mlp",  # type: ignore[assignment] (a recipe's default: a name)
+        architecture: Architecture = Default("mlp"),
         select: tuple[str, ...] = ("*",),
         spec: Path | None = None,
         file: Path | None = None,
@@ -62,6 +63,7 @@ class Module(Target):
         feature_dim: int,
         text_dim: int,
     ):
+        architecture = built("architecture", architecture)
         self.architecture, self.temperature, self.text_dim = architecture, temperature, text_dim
         self.inputs: tuple[int, ...] = (feature_dim,)
         if architecture.sees == "pictures":

@@ -15,7 +15,7 @@ from wspace.weights.scaling import Scale, fit_scale
 
 
 class Chunk(Tokenizer):
-    """Each tensor cut into blocks of `size` values, the last one padded (T2W, eq. 4; Peebles et al., 2022).
+    """Each tensor cut into blocks of `size` values, the last one padded (Tian et al., 2025, eq. 4; Peebles et al., 2022).
 
     `scale` is that of `wspace.weights.scaling.fit_scale`: minmax block by block as in the paper, the others tensor by tensor.
     """

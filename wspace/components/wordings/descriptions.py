@@ -16,7 +16,9 @@ ICONS = Path(__file__).with_name("icons.yaml")
 
 
 class Descriptions(Wording):
-    """Natural language in place of a template (T2W-NL): of each class the sentences in `file`, a YAML of class -> sentences.
+    """Natural language in place of a template (T2W-NL of Tian et al., 2025).
+
+    Of each class the sentences in `file`, a YAML of class -> sentences.
 
     Without a file: those written for the icon concepts, three each. `missing` says what becomes of a class the file does
     not describe: an error, or the template's sentence.

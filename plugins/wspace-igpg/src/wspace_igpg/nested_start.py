@@ -8,7 +8,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from wspace.api import Architecture, stream
+from wspace.api import Architecture, Default, built, stream
 
 BETWEEN = 0.3  # size of the noise on layers between the first and the last, in that of torch's own initialisation
 
@@ -21,8 +21,9 @@ class Nested(Architecture):
     a shallower one does (Net2Net: Chen et al., 2016). Bounds are those of torch's Linear and Conv2d, 1/sqrt(fan in).
     """
 
-    def __init__(self, of: Architecture = "mlp"):  # type: ignore[assignment] (a recipe's default: a name)
-        self.of, self.sees = of, of.sees
+    def __init__(self, of: Architecture = Default("mlp")):
+        self.of = built("architecture", of)
+        self.sees = self.of.sees
 
     def build(self, inputs: tuple[int, ...], outputs: int) -> nn.Module:
         seed = int(torch.randint(2**62, ()))

@@ -10,7 +10,9 @@ from wspace.api import Condition, Conditioner, Prompts, spread_of
 
 
 class PriorFusion(Conditioner):
-    """T2W, algorithm 1: v = sum of w_i e_i, w = softmax of cos(e_i, mean e). One condition token, and the pooled vector.
+    """v = sum of w_i e_i, w = softmax of cos(e_i, mean e): Tian et al. (2025), algorithm 1.
+
+    It is the one condition token, and the pooled vector.
 
     Values are brought to unit variance over the training tasks, which the paper does not mention: fused vectors of
     different tasks are nearly parallel, and what tells them apart is small beside what they share.

@@ -14,7 +14,7 @@ from wspace_t2w.prior_attention import padding
 
 
 class UnitAttention(Denoiser):
-    """F(g·x) = g·F(x) for every permutation g of the units, exactly but for rounding (what T2W's eq. 12 only asks for).
+    """F(g·x) = g·F(x) for every permutation g of the units, exactly but for rounding (Tian et al., 2025, eq. 12: about).
 
     A token for each hidden unit, all through the same maps, none with a position: what a unit is shows in its own noisy
     weights and in its anchor, the mean network's weights of that unit, which move when the units do. Tokens that are no
