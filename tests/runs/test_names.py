@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.support.tiny import WORKSHOP, Tiny, stages_fixture, tiny_fixture  # noqa: F401
+from wspace.recipes.bind import bind
 from wspace.recipes.plugins import load_plugins
 from wspace.recipes.source import read_recipe
 from wspace.runs import pipeline
@@ -19,7 +20,7 @@ def test_a_name_with_a_dot_is_that_of_the_file_the_folder_and_the_opened_run(
 ) -> None:
     file = tmp_path / "tiny-v1.2.yaml"
     file.write_text(tiny.recipe)
-    recipe = tiny.bind_file(file)
+    recipe = bind(read_recipe(file), load_plugins([tiny.plugin]).registry)
     assert (recipe.name, recipe.source) == ("tiny-v1.2", str(file))
     folder, _ = pipeline.run(recipe, tmp_path / "runs", Progress(), workshop=WORKSHOP)
     opened = Run.open(folder, [tiny.plugin])

@@ -66,7 +66,7 @@ BROKEN = {
         'built in Python without of, it has no component as of: write `= Default("NAME")` in its signature, and '
         "`built(KIND, VALUE, ...)` in its body (wspace.api)",
         "def __init__(self, width: Annotated[int, Ge(1)] = 8):\n        self.width = width",
-        "def __init__(self, width: Annotated[int, Ge(1)] = 8, of: Architecture | None = 'mlp'):\n"
+        "def __init__(self, width: Annotated[int, Ge(1)] = 8, of: Metric | None = 'lawful'):\n"
         "        self.width, self.of = width, of",
     ),
     "tokenizer/builds_from_its_example": broken(
