@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -42,6 +43,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="takes minutes: run with --slow"))
+    for item in items:
+        if missing := _plugins_of(item) - _plugins_in_use():
+            names = ", ".join(sorted(missing))
+            item.add_marker(pytest.mark.skip(reason=f"needs a plugin that is not in use: {names}"))
+
+
+def _plugins_of(item: pytest.Item) -> set[str]:
+    """Those that its marks name; what looks at the nano run needs those of its recipe."""
+    names = {name for mark in item.iter_markers("plugins") for name in mark.args}
+    return names | ({"t2w"} if "nano" in getattr(item, "fixturenames", ()) else set())
+
+
+@cache
+def _plugins_in_use() -> set[str]:
+    from wspace.recipes.plugins import load_plugins
+
+    return {fact.name for fact in load_plugins().facts if not fact.skipped and not fact.error}
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ MODULES = {
     for file in sorted(PACKAGE.rglob("*.py"))
 }
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+CORE = ("core.yaml", "lora.yaml")  # recipes that need no plugin
 FOLDERS = {kind: "symmetries" if kind == "symmetry" else f"{kind}s" for kind in KINDS}
 HEAVY = {"torch", "torchvision", "timm", "open_clip", "diffusers", "matplotlib", "safetensors"}
 LIGHT = [
@@ -152,7 +153,19 @@ def test_there_are_recipes() -> None:
     assert len(RECIPES) >= 3
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda file: str(file.relative_to(ROOT / "recipes")))
+def test_the_core_has_recipes_of_its_own() -> None:
+    registry = load_plugins(allowed="").registry
+    assert [bind(read_recipe(ROOT / "recipes" / name), registry).discriminator for name in CORE] == [None, None]
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param(file, marks=() if file.name in CORE else pytest.mark.plugins("igpg", "t2w", "taskid"))
+        for file in RECIPES
+    ],
+    ids=lambda file: str(file.relative_to(ROOT / "recipes")),
+)
 def test_a_recipe_has_no_problem_and_says_how_to_run_it(recipe: Path) -> None:
     source, registry = read_recipe(recipe), load_plugins().registry
     several = bind_study if is_study(source) else bind_joint if is_joint(source) else None

@@ -73,6 +73,7 @@ from wspace.support.fingerprint import of_json as fingerprint
 from wspace.support.parameters import Default, Since, built
 from wspace.support.seeding import seeded, stream
 from wspace.support.settings import Generate
+from wspace.weights.batched import affine, cosine_scores, uniform_by_fan_in
 from wspace.weights.matching.activations import match_activations
 from wspace.weights.matching.barrier import MeanLoss, straight_line
 from wspace.weights.matching.by_weights import Move, match, move
@@ -91,7 +92,7 @@ __all__ = [
     "Inferred", "Json", "Layers", "MeanLoss", "Metric", "Move", "Moves", "Outcome", "Pairs", "Part", "PluginFiles",
     "Predictor", "Prompts", "Row", "Run", "RunFolder", "Scale", "Section", "Sidecars", "Since", "StoredImages",
     "StoredZoo", "Symmetry", "Table", "Target", "Text", "TokenLayout", "Tokenizer", "Told", "UserError", "WeightEntry",
-    "WeightSpec", "Wording", "WspaceError", "built", "fingerprint", "fit_scale", "infer", "match", "match_activations",
-    "move", "open_picture", "open_run", "prove_module", "read_spec", "seeded", "show_section", "sinusoids",
-    "spread_of", "straight_line", "stream", "weights_of",
+    "WeightSpec", "Wording", "WspaceError", "affine", "built", "cosine_scores", "fingerprint", "fit_scale", "infer",
+    "match", "match_activations", "move", "open_picture", "open_run", "prove_module", "read_spec", "seeded",
+    "show_section", "sinusoids", "spread_of", "straight_line", "stream", "uniform_by_fan_in", "weights_of",
 ]  # fmt: skip

@@ -26,11 +26,11 @@ from wspace.support.errors import Diverged, WspaceError
 
 HEAVY = ("torch", "timm", "open_clip", "diffusers", "torchvision", "matplotlib")
 COMMANDS = {
-    "run": "run nano --dry --runs {tmp}", "check": "check t2w", "fill": "check nano --fill", "list": "list",
+    "run": "run core --dry --runs {tmp}", "check": "check core", "fill": "check core --fill", "list": "list",
     "kind": "list denoiser", "show": "show generator diffusion", "plugins": "plugins", "ls": "ls",
-    "cp": "cp nano {tmp}/copy.yaml",
+    "cp": "cp core {tmp}/copy.yaml",
     "version": "--version", "help": "--help", "run-help": "run --help", "unknown": "check nosuch",
-    "wrong": "check nano --set train.steps=x",
+    "wrong": "check core --set train.steps=x",
 }  # fmt: skip
 
 
@@ -99,28 +99,28 @@ def test_commands_that_look_do_not_load_torch(tmp_path: Path) -> None:
     [
         ("nosuch", "No such command 'nosuch'."),
         ("run", "Missing argument 'recipe'."),
-        ("check nano --nosuch", "No such option: --nosuch"),
-        ("check nano --set", "Option '--set' requires an argument."),
-        ("check nano extra", "Got unexpected extra argument(s) (extra)"),
+        ("check core --nosuch", "No such option: --nosuch"),
+        ("check core --set", "Option '--set' requires an argument."),
+        ("check core extra", "Got unexpected extra argument(s) (extra)"),
         ("check nosuch", "nosuch: no such file, and no packaged recipe of that name."),
-        ("check nano --set steps", "--set steps: expected PATH=VALUE, as in --set train.steps=500"),
-        ("check nano --set train.stpes=3", "train.stpes: 'train' takes no 'stpes'. Did you mean 'steps'?"),
-        ("check nano --plugin missing.py", "missing.py: no such plugin file"),
+        ("check core --set steps", "--set steps: expected PATH=VALUE, as in --set train.steps=500"),
+        ("check core --set train.stpes=3", "train.stpes: 'train' takes no 'stpes'. Did you mean 'steps'?"),
+        ("check core --plugin missing.py", "missing.py: no such plugin file"),
         (
-            "run nano --dry --force nosuch",
+            "run core --dry --force nosuch",
             "no stage 'nosuch': the stages are zoo, opponents, train, generate, evaluate, report",
         ),
         (
-            "run nano --dry --only nosuch",
+            "run core --dry --only nosuch",
             "no stage 'nosuch': the stages are zoo, opponents, train, generate, evaluate, report",
         ),
-        ("run nano --dry --only train", "--only train: it needs zoo, not done yet for this recipe"),
+        ("run core --dry --only train", "--only train: it needs zoo, not done yet for this recipe"),
         ("list nosuch", "no kind 'nosuch'. Known: architecture, backbone, conditioner,"),
         ("show denoiser mlpp", "no denoiser named 'mlpp'. Did you mean 'mlp'?"),
         ("show denoisr mlp", "no kind 'denoisr'. Did you mean 'denoiser'?"),
         ("cp nosuch .", "nosuch: no such file, and no packaged recipe of that name."),
         (
-            "cp nano no/such/folder/x.yaml",
+            "cp core no/such/folder/x.yaml",
             "no/such/folder/x.yaml: cannot be written: No such file or directory",
         ),
         ("report .", ".: not the folder of a finished run"),
@@ -229,8 +229,16 @@ def is_several(source: Source) -> bool:
     return is_study(source) or is_joint(source)
 
 
+CORE = ("core", "lora")  # recipes that need no plugin
+
+
 @pytest.mark.parametrize(
-    "name", sorted(n for n, file in packaged_recipes().items() if not is_several(read_recipe(file)))
+    "name",
+    [
+        name if name in CORE else pytest.param(name, marks=pytest.mark.plugins("igpg", "t2w", "taskid"))
+        for name, file in sorted(packaged_recipes().items())
+        if not is_several(read_recipe(file))
+    ],
 )
 def test_a_filled_recipe_is_a_recipe_that_says_the_same(call: Call, name: str) -> None:
     done = call("check", name, "--fill")

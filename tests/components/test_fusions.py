@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.support.stand_ins import Units
 from wspace.components.fusions.average import Average
 from wspace.components.fusions.git_rebasin import GitRebasin
 from wspace.components.fusions.slerp import Slerp
 from wspace.components.fusions.task_arithmetic import TaskArithmetic
 from wspace.components.fusions.ties import Ties
-from wspace.components.symmetries.permutation import Permutation
 from wspace.interfaces import Condition
 from wspace.interfaces.weights import WeightEntry, WeightSpec
 from wspace.testing.subject import HIDDEN, SPECS, normal
@@ -69,7 +69,7 @@ def test_git_rebasin_averages_with_the_best_of_all_orders(seed: int) -> None:
 
 def test_git_rebasin_of_a_network_and_itself_in_another_order_is_that_network() -> None:
     first, _, _ = networks()
-    moved = Permutation(spec=SPEC).act(torch.tensor([[3, 1, 0, 2]] * 3), first)
+    moved = Units(spec=SPEC).act(torch.tensor([[3, 1, 0, 2]] * 3), first)
     assert not torch.allclose(Average().fuse(first, moved), first, atol=0.1)
     assert torch.allclose(GitRebasin(spec=SPEC).fuse(first, moved), first, atol=1e-6)
 

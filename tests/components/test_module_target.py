@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tests.support.stand_ins import Units
 from wspace.components.architectures.cnn import CNN
 from wspace.components.architectures.mlp import MLP
 from wspace.components.architectures.timm import TimmModel
-from wspace.components.symmetries.permutation import Permutation
 from wspace.components.targets.module import Module
 from wspace.components.tokenizers.chunk import Chunk
 from wspace.components.tokenizers.neuron import Neuron
@@ -425,7 +425,7 @@ def test_fresh_networks_are_what_the_architecture_makes() -> None:
 def test_what_is_found_free_is_proven(name: str) -> None:
     target = target_of(ARCHITECTURES[name]())
     assert target.spec.free
-    prove(Permutation(spec=target.spec), target, "permutation", (PIXELS, TEXTS), rng())
+    prove(Units(spec=target.spec), target, "permutation", (PIXELS, TEXTS), rng())
 
 
 BY_HAND = {
@@ -439,9 +439,9 @@ BY_HAND = {
 def test_axes_by_hand_are_taken_and_proven() -> None:
     target = target_of(Given(lambda: MLP((6,)).build((PIXELS,), TEXTS), BY_HAND))
     assert target.spec.free == ("unit",)
-    prove(Permutation(spec=target.spec), target, "permutation", (PIXELS, TEXTS), rng())
+    prove(Units(spec=target.spec), target, "permutation", (PIXELS, TEXTS), rng())
     wrong = target_of(Given(lambda: MLP((6,)).build((PIXELS,), TEXTS), BY_HAND | {"hidden1.bias": ("6",)}))
-    said = said_by(lambda: prove(Permutation(spec=wrong.spec), wrong, "permutation", (PIXELS, TEXTS), rng()))
+    said = said_by(lambda: prove(Units(spec=wrong.spec), wrong, "permutation", (PIXELS, TEXTS), rng()))
     assert said.endswith("the target's spec is wrong about tensor 'hidden1.bias': axis 'unit' is its dimension 0")
 
 

@@ -13,11 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.support.mlp import DIMS, FIRST, MLP, SECOND, SPEC, without
+from tests.support.stand_ins import Adapter, Units
 from wspace.components.symmetries.gl import GL, STRETCH
 from wspace.components.symmetries.none import Trivial
-from wspace.components.symmetries.permutation import Permutation
 from wspace.components.symmetries.sign_permutation import SignPermutation
-from wspace.components.targets.clip_adapter import ClipAdapter
 from wspace.interfaces import Symmetry, Target
 from wspace.interfaces.weights import WeightEntry, WeightSpec
 from wspace.support.errors import UserError
@@ -36,13 +35,13 @@ CHAIN = WeightSpec(
 PLAIN = without("mix")  # no tensor with one axis twice
 LINEAR = MLP(lambda x: x, PLAIN)
 MOVED: dict[str, tuple[Symmetry, Target]] = {
-    "permutation": (Permutation(spec=SPEC), MLP(functional.relu)),
-    "one axis": (Permutation(("second",), spec=SPEC), MLP(functional.relu)),
+    "permutation": (Units(spec=SPEC), MLP(functional.relu)),
+    "one axis": (Units(("second",), spec=SPEC), MLP(functional.relu)),
     "sign-permutation": (SignPermutation(spec=SPEC), MLP(torch.tanh)),
     "gl": (GL(spec=PLAIN), LINEAR),
     "gl of the other axis": (GL(("second",), spec=PLAIN), LINEAR),
     "gl of an adapter": (
-        GL(spec=(adapter := ClipAdapter(4, "none", feature_dim=DIMS[0], text_dim=DIMS[1])).spec),
+        GL(spec=(adapter := Adapter(4, "none", feature_dim=DIMS[0], text_dim=DIMS[1])).spec),
         adapter,
     ),
     "none": (Trivial(), MLP(functional.gelu)),
@@ -133,14 +132,14 @@ def test_samples_follow_the_seed_and_the_weights_keep_their_type(kind: str) -> N
 # ---------------------------------------------------------------- permutations, with and without signs
 
 
-def per_axis(symmetry: Permutation, elements: Tensor) -> list[Tensor]:
+def per_axis(symmetry: Units, elements: Tensor) -> list[Tensor]:
     return list(elements.split(symmetry.lengths, dim=1))
 
 
 @property_test
 @given(seed=SEEDS)
 def test_unit_g_i_moves_to_place_i_in_every_tensor(seed: int) -> None:
-    symmetry, rng = Permutation(("second", "first"), spec=CHAIN), rng_of(seed)
+    symmetry, rng = Units(("second", "first"), spec=CHAIN), rng_of(seed)
     g, weights = symmetry.sample(4, rng), torch.randn(4, CHAIN.size, generator=rng)
     before, after = CHAIN.unflatten(weights), CHAIN.unflatten(symmetry.act(g, weights))
     for b in range(len(weights)):
@@ -170,43 +169,43 @@ def test_signs_multiply_both_sides_of_a_unit(seed: int) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "size", "limit"),
-    [(Permutation, 6, 20.5), (SignPermutation, 48, 82.7)],  # chi-squared of 5 and 47 degrees: p = 0.001
+    [(Units, 6, 20.5), (SignPermutation, 48, 82.7)],  # chi-squared of 5 and 47 degrees: p = 0.001
 )
-def test_samples_are_uniform_over_the_group(kind: type[Permutation | SignPermutation], size: int, limit: float) -> None:
-    elements = kind(spec=ClipAdapter(3, feature_dim=2, text_dim=2).spec).sample(1000 * size, rng_of(0))
+def test_samples_are_uniform_over_the_group(kind: type[Units | SignPermutation], size: int, limit: float) -> None:
+    elements = kind(spec=Adapter(3, feature_dim=2, text_dim=2).spec).sample(1000 * size, rng_of(0))
     _, counts = elements.unique(dim=0, return_counts=True)
     assert len(counts) == size and float((counts - 1000).square().sum() / 1000) < limit
 
 
-def everything(symmetry: Permutation | SignPermutation) -> Tensor:
+def everything(symmetry: Units | SignPermutation) -> Tensor:
     """Every element of the group."""
     places = product(*(permutations(range(n)) for n in symmetry.lengths))
     elements = torch.tensor([sum(axes, ()) for axes in places])
-    if isinstance(symmetry, Permutation):
+    if isinstance(symmetry, Units):
         return elements
     signs = torch.tensor(list(product((1.0, -1.0), repeat=elements.shape[1])))
     return torch.cat([elements.repeat_interleave(len(signs), 0).float(), signs.repeat(len(elements), 1)], dim=1)
 
 
-@pytest.mark.parametrize("kind", [Permutation, SignPermutation])
+@pytest.mark.parametrize("kind", [Units, SignPermutation])
 @property_test
 @given(seed=SEEDS)
-def test_matching_of_one_axis_is_the_best_of_all_elements(kind: type[Permutation | SignPermutation], seed: int) -> None:
-    spec = ClipAdapter(4, feature_dim=3, text_dim=2).spec
+def test_matching_of_one_axis_is_the_best_of_all_elements(kind: type[Units | SignPermutation], seed: int) -> None:
+    spec = Adapter(4, feature_dim=3, text_dim=2).spec
     symmetry, rng = kind(spec=spec), rng_of(seed)
     weights, reference = torch.randn(3, spec.size, generator=rng), torch.randn(spec.size, generator=rng)
     elements = everything(symmetry)
-    assert len(elements) == (24 if kind is Permutation else 24 * 16)
+    assert len(elements) == (24 if kind is Units else 24 * 16)
     for network, found in zip(weights, symmetry.canonicalize(weights, reference), strict=True):
         members = symmetry.act(elements, network.expand(len(elements), -1))
         assert (found - reference).norm() <= (members - reference).norm(dim=1).min() * (1 + 1e-6)
 
 
-@pytest.mark.parametrize("kind", [Permutation, SignPermutation])
+@pytest.mark.parametrize("kind", [Units, SignPermutation])
 @property_test
 @given(seed=SEEDS)
 def test_matching_of_several_axes_ends_where_no_axis_alone_can_better_it(
-    kind: type[Permutation | SignPermutation], seed: int
+    kind: type[Units | SignPermutation], seed: int
 ) -> None:
     symmetry, rng = kind(spec=PLAIN), rng_of(seed)
     weights, reference = torch.randn(3, PLAIN.size, generator=rng), torch.randn(PLAIN.size, generator=rng)
@@ -218,11 +217,11 @@ def test_matching_of_several_axes_ends_where_no_axis_alone_can_better_it(
             assert (network - reference).norm() <= (members - reference).norm(dim=1).min() * (1 + 1e-6)
 
 
-@pytest.mark.parametrize("kind", [Permutation, SignPermutation])
+@pytest.mark.parametrize("kind", [Units, SignPermutation])
 @property_test
 @given(seed=SEEDS)
 def test_matching_ends_no_farther_away_even_where_a_tensor_has_an_axis_twice(
-    kind: type[Permutation | SignPermutation], seed: int
+    kind: type[Units | SignPermutation], seed: int
 ) -> None:
     symmetry, rng = kind(spec=SPEC), rng_of(seed)
     weights, reference = torch.randn(20, SPEC.size, generator=rng), torch.randn(SPEC.size, generator=rng)
@@ -234,35 +233,54 @@ def test_matching_ends_no_farther_away_even_where_a_tensor_has_an_axis_twice(
 @property_test
 @given(seed=SEEDS)
 def test_a_tensor_with_an_axis_twice_is_matched_too(seed: int) -> None:
-    symmetry, rng = Permutation(("first",), spec=SPEC), rng_of(seed)
+    symmetry, rng = Units(("first",), spec=SPEC), rng_of(seed)
     reference = torch.zeros(1, SPEC.size)
     SPEC.unflatten(reference)["mix"][:] = torch.randn(FIRST, 1, generator=rng)  # nothing else tells the units apart
     moved = symmetry.act(symmetry.sample(1, rng), reference)
     assert torch.equal(symmetry.canonicalize(moved, reference[0]), reference)
 
 
-PLANTED: dict[str, tuple[Callable[[], Permutation | SignPermutation], float]] = {
-    "permutation of one axis": (lambda: Permutation(("second",), spec=SPEC), 1.0),
-    "permutation of all axes": (lambda: Permutation(spec=SPEC), 0.98),
-    "in the other order": (lambda: Permutation(("second", "first"), spec=SPEC), 0.98),
-    "signed, of one axis": (lambda: SignPermutation(("first",), spec=SPEC), 0.99),
-    "signed, of all axes": (lambda: SignPermutation(spec=SPEC), 0.97),
+OF_ONE_AXIS: dict[str, Callable[[], Units | SignPermutation]] = {
+    "permutation": lambda: Units(("second",), spec=SPEC),
+    "permutation of an axis that a tensor has twice": lambda: Units(("first",), spec=SPEC),
+    "signed": lambda: SignPermutation(("second",), spec=SPEC),
+    "signed, of an axis that a tensor has twice": lambda: SignPermutation(("first",), spec=SPEC),
 }
-"""And of how many random networks it is found at least: of an axis that meets itself or another, by local search."""
+OF_SEVERAL: dict[str, Callable[[], Units | SignPermutation]] = {
+    "permutation": lambda: Units(spec=SPEC),
+    "permutation, in the other order": lambda: Units(("second", "first"), spec=SPEC),
+    "signed": lambda: SignPermutation(spec=SPEC),
+}
 
 
-@pytest.mark.parametrize("case", PLANTED)
-def test_a_planted_element_is_found_and_undone(case: str) -> None:
-    (build, share), rng = PLANTED[case], rng_of(0)
-    symmetry, reference = build(), torch.randn(300, SPEC.size, generator=rng)
-    planted = symmetry.sample(300, rng)
-    moved = symmetry.act(planted, reference + 1e-6 * torch.randn(reference.shape, generator=rng))
-    right = (symmetry.align(moved, reference) == symmetry.inverse(planted)).all(1)
-    assert right.float().mean() >= share
-    undone = symmetry.canonicalize(moved, reference)
-    torch.testing.assert_close(undone[right], reference[right], rtol=0, atol=1e-5)
-    before, after = ((weights - reference).square().sum(1) for weights in (moved, undone))
-    assert (after <= before + 1e-4).all()  # what is not found is no worse than it was
+def undone(symmetry: Units | SignPermutation, seed: int, count: int) -> Tensor:
+    """Of random networks moved by a random element, and noise that is next to none: which alignment brings back (count,)."""
+    rng = rng_of(seed)
+    reference = torch.randn(count, SPEC.size, generator=rng)
+    planted, noise = symmetry.sample(count, rng), 1e-6 * torch.randn(reference.shape, generator=rng)
+    moved = symmetry.act(planted, reference + noise)
+    found = (symmetry.align(moved, reference) == symmetry.inverse(planted)).all(1)
+    back = symmetry.canonicalize(moved, reference)
+    torch.testing.assert_close(back[found], reference[found], rtol=0, atol=1e-5)
+    return found
+
+
+@pytest.mark.parametrize("case", OF_ONE_AXIS)
+@property_test
+@given(seed=SEEDS)
+def test_a_planted_element_of_one_axis_is_found_and_undone(case: str, seed: int) -> None:
+    assert undone(OF_ONE_AXIS[case](), seed, 20).all()
+
+
+@pytest.mark.parametrize("case", OF_SEVERAL)
+def test_a_planted_element_of_several_axes_is_found_but_for_few_local_optima(case: str) -> None:
+    """Matching goes axis by axis: now and then it ends where no axis by itself can better it."""
+    assert float(undone(OF_SEVERAL[case](), 0, 1000).float().mean()) > 0.99
+
+
+def test_what_a_tensor_with_an_axis_twice_misleads_the_others_put_right() -> None:
+    """With `second` in place, `mix` alone spoke against the best places of `first`, and the step was not taken."""
+    assert undone(Units(("second", "first"), spec=SPEC), 3961, 3).all()
 
 
 @each
@@ -325,7 +343,7 @@ def balanced(w: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 @property_test
 @given(seed=SEEDS)
 def test_with_a_balanced_reference_gl_finds_the_nearest_of_all_balanced_members(seed: int) -> None:
-    spec = ClipAdapter(3, "none", False, feature_dim=6, text_dim=5).spec
+    spec = Adapter(3, "none", False, feature_dim=6, text_dim=5).spec
     rng = rng_of(seed)
     pairs = [[torch.randn(*shape, generator=rng, dtype=torch.float64) for shape in ((6, 3), (3, 5))] for _ in range(2)]
     (w, v), (w_reference, v_reference) = balanced(*pairs[0]), balanced(*pairs[1])
@@ -340,7 +358,7 @@ def test_with_a_balanced_reference_gl_finds_the_nearest_of_all_balanced_members(
 
 
 def test_a_basis_of_one_unit_is_a_number_whose_size_and_sign_have_a_closed_form() -> None:
-    spec = ClipAdapter(1, "none", False, feature_dim=2, text_dim=2).spec
+    spec = Adapter(1, "none", False, feature_dim=2, text_dim=2).spec
     weights, reference = torch.tensor([[3.0, 4.0, 0.1, 0.0]]), torch.tensor([-2.0, -2.0, -8.0, 0.5])
     # |w| = 5, |v| = 0.1: m balances to 5m = 0.1/m, then goes the reference's own way back, with the sign that agrees.
     own, its = (0.1 / 5) ** 0.5, (8.0156 / 8**0.5) ** 0.5
@@ -348,7 +366,7 @@ def test_a_basis_of_one_unit_is_a_number_whose_size_and_sign_have_a_closed_form(
 
 
 def test_a_network_that_has_lost_rank_is_not_aligned_under_gl() -> None:
-    target = ClipAdapter(3, "none", feature_dim=6, text_dim=5)
+    target = Adapter(3, "none", feature_dim=6, text_dim=5)
     weights = target.init(2, rng_of(0))
     target.spec.unflatten(weights)["w1"][1][:, 2] = 0
     target.spec.unflatten(weights)["b1"][1][2] = 0
@@ -356,10 +374,10 @@ def test_a_network_that_has_lost_rank_is_not_aligned_under_gl() -> None:
         GL(spec=target.spec).align(weights, weights[0])
     message = (
         "symmetry 'gl': a network's 3 units of axis 'hidden' are not independent, so that it cannot be aligned; "
-        "lower the rank, or use `symmetry: permutation`"
+        "lower the rank, or use another symmetry"
     )
     assert str(caught.value) == message
-    narrow = ClipAdapter(3, "none", feature_dim=6, text_dim=2)
+    narrow = Adapter(3, "none", feature_dim=6, text_dim=2)
     weights = narrow.init(2, rng_of(0))
     with pytest.raises(UserError) as caught:
         GL(spec=narrow.spec).align(weights, weights[0])
@@ -378,11 +396,11 @@ BOUND = WeightSpec((WeightEntry("w", (2, 3), ("in", "out")),))
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Permutation((), spec=CHAIN), "symmetry 'permutation': no axis to act on; free axes: first, second"),
+        (lambda: Units((), spec=CHAIN), "symmetry 'permutation': no axis to act on; free axes: first, second"),
         (lambda: SignPermutation(spec=BOUND), "symmetry 'sign-permutation': no axis to act on; free axes: none"),
         (lambda: GL(spec=BOUND), "symmetry 'gl': no axis to act on; free axes: none"),
         (
-            lambda: Permutation(("first", "third"), spec=CHAIN),
+            lambda: Units(("first", "third"), spec=CHAIN),
             "symmetry 'permutation': this target has no axis 'third'; it has first, in, out, second",
         ),
         (
@@ -390,7 +408,7 @@ BOUND = WeightSpec((WeightEntry("w", (2, 3), ("in", "out")),))
             "symmetry 'sign-permutation': axis 'first' is named twice",
         ),
         (
-            lambda: Permutation(spec=UNEVEN),
+            lambda: Units(spec=UNEVEN),
             "symmetry 'permutation': the lengths of axis 'hidden' differ: 3 in 'w1' and 4 in 'w2'",
         ),
         (lambda: GL(spec=UNEVEN), "symmetry 'gl': the lengths of axis 'hidden' differ: 3 in 'w1' and 4 in 'w2'"),
@@ -415,5 +433,5 @@ def test_axes_that_cannot_be_moved_are_refused(build: Callable[[], Symmetry], me
 
 
 def test_the_free_axes_are_moved_if_none_is_named_and_the_first_of_them_by_gl() -> None:
-    assert Permutation(spec=CHAIN).axes == SignPermutation(spec=CHAIN).axes == ("first", "second")
+    assert Units(spec=CHAIN).axes == SignPermutation(spec=CHAIN).axes == ("first", "second")
     assert GL(spec=PLAIN).axes == ("first",)

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from wspace.components.symmetries.permutation import Permutation
-from wspace.components.targets.clip_adapter import ClipAdapter
+from tests.support.stand_ins import Adapter, Units
 from wspace.components.tokenizers.chunk import Chunk
 from wspace.components.tokenizers.neuron import Neuron
 from wspace.interfaces import Tokenizer
@@ -26,7 +25,7 @@ every = settings.get_profile("tokenizers")
 
 
 def spec_of(features: int, hidden: int, texts: int, bias: bool) -> WeightSpec:
-    return ClipAdapter(hidden, "gelu", bias, feature_dim=features, text_dim=texts).spec
+    return Adapter(hidden, "gelu", bias, feature_dim=features, text_dim=texts).spec
 
 
 def build(kind: str, spec: WeightSpec, size: int = 4) -> Tokenizer:
@@ -176,7 +175,7 @@ def test_a_zoo_of_one_network_has_finite_tokens() -> None:
 @pytest.mark.parametrize("scale", ["zscore", "centered"])
 def test_permuting_hidden_units_permutes_neuron_tokens(scale: Literal["zscore", "centered"], bias: bool) -> None:
     spec = spec_of(3, 5, 4, bias)
-    symmetry, weights = Permutation(spec=spec), zoo(spec)
+    symmetry, weights = Units(spec=spec), zoo(spec)
     g = symmetry.sample(1, torch.Generator().manual_seed(1)).expand(len(weights), -1)  # one for the whole zoo
     moved = symmetry.act(g, weights)
     before, after = Neuron(scale=scale, spec=spec), Neuron(scale=scale, spec=spec)

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from wspace.components.symmetries.permutation import Permutation
+from tests.support.stand_ins import Units
 from wspace.learning.fitting import calibrated
 from wspace.runs.run import Run
 from wspace.support.seeding import stream
@@ -120,4 +120,4 @@ def test_test_images_have_no_part_in_statistics(run: Run, monkeypatch: pytest.Mo
 
 def test_the_symmetry_of_the_residual_stream_is_found(run: Run) -> None:
     assert len(run.target.spec.free) == 1, "both blocks add to what the first convolution gives"
-    prove(Permutation(spec=run.target.spec), run.target, "permutation", (768, 384), stream(0, "proof"))
+    prove(Units(spec=run.target.spec), run.target, "permutation", (768, 384), stream(0, "proof"))

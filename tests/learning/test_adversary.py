@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.support.stand_ins import Judge
 from tests.support.toys import LAYOUT, MASK, tokens_of
-from wspace.components.discriminators.mlp import MLP
 from wspace.interfaces import Discriminator
 from wspace.learning.adversary import OUTRIGHT, Adversary
 from wspace.support.errors import Diverged
@@ -28,9 +28,9 @@ class Linear(Discriminator):
         return (tokens * self.weight).sum((1, 2)) + self.bias
 
 
-def mlp(seed: int = 0, width: int = 6) -> MLP:
+def judge(seed: int = 0, width: int = 6) -> Judge:
     torch.manual_seed(seed)
-    return MLP(width, layout=LAYOUT)
+    return Judge(width, layout=LAYOUT)
 
 
 REAL, GENERATED = tokens_of(6, 1) + 0.2 * MASK, tokens_of(6, 2)
@@ -82,7 +82,7 @@ def test_one_that_knows_nothing_has_a_loss_of_one_and_no_accuracy() -> None:
 
 def test_learning_leaves_the_generator_without_a_gradient() -> None:
     made = GENERATED.clone().requires_grad_()
-    Adversary(mlp(), Settings(), 10).learn(REAL, 2 * made)
+    Adversary(judge(), Settings(), 10).learn(REAL, 2 * made)
     assert made.grad is None
 
 
@@ -104,14 +104,14 @@ def test_judging_is_minus_the_log_of_the_probability_of_real_and_reaches_the_gen
 
 
 def test_a_judge_that_fails_leaves_its_parameters_as_they_were() -> None:
-    adversary = Adversary(mlp(), Settings(), 10)
+    adversary = Adversary(judge(), Settings(), 10)
     with pytest.raises(RuntimeError):
         adversary.judge(torch.zeros(2, 3, 3))
     assert all(p.requires_grad for p in adversary.discriminator.parameters())
 
 
 def test_a_generator_that_descends_the_judgement_comes_to_pass_for_real() -> None:
-    adversary = Adversary(mlp(width=16), Settings(lr=0.01), 10)
+    adversary = Adversary(judge(width=16), Settings(lr=0.01), 10)
     for _ in range(60):
         adversary.learn(REAL, GENERATED)
     made = GENERATED.clone().requires_grad_()
@@ -138,7 +138,7 @@ def test_a_generator_that_descends_the_judgement_comes_to_pass_for_real() -> Non
 def test_discriminator_and_generator_take_turns_after_the_warm_up(
     steps: int, warmup: float, turn: int, expected: str
 ) -> None:
-    adversary = Adversary(mlp(), Settings(turn=turn, warmup=warmup), steps)
+    adversary = Adversary(judge(), Settings(turn=turn, warmup=warmup), steps)
     assert "".join("D" if adversary.learns_at(step) else "G" for step in range(steps)) == expected
 
 
@@ -165,12 +165,12 @@ def test_a_loss_that_is_not_a_number_stops_the_training(value: str) -> None:
 
 
 def test_its_state_put_back_goes_on_to_the_same_bytes() -> None:
-    whole, stopped = (Adversary(mlp(), Settings(lr=0.1), 10) for _ in range(2))
+    whole, stopped = (Adversary(judge(), Settings(lr=0.1), 10) for _ in range(2))
     for _ in range(6):
         whole.learn(REAL, GENERATED)
     for _ in range(3):
         stopped.learn(REAL, GENERATED)
-    resumed = Adversary(mlp(seed=9), Settings(lr=0.1), 10)
+    resumed = Adversary(judge(seed=9), Settings(lr=0.1), 10)
     resumed.restore({name: tensor.clone() for name, tensor in stopped.state().items()})
     for _ in range(3):
         resumed.learn(REAL, GENERATED)
@@ -179,14 +179,6 @@ def test_its_state_put_back_goes_on_to_the_same_bytes() -> None:
 
 
 def test_a_state_from_before_its_first_step_is_a_state() -> None:
-    fresh, other = Adversary(mlp(), Settings(), 10), Adversary(mlp(seed=1), Settings(), 10)
+    fresh, other = Adversary(judge(), Settings(), 10), Adversary(judge(seed=1), Settings(), 10)
     other.restore(fresh.state())
     assert all(torch.equal(tensor, fresh.state()[name]) for name, tensor in other.state().items())
-
-
-def test_the_mlp_has_the_papers_four_layers_and_a_logit_for_each_network() -> None:
-    discriminator = mlp(width=6)
-    layers = [type(layer).__name__ for layer in discriminator.layers]
-    assert layers == ["Linear", "ReLU"] * 3 + ["Linear"]
-    logits = discriminator(50 * REAL)
-    assert logits.shape == (6,) and bool((logits.abs() > 1).any())  # no sigmoid of its own

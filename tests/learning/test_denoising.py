@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.support.stand_ins import Adapter, Units
 from tests.support.toys import (
     MASK,
     WIDTH,
@@ -29,8 +30,6 @@ from tests.support.toys import (
     tokens_of,
 )
 from wspace.components.generators.diffusion import Diffusion
-from wspace.components.symmetries.permutation import Permutation
-from wspace.components.targets.clip_adapter import ClipAdapter
 from wspace.components.tokenizers.chunk import Chunk
 from wspace.components.tokenizers.neuron import Neuron
 from wspace.data.tasks import prompts_of
@@ -162,12 +161,12 @@ def test_networks_all_alike_leave_a_finite_loss() -> None:
 
 # ---------------------------------------------------------------- the symmetry: whole systems, in double but for the MLP
 
-TARGET = ClipAdapter(4, feature_dim=3, text_dim=2)
+TARGET = Adapter(4, feature_dim=3, text_dim=2)
 SPEC, TEXTS = TARGET.spec, torch.eye(5, 2, dtype=torch.float64) + 0.1
 TASKS = [(0, 1), (1, 2, 3), (3, 4), (0, 4), (0, 2, 4), (1, 3)]
 COUNT = len(TASKS)
 WEIGHTS = torch.randn(COUNT, SPEC.size, generator=seeded(4), dtype=torch.float64)
-SYMMETRY = Permutation(spec=SPEC)
+SYMMETRY = Units(spec=SPEC)
 
 
 class Pooling(nn.Module):

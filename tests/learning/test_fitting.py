@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wspace.components.targets.clip_adapter import ClipAdapter
+from tests.support.stand_ins import Adapter
 from wspace.data.features import Pool
 from wspace.data.tasks import Task
 from wspace.learning import fitting
@@ -17,7 +17,7 @@ from wspace.learning.fitting import Schedule, accuracies, fit, fit_until_validat
 from wspace.support.errors import Diverged
 
 CLASSES, FEATURES, TEXTS = 6, 5, 4
-TARGET = ClipAdapter(3, temperature=10.0, feature_dim=FEATURES, text_dim=TEXTS)
+TARGET = Adapter(3, temperature=10.0, feature_dim=FEATURES, text_dim=TEXTS)
 TASKS: list[Task] = [(0, 1), (2, 3, 5), (0, 2, 3, 4, 5)]
 
 
@@ -95,7 +95,7 @@ def test_an_image_of_every_class_is_drawn_and_of_no_other() -> None:
     pool = Pool.of(torch.arange(30.0)[:, None].expand(-1, FEATURES), torch.arange(30) % CLASSES, CLASSES)
     seen: list[Tensor] = []
 
-    class Recording(ClipAdapter):
+    class Recording(Adapter):
         def logits(self, weights: Tensor, features: Tensor, texts: Tensor) -> Tensor:
             seen.append(features[:, :, 0].long())
             return super().logits(weights, features, texts)

@@ -12,13 +12,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tests.support.stand_ins import Adapter, Judge, Units
 from wspace.components.conditioners.text_set import TextSet
 from wspace.components.denoisers.mlp import MLP
-from wspace.components.discriminators.mlp import MLP as Discriminator
 from wspace.components.generators.diffusion import Diffusion
 from wspace.components.predictors.linear import Linear
-from wspace.components.symmetries.permutation import Permutation
-from wspace.components.targets.clip_adapter import ClipAdapter
 from wspace.components.tokenizers.neuron import Neuron
 from wspace.data.tasks import prompts_of
 from wspace.interfaces import Prompts
@@ -35,7 +33,7 @@ from wspace.support.settings import Adversary as AdversarySettings
 from wspace.support.settings import Generate, Losses, TaskLoss, Train
 from wspace.weights.files.network import Network, check_classes
 
-SPEC = ClipAdapter(2, feature_dim=3, text_dim=4).spec
+SPEC = Adapter(2, feature_dim=3, text_dim=4).spec
 WEIGHTS = torch.randn(10, SPEC.size, generator=torch.Generator().manual_seed(0))
 CLASS_TEXTS = functional.normalize(torch.randn(6, 4, generator=torch.Generator().manual_seed(1)), dim=1)
 PROMPTS = prompts_of(
@@ -70,7 +68,7 @@ def loop_of(
 ) -> TrainingLoop:
     """All parameters but those of a task loss, as in the last phase of training."""
     system = system_of(seed, dropout=dropout).eval()  # as the phase before leaves it
-    adversary = Adversary(Discriminator(6, layout=system.tokenizer.layout), ADVERSARY, 6) if adversarial else None
+    adversary = Adversary(Judge(6, layout=system.tokenizer.layout), ADVERSARY, 6) if adversarial else None
     checkpoint = folder / "train.checkpoint.safetensors"
     return TrainingLoop(system, settings, checkpoint, generator_parameters(system), adversary=adversary)
 
@@ -85,7 +83,7 @@ def steps(loop: TrainingLoop, until: int) -> None:
         losses,
         torch.device("cpu"),
         batch=SETTINGS.batch,
-        symmetry=Permutation(spec=SPEC),
+        symmetry=Units(spec=SPEC),
         adversary=loop.adversary,
     )
     while loop.step < until:

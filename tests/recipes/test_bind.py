@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.tiny import RECIPE, Tiny, tiny_fixture  # noqa: F401
 from wspace.recipes.bind import Bound
+from wspace.recipes.registry import Component, Registry
 from wspace.support.errors import RecipeError
 from wspace.support.yaml import dump
 
@@ -126,17 +127,17 @@ ONE_PROBLEM = [
     (
         "train: {steps: 10}",
         "train: {augment: 0.5}",
-        "16: train.augment: the recipe names no symmetry; add `symmetry: permutation`, or leave train.augment out",
+        "16: train.augment: the recipe names no symmetry; add `symmetry: NAME` (known: flip), or leave train.augment out",
     ),
     (
         "train: {steps: 10}",
         "train: {align: true}",
-        "16: train.align: the recipe names no symmetry; add `symmetry: permutation`, or leave train.align out",
+        "16: train.align: the recipe names no symmetry; add `symmetry: NAME` (known: flip), or leave train.align out",
     ),
     (
         "train: {steps: 10}",
         "losses:\n  symmetry: 0.1",
-        "17: losses.symmetry: the recipe names no symmetry; add `symmetry: permutation`, or leave losses.symmetry out",
+        "17: losses.symmetry: the recipe names no symmetry; add `symmetry: NAME` (known: flip), or leave losses.symmetry out",
     ),
     # what the generator must have
     (
@@ -255,6 +256,51 @@ def test_a_recipe_says_the_template_and_has_an_mlp_for_a_discriminator_unless_to
     assert tiny.bind(tiny.recipe + "discriminator: {use: mlp, width: 9}\n").discriminator.arguments == {"width": 9}
     message = problems(tiny, tiny.recipe + "texts: null\n")
     assert message == "tiny.yaml:17: texts: expected a wording: a name, or {use: NAME, ...}, got None"
+
+
+def without(tiny: Tiny, *components: tuple[str, str]) -> Registry:
+    """The tiny components but these."""
+    registry = Registry()
+    registry.add(*(c for c in tiny.registry.all() if (c.kind, c.name) not in components))
+    return registry
+
+
+def test_a_default_that_may_be_left_out_is_none_where_nobody_registered_it(tiny: Tiny) -> None:
+    tiny.registry = without(tiny, ("discriminator", "mlp"))
+    recipe = tiny.bind()
+    assert recipe.discriminator is None and recipe.filled["discriminator"] is None
+    assert tiny.bind(dump(recipe.filled)).filled == recipe.filled
+
+
+@pytest.mark.parametrize(
+    ("components", "message"),
+    [
+        (
+            [],
+            "tiny.yaml:17: losses.adversarial: the recipe names no discriminator; no plugin that is in use brings one: "
+            "install one that does, or leave losses.adversarial out",
+        ),
+        (
+            [Component("discriminator", "other", "tiny_parts:Judge", "tiny")],
+            "tiny.yaml:17: losses.adversarial: the recipe names no discriminator; add `discriminator: NAME` (known: other), "
+            "or leave losses.adversarial out",
+        ),
+    ],
+)
+def test_an_adversarial_loss_without_a_discriminator_is_told(
+    tiny: Tiny, components: list[Component], message: str
+) -> None:
+    tiny.registry = without(tiny, ("discriminator", "mlp"))
+    tiny.registry.add(*components)
+    assert problems(tiny, tiny.recipe + "losses: {adversarial: 0.1}\n") == message
+    assert problems(tiny, tiny.recipe + "discriminator: {width: 9}\n").startswith(
+        "tiny.yaml:17: discriminator.use: no discriminator named 'mlp'."
+    )
+
+
+def test_a_default_that_may_not_be_left_out_is_told_where_nobody_registered_it(tiny: Tiny) -> None:
+    tiny.registry = without(tiny, ("wording", "template"))
+    assert problems(tiny, tiny.recipe) == "tiny.yaml: texts.use: no wording named 'template'. Known: (none)"
 
 
 def test_an_int_will_do_for_a_float_and_becomes_one(tiny: Tiny) -> None:

@@ -175,9 +175,9 @@ def test_a_run_with_a_component_that_lacks_its_package_ends_in_one_sentence(
     """Before any stage runs."""
     install(plug_mine=HOOK + "    register('metric', 'net', 'plug_part:Net')")
     (tmp_path / "plug_part.py").write_text("import torch_of_tomorrow\nclass Net:\n    def __init__(self): ...\n")
-    settings = [f"--set={s}" for s in ("metrics=[net]", "conditioner=text-set", "generator.denoiser={use: mlp}")]
-    assert inside("check", "nano", *settings).returncode == 0, "its constructor can be read all the same"
-    done = inside("run", "nano", *settings, "--runs", tmp_path / "runs")
+    settings = ["--set=metrics=[net]"]
+    assert inside("check", "core", *settings).returncode == 0, "its constructor can be read all the same"
+    done = inside("run", "core", *settings, "--runs", tmp_path / "runs")
     assert (done.returncode, done.stdout, done.stderr.splitlines()[-1]) == (
         2,
         "",

@@ -29,6 +29,7 @@ def ours() -> Registry:
     return loaded.registry
 
 
+@pytest.mark.plugins("igpg", "t2w", "taskid")
 def test_the_page_is_what_the_registry_says() -> None:
     plugins = ",".join(sorted({component.plugin for component in ours().all()} - {"wspace"}))
     assert PAGE.read_text(encoding="utf-8") == page(ours()), (
@@ -64,12 +65,14 @@ def test_every_example_on_the_page_is_yaml_that_names_its_component() -> None:
 def test_a_component_on_the_page(inside) -> None:
     done = inside("list", "--markdown")
     assert done.returncode == 0
-    (text,) = re.findall(r"### discriminator `mlp`\n\n(.*?)\n## Gen", done.stdout, re.DOTALL)
+    (text,) = re.findall(r"### fusion `slerp`\n\n(.*?)\n##", done.stdout, re.DOTALL)
     assert text == (
-        '"A 4-layer MLP with ReLU activations" (Tian et al., 2025, section 4.1); its logit stands for the sigmoid.\n\n'
-        "| parameter | type | default |\n|---|---|---|\n| `width` | int, at least 1 | `256` |\n\n"
-        "```yaml\ndiscriminator: {use: mlp, width: 16}\n```\n\n"
-        "Plugin wspace, version 1, `wspace/components/discriminators/mlp.py`; given `layout`; papers: Tian et al. (2025).\n"
+        "Spherical interpolation (Shoemake, 1985), of each tensor by itself; `at` is 0 for the first network, 1 for the "
+        "second.\n\n"
+        "Halfway between two tensors at right angles the mean is shorter than either, by a factor of 0.7; the arc is not.\n\n"
+        "| parameter | type | default |\n|---|---|---|\n| `at` | float, at least 0, at most 1 | `0.5` |\n\n"
+        "```yaml\nfusion: {use: slerp}\n```\n\n"
+        "Plugin wspace, version 1, `wspace/components/fusions/slerp.py`; given `spec`; papers: Shoemake (1985).\n"
     )
 
 

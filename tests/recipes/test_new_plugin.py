@@ -228,7 +228,13 @@ def test_a_name_that_will_not_do_is_told(inside: Wspace, tmp_path: Path, name: s
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("name", "source"), [("wspace", "built in"), ("t2w", "wspace-t2w 0.1.0")])
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("wspace", "built in"),
+        pytest.param("t2w", "wspace-t2w 0.1.0", marks=pytest.mark.plugins("t2w")),
+    ],
+)
 def test_a_name_that_is_taken_is_told(inside: Wspace, tmp_path: Path, name: str, source: str) -> None:
     done = inside("new-plugin", name, "--dest", tmp_path)
     assert done.stderr == f"error: there is a plugin {name!r} already ({source}): choose another name\n"

@@ -21,7 +21,7 @@ HEAD = "from __future__ import annotations\n"
 
 
 def test_there_is_a_component_of_every_kind() -> None:
-    assert {component.kind for component in REGISTERED} == set(KINDS)
+    assert {component.kind for component in REGISTERED} >= set(KINDS) - {"discriminator"}  # which has no built-in
 
 
 @pytest.mark.filterwarnings("default")  # of the packages that backbones import

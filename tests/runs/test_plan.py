@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
+from tests.support.stand_ins import Judge
 from tests.support.synthetic import FEATURES, TEXTS, bench_of, recipe_of
 from wspace.components.denoisers.mlp import MLP
-from wspace.components.discriminators.mlp import MLP as Discriminator
 from wspace.runs.plan import plan
 
 
@@ -23,7 +23,7 @@ def made(tmp_path: Path) -> Iterator[Any]:
     asked = {"denoiser": 0, "discriminator": 0}
 
     def count(module: nn.Module, *_: object) -> None:
-        for name, part in (("denoiser", MLP), ("discriminator", Discriminator)):
+        for name, part in (("denoiser", MLP), ("discriminator", Judge)):
             asked[name] += isinstance(module, part) and torch.is_grad_enabled()  # in training, not in drawing
 
     def call(*settings: str) -> tuple[dict[str, Any], dict[str, int]]:

@@ -15,11 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
+from tests.support.stand_ins import Adapter, Judge
 from tests.support.synthetic import CLASSES, FEATURES, TEXTS, bench_of, recipe_of, run
 from wspace.components.denoisers.mlp import MLP
-from wspace.components.discriminators.mlp import MLP as Discriminator
 from wspace.components.generators.diffusion import Diffusion
-from wspace.components.targets.clip_adapter import ClipAdapter
 from wspace.interfaces import Generator, Prompts
 from wspace.learning.denoising import Denoising
 from wspace.learning.system import System
@@ -112,7 +111,7 @@ def test_an_adversarial_loss_of_zero_builds_no_discriminator(go: Go, monkeypatch
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("built")
 
-    monkeypatch.setattr(Discriminator, "__init__", refuse)
+    monkeypatch.setattr(Judge, "__init__", refuse)
     go("losses.adversarial=0", name="without")
     with pytest.raises(AssertionError, match="built"):
         go(name="with")
@@ -120,7 +119,7 @@ def test_an_adversarial_loss_of_zero_builds_no_discriminator(go: Go, monkeypatch
 
 def test_a_discriminator_that_is_not_asked_changes_nothing(go: Go) -> None:
     plain = go("losses.adversarial=0", name="plain")
-    other = go("losses.adversarial=0", "discriminator={use: mlp, width: 7}", "adversary.turn=3", name="other")
+    other = go("losses.adversarial=0", "discriminator={use: judge, width: 7}", "adversary.turn=3", name="other")
     assert (plain / "generator.safetensors").read_bytes() == (other / "generator.safetensors").read_bytes()
     judged = go("adversary.warmup=0", name="judged")
     assert (plain / "generator.safetensors").read_bytes() != (judged / "generator.safetensors").read_bytes()
@@ -188,7 +187,7 @@ def test_aligned_networks_are_near_the_base_and_compute_what_they_did(go: Go, mo
     monkeypatch.setattr(System, "fit", spy)
     for align in (False, True):
         folder = go(f"train.align={str(align).lower()}", name=str(align))
-    zoo, target = Zoo(folder.parent / "zoo"), ClipAdapter(3, temperature=10, feature_dim=FEATURES, text_dim=TEXTS)
+    zoo, target = Zoo(folder.parent / "zoo"), Adapter(3, temperature=10, feature_dim=FEATURES, text_dim=TEXTS)
     features, texts = torch.randn(1, 9, 6), torch.randn(1, 4, 5)
     for plain, aligned in zip(fitted[False], fitted[True], strict=True):
         assert torch.cat(fitted[False]).equal(zoo.weights)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tests.support.stand_ins import registry
 from wspace.data.features import FeatureScale
 from wspace.interfaces import TEST, TRAIN, VAL, Images, Text
 from wspace.recipes.bind import BoundRecipe, bind
-from wspace.recipes.plugins import load_plugins
 from wspace.recipes.source import read_recipe
 from wspace.runs.keys import STAGES
 from wspace.runs.stages import Job
@@ -25,17 +25,18 @@ CLASSES, FEATURES, TEXTS = 20, 6, 5
 RECIPE = """dataset: icons
 backbone: pixels
 text: minilm
-target: {use: clip-adapter, rank: 3, temperature: 10}
+target: {use: adapter, rank: 3, temperature: 10}
 tasks: {seen: 40, unseen: 10, classes: [2, 4], evaluate: 6, unseen_classes: 0.25}
 zoo: {base_steps: 20, base_batch: 32, steps: 10, batch: 8, lr: 1e-2, together: 20}
 opponents: {steps: 10, universal_steps: 20, check_every: 5, patience: 1, rates: [1e-2]}
-symmetry: permutation
+symmetry: units
 tokenizer: neuron
 conditioner: text-set
 generator: {use: diffusion, denoiser: {use: mlp, width: 16, depth: 1}}
 task_loss: {steps: 4, batch: 4, images: 8, check_every: 2}
 train: {steps: 6, batch: 8, check_every: 3, lr: 1e-2}
 losses: {symmetry: 0.1, adversarial: 0.1}
+discriminator: judge
 adversary: {warmup: 0.3}
 generate: {steps: 3}
 metrics: [accuracy]
@@ -56,7 +57,7 @@ class Said(Progress):
 def recipe_of(folder: Path, *settings: str) -> BoundRecipe:
     file = folder / "synthetic.yaml"
     file.write_text(RECIPE, encoding="utf-8")
-    return bind(read_recipe(file, settings), load_plugins().registry)
+    return bind(read_recipe(file, settings), registry())
 
 
 class Points(Images):

@@ -18,9 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.learning.test_training_loop import ADVERSARY, PROMPTS, SETTINGS, SPEC, WEIGHTS, system_of
+from tests.support.stand_ins import Judge, Units
 from wspace.components.denoisers.mlp import MLP as Denoiser
-from wspace.components.discriminators.mlp import MLP
-from wspace.components.symmetries.permutation import Permutation
 from wspace.learning.adversary import Adversary
 from wspace.learning.loop import TrainingLoop
 from wspace.learning.system import System
@@ -46,7 +45,7 @@ LOSSES = Losses(symmetry=0.1, adversarial=0.1)
 def loop_of(folder: Path, processes: Processes = ALONE, seed: int = 0) -> TrainingLoop:
     system = system_of(seed).eval()
     torch.manual_seed(seed)
-    adversary = Adversary(MLP(6, layout=system.tokenizer.layout), ADVERSARY, STEPS, processes)
+    adversary = Adversary(Judge(6, layout=system.tokenizer.layout), ADVERSARY, STEPS, processes)
     checkpoint, trained = folder / "checkpoint.safetensors", generator_parameters(system)
     return TrainingLoop(system, SETTINGS, checkpoint, trained, adversary=adversary, processes=processes)
 
@@ -63,7 +62,7 @@ def train(loop: TrainingLoop, weights: Tensor = WEIGHTS[:8], precision: str = "f
         LOSSES,
         torch.device("cpu"),
         batch=loop.processes.share(SETTINGS.batch),
-        symmetry=Permutation(spec=SPEC),
+        symmetry=Units(spec=SPEC),
         adversary=loop.adversary,
         precision=precision,
     )
@@ -186,7 +185,7 @@ def test_two_processes_train_as_one_does_on_the_batches_of_both(tmp_path: Path) 
     logs = [json.loads((tmp_path / f"{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1)]
     assert logs[0] == logs[1]
 
-    loop, symmetry = loop_of(tmp_path), Permutation(spec=SPEC)
+    loop, symmetry = loop_of(tmp_path), Units(spec=SPEC)
     adversary, system = loop.adversary, system_in(loop)
     assert adversary is not None
     start = {name: value.clone() for name, value in state_of(loop).items()}
@@ -218,16 +217,15 @@ RECIPE = """
 dataset: {{use: timm, name: torch/image_folder, path: {path}, test: test, size: 16}}
 backbone: {{use: pixels, side: 4}}
 text: minilm
-target: {{use: clip-adapter, rank: 2}}
+target: {{use: module, architecture: {{use: mlp, hidden: [2], activation: tanh}}}}
 tasks: {{seen: 20, unseen: 6, classes: [2, 4], evaluate: 4, unseen_classes: 0}}
 zoo: {{base_steps: 5, steps: 5, batch: 8}}
 opponents: {{steps: 20, universal_steps: 20, rates: [1e-3]}}
-symmetry: permutation
-tokenizer: neuron
+symmetry: sign-permutation
+tokenizer: {{use: neuron, axis: hidden1}}
 conditioner: text-set
 generator: {{use: diffusion, denoiser: {{use: mlp, width: 8, depth: 1}}}}
-losses: {{symmetry: 0.1, adversarial: 0.1}}
-discriminator: {{use: mlp, width: 8}}
+losses: {{symmetry: 0.1}}
 task_loss: {{steps: 2, batch: 4}}
 train: {{steps: 6, batch: 4, check_every: 2, align: true}}
 generate: {{steps: 2}}
@@ -296,7 +294,7 @@ def test_half_precision_is_the_generators_alone(tmp_path: Path) -> None:
 
 
 def test_precision_belongs_to_the_training_and_what_follows() -> None:
-    source, registry = read_recipe(ROOT / "recipes/nano.yaml"), load_plugins().registry
+    source, registry = read_recipe(ROOT / "recipes/core.yaml"), load_plugins().registry
     assert bind(source, registry).precision == "float32"
     half = bind(replace(source, values=source.values | {"precision": "bfloat16"}), registry)
     before, after = stage_keys.keys(bind(source, registry)), stage_keys.keys(half)

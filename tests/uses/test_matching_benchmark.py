@@ -14,7 +14,7 @@ import torch
 from sklearn.datasets import load_digits
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from wspace.components.symmetries.permutation import Permutation
+from tests.support.stand_ins import Units
 from wspace.interfaces.weights import WeightEntry, WeightSpec
 from wspace.support.errors import UserError
 from wspace.support.progress import Progress
@@ -96,12 +96,12 @@ def test_the_axes_of_a_resnet_leave_its_function(block: type[BasicBlock | Bottle
         {entry.name: entry.axes for entry in spec.entries}, spec
     )
     network.double().train()
-    group, rng = Permutation(spec=spec), torch.Generator().manual_seed(0)
+    group, rng = Units(spec=spec), torch.Generator().manual_seed(0)
     images = torch.randn(4, 3, 32, 32, generator=rng, dtype=torch.float64)
     flat = spec.flatten(network.state_dict())[None]
     expected = network(images)
     for axis in spec.free:
-        alone = Permutation((axis,), spec=spec)
+        alone = Units((axis,), spec=spec)
         moved = alone.act(torch.arange(spec.axis_size(axis)).roll(1)[None], flat)
         assert not torch.equal(moved, flat)
         network.load_state_dict(spec.unflatten(moved[0]), strict=False)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import update_bn
 
-from wspace.components.symmetries.permutation import Permutation
+from tests.support.stand_ins import Units
 from wspace.interfaces.weights import WeightEntry, WeightSpec
 from wspace.support.errors import UserError
 from wspace.weights.matching.activations import Measure, match_activations
@@ -161,7 +161,7 @@ def moved_by(network: nn.Module, spec: WeightSpec, moves: dict[str, Move]) -> nn
 
 def planted(network: nn.Module, spec: WeightSpec, seed: int) -> tuple[nn.Module, dict[str, Tensor]]:
     """A permuted copy, and the places that undo it."""
-    group = Permutation(spec=spec)
+    group = Units(spec=spec)
     element = group.sample(1, rng_of(seed))
     parts = dict(zip(group.axes, element.split(group.lengths, dim=1), strict=True))
     undone = dict(zip(group.axes, group.inverse(element).split(group.lengths, dim=1), strict=True))

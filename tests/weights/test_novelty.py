@@ -10,15 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.support.stand_ins import Adapter, Units
 from wspace.components.symmetries.gl import GL
-from wspace.components.symmetries.permutation import Permutation
 from wspace.components.symmetries.sign_permutation import SignPermutation
-from wspace.components.targets.clip_adapter import ClipAdapter
 from wspace.interfaces import Symmetry
 from wspace.weights.novelty import Neighbourhood, error_overlap
 
-TARGET = ClipAdapter(4, feature_dim=8, text_dim=6)
-ORDER = Permutation(spec=TARGET.spec)
+TARGET = Adapter(4, feature_dim=8, text_dim=6)
+ORDER = Units(spec=TARGET.spec)
 SYMMETRIES = [ORDER, SignPermutation(spec=TARGET.spec), GL(spec=TARGET.spec)]
 SIZE = 30
 
@@ -52,7 +51,7 @@ def test_a_copy_as_it_is_is_not_new() -> None:
     assert found.index.tolist() == [3, 1, 1] and found.novelty.max() < 1e-6
 
 
-def orbit_distances(networks: Tensor, weights: Tensor, symmetry: Permutation | None) -> Tensor:
+def orbit_distances(networks: Tensor, weights: Tensor, symmetry: Units | None) -> Tensor:
     """(B, n), each the least over the whole group."""
     elements = torch.tensor(list(permutations(range(4)))) if symmetry else torch.arange(4)[None]
     return torch.stack([
@@ -64,9 +63,7 @@ def orbit_distances(networks: Tensor, weights: Tensor, symmetry: Permutation | N
 @pytest.mark.parametrize("symmetry", [ORDER, None])
 @settings(deadline=None, max_examples=4, derandomize=True)
 @given(seed=st.integers(0, 1000))
-def test_novelty_is_the_least_distance_over_the_group_in_units_of_the_zoo(
-    symmetry: Permutation | None, seed: int
-) -> None:
+def test_novelty_is_the_least_distance_over_the_group_in_units_of_the_zoo(symmetry: Units | None, seed: int) -> None:
     weights, base = zoo(seed, size=12)
     networks = base + 0.25 * TARGET.init(5, rng_of(seed + 1))
     networks = ORDER.act(ORDER.sample(5, rng_of(seed)), networks)

@@ -13,18 +13,17 @@ from torch.nn import functional
 
 from tests.support import synthetic
 from tests.support.mlp import DIMS, MLP, SPEC, declared, without
+from tests.support.stand_ins import Adapter, Units
 from wspace.components.symmetries.gl import GL
 from wspace.components.symmetries.none import Trivial
-from wspace.components.symmetries.permutation import Permutation
 from wspace.components.symmetries.sign_permutation import SignPermutation
-from wspace.components.targets.clip_adapter import ClipAdapter
 from wspace.interfaces import Symmetry, Target
 from wspace.interfaces.weights import WeightSpec
 from wspace.support.errors import UserError
 from wspace.weights.proof import TOLERANCE, prove, symmetry_error
 
 ADAPTERS = [(activation, bias) for activation in ("gelu", "tanh", "none") for bias in (True, False)]
-KINDS = {"permutation": Permutation, "sign-permutation": SignPermutation, "gl": GL}
+KINDS = {"permutation": Units, "sign-permutation": SignPermutation, "gl": GL}
 HOLDS = {"permutation": ("gelu", "tanh", "none"), "sign-permutation": ("tanh", "none"), "gl": ("none",)}
 BREAKS = {"sign-permutation": "flipping the signs of", "gl": "changing the basis of"}
 
@@ -41,7 +40,7 @@ def refusal(symmetry: Symmetry, target: Target, name: str, seed: int = 0) -> str
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("activation", "bias"), ADAPTERS)
 def test_what_leaves_an_adapter_as_it_is_depends_on_its_activation(kind: str, activation, bias: bool) -> None:
-    target = ClipAdapter(5, activation, bias, feature_dim=DIMS[0], text_dim=DIMS[1])
+    target = Adapter(5, activation, bias, feature_dim=DIMS[0], text_dim=DIMS[1])
     symmetry: Symmetry = KINDS[kind](spec=target.spec)
     if activation in HOLDS[kind]:
         prove(symmetry, target, kind, DIMS, torch.Generator().manual_seed(0))
@@ -57,7 +56,7 @@ def test_what_leaves_an_adapter_as_it_is_depends_on_its_activation(kind: str, ac
 @pytest.mark.parametrize(
     ("symmetry", "target"),
     [
-        (Permutation(spec=SPEC), MLP(functional.gelu)),
+        (Units(spec=SPEC), MLP(functional.gelu)),
         (SignPermutation(spec=SPEC), MLP(torch.tanh)),
         (SignPermutation(("second",), spec=without("mix")), MLP(torch.sin, without("mix"))),
         (GL(("second",), spec=without("mix")), MLP(lambda x: x, without("mix"))),
@@ -70,11 +69,11 @@ def test_several_layers_and_square_ones_have_them_too(symmetry: Symmetry, target
 
 
 def test_an_axis_named_by_the_user_whose_order_means_something_is_refused() -> None:
-    target = ClipAdapter(3, feature_dim=DIMS[0], text_dim=DIMS[1])
+    target = Adapter(3, feature_dim=DIMS[0], text_dim=DIMS[1])
     end = "changes what this target's networks compute, by X% of the largest score; free axes: hidden"
-    said = refusal(Permutation(("feature",), spec=target.spec), target, "permutation")
+    said = refusal(Units(("feature",), spec=target.spec), target, "permutation")
     assert said == f"symmetry 'permutation': permuting axis 'feature' (of w1) {end}"
-    said = refusal(Permutation(("hidden", "text"), spec=target.spec), target, "permutation")
+    said = refusal(Units(("hidden", "text"), spec=target.spec), target, "permutation")
     assert said == f"symmetry 'permutation': permuting axis 'text' (of w2, b2) {end}"
     said = refusal(SignPermutation(("text",), spec=target.spec), target, "sign-permutation")
     assert said == f"symmetry 'sign-permutation': permuting axis 'text' (of w2, b2) {end}"
@@ -82,12 +81,12 @@ def test_an_axis_named_by_the_user_whose_order_means_something_is_refused() -> N
 
 def test_an_axis_that_is_free_though_not_declared_so_is_taken() -> None:
     target = MLP(functional.gelu, declared({}, free=("first",)))
-    prove(Permutation(("second",), spec=target.spec), target, "permutation", DIMS, torch.Generator().manual_seed(0))
+    prove(Units(("second",), spec=target.spec), target, "permutation", DIMS, torch.Generator().manual_seed(0))
 
 
-def said_of_adapter(axes: dict[str, tuple[str, ...]], free: tuple[str, ...] = ("hidden",)) -> ClipAdapter:
+def said_of_adapter(axes: dict[str, tuple[str, ...]], free: tuple[str, ...] = ("hidden",)) -> Adapter:
     """An adapter as wide as its texts, so that a square tensor is in it, of which other axes are said."""
-    target = ClipAdapter(DIMS[1], feature_dim=DIMS[0], text_dim=DIMS[1])
+    target = Adapter(DIMS[1], feature_dim=DIMS[0], text_dim=DIMS[1])
     entries = tuple(replace(e, axes=axes.get(e.name, e.axes)) for e in target.spec.entries)
     target.spec = WeightSpec(entries, free)
     return target
@@ -135,18 +134,18 @@ WRONG = "the target's spec is wrong about tensor"
 )
 def test_a_wrong_spec_is_refused_with_the_tensor_and_the_axis_that_break_it(target: Target, of: str, hint: str) -> None:
     for seed in range(3):
-        assert refusal(Permutation(spec=target.spec), target, "permutation", seed) == (
+        assert refusal(Units(spec=target.spec), target, "permutation", seed) == (
             f"symmetry 'permutation': permuting axis {of} changes what this target's networks compute, "
             f"by X% of the largest score{hint}"
         )
 
 
 def test_an_axis_of_two_units_is_not_let_through_by_chance() -> None:
-    target = ClipAdapter(3, feature_dim=2, text_dim=DIMS[1])
+    target = Adapter(3, feature_dim=2, text_dim=DIMS[1])
     for seed in range(30):
         rng = torch.Generator().manual_seed(seed)
         with pytest.raises(UserError):
-            prove(Permutation(("feature",), spec=target.spec), target, "permutation", (2, DIMS[1]), rng)
+            prove(Units(("feature",), spec=target.spec), target, "permutation", (2, DIMS[1]), rng)
 
 
 class Doubling(Symmetry):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wspace.components.symmetries.permutation import Permutation
+from tests.support.stand_ins import Units
 from wspace.interfaces.axes import names_in
 from wspace.support.errors import FileError, UserError
 from wspace.weights.tracing.infer import Inferred, infer, weights_of
@@ -288,7 +288,7 @@ def test_moving_every_free_axis_changes_nothing(nets: Nets, name: str) -> None:
 def test_they_are_a_group_and_move_weights(nets: Nets, name: str) -> None:
     net, _, found = nets[name]
     spec = found.spec(net)
-    group = Permutation(spec=spec)
+    group = Units(spec=spec)
     weights = torch.randn(2, spec.size, generator=rng_of(0))
     g, h = group.sample(2, rng_of(1)), group.sample(2, rng_of(2))
     assert torch.equal(group.act(group.identity(2), weights), weights)

@@ -672,7 +672,7 @@ def test_an_exported_zoo_is_whole_and_its_weights_are_the_same_bytes(trained: Pa
     assert entry.texts == tuple(f"a photo of {name}" for name in entry.classes)
     assert entry.seed == 42 and entry.parent == zoo.header.parents[0].sha256 and 0 <= entry.metrics["val_accuracy"] <= 1
     assert zoo.header.target == {
-        "use": "clip-adapter", "rank": 3, "activation": "gelu", "bias": True, "temperature": 10.0,
+        "use": "adapter", "rank": 3, "activation": "gelu", "bias": True, "temperature": 10.0,
     }  # fmt: skip
 
 
@@ -775,7 +775,7 @@ def test_tasks_around_given_ones_keep_the_splits_apart(seed: int, data: st.DataO
         (
             "target={use: lora, width: 4, heads: 2, depth: 1}",
             None,
-            "zoo.source: {z}: target is clip-adapter there, and lora in this recipe",
+            "zoo.source: {z}: target is adapter there, and lora in this recipe",
         ),
         (
             "target.rank=2",

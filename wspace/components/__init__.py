@@ -44,7 +44,6 @@ def wspace_register(register: Register) -> None:
     register("architecture", "cnn", "wspace.components.architectures.cnn:CNN", example={"channels": [4, 5]})
     register("architecture", "timm", "wspace.components.architectures.timm:TimmModel", example={"patch": 8})
 
-    register("target", "clip-adapter", "wspace.components.targets.clip_adapter:ClipAdapter", example={"rank": 4})
     register("target", "lora", "wspace.components.targets.lora:Lora", example={"rank": 2, "depth": 1})
     register(
         "target",
@@ -53,7 +52,6 @@ def wspace_register(register: Register) -> None:
         example={"architecture": {"use": "mlp", "hidden": [5], "norm": "batch"}},
     )
 
-    register("symmetry", "permutation", "wspace.components.symmetries.permutation:Permutation")
     register("symmetry", "sign-permutation", "wspace.components.symmetries.sign_permutation:SignPermutation")
     register("symmetry", "gl", "wspace.components.symmetries.gl:GL")
     register("symmetry", "none", "wspace.components.symmetries.none:Trivial")
@@ -85,7 +83,6 @@ def wspace_register(register: Register) -> None:
     register("denoiser", "mlp", "wspace.components.denoisers.mlp:MLP", example={"width": 16, "depth": 1})
 
     register("predictor", "linear", "wspace.components.predictors.linear:Linear")
-    register("discriminator", "mlp", "wspace.components.discriminators.mlp:MLP", example={"width": 16})
 
     register("fusion", "average", "wspace.components.fusions.average:Average")
     register("fusion", "git-rebasin", "wspace.components.fusions.git_rebasin:GitRebasin")

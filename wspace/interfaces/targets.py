@@ -72,6 +72,26 @@ class Target(ABC):
         """Weights whose `statistics` are those of training images: (B, P), (B, M, F) -> (B, P); the others stay."""
         return weights
 
+    def plain(self, weights: Tensor) -> nn.Module:
+        """One network (P,) as a torch module with these weights: features (M, F), texts (K, T) -> scores (M, K).
+
+        What somebody would train who has a single network. The default trains a vector of weights through `logits`;
+        a target whose networks are ordinary layers may return those.
+        """
+        return _Alone(self, weights)
+
     def exported(self, weights: Tensor) -> dict[str, Tensor]:
         """One network (P,) as tensors for a file: those of the spec, and whatever `spec.aside` names."""
         return self.spec.unflatten(weights)
+
+
+class _Alone(nn.Module):
+    """One of a target's networks, its weights a parameter."""
+
+    def __init__(self, target: Target, weights: Tensor):
+        super().__init__()
+        self.target, self.weights = target, nn.Parameter(weights.clone())
+
+    def forward(self, features: Tensor, texts: Tensor) -> Tensor:
+        logits = self.target.training_logits if self.training else self.target.logits
+        return logits(self.weights[None], features[None], texts[None])[0]

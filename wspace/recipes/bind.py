@@ -42,6 +42,8 @@ def bind(source: Source, registry: Registry, name: str | None = None) -> BoundRe
     arguments, unkeyed = binder.arguments(SCHEMA, source.values, (), "a recipe")
     if not binder.problems and arguments["symmetry"] is None:
         binder.without_symmetry(arguments["train"], arguments["losses"])
+    if not binder.problems and arguments["discriminator"] is None:
+        binder.without_discriminator(arguments["losses"])
     if not binder.problems:
         binder.sampler(arguments["generator"], arguments["generate"].sampler)
     if binder.problems:
@@ -96,7 +98,7 @@ class _Binder:
                     unkeyed.add(name)
             elif not parameter.required:
                 # as if it were written out: 1 for a float is 1.0
-                bound[name] = self.value(parameter.annotation, parameter.default, inner)
+                bound[name] = self.value(parameter.annotation, self.default(parameter), inner)
                 if parameter.since:
                     unkeyed.add(name)
             elif settings.is_section(parameter.annotation):
@@ -104,6 +106,12 @@ class _Binder:
             else:
                 self.problem(inner, f"missing; {owner} needs {name}: {parameter.text}")
         return bound, frozenset(unkeyed)
+
+    def default(self, parameter: Parameter) -> Any:
+        """Of `X | None = "name"`: None where nobody registered that name."""
+        kind = _optional_slot(parameter.annotation)
+        unregistered = kind is not None and parameter.default not in self.registry.names(kind)
+        return None if unregistered else parameter.default
 
     def value(self, annotation: Any, value: Any, path: tuple[str | int, ...]) -> Any:
         if isinstance(annotation, type) and issubclass(annotation, Slot):
@@ -122,8 +130,21 @@ class _Binder:
             ("losses", "symmetry"): losses.symmetry > 0,
         }
         for path in (path for path, asked in needed.items() if asked):
-            name = ".".join(path)
-            self.problem(path, f"the recipe names no symmetry; add `symmetry: permutation`, or leave {name} out")
+            self.lacking("symmetry", path)
+
+    def without_discriminator(self, losses: settings.Losses) -> None:
+        if losses.adversarial > 0:
+            self.lacking("discriminator", ("losses", "adversarial"))
+
+    def lacking(self, kind: str, path: tuple[str, ...]) -> None:
+        """A setting needs a component of a kind that the recipe has none of."""
+        names = ", ".join(self.registry.names(kind))
+        add = (
+            f"add `{kind}: NAME` (known: {names})"
+            if names
+            else "no plugin that is in use brings one: install one that does"
+        )
+        self.problem(path, f"the recipe names no {kind}; {add}, or leave {'.'.join(path)} out")
 
     def sampler(self, generator: Bound, name: str | None) -> None:
         known = generator.signature.samplers
@@ -196,6 +217,12 @@ def _absolute(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_absolute(inner) for inner in value)
     return value.expanduser().absolute() if isinstance(value, Path) else value
+
+
+def _optional_slot(annotation: Any) -> str | None:
+    """The kind K of `K | None`; None for any other annotation."""
+    slots = [a for a in get_args(annotation) if isinstance(a, type) and issubclass(a, Slot)]
+    return slots[0].kind if len(slots) == 1 and type(None) in get_args(annotation) else None
 
 
 def _relevant(error: ValidationError) -> list[Any]:

@@ -57,7 +57,7 @@ class Recipe:
     evaluate: settings.Evaluate
     symmetry: Bound[Symmetry] | None = None
     wording: Bound[Wording] = Default("template")
-    discriminator: Bound[Discriminator] = Default("mlp")
+    discriminator: Bound[Discriminator] | None = Default("mlp")  # None where nobody registered that one
     seed: Annotated[int, Ge(0)] = 42
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"  # of the generator's own loss; all else stays in float32

@@ -86,6 +86,18 @@ def check_images_do_not_see_each_other(subject: Subject) -> None:
 
 
 @check("target")
+def check_a_plain_module_is_the_same_network(subject: Subject) -> None:
+    """One network as a torch module scores as it does among others, and has parameters to train."""
+    target, (weights, features, texts) = _target(subject), _inputs(subject)
+    module = target.plain(weights[0])
+    subject.hold(list(module.parameters()), "its plain module should have parameters to train, and has none")
+    with torch.no_grad():
+        found = module.eval()(features[0], texts[0])
+        alone = target.logits(weights[:1], features[:1], texts[:1])[0]
+    subject.near("the scores of its plain module", found, alone, 1e-4)
+
+
+@check("target")
 def check_every_tensor_matters(subject: Subject) -> None:
     target, (weights, features, texts) = _target(subject), _inputs(subject)
     before = _scores(subject)

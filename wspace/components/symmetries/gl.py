@@ -22,7 +22,7 @@ DEGENERATE = 1e-10  # smallest singular value of the pair's product, over the gr
 class GL(Symmetry):
     """Every invertible M on each axis: incoming W becomes W M, outgoing V becomes M⁻¹ V; W V stays (Tian et al., 2025, eq. 15).
 
-    Holds where nothing but a linear map lies between (`clip-adapter` with `activation: none`, each layer of `lora`).
+    Holds where nothing but a linear map lies between (each layer of `lora`, or a two-layer head without activation).
     Tensors that have the axis as their last dimension are incoming, biases among them; matrices that have it as their
     first are outgoing. Without `axes`: those inside the target's low-rank products, or if it has none, the first that it
     calls free. An element is the M of all axes side by side, each flattened.
@@ -186,6 +186,6 @@ def _balancing(w: Tensor, v: Tensor, axis: str) -> Tensor:
     if values.shape[1] < rank or not (values[:, -1] > DEGENERATE * values[:, 0]).all():
         raise UserError(
             f"symmetry 'gl': a network's {rank} units of axis {axis!r} are not independent, so that it cannot be aligned; "
-            "lower the rank, or use `symmetry: permutation`"
+            "lower the rank, or use another symmetry"
         )
     return torch.linalg.solve(r_w, left * values.sqrt()[:, None])

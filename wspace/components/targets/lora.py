@@ -22,6 +22,7 @@ from wspace.interfaces.weights import WeightSpec
 from wspace.support.checkpoints import first_misfit, read_state
 from wspace.support.errors import FileError, MissingPackage, UserError, nearest
 from wspace.support.seeding import seeded, stream
+from wspace.weights.batched import affine, uniform_by_fan_in
 from wspace.weights.lowrank import lora_spec
 
 
@@ -81,8 +82,7 @@ class Lora(Target):
         for entry in self.spec.entries:
             fresh = torch.zeros(count, *entry.shape)
             if entry.name.endswith(".lora_A"):
-                bound = entry.shape[1] ** -0.5
-                nn.init.uniform_(fresh, -bound, bound, generator=rng)
+                fresh = uniform_by_fan_in(count, entry.shape, entry.shape[1], rng)
             drawn[entry.name] = fresh
         return self.spec.flatten(drawn)
 
@@ -114,7 +114,7 @@ class Lora(Target):
             def add(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
                 called.add(name)
                 x = inputs[0].reshape(len(left), -1, right.shape[2])  # (B, M tokens, in)
-                return output + scale * ((x @ right.mT) @ left.mT).view_as(output)
+                return output + scale * affine(affine(x, right.mT), left.mT).view_as(output)
 
             return self.layers[name].register_forward_hook(add)
 

@@ -26,6 +26,7 @@ from wspace.support.checkpoints import read_state
 from wspace.support.errors import FileError, UserError, nearest, reason
 from wspace.support.parameters import Default, built
 from wspace.support.seeding import seeded, stream
+from wspace.weights.batched import cosine_scores
 from wspace.weights.tracing.by_hand import checked
 from wspace.weights.tracing.infer import Inferred, infer, weights_of
 from wspace.weights.tracing.spec_file import read_spec
@@ -161,8 +162,7 @@ class Module(Target):
         return self.spec.flatten({**self.spec.unflatten(weights), **found})
 
     def _scores(self, outputs: Tensor, texts: Tensor) -> Tensor:
-        norm = outputs.norm(dim=-1, keepdim=True).clamp_min(1e-6)  # (B, M, 1)
-        return self.temperature * (outputs @ texts.mT) / norm  # (B, M, K)
+        return cosine_scores(outputs, texts, self.temperature)
 
     def _outputs(self, weights: Tensor, features: Tensor) -> Tensor:
         through = weights.requires_grad and torch.is_grad_enabled()

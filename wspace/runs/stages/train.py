@@ -271,7 +271,7 @@ def _descend_generator_loss(
 def adversary_of(job: Job, system: System) -> Adversary | None:
     """The recipe's, on its device; None where `losses.adversarial` is 0."""
     recipe = job.recipe
-    if not recipe.losses.adversarial:
+    if not recipe.losses.adversarial or recipe.discriminator is None:
         return None
     with seeded(stream(recipe.seed, "discriminator").initial_seed()):
         discriminator = recipe.discriminator.build({"layout": system.tokenizer.layout})

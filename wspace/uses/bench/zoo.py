@@ -7,28 +7,24 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
-from wspace.components.targets.clip_adapter import ClipAdapter
 from wspace.data.tasks import Task, draw_tasks
+from wspace.interfaces import Target
 from wspace.learning.fitting import Schedule, fit
 from wspace.runs.workbench import Workbench
-from wspace.support.errors import UserError
 from wspace.support.seeding import stream
 
 
 def zoo(bench: Workbench, heads: int, steps: int, clock: Callable[[], float] = time.perf_counter) -> dict[str, Any]:
     """Heads trained together against a plain loop over heads: the same cached features, tasks and number of steps.
 
-    The loop is what one would write for a single head: an nn.Module, torch.optim.Adam as it comes, a drawn batch, a
-    step. `speedup_fused` is against the same loop with Adam's fused implementation. Each is timed twice, the faster
-    counts; `clock` gives seconds. Raises UserError for a target other than the CLIP adapter, which the loop is written
-    for.
+    The loop is what one would write for a single head: an nn.Module (the target's `plain` one), torch.optim.Adam as it
+    comes, a drawn batch, a step. `speedup_fused` is against the same loop with Adam's fused implementation. Each is
+    timed twice, the faster counts; `clock` gives seconds.
     """
     recipe, target = bench.recipe, bench.target
-    if not isinstance(target, ClipAdapter):
-        raise UserError("bench zoo: the plain loop knows the target 'clip-adapter' only")
     tasks = draw_tasks(recipe.tasks, len(bench.images.classes), stream(recipe.seed, "tasks"))
     chosen, pool, texts = tasks.training[:heads], bench.train, bench.class_texts
     start = target.init(1, stream(recipe.seed, "init")).expand(len(chosen), -1)
@@ -36,8 +32,8 @@ def zoo(bench: Workbench, heads: int, steps: int, clock: Callable[[], float] = t
     seconds = {}
     contestants = {
         "together": lambda: fit(target, start, chosen, pool, texts, schedule, stream(0, "bench")),
-        "loop": lambda: [_plain(target, task, bench, schedule, fused=False) for task in chosen],
-        "loop_fused": lambda: [_plain(target, task, bench, schedule, fused=True) for task in chosen],
+        "loop": lambda: [_plain(target, start[0], task, bench, schedule, fused=False) for task in chosen],
+        "loop_fused": lambda: [_plain(target, start[0], task, bench, schedule, fused=True) for task in chosen],
     }
     for name, contestant in contestants.items():
         times = []
@@ -58,17 +54,15 @@ def zoo(bench: Workbench, heads: int, steps: int, clock: Callable[[], float] = t
     }
 
 
-def _plain(target: ClipAdapter, task: Task, bench: Workbench, schedule: Schedule, fused: bool) -> nn.Module:
+def _plain(target: Target, start: Tensor, task: Task, bench: Workbench, schedule: Schedule, fused: bool) -> nn.Module:
     """One head, trained as one head is."""
-    features_in, rank, texts_out = (target.spec.axis_size(axis) for axis in ("feature", "hidden", "text"))
-    head = nn.Sequential(nn.Linear(features_in, rank), nn.GELU(), nn.Linear(rank, texts_out))
+    head = target.plain(start)
     optimizer = torch.optim.Adam(head.parameters(), lr=schedule.lr, fused=fused)
     features, labels = bench.train.of_task(task)
     texts, rng = bench.class_texts[list(task)], stream(0, "bench")
     for _ in range(schedule.steps):
         rows = torch.randint(len(labels), (schedule.batch,), generator=rng)
-        projected = functional.normalize(head(features[rows]), dim=1)
-        loss = functional.cross_entropy(target.temperature * projected @ texts.T, labels[rows])
+        loss = functional.cross_entropy(head(features[rows], texts), labels[rows])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

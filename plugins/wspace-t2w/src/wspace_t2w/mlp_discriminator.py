@@ -7,7 +7,7 @@ from typing import Annotated
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from wspace.interfaces import Discriminator, TokenLayout
+from wspace.api import Discriminator, TokenLayout
 
 
 class MLP(Discriminator):

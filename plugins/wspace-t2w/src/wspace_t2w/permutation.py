@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from wspace.interfaces.weights import WeightSpec
-from wspace.weights.permutations import AxisPermutations
+from wspace.api import AxisPermutations, WeightSpec
 
 
 class Permutation(AxisPermutations):

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-from wspace.components.targets.clip_adapter import ClipAdapter
+from wspace_t2w.clip_adapter import ClipAdapter
 
 FEATURES, RANK, TEXTS = 6, 3, 5
 Activation = Literal["gelu", "tanh", "none"]
@@ -58,6 +57,19 @@ def test_a_batch_of_networks_is_each_network_by_itself(activation: Activation, b
     weights, (features, texts) = weights_of(target, 4), inputs(4)
     alone = [target.logits(weights[b : b + 1], features[b : b + 1], texts[b : b + 1]) for b in range(4)]
     torch.testing.assert_close(target.logits(weights, features, texts), torch.cat(alone))
+
+
+@variants
+def test_a_plain_module_is_two_layers_with_the_same_scores(activation: Activation, bias: bool) -> None:
+    target = target_of(activation, bias)
+    weights, (features, texts) = weights_of(target, 3), inputs(3)
+    logits = target.logits(weights, features, texts)
+    for b in range(3):
+        module = target.plain(weights[b].float()).double()
+        assert {name for name, _ in module.named_parameters()} == {
+            f"{layer}.{part}" for layer in ("down", "up") for part in (("weight", "bias") if bias else ("weight",))
+        }
+        torch.testing.assert_close(module(features[b], texts[b]), logits[b], rtol=1e-4, atol=1e-4)
 
 
 @variants

@@ -6,11 +6,12 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from wspace.interfaces import Target
-from wspace.interfaces.weights import WeightEntry, WeightSpec
+from wspace.api import Target, WeightEntry, WeightSpec, affine, cosine_scores, uniform_by_fan_in
+
+ACTIVATIONS = {"gelu": functional.gelu, "tanh": torch.tanh, "none": nn.Identity()}
 
 
 class ClipAdapter(Target):
@@ -51,20 +52,30 @@ class ClipAdapter(Target):
         drawn = {}
         for entry in self.spec.entries:
             fan_in = self.spec.axis_size("feature" if entry.name.endswith("1") else "hidden")
-            drawn[entry.name] = (torch.rand(count, *entry.shape, generator=rng) * 2 - 1) * fan_in**-0.5
+            drawn[entry.name] = uniform_by_fan_in(count, entry.shape, fan_in, rng)
         return self.spec.flatten(drawn)  # (count, P)
 
     def logits(self, weights: Tensor, features: Tensor, texts: Tensor) -> Tensor:
         w = self.spec.unflatten(weights)
-        hidden = features @ w["w1"]  # (B, M, r)
-        if "b1" in w:
-            hidden = hidden + w["b1"][:, None]
-        if self.activation == "gelu":
-            hidden = functional.gelu(hidden)
-        elif self.activation == "tanh":
-            hidden = hidden.tanh()
-        projected = hidden @ w["w2"]  # (B, M, T)
-        if "b2" in w:
-            projected = projected + w["b2"][:, None]
-        norm = projected.norm(dim=-1, keepdim=True).clamp_min(1e-6)  # (B, M, 1)
-        return self.temperature * (projected @ texts.mT) / norm  # (B, M, K)
+        hidden = ACTIVATIONS[self.activation](affine(features, w["w1"], w.get("b1")))  # (B, M, r)
+        projected = affine(hidden, w["w2"], w.get("b2"))  # (B, M, T)
+        return cosine_scores(projected, texts, self.temperature)  # (B, M, K)
+
+    def plain(self, weights: Tensor) -> nn.Module:
+        return Head(self, weights)
+
+
+class Head(nn.Module):
+    """A single adapter, as one writes a single adapter."""
+
+    def __init__(self, target: ClipAdapter, weights: Tensor):
+        super().__init__()
+        w, bias = target.spec.unflatten(weights), "b1" in target.spec.slices
+        self.down, self.up = (nn.Linear(*w[name].shape, bias=bias) for name in ("w1", "w2"))
+        self.activation, self.temperature = ACTIVATIONS[target.activation], target.temperature
+        state = {"down.weight": w["w1"].mT, "up.weight": w["w2"].mT}
+        self.load_state_dict(state | ({"down.bias": w["b1"], "up.bias": w["b2"]} if bias else {}))
+
+    def forward(self, features: Tensor, texts: Tensor) -> Tensor:
+        projected = functional.normalize(self.up(self.activation(self.down(features))), dim=1)  # (M, T)
+        return self.temperature * projected @ texts.T  # (M, K)
