@@ -26,6 +26,8 @@ from wspace.components.backbones.timm import TimmBackbone
 from wspace.interfaces import TEST
 from wspace.support.files import read_json
 
+pytestmark = pytest.mark.plugins("t2w")
+
 BACKBONES = {  # the model, and the width of its features
     "resnet18": 512,
     "convnext_atto": 320,

@@ -199,7 +199,7 @@ def test_a_template_without_a_place_for_the_class_is_an_error_of_the_user() -> N
 
 def test_other_texts_redo_the_generator_and_neither_zoo_nor_opponents(file: Path) -> None:
     def of(*settings: str) -> dict[str, str]:
-        return keys(bind(read_recipe(packaged_recipes()["nano"], settings), load_plugins().registry))
+        return keys(bind(read_recipe(packaged_recipes()["core"], settings), load_plugins().registry))
 
     described = f"wording={{use: descriptions, file: {file}}}"
     plain, first = of(), of(described)

@@ -15,6 +15,8 @@ from wspace.recipes.source import read_recipe
 from wspace.runs import pipeline
 from wspace.support.progress import Progress
 
+pytestmark = pytest.mark.plugins("t2w")
+
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes/paper").glob("*.yaml"))
 

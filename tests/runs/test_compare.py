@@ -16,6 +16,8 @@ from wspace.runs.report import table
 from wspace.runs.study import comparing
 from wspace.runs.study import file as study
 
+pytestmark = pytest.mark.plugins("igpg", "t2w", "taskid")
+
 ROOT = Path(__file__).parents[2]
 
 

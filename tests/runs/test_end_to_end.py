@@ -18,6 +18,8 @@ from safetensors.torch import load_file, save_file
 
 import wspace as package
 
+pytestmark = pytest.mark.plugins("t2w")
+
 ROOT = Path(__file__).parents[2]
 NANO = ROOT / "recipes/nano.yaml"
 METHODS = {

@@ -22,6 +22,8 @@ from wspace.runs.run import Run, report_of, stages_of
 from wspace.support.errors import RecipeError, UserError
 from wspace.support.progress import Progress
 
+pytestmark = pytest.mark.plugins("igpg", "t2w")
+
 NANO = Path(__file__).parents[2] / "recipes" / "igpg-nano.yaml"
 
 

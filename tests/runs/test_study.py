@@ -116,7 +116,7 @@ PROBLEMS = [
     ),
     (
         STUDY.replace("train.steps: 20", "symmetry: null, train.align: true"),
-        ":5: variants.with more steps: train.align: the recipe names no symmetry; add `symmetry: permutation`, "
+        ":5: variants.with more steps: train.align: the recipe names no symmetry; add `symmetry: NAME` (known: flip), "
         "or leave train.align out",
     ),
     (STUDY.replace("train.steps: 20", "seed: 3"), ":5: variants.with more steps.seed: the seeds of a study are its own"),
