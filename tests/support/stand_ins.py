@@ -9,12 +9,19 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wspace.interfaces import Discriminator, Target, TokenLayout
-from wspace.interfaces.weights import WeightEntry, WeightSpec
+from wspace.api import (
+    AxisPermutations,
+    Discriminator,
+    Target,
+    TokenLayout,
+    WeightEntry,
+    WeightSpec,
+    affine,
+    cosine_scores,
+    uniform_by_fan_in,
+)
 from wspace.recipes.plugins import load_plugins
 from wspace.recipes.registry import Component, Registry
-from wspace.weights.batched import affine, cosine_scores, uniform_by_fan_in
-from wspace.weights.permutations import AxisPermutations
 
 ACTIVATIONS = {"gelu": functional.gelu, "tanh": torch.tanh, "none": nn.Identity()}
 
