@@ -19,6 +19,7 @@ from wspace.recipes.bound import Bound, Joined
 from wspace.recipes.registry import Component, Registry
 from wspace.recipes.schema import SCHEMA, BoundRecipe
 from wspace.recipes.signature import (
+    Parameter,
     Signature,
     Slot,
     UnreadableSignature,
