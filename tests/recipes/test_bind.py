@@ -15,7 +15,7 @@ from wspace.support.yaml import dump
 SECTION_KEYS = "align, augment, batch, check_every, clip, ema, lr, steps, warmup, weight_decay"
 RECIPE_KEYS = (
     "adversary, backbone, conditioner, dataset, device, discriminator, evaluate, generate, generator, losses, metrics, "
-    "opponents, precision, reconstruction, seed, symmetry, target, task_loss, tasks, text, texts, tokenizer, train, zoo"
+    "opponents, precision, reconstruction, seed, symmetry, target, task_loss, tasks, text, tokenizer, train, wording, zoo"
 )
 NET_KEYS = "cap, depth, pair, rate, rates, title, width"
 
@@ -252,10 +252,10 @@ def test_a_recipe_with_a_symmetry_may_use_it(tiny: Tiny) -> None:
 def test_a_recipe_says_the_template_and_has_an_mlp_for_a_discriminator_unless_told_otherwise(tiny: Tiny) -> None:
     recipe = tiny.bind()
     assert (recipe.wording.name, recipe.discriminator.name) == ("template", "mlp")
-    assert recipe.filled["texts"] == {"use": "template", "file": None}
+    assert recipe.filled["wording"] == {"use": "template", "file": None}
     assert tiny.bind(tiny.recipe + "discriminator: {use: mlp, width: 9}\n").discriminator.arguments == {"width": 9}
-    message = problems(tiny, tiny.recipe + "texts: null\n")
-    assert message == "tiny.yaml:17: texts: expected a wording: a name, or {use: NAME, ...}, got None"
+    message = problems(tiny, tiny.recipe + "wording: null\n")
+    assert message == "tiny.yaml:17: wording: expected a wording: a name, or {use: NAME, ...}, got None"
 
 
 def without(tiny: Tiny, *components: tuple[str, str]) -> Registry:
