@@ -300,7 +300,7 @@ def test_an_adversarial_loss_without_a_discriminator_is_told(
 
 def test_a_default_that_may_not_be_left_out_is_told_where_nobody_registered_it(tiny: Tiny) -> None:
     tiny.registry = without(tiny, ("wording", "template"))
-    assert problems(tiny, tiny.recipe) == "tiny.yaml: texts.use: no wording named 'template'. Known: (none)"
+    assert problems(tiny, tiny.recipe) == "tiny.yaml: wording.use: no wording named 'template'. Known: (none)"
 
 
 def test_an_int_will_do_for_a_float_and_becomes_one(tiny: Tiny) -> None:
