@@ -18,14 +18,17 @@ import torch
 from PIL import Image
 
 from wspace.data.features import Pool
+from wspace.recipes.plugins import load_plugins
 from wspace.runs.report import figures
 from wspace.runs.report import page as html
+from wspace.runs.report.methods import methods_of
 from wspace.runs.stages.report import evenly
 
 MEANS = {
     "oracle": 0.818, "generated": 0.781, "ridge": 0.787, "retrieval": 0.724, "zoo-mean": 0.710, "base": 0.683,
     "universal": 0.689, "noise": 0.552, "mismatched": 0.604, "random": 0.061,
 }  # fmt: skip
+METHODS = methods_of(load_plugins(allowed="").registry.all("opponent"))
 HOSTILE = '</figcaption><script>alert("$x$")</script> & <img src=//evil.example/x>'
 VOID = {"meta", "img", "br"}
 
@@ -106,7 +109,7 @@ def drawn() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def page(drawn: dict[str, str]) -> str:
-    return html.render(report_of(), drawn, "seed: 42 # <b>&</b>\n", {"python": "3.11", "system": "<Linux>"})
+    return html.render(report_of(), drawn, "seed: 42 # <b>&</b>\n", {"python": "3.11", "system": "<Linux>"}, METHODS)
 
 
 class Reader(HTMLParser):
@@ -137,7 +140,7 @@ class Reader(HTMLParser):
 
 
 def test_the_headline_says_above_and_below() -> None:
-    assert html.headline(report_of()) == (
+    assert html.headline(report_of(), METHODS) == (
         "Generated heads reach 78.1 % on unseen tasks: 9.2 points [8.8, 9.6] above the universal head, "
         "0.6 [0.2, 1.0] below ridge, 3.7 [3.3, 4.1] below the oracle."
     )
@@ -145,7 +148,7 @@ def test_the_headline_says_above_and_below() -> None:
 
 def test_the_headline_claims_no_difference_that_an_interval_does_not_show() -> None:
     report = with_difference(report_of(), "ridge", 0.001, -0.003, 0.005)
-    assert html.headline(report) == (
+    assert html.headline(report, METHODS) == (
         "Generated heads reach 78.1 % on unseen tasks: 9.2 points [8.8, 9.6] above the universal head, "
         "not measurably different from ridge (0.1 [−0.3, 0.5]), 3.7 [3.3, 4.1] below the oracle."
     )
@@ -155,19 +158,19 @@ def test_the_headline_names_every_opponent_that_was_not_beaten() -> None:
     report = with_difference(report_of(), "retrieval", -0.02, -0.03, -0.01)
     report = with_difference(report, "mismatched", 0.0, -0.001, 0.001)
     report = with_difference(report, "universal", 0.0, 0.0, 0.0)
-    assert html.headline(report) == (
+    assert html.headline(report, METHODS) == (
         "Generated heads reach 78.1 % on unseen tasks: not measurably different from the universal head "
         "(0.0 points [0.0, 0.0]), 0.6 [0.2, 1.0] below ridge, 3.7 [3.3, 4.1] below the oracle. "
         "They are not measurably better than retrieval or heads for another task's texts."
     )
-    assert "the same generator loses" not in html.render(report, {}, "", {})
+    assert "the same generator loses" not in html.render(report, {}, "", {}, METHODS)
 
 
 def test_a_report_without_accuracy_says_so() -> None:
     report = report_of()
     report |= {name: [r for r in report[name] if r["metric"] != "accuracy"] for name in ("scores", "differences")}
-    assert html.headline(report) == "No accuracy was measured."
-    Reader(html.render(report, {}, "", {}))
+    assert html.headline(report, METHODS) == "No accuracy was measured."
+    Reader(html.render(report, {}, "", {}, METHODS))
 
 
 # ---------------------------------------------------------------- the page
@@ -191,7 +194,7 @@ def test_hostile_names_are_shown_and_do_nothing(page: str) -> None:
     assert "seed: 42 # <b>&</b>" in reader.text and "<Linux>" in reader.text
     hostile = report_of() | {"recipe": '{style}{body}"><script>'}
     hostile["scores"] = [*hostile["scores"], row("<i>mine</i>", "unseen-tasks", "accuracy", 0.5, 0.4, 0.6)]
-    reader = Reader(html.render(hostile, {'"><script>': "data:image/png;base64,"}, "", {}))
+    reader = Reader(html.render(hostile, {'"><script>': "data:image/png;base64,"}, "", {}, METHODS))
     assert '{style}{body}"><script>, seed 42' in reader.text and "<i>mine</i>" in reader.text
     assert "script" not in {tag for tag, _ in reader.seen}
 
@@ -209,7 +212,7 @@ def test_training_times_and_settings_are_told(page: str) -> None:
         assert told in text, told
     assert "collapsed" not in text
     collapsed = report_of()["training"] | {"collapsed": True, "steps": {}}
-    text = Reader(html.render(report_of() | {"training": collapsed}, {}, "", {})).text
+    text = Reader(html.render(report_of() | {"training": collapsed}, {}, "", {}, METHODS)).text
     assert "The generator collapsed" in text and "none: closed forms alone" in text
 
 

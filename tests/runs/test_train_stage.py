@@ -19,12 +19,12 @@ from tests.support.stand_ins import Adapter, Judge
 from tests.support.synthetic import CLASSES, FEATURES, TEXTS, bench_of, recipe_of, run
 from wspace.components.denoisers.mlp import MLP
 from wspace.components.generators.diffusion import Diffusion
+from wspace.components.opponents.oracle import RATE_TASKS
 from wspace.interfaces import Generator, Prompts
 from wspace.learning.denoising import Denoising
 from wspace.learning.system import System
 from wspace.runs.artifacts import Trained, Zoo
 from wspace.runs.run import Run
-from wspace.runs.stages import opponents
 from wspace.support.errors import UserError
 from wspace.support.files import read_json
 from wspace.support.progress import Progress
@@ -237,9 +237,9 @@ def test_base_and_universal_are_trained_on_one_task_of_all_known_classes(
     tasks = Zoo(tmp_path / "zoo").tasks
     assert fitted[0] == [tasks.classes]  # the base
     assert [t for group in fitted[1:3] for t in group] == list(tasks.seen)
-    assert fitted[3] == [tasks.classes]  # the universal network
-    assert fitted[4] == list(tasks.choosing)[: opponents.RATE_TASKS]
-    assert fitted[5:] == [list(tasks.scored(split)) for split in tasks.splits]
+    assert fitted[3] == list(tasks.choosing)[:RATE_TASKS]
+    assert fitted[4:7] == [list(tasks.scored(split)) for split in tasks.splits]
+    assert fitted[7:] == [[tasks.classes]]  # the universal network
     assert Trained(tmp_path / "opponents").oracle("unseen-classes").shape[0] == len(tasks.scored("unseen-classes")) == 6
 
 

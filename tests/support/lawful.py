@@ -23,16 +23,19 @@ from wspace.api import (
     Collection,
     Condition,
     Conditioner,
+    Contest,
     Dataset,
     Denoiser,
     Description,
     Discriminator,
+    Evidence,
     Fusion,
     Generator,
     Images,
     ImportedNetwork,
     Importer,
     Metric,
+    Opponent,
     Outcome,
     Pairs,
     Part,
@@ -64,6 +67,7 @@ EXAMPLES = {
     "discriminator": ("Judge", {}),
     "generator": ("Direct", {"denoiser": {"use": "lawful", "width": 6}}),
     "fusion": ("Midway", {}),
+    "opponent": ("Hybrid", {"share": 0.5}),
     "metric": ("Errors", {}),
     "importer": ("Lines", {}),
 }
@@ -416,6 +420,32 @@ class Midway(Fusion):
     def fuse(self, first: Tensor, second: Tensor) -> Tensor:
         middle = first / 2 + second / 2
         return middle.lerp(self.base, 0.1)
+
+
+class Hybrid(Opponent):
+    """Some way from the zoo's mean to the network whose task is described most alike; how far, it chooses."""
+
+    what = "between the mean of the training weights and the nearest of them"
+    called = "the hybrid"
+    place = 35
+
+    def __init__(self, share: Annotated[float, Ge(0)] = 0.5):
+        self.share = share
+
+    def choose(self, evidence: Evidence) -> dict[str, float]:
+        tasks = evidence.tasks[len(evidence.tasks) - evidence.held_out :]
+        held_out = evidence.weights[-len(tasks) :]
+        scores = {
+            share: float(evidence.accuracy(evidence.weights.mean(0).lerp(held_out, share), tasks).mean())
+            for share in (self.share / 2, self.share)
+        }
+        self.share = max(scores, key=scores.__getitem__)
+        return {"share": self.share}
+
+    def weights(self, evidence: Evidence, contest: Contest) -> Tensor:
+        likeness = contest.descriptions @ evidence.descriptions.T  # (B, n)
+        nearest = evidence.weights[likeness.argmax(1)]
+        return evidence.weights.mean(0).lerp(nearest, self.share)
 
 
 class Errors(Metric):

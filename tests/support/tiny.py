@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 
 from wspace.recipes.bind import BoundRecipe, bind
+from wspace.recipes.plugins import load_plugins
 from wspace.recipes.registry import Component, Registry
 from wspace.recipes.source import parse_recipe, read_recipe
 from wspace.runs.keys import Stage
@@ -232,6 +233,7 @@ class Tiny:
         (folder / "tiny_stages.py").write_text(STAGES, encoding="utf-8")
         self.registry = Registry()
         self.registry.add(*(Component(*key, f"tiny_parts:{name}", "tiny") for key, name in COMPONENTS.items()))
+        self.registry.add(*load_plugins(allowed="").registry.all("opponent"))  # a recipe's defaults
 
     def bind(self, text: str = RECIPE, name: str = "tiny.yaml") -> BoundRecipe:
         return bind(parse_recipe(text, name), self.registry)

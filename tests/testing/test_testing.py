@@ -659,6 +659,32 @@ BROKEN = {
         "middle = first / 2 + second / 2",
         "middle = first / 2 + first / 2",
     ),
+    # ------------------------------------------------------------ opponents
+    "opponent/its_report_knows_what_it_is": broken(
+        "`what` should be words, and is ' '",
+        'what = "between the mean of the training weights and the nearest of them"',
+        'what = " "',
+    ),
+    "opponent/what_it_chooses_are_numbers": broken(
+        "`choose` should give finite numbers by name, for the report, and gave {'share': nan}",
+        'return {"share": self.share}',
+        'return {"share": float("nan")}',
+    ),
+    "opponent/networks_are_shaped_as_weights": broken(
+        "its networks for 3 tasks should have shape (3, 62), and has (1, 62)",
+        "return evidence.weights.mean(0).lerp(nearest, self.share)",
+        "return evidence.weights.mean(0).lerp(nearest, self.share)[:1]",
+    ),
+    "opponent/gives_the_same_twice": broken(
+        "its networks from the same evidence, a second time: off by ",
+        "return evidence.weights.mean(0).lerp(nearest, self.share)",
+        "return evidence.weights.mean(0).lerp(nearest, self.share) + 1e-5 * torch.rand(())",
+    ),
+    "opponent/evidence_stays_as_it_is": broken(
+        "the zoo's weights, afterwards: off by ",
+        "nearest = evidence.weights[likeness.argmax(1)]",
+        "nearest = evidence.weights.clamp_(-1, 1)[likeness.argmax(1)]",
+    ),
     # ------------------------------------------------------------ metrics
     "metric/one_value_for_each_task": broken(
         "what it measures should be of torch.float32, and is of torch.float64", ").float().mean()", ").double().mean()"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,7 +57,7 @@ def run(
         from wspace.runs.run import write_page
 
         write_page(folder)
-        _print_report(folder)
+        _print_report(folder, plugin or ())
     print(folder)
 
 
@@ -191,11 +192,13 @@ def report(
     if as_json:
         print(json.dumps(study.report_of(run) or report_of(run)))
     else:
-        _print_report(run, markdown)
+        _print_report(run, (), markdown)
 
 
-def _print_report(run: Path, markdown: bool = False) -> None:
+def _print_report(run: Path, plugins: Sequence[Path] = (), markdown: bool = False) -> None:
+    from wspace.recipes.plugins import load_plugins
     from wspace.runs.report import table
+    from wspace.runs.report.methods import methods_of
     from wspace.runs.run import report_of
     from wspace.runs.study import comparing as study
 
@@ -203,4 +206,5 @@ def _print_report(run: Path, markdown: bool = False) -> None:
     if of_study is not None:
         table.print_study(of_study, markdown)
     else:
-        table.print_table(report_of(run), markdown)
+        methods = methods_of(load_plugins(plugins).registry.all("opponent"))
+        table.print_table(report_of(run), methods, markdown)

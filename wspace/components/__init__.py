@@ -90,6 +90,16 @@ def wspace_register(register: Register) -> None:
     register("fusion", "task-arithmetic", "wspace.components.fusions.task_arithmetic:TaskArithmetic")
     register("fusion", "ties", "wspace.components.fusions.ties:Ties")
 
+    register("opponent", "oracle", "wspace.components.opponents.oracle:Oracle")
+    register("opponent", "universal", "wspace.components.opponents.universal:Universal")
+    register("opponent", "base", "wspace.components.opponents.base:Base")
+    register("opponent", "zoo-mean", "wspace.components.opponents.zoo_mean:ZooMean")
+    register("opponent", "retrieval", "wspace.components.opponents.retrieval:Retrieval")
+    register("opponent", "ridge", "wspace.components.opponents.ridge:Ridge")
+    register("opponent", "noise", "wspace.components.opponents.noise:Noise")
+    register("opponent", "random", "wspace.components.opponents.random:Random")
+    register("opponent", "mismatched", "wspace.components.opponents.mismatched:Mismatched")
+
     register("metric", "accuracy", "wspace.components.metrics.accuracy:Accuracy")
     register("metric", "weight_mse", "wspace.components.metrics.weight_mse:WeightMSE")
 

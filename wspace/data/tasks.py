@@ -13,12 +13,9 @@ import torch
 from torch import Tensor
 
 from wspace.data.splits import SEEN, UNSEEN_CLASSES, UNSEEN_TASKS
-from wspace.interfaces import Prompts
+from wspace.interfaces import Prompts, Task
 from wspace.support.errors import DataError
 from wspace.support.settings import Tasks
-
-Task = tuple[int, ...]
-"""Classes of one task, ascending, as indices into the data set's classes."""
 
 FEWEST_UNSEEN = 4  # classes, of which tasks of unseen classes can be made, and known ones beside them
 

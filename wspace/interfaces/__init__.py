@@ -12,7 +12,7 @@ Letters in shapes, everywhere:
     L  condition tokens                  C  width of a condition token
 """
 
-from wspace.interfaces.comparing import Fusion, Metric, Outcome
+from wspace.interfaces.comparing import Contest, Evidence, Fit, Fusion, Metric, Opponent, Outcome, Task
 from wspace.interfaces.conditions import PICTURE, PICTURE_SIDE, Condition, Conditioner, Prompts, Told
 from wspace.interfaces.data import TEST, TRAIN, VAL, Backbone, Dataset, Images, Layers, Text, Wording
 from wspace.interfaces.generators import Closed, Denoiser, Discriminator, Generator, Moves, Pairs, Predictor
@@ -24,8 +24,8 @@ from wspace.interfaces.weights import WeightEntry, WeightSpec
 
 __all__ = [
     "CODES", "PICTURE", "PICTURE_SIDE", "TEST", "TRAIN", "VAL", "Architecture", "Backbone", "Closed", "Collection",
-    "Condition", "Conditioner", "Dataset", "Denoiser", "Description", "Discriminator", "Fusion", "Generator",
-    "Images", "ImportedNetwork", "Importer", "Layers", "Metric", "Moves", "Outcome", "Pairs", "Part", "Predictor",
-    "Prompts", "Symmetry", "Target", "Text", "TokenLayout", "Tokenizer", "Told", "WeightEntry", "WeightSpec",
-    "Wording",
+    "Condition", "Conditioner", "Contest", "Dataset", "Denoiser", "Description", "Discriminator", "Evidence", "Fit",
+    "Fusion", "Generator", "Images", "ImportedNetwork", "Importer", "Layers", "Metric", "Moves", "Opponent", "Outcome",
+    "Pairs", "Part", "Predictor", "Prompts", "Symmetry", "Target", "Task", "Text", "TokenLayout", "Tokenizer", "Told",
+    "WeightEntry", "WeightSpec", "Wording",
 ]  # fmt: skip

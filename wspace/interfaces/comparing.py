@@ -1,13 +1,22 @@
-"""Networks set against each other: fusions and metrics."""
+"""Networks set against each other: fusions, opponents and metrics."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, Protocol
 
+import torch
 from torch import Tensor
+
+from wspace.interfaces.targets import Target
+from wspace.support import settings
+from wspace.support.errors import UserError
+from wspace.support.progress import Progress
+
+Task = tuple[int, ...]
+"""Classes of one task, ascending, as indices into the data set's classes."""
 
 
 class Fusion(ABC):
@@ -18,6 +27,126 @@ class Fusion(ABC):
     @abstractmethod
     def fuse(self, first: Tensor, second: Tensor) -> Tensor:
         """first[b] with second[b], of one target: (B, P), (B, P) -> (B, P)."""
+
+
+class Fit(Protocol):
+    """Networks trained on images, as `wspace.learning.fitting.fit_until_validated` does it."""
+
+    def __call__(
+        self,
+        start: Tensor,
+        tasks: Sequence[Task],
+        rng: torch.Generator,
+        *,
+        steps: int,
+        batch: int,
+        lr: float,
+        check_every: int,
+        patience: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Network b from start[b] on training images of tasks[b]: weights (B, P), and validation accuracies (B,).
+
+        `steps` of Adam at most, on `batch` images each. Every `check_every` steps validation images are looked at; the
+        training stops when the mean has not improved for `patience` looks, and each network's best weights are kept.
+        Raises Diverged for weights that are no longer finite.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that an opponent may go by, before it is asked for any task. No test image is in it, nor a generated network."""
+
+    target: Target
+    base: Tensor  # (P,), that the zoo's networks were trained from
+    weights: Tensor  # (n, P), of the zoo's networks, the held-out ones last
+    tasks: Sequence[Task]  # what each of them was trained for
+    held_out: int  # the last so many of the zoo's networks: choices are made on their tasks, by `accuracy`
+    classes: Task  # all that are not set apart as unseen; training on images of others would be cheating
+    class_texts: Tensor  # (classes of the data set, T), what `target.logits` scores against
+    images: Callable[[Task], tuple[Tensor, Tensor]]  # a task's training images: features (M, F), labels (M,) within it
+    accuracy: Callable[
+        [Tensor, Sequence[Task]], Tensor
+    ]  # of network b on tasks[b]'s validation images: (B, P), ... -> (B,)
+    fit: Fit
+    rng: Callable[..., torch.Generator]  # random numbers by name, from the recipe's seed: `rng("noise", contest.split)`
+    effort: settings.Opponents  # the recipe's section `opponents`
+    zoo: settings.Zoo  # how the zoo's networks were trained
+    progress: Progress
+    described: Tensor | None = None  # `descriptions`, where there are any
+
+    @property
+    def descriptions(self) -> Tensor:
+        """(n, D), of the zoo's tasks: mean text, number of classes, and their product, each at unit variance.
+
+        Raises UserError in an opponent that `trains_on_images`: that one is made before any text is told.
+        """
+        return _told(self.described, "descriptions")
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The tasks of one split, for which an opponent is asked."""
+
+    split: str  # "seen", "unseen-tasks" or "unseen-classes"
+    tasks: Sequence[Task]  # B of them
+    described: Tensor | None = None
+    drawn_for_others: Tensor | None = None
+
+    @property
+    def descriptions(self) -> Tensor:
+        """(B, D), on the scale of `Evidence.descriptions`. Raises UserError as that does."""
+        return _told(self.described, "descriptions")
+
+    @property
+    def mismatched(self) -> Tensor:
+        """(B, P): what the generator drew from the description of another task of the split. Raises UserError as above."""
+        return _told(self.drawn_for_others, "generated networks")
+
+
+def _told(tensor: Tensor | None, what: str) -> Tensor:
+    if tensor is None:
+        raise UserError(f"an opponent that trains on images is made before there are {what}; it cannot go by them")
+    return tensor
+
+
+class Opponent(ABC):
+    """A method that generated weights are set beside: it has the same tasks, and is scored on the same test images.
+
+    A recipe names its opponents in `against`. Their class variables are literals, which are read without an import.
+    """
+
+    version: ClassVar[int] = 1
+    what: ClassVar[str]
+    """What it is, as the report explains it beside the scores: one clause."""
+    called: ClassVar[str]
+    """What a sentence calls it, as in "better than the oracle"."""
+    place: ClassVar[int]
+    """Where it stands in tables, from the strongest by nature (the oracle, 0) to the weakest (random weights, 90).
+
+    Generated weights are at 10.
+    """
+    prominence: ClassVar[Literal["headline", "tables", "report"]] = "tables"
+    """`headline`: the report's first sentence and the differences of a study have it, too. `tables`: those of several runs.
+    `report`: only that of the run itself."""
+    novelty: ClassVar[bool] = False
+    """Whether the report says how far its networks are from the zoo's."""
+    trains_on_images: ClassVar[bool] = False
+    """Whether it is made in stage `opponents`: of zoo and images alone, and kept for every recipe that shares these."""
+
+    def choose(self, evidence: Evidence) -> dict[str, float]:
+        """Called once, before `weights`: what is chosen or fitted for all tasks, kept in this object.
+
+        What it gives (name -> number) is in the report, among what was chosen on validation images.
+        """
+        return {}
+
+    @abstractmethod
+    def weights(self, evidence: Evidence, contest: Contest) -> Tensor:
+        """Networks for the tasks of a contest: (B, P); or (P,), one network for every task of every split, asked for once.
+
+        Statistics of images (`Target.statistics`) need not be right: they are taken anew, for all methods alike.
+        """
 
 
 @dataclass(frozen=True)

@@ -43,21 +43,12 @@ def noise(nearest: Tensor, weights: Tensor, rng: torch.Generator) -> Tensor:
     return nearest + torch.randn(nearest.shape, generator=rng) * weights.std(0)
 
 
-def ridge(
-    weights: Tensor,
-    known: Tensor,
-    chosen_on: slice,
-    asked: dict[str, Tensor],
-    accuracy: Callable[[Tensor], float],
-) -> tuple[dict[str, Tensor], float]:
-    """Closed-form linear map from descriptions to weights, for the tasks asked for; and its penalty.
+def chosen_penalty(weights: Tensor, known: Tensor, chosen_on: slice, accuracy: Callable[[Tensor], float]) -> float:
+    """The penalty of ridge regression from descriptions (n, C) to weights (n, P), fitted without the tasks `chosen_on`.
 
-    The penalty is the one whose weights for the tasks `chosen_on` have the highest `accuracy` (on validation images),
-    fitted without them; the map is then fitted on all.
+    Of all penalties, the one whose weights for those tasks have the highest `accuracy` (on validation images).
     """
     kept = torch.ones(len(weights), dtype=torch.bool)
     kept[chosen_on] = False
     trial = Ridge.fit(known[kept], weights[kept])
-    best = max(PENALTIES, key=lambda penalty: accuracy(trial.predict(known[chosen_on], penalty)))
-    fitted = Ridge.fit(known, weights)
-    return {split: fitted.predict(tasks, best) for split, tasks in asked.items()}, best
+    return max(PENALTIES, key=lambda penalty: accuracy(trial.predict(known[chosen_on], penalty)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -30,6 +30,7 @@ from wspace.recipes.signature import (
 from wspace.recipes.source import Source
 from wspace.support import settings
 from wspace.support.errors import Problem, RecipeError, UnknownComponent, did_you_mean
+from wspace.support.methods import ORACLE, OURS
 
 __all__ = ["Bound", "BoundRecipe", "Joined", "bind", "bind_example", "bind_one"]
 
@@ -47,6 +48,7 @@ def bind(source: Source, registry: Registry, name: str | None = None) -> BoundRe
         binder.without_discriminator(arguments["losses"])
     if not binder.problems:
         binder.sampler(arguments["generator"], arguments["generate"].sampler)
+        binder.opponents(arguments["against"])
     if binder.problems:
         raise RecipeError(source.file, binder.problems)
     return BoundRecipe(**arguments, name=name or Path(source.file).stem, source=source.file, unkeyed=unkeyed)
@@ -152,6 +154,17 @@ class _Binder:
         if name is not None and name not in known:
             hint = did_you_mean(name, list(known)) if known else " It has none to choose from; leave this out."
             self.problem(("generate", "sampler"), f"generator {generator.name!r} has no sampler {name!r}.{hint}")
+
+    def opponents(self, against: Sequence[Bound]) -> None:
+        """Each has a line of the report to itself, and metrics measure from the oracle."""
+        names = [bound.name for bound in against]
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                self.problem(("against", number), f"the opponent {name!r} is named twice")
+            if name == OURS:
+                self.problem(("against", number), f"{OURS!r} is what the report calls the recipe's own generator")
+        if ORACLE not in names:
+            self.problem(("against",), f"name {ORACLE!r} among them: metrics are measured from its networks")
 
     def component(self, kind: str, value: Any, path: tuple[str | int, ...]) -> Bound | None:
         block = {"use": value} if isinstance(value, str) else value

@@ -22,6 +22,8 @@ PACKAGE = Path(__file__).parent.parent
 ROOT = PACKAGE.parent
 INTERFACES = PACKAGE / "interfaces"
 PLURALS = {"symmetry": "symmetries"}
+LISTED = {"metric": "metrics", "opponent": "against"}
+"""Kind -> the slot of a recipe that takes a list of them."""
 
 _BOUNDS = {
     annotated_types.Ge: "at least {.ge}",
@@ -84,8 +86,8 @@ def described(component: Component) -> str:
 def example_of(component: Component) -> str:
     """Its tiny instance, as a recipe would have it."""
     block: Any = {"use": component.name, **component.example}
-    if component.kind == "metric":
-        return dump({"metrics": [block]})
+    if component.kind in LISTED:
+        return dump({LISTED[component.kind]: [block]})
     return dump({component.kind: block})
 
 

@@ -36,6 +36,7 @@ KINDS: dict[str, str] = {
     "discriminator": "Discriminator",
     "generator": "Generator",
     "fusion": "Fusion",
+    "opponent": "Opponent",
     "metric": "Metric",
     "importer": "Importer",
 }
@@ -70,6 +71,7 @@ GIVEN_TO: dict[str, tuple[str, ...]] = {
     "discriminator": ("layout",),
     "generator": _OF_SYSTEMS,
     "fusion": ("spec", "base"),
+    "opponent": (),
     "metric": (),
     "importer": (),
 }

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Discriminator,
         Generator,
         Metric,
+        Opponent,
         Symmetry,
         Target,
         Text,
@@ -58,6 +59,12 @@ class Recipe:
     symmetry: Bound[Symmetry] | None = None
     wording: Bound[Wording] = Default("template")
     discriminator: Bound[Discriminator] | None = Default("mlp")  # None where nobody registered that one
+    against: tuple[Bound[Opponent], ...] = tuple(
+        map(
+            Default,
+            ("oracle", "universal", "base", "zoo-mean", "retrieval", "ridge", "noise", "random", "mismatched"),
+        )
+    )
     seed: Annotated[int, Ge(0)] = 42
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"  # of the generator's own loss; all else stays in float32

@@ -8,10 +8,12 @@ The constructor is the schema. Positional parameters are what a recipe may set; 
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.util
 import inspect
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import dataclass, fields
 from functools import cache
@@ -68,6 +70,7 @@ class Signature:
     doc: str
     version: int
     samplers: tuple[str, ...]  # of a generator: what `generate.sampler` may be
+    constants: Mapping[str, Any]  # class variables of the class itself that are literals
     file: Path
     line: int
 
@@ -128,7 +131,7 @@ def read_class(file: Path, name: str) -> Signature:
             )
         parameters = [] if init is None else _from_arguments(init.args, file)
     doc = ast.get_docstring(node) or ""
-    return Signature(name, tuple(parameters), doc, _version(node), _samplers(node), file, node.lineno)
+    return Signature(name, tuple(parameters), doc, _version(node), _samplers(node), _constants(node), file, node.lineno)
 
 
 class _Named:
@@ -147,10 +150,17 @@ def settings_signature(settings: type) -> Signature:
         text = re.sub(r"Bound\[(\w+)\]", r"\1", str(field.type))
         annotation, since = _dated(hints[field.name])
         default = MISSING if field.default is NO_DEFAULT else field.default
-        default = default.name if is_default(default) else default
+        default = _named(default)
         parameters.append(Parameter(field.name, annotation, text, default, since=since))
     file, doc = Path(inspect.getfile(settings)), inspect.getdoc(settings) or ""
-    return Signature(settings.__name__, tuple(parameters), doc, 1, (), file, 0)
+    return Signature(settings.__name__, tuple(parameters), doc, 1, (), {}, file, 0)
+
+
+def _named(default: Any) -> Any:
+    """A `Default` as a recipe would write it: by its name."""
+    if isinstance(default, tuple):
+        return tuple(map(_named, default))
+    return default.name if is_default(default) else default
 
 
 def _dated(annotation: Any) -> tuple[Any, str | None]:
@@ -271,6 +281,16 @@ def _samplers(node: ast.ClassDef) -> tuple[str, ...]:
         return tuple(ast.literal_eval(value))
     except (ValueError, TypeError) as error:
         raise UnreadableSignature(f"class {node.name!r}: samplers is not a tuple of names") from error
+
+
+def _constants(node: ast.ClassDef) -> dict[str, Any]:
+    constants = {}
+    for n in node.body:
+        target = n.target if isinstance(n, ast.AnnAssign) else n.targets[0] if isinstance(n, ast.Assign) else None
+        if isinstance(n, ast.AnnAssign | ast.Assign) and isinstance(target, ast.Name) and n.value is not None:
+            with contextlib.suppress(ValueError):
+                constants[target.id] = ast.literal_eval(n.value)
+    return constants
 
 
 def _class_variable(node: ast.ClassDef, name: str) -> ast.expr | None:

@@ -1,34 +1,33 @@
-"""A zoo on disk: many trained sets of weights of one target, each with its task."""
+"""What stages left, read: the zoo, and the opponents that train on images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from wspace.data.features import FeatureScale
+from wspace.data.splits import SEEN
 from wspace.data.tasks import TaskSet
-from wspace.support.errors import WspaceError
-from wspace.support.files import read_json, save_tensors
-from wspace.support.names import ORACLE, TASKS, UNIVERSAL, WORLD, WORLD_TENSORS
+from wspace.support.errors import UserError, WspaceError
+from wspace.support.files import read_json
+from wspace.support.methods import ORACLE, UNIVERSAL
+from wspace.support.names import CHOSEN, OPPONENT, OPPONENT_OF_ALL, SCORES, TASKS, WORLD, WORLD_TENSORS
 from wspace.weights.zoo.format import StoredZoo
 
 
-def once(file: Path, make: Callable[[], Tensor]) -> Tensor:
-    """Weights of a file, made now unless an interrupted attempt left them whole."""
-    if file.is_file():
-        try:
-            return load_file(file)["weights"]
-        except (SafetensorError, KeyError):
-            file.unlink()
-    weights = make()
-    save_tensors(file, {"weights": weights})
-    return weights
+def whole(file: Path) -> bool:
+    """Whether an interrupted attempt left a file of tensors, and not cut short."""
+    try:
+        with safe_open(file, "pt"):
+            return True
+    except (SafetensorError, FileNotFoundError):
+        return False
 
 
 @dataclass(frozen=True)
@@ -89,16 +88,40 @@ class Zoo:
         return self.stored.weights()
 
 
+def chosen_of(evaluate: Path) -> dict[str, float]:
+    """What opponents chose on validation images, of the evaluate stage's folder: `ridge_penalty`."""
+    scores = read_json(evaluate / SCORES)
+    return scores["chosen"] if "chosen" in scores else {"ridge_penalty": scores["ridge_penalty"]}  # before 0.2
+
+
 @dataclass(frozen=True)
 class Trained:
     """The opponents stage's folder, read."""
 
     folder: Path
 
+    def weights(self, method: str, split: str) -> Tensor:
+        """(B, P), of the scored tasks of a split; or (1, P), one network for every task.
+
+        Raises UserError if the run has no such opponent.
+        """
+        files = (self.folder / OPPONENT.format(method, split), self.folder / OPPONENT_OF_ALL.format(method))
+        file = next((file for file in files if file.is_file()), None)
+        if file is None:
+            raise UserError(
+                f"this run has no opponent {method!r} that trains on images; its recipe leaves it out of `against`"
+            )
+        return load_file(file)["weights"]
+
+    def chosen(self, method: str) -> dict[str, float]:
+        """What an opponent chose on validation images."""
+        file = self.folder / CHOSEN.format(method)
+        return read_json(file) if file.is_file() else {}
+
     @cached_property
     def universal(self) -> Tensor:  # (P,)
-        return load_file(self.folder / UNIVERSAL)["weights"][0]
+        return self.weights(UNIVERSAL, SEEN)[0]
 
     def oracle(self, split: str) -> Tensor:
         """(B, P), of the scored tasks of a split."""
-        return load_file(self.folder / ORACLE.format(split))["weights"]
+        return self.weights(ORACLE, split)

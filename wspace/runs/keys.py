@@ -35,7 +35,7 @@ class Stage:
 
 STAGES = (
     Stage("zoo", "wspace.runs.stages.zoo:run", ("seed", "dataset", "backbone", "text", "target", "tasks", "zoo"), (), 3),
-    Stage("opponents", "wspace.runs.stages.opponents:run", ("opponents",), ("zoo",)),
+    Stage("opponents", "wspace.runs.stages.opponents:run", ("opponents", "against"), ("zoo",)),
     Stage(
         "train",
         "wspace.runs.stages.train:run",
@@ -47,7 +47,13 @@ STAGES = (
         2,
     ),
     Stage("generate", "wspace.runs.stages.generate:run", ("generate",), ("zoo", "train"), 2),
-    Stage("evaluate", "wspace.runs.stages.evaluate:run", ("metrics", "evaluate"), ("zoo", "opponents", "train", "generate"), 3),
+    Stage(
+        "evaluate",
+        "wspace.runs.stages.evaluate:run",
+        ("metrics", "evaluate", "against"),
+        ("zoo", "opponents", "train", "generate"),
+        3,
+    ),
     Stage("report", "wspace.runs.stages.report:run", (), ("zoo", "opponents", "train", "generate", "evaluate"), 3, False),
 )  # fmt: skip
 
@@ -73,8 +79,36 @@ def slots_of(recipe: BoundRecipe, stage: Stage) -> dict[str, Any]:
     """
     flat: dict[str, Any] = {}
     for slot in stage.reads:
+        if slot == "against":
+            flat |= _against(recipe, stage)
+            continue
         for name, value in recipe.keyed(slot).items():
             _flatten(value, KEYED_AS.get(name, name), flat)
+    return flat
+
+
+def trains_on_images(opponent: Bound) -> bool:
+    """Whether stage `opponents` makes it; the others are made in stage `evaluate`."""
+    return opponent.signature.constants.get("trains_on_images", False)
+
+
+def opponents_of(recipe: BoundRecipe, stage: Stage) -> list[Bound]:
+    """Those that a stage depends on: stage `opponents` on those that train on images alone."""
+    return [bound for bound in recipe.against if stage.name != "opponents" or trains_on_images(bound)]
+
+
+FIRST_OPPONENTS = {
+    "opponents": ("oracle", "universal"),
+    "evaluate": ("oracle", "universal", "base", "zoo-mean", "retrieval", "ridge", "noise", "random", "mismatched"),
+}
+"""Those that there were before a recipe could choose: artifacts of these had been made, and no key knows of them."""
+
+
+def _against(recipe: BoundRecipe, stage: Stage) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    blocks = [bound.filled() for bound in opponents_of(recipe, stage)]
+    if blocks != [{"use": name} for name in FIRST_OPPONENTS.get(stage.name, ())]:
+        _flatten(blocks, "against", flat)
     return flat
 
 
@@ -91,18 +125,28 @@ def _flatten(value: Any, path: str, into: dict[str, Any]) -> None:
 
 def components_of(recipe: BoundRecipe, stage: Stage) -> list[Bound[Any]]:
     """The components a stage computes with."""
-    return recipe.components(stage.reads)
+    return _components(recipe, stage, keyed=False)
+
+
+def _components(recipe: BoundRecipe, stage: Stage, *, keyed: bool) -> list[Bound[Any]]:
+    bound = recipe.components([slot for slot in stage.reads if slot != "against"], keyed)
+    return bound + (opponents_of(recipe, stage) if "against" in stage.reads else [])
 
 
 def keys(recipe: BoundRecipe, stages: Sequence[Stage] = STAGES) -> dict[str, str]:
     """Stage -> key: of its slots, its components' versions, the files they name, and the keys of what it takes."""
     made: dict[str, str] = {}
     for stage in stages_of(recipe, stages):
-        bound = recipe.components(stage.reads, keyed=True)
+        bound = _components(recipe, stage, keyed=True)
         parts = {
             "stage": [stage.name, stage.version],
             "slots": slots_of(recipe, stage),
-            "versions": [[b.component.kind, b.name, b.signature.version] for b in bound],
+            # the first version of an opponent goes without saying: so it was when there was no such kind
+            "versions": [
+                [b.component.kind, b.name, b.signature.version]
+                for b in bound
+                if b.component.kind != "opponent" or b.signature.version > 1
+            ],
             "files": [_file_identity(path) for b in bound for path in _paths(b)] + _zoo_identity(recipe, stage),
             "takes": [made[name] for name in stage.takes],
         }

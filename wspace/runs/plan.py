@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from wspace.components.opponents.oracle import RATE_TASKS
 from wspace.data.encoders.timm import fresh
 from wspace.data.features import Pool
 from wspace.data.tasks import Task, prompts_of
@@ -21,7 +22,6 @@ from wspace.learning.training import GeneratorStep, TrainingPairs, TrainingSet
 from wspace.recipes.bind import BoundRecipe
 from wspace.runs.assemble import build_system, proven
 from wspace.runs.stages import Job
-from wspace.runs.stages.opponents import RATE_TASKS
 from wspace.runs.stages.train import adversary_of
 from wspace.runs.workbench import Workbench
 from wspace.support.progress import Progress
@@ -107,7 +107,7 @@ def plan(recipe: BoundRecipe, bench: Workbench | None = None) -> dict[str, Any]:
     task_steps = recipe.task_loss.steps * recipe.task_loss.batch * recipe.task_loss.images / settings.batch
     stages = [
         StagePlan("zoo", TORCH + group, zoo_bytes, a_head_step * seen * settings.steps),
-        StagePlan("opponents", TORCH + group, scored * size * FLOAT, a_head_step * oracle_steps),
+        StagePlan("opponents", TORCH + zoo_bytes + group, scored * size * FLOAT, a_head_step * oracle_steps),
         StagePlan(
             "train", TORCH + max(closed, loop), state * FLOAT, recipe.train.steps * a_step + task_steps * a_head_step
         ),

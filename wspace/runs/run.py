@@ -24,14 +24,15 @@ from wspace.recipes.bind import BoundRecipe, bind
 from wspace.recipes.plugins import load_plugins
 from wspace.recipes.registry import Registry
 from wspace.recipes.source import read_recipe
-from wspace.runs.artifacts import Trained, Zoo
+from wspace.runs.artifacts import Trained, Zoo, chosen_of
 from wspace.runs.assemble import SAID, build_system, load_system
 from wspace.runs.report.page import with_sections
 from wspace.runs.report.section import sections
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import NotARun, Renamed, UserError, did_you_mean
 from wspace.support.files import new_folder, read_json, read_text, write_text
-from wspace.support.names import GENERATOR, PAGE, RECIPE, REPORT, RUN, SCORES, STUDY
+from wspace.support.methods import RIDGE
+from wspace.support.names import GENERATOR, PAGE, RECIPE, REPORT, RUN, STUDY
 from wspace.support.progress import Progress
 from wspace.support.seeding import stream
 from wspace.weights.files.network import Network, check_classes
@@ -151,7 +152,9 @@ class Run:
 
     def ridge(self, tasks: Sequence[Task]) -> Tensor:
         """Networks (B, P) as the report's closed-form linear map has them."""
-        penalty = read_json(self.artifacts["evaluate"] / SCORES)["ridge_penalty"]
+        penalty = chosen_of(self.artifacts["evaluate"]).get("ridge_penalty")
+        if penalty is None:
+            raise UserError(f"this run has no opponent {RIDGE!r}; its recipe leaves it out of `against`")
         known, asked = descriptions(prompts_of(self.zoo.tasks.seen, self.said), prompts_of(tasks, self.said))
         return self.calibrated(Ridge.fit(known, self.zoo.weights).predict(asked, penalty), tasks)
 

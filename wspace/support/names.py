@@ -27,8 +27,9 @@ WORLD = "world.json"  # classes, widths and fingerprints of what the zoo was tra
 WORLD_TENSORS = "world.safetensors"
 
 # stage opponents
-UNIVERSAL = "universal.safetensors"
-ORACLE = "oracle-{}.safetensors"  # of a split
+OPPONENT = "{}-{}.safetensors"  # of a method and a split
+OPPONENT_OF_ALL = "{}.safetensors"  # of a method that is one network for every task
+CHOSEN = "{}.chosen.json"  # of a method: what it chose on validation images
 
 # stage train
 GENERATOR = "generator.safetensors"

@@ -34,6 +34,7 @@ from wspace.testing import (  # noqa: F401 (each registers its checks)
     generators,
     importers,
     metrics,
+    opponents,
     symmetries,
     targets,
     tokenizers,

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wspace.runs.joint.file import Joint
-from wspace.runs.report.methods import CONFIDENCE, METRIC
-
-SHOWN = ("generated", "oracle", "retrieval", "zoo-mean", "ridge", "universal", "random")
+from wspace.runs.report.methods import CONFIDENCE, METRIC, methods_of
 
 
 def compared(joint: Joint, folder: Path) -> dict[str, Any]:
@@ -19,16 +17,17 @@ def compared(joint: Joint, folder: Path) -> dict[str, Any]:
     rows, differences, training = [], [], []
     for member in (*joint.members, *joint.held_out):
         report = report_of(folder / member.name)
+        shown = methods_of(bound.component for bound in member.against).of_several
         label = member.name + (" (held out)" if member in joint.held_out else "")
         scores: dict[tuple[str, str], Mapping[str, Any]] = {
             (score["split"], score["method"]): score for score in report["scores"] if score["metric"] == METRIC
         }
         for (split, method), score in scores.items():
-            if method in SHOWN:
+            if method in shown:
                 about = {"label": f"{label}: {method}", "variant": member.name, "method": method, "split": split}
                 rows.append(about | {"metric": METRIC, "paper": None} | _figures(score))
         for row in report["differences"]:
-            if row["metric"] == METRIC and row["method"] in SHOWN:
+            if row["metric"] == METRIC and row["method"] in shown:
                 about = {"label": label, "minus": row["method"], "split": row["split"], "metric": METRIC}
                 differences.append(about | _figures(row))
         own = {"variant": member.name, "seed": member.seed} | report["training"]

@@ -21,6 +21,7 @@ from wspace.runs.report.drawing import (
     new_figure,
     short,
 )
+from wspace.support.methods import ORACLE, OURS, RIDGE, UNIVERSAL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,13 +46,13 @@ def accuracy_by_method(scores: Sequence[Mapping[str, Any]]) -> str:
     splits, methods = splits_of(rows), _by_mean(rows)
     figure = new_figure(1.2 + 0.27 * len(methods))
     panels = figure.subplots(1, len(splits), sharex=True, sharey=True, squeeze=False)[0]
-    reference = {"oracle": (ORANGE, "--"), "universal": (INK, ":")}
+    reference = {ORACLE: (ORANGE, "--"), UNIVERSAL: (INK, ":")}
     best = max(1.0, 100 * max(row["ci_high"] for row in rows))
     floor = max(0.0, best - SPAN)
     for panel, split in zip(panels, splits, strict=True):
         for row in (row for row in rows if row["split"] == split):
             method, mean, low, high = row["method"], 100 * row["mean"], 100 * row["ci_low"], 100 * row["ci_high"]
-            own, y = method == "generated", methods.index(method)
+            own, y = method == OURS, methods.index(method)
             colour = BLUE if own else reference.get(method, (GREY, ""))[0]
             if method in reference:
                 label = method if split == splits[0] else None
@@ -75,7 +76,7 @@ def accuracy_by_method(scores: Sequence[Mapping[str, Any]]) -> str:
         panel.tick_params(axis="y", length=0)
     _methods_on(panels[0], methods)
     panels[0].set_xlim(floor - 0.06 * (best - floor), best + 0.3 * (best - floor))
-    panels[0].plot([], [], "D", color=BLUE, markersize=5.5, label="generated")
+    panels[0].plot([], [], "D", color=BLUE, markersize=5.5, label=OURS)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=TEXT)
     return encoded(figure)
 
@@ -119,8 +120,8 @@ def paired_differences(differences: Sequence[Mapping[str, Any]]) -> str:
 
 def task_by_task(accuracies: Mapping[str, Sequence[float]]) -> str:
     """A dot for each task: generated against oracle and ridge. Method -> accuracy of each task."""
-    own = 100 * np.asarray(accuracies["generated"], dtype=float)
-    others = [name for name in ("oracle", "ridge") if name in accuracies]
+    own = 100 * np.asarray(accuracies[OURS], dtype=float)
+    others = [name for name in (ORACLE, RIDGE) if name in accuracies]
     figure = new_figure(3.4)
     panels = figure.subplots(1, len(others), sharex=True, sharey=True, squeeze=False)[0]
     every = np.concatenate([own, *(100 * np.asarray(accuracies[name], dtype=float) for name in others)])
@@ -193,7 +194,7 @@ def accuracy_along_steps(rows: Sequence[Mapping[str, Any]], oracle: Mapping[str,
 def draw_along_steps(panel: Axes, rows: Sequence[Mapping[str, Any]], oracle: Mapping[str, Any]) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    panel.axhline(100 * oracle["mean"], color=ORANGE, linestyle="--", linewidth=1.6, zorder=4, label="oracle")
+    panel.axhline(100 * oracle["mean"], color=ORANGE, linestyle="--", linewidth=1.6, zorder=4, label=ORACLE)
     styles = ((BLUE, "o-"), (GREEN, "s:"))
     for temperature, (colour, style) in zip(dict.fromkeys(row["temperature"] for row in rows), styles, strict=False):
         own = [row for row in rows if row["temperature"] == temperature]
@@ -249,7 +250,7 @@ def _methods_on(panel: Axes, methods: Sequence[str]) -> None:
     panel.set_ylim(-0.7, len(methods) - 0.3)
     panel.tick_params(axis="y", length=0)
     for label, name in zip(panel.get_yticklabels(), methods, strict=True):
-        if name == "generated":
+        if name == OURS:
             label.set(color=BLUE, fontweight="bold")
 
 

@@ -11,8 +11,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from wspace.runs.report.figures import TITLES, splits_of
-from wspace.runs.report.methods import COMPARED, METHODS, ORDER
+from wspace.runs.report.methods import Methods
 from wspace.runs.report.section import Figure, Form, Section, percent
+from wspace.support.methods import MISMATCHED, OURS
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -43,17 +44,23 @@ def with_sections(page: str, sections: Sequence[Section]) -> str:
     return page.replace(USES, f"{USES}\n{studies}", 1)
 
 
-def render(report: Mapping[str, Any], figures: Mapping[str, str], recipe_yaml: str, versions: Mapping[str, str]) -> str:
+def render(
+    report: Mapping[str, Any],
+    figures: Mapping[str, str],
+    recipe_yaml: str,
+    versions: Mapping[str, str],
+    methods: Methods,
+) -> str:
     """The page. `figures`: data URIs by name (those of CAPTIONS get one)."""
     confidence = f"{100 * report['confidence']:g} %"
     return _template("page.html.j2").render(
         title=f"{report['recipe']}, seed {report['seed']}",
-        headline=headline(report),
+        headline=headline(report, methods),
         note=_note(report, confidence),
-        scores=_scores(report["scores"]),
+        scores=_scores(report["scores"], methods),
         figures=[Figure(name, _caption(name, report, confidence), uri) for name, uri in figures.items()],
         room_for_studies=USES,
-        methods=[(name, METHODS[name].is_ if name in METHODS else "") for name in _in_order(report["scores"])],
+        methods=[(name, methods.what(name)) for name in _in_order(report["scores"], methods)],
         collapsed=report["training"]["collapsed"],
         training=_training(report["training"], report.get("chosen", {})),
         seconds=_seconds(report["seconds"]),
@@ -77,19 +84,21 @@ def _template(name: str) -> Template:
     ).get_template(name)
 
 
-def headline(report: Mapping[str, Any]) -> str:
+def headline(report: Mapping[str, Any], methods: Methods) -> str:
     """The result in words, as its intervals have it."""
     scores = [row for row in report["scores"] if row["metric"] == "accuracy"]
     if not scores:
         return "No accuracy was measured."
     split = splits_of(scores)[0]
-    own = next(row for row in scores if row["split"] == split and row["method"] == "generated")
+    ours = next(row for row in scores if row["split"] == split and row["method"] == OURS)
     rows = _differences(report, split)
-    named = [rows[name] for name in COMPARED if name in rows]
-    parts = [_compared(row, " points" if row is named[0] else "") for row in named]
-    sentence = f"Generated heads reach {_percent(own['mean'])} % on {TITLES.get(split, split)}"
+    named = [rows[name] for name in methods.headline if name in rows]
+    parts = [_compared(row, methods, " points" if row is named[0] else "") for row in named]
+    sentence = f"Generated heads reach {_percent(ours['mean'])} % on {TITLES.get(split, split)}"
     sentence += f": {', '.join(parts)}." if parts else "."
-    unbeaten = [_name(name) for name, row in rows.items() if name not in COMPARED and not row["ci_low"] > 0]
+    unbeaten = [
+        methods.called(name) for name, row in rows.items() if name not in methods.headline and not row["ci_low"] > 0
+    ]
     if unbeaten:
         sentence += f" They are not measurably better than {_listed(unbeaten, 'or')}."
     return sentence
@@ -101,9 +110,9 @@ def _differences(report: Mapping[str, Any], split: str) -> dict[str, Mapping[str
     }
 
 
-def _compared(row: Mapping[str, Any], unit: str) -> str:
+def _compared(row: Mapping[str, Any], methods: Methods, unit: str) -> str:
     mean, low, high = row["mean"], row["ci_low"], row["ci_high"]
-    name = _name(row["method"])
+    name = methods.called(row["method"])
     if low > 0:
         return f"{_percent(mean)}{unit} [{_percent(low)}, {_percent(high)}] above {name}"
     if high < 0:
@@ -116,7 +125,7 @@ def _note(report: Mapping[str, Any], confidence: str) -> str:
     if not scores:
         return ""
     split = splits_of(scores)[0]
-    worth = _differences(report, split).get("mismatched")
+    worth = _differences(report, split).get(MISMATCHED)
     text = ""
     if worth is not None and worth["ci_low"] > 0:
         interval = f"[{_percent(worth['ci_low'])}, {_percent(worth['ci_high'])}]"
@@ -182,7 +191,7 @@ def _study_cell(cell: Mapping[str, float] | None, form: Form) -> Cell:
     return mean, interval
 
 
-def _scores(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _scores(scores: Sequence[Mapping[str, Any]], methods: Methods) -> dict[str, Any]:
     """Accuracy on every split; the other metrics on the first alone, or the table would be wider than any screen."""
     measured = {(row["method"], row["metric"], row["split"]): row for row in scores}
     tasks = {row["split"]: row["n"] for row in scores}
@@ -199,9 +208,9 @@ def _scores(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             _Line(
                 method,
                 [_score(measured.get((method, metric, split))) for metric, split in columns],
-                method == "generated",
+                method == OURS,
             )
-            for method in _in_order(scores)
+            for method in _in_order(scores, methods)
         ],
     }
 
@@ -250,13 +259,8 @@ def _seconds(seconds: Mapping[str, float]) -> list[tuple[str, str]]:
 # ---------------------------------------------------------------- words and numbers
 
 
-def _in_order(scores: Sequence[Mapping[str, Any]]) -> list[str]:
-    methods = dict.fromkeys(row["method"] for row in scores)
-    return sorted(methods, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
-
-
-def _name(method: str) -> str:
-    return METHODS[method].called if method in METHODS else method
+def _in_order(scores: Sequence[Mapping[str, Any]], methods: Methods) -> list[str]:
+    return sorted(dict.fromkeys(row["method"] for row in scores), key=methods.place)
 
 
 def _listed(names: Sequence[str], word: str) -> str:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from wspace.data.splits import AS_READ
-from wspace.runs.report.methods import ORDER
+from wspace.support.methods import OURS
 
 if TYPE_CHECKING:
+    from wspace.runs.report.methods import Methods
     from wspace.runs.report.section import Section
 
 WIDTH = 160  # columns at most, where no terminal says otherwise
@@ -17,11 +18,11 @@ Cells = tuple[list[str], list[list[str]]]
 """A head and lines."""
 
 
-def print_table(report: Mapping[str, Any], markdown: bool = False) -> None:
+def print_table(report: Mapping[str, Any], table: Methods, markdown: bool = False) -> None:
     """The table of a run: accuracy (%) with intervals for each split, then what else was measured, on unseen tasks."""
     scores = {(s["method"], s["split"], s["metric"]): s for s in report["scores"]}
     splits = _in_order((split for _, split, _ in scores), AS_READ)
-    methods = _in_order((method for method, _, _ in scores), ORDER)
+    methods = sorted(dict.fromkeys(method for method, _, _ in scores), key=table.place)
     lines = [[m, *(_percent(scores.get((m, split, "accuracy"))) for split in splits)] for m in methods]
     title = f"{report['recipe']}, seed {report['seed']}"
     note = _note(report["scores"], report, "tasks")
@@ -104,7 +105,7 @@ def _show(
     markdown: bool,
     title: str = "",
     note: str = "",
-    bold: Callable[[Sequence[str]], bool] = lambda line: line[0] == "generated",
+    bold: Callable[[Sequence[str]], bool] = lambda line: line[0] == OURS,
 ) -> None:
     head, lines = cells
     if markdown:

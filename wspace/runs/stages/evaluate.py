@@ -12,26 +12,28 @@ from torch import Tensor
 
 from wspace.data.splits import UNSEEN_TASKS
 from wspace.data.tasks import prompts_of
-from wspace.interfaces import Metric, Outcome, Prompts, Symmetry
-from wspace.learning import baselines
+from wspace.interfaces import Contest, Metric, Opponent, Outcome, Prompts, Symmetry
+from wspace.learning.baselines import descriptions
 from wspace.learning.fitting import predict
 from wspace.learning.system import System
 from wspace.recipes.bind import BoundRecipe
 from wspace.runs.artifacts import Trained, Zoo
 from wspace.runs.assemble import SAID
+from wspace.runs.keys import trains_on_images
+from wspace.runs.report.methods import methods_of
 from wspace.runs.report.summary import interval, summary
 from wspace.runs.stages import Job
-from wspace.runs.stages.generate import GENERATED, MISMATCHED, trained_system
+from wspace.runs.stages.generate import trained_system
+from wspace.runs.stages.opponents import checked, evidence_of
 from wspace.support.files import save_tensors, write_json
-from wspace.support.names import PER_TASK, SCORES
+from wspace.support.methods import ORACLE, OURS
+from wspace.support.names import GENERATED, MISMATCHED, PER_TASK, SCORES
 from wspace.support.progress import Bar, Progress
 from wspace.support.seeding import stream
 from wspace.support.settings import Generate
 from wspace.weights.novelty import Neighbourhood, error_overlap
 
-CHOOSING = 64  # held-out tasks on which ridge's penalty is chosen
-NOVEL = ("generated", "noise", "retrieval", "oracle")  # methods of which it is asked how new their networks are
-NEAREST = "nearest to {}"  # the zoo's network that such a method's is nearest to
+NEAREST = "nearest to {}"  # the zoo's network that a method's is nearest to, where the report says how new its are
 FOLLOWED = 32  # unseen tasks whose networks are scored along the denoising steps
 MARKED = 20  # of these steps at most, evenly from the first to the last
 
@@ -39,6 +41,7 @@ MARKED = 20  # of these steps at most, evenly from the first to the last
 def run(job: Job) -> None:
     zoo = Zoo(job.inputs["zoo"])
     zoo.check(job.bench.fingerprints)
+    table = methods_of(bound.component for bound in job.recipe.against)
     methods, chosen = _methods(job, zoo)
     metrics: list[Metric] = [bound.build({}) for bound in job.recipe.metrics]
     scores: list[dict[str, Any]] = []
@@ -54,8 +57,8 @@ def run(job: Job) -> None:
     with job.progress.bar("evaluate", sum(len(zoo.tasks.scored(split)) for split in zoo.tasks.splits)) as bar:
         for split in zoo.tasks.splits:
             tasks = zoo.tasks.scored(split)
-            networks = torch.cat([methods[split][name] for name in NOVEL])
-            near = dict(zip(NOVEL, neighbourhood.nearest(networks).split(len(tasks)), strict=True))
+            networks = torch.cat([methods[split][name] for name in table.novel])
+            near = dict(zip(table.novel, neighbourhood.nearest(networks).split(len(tasks)), strict=True))
             asked = methods[split] | {NEAREST.format(name): zoo.weights[its.index] for name, its in near.items()}
             predictions: dict[str, list[Tensor]] = {name: [] for name in asked}
             labels: list[Tensor] = []
@@ -67,7 +70,7 @@ def run(job: Job) -> None:
                     predictions[name].append(row)
                 bar.advance()
             for name, weights in methods[split].items():
-                outcome = Outcome(weights, methods[split]["oracle"], predictions[name], labels)
+                outcome = Outcome(weights, methods[split][ORACLE], predictions[name], labels)
                 for metric in metrics:
                     record(split, metric.name, name, metric.measure(outcome))
             for name, its in near.items():
@@ -75,8 +78,11 @@ def run(job: Job) -> None:
                 overlap = error_overlap(predictions[name], predictions[NEAREST.format(name)], labels)
                 record(split, "error_overlap", name, overlap)
     save_tensors(job.folder / PER_TASK, per_task)
-    found = {"scores": scores, "differences": _differences(per_task, job), **_trajectory(job, zoo)}
-    write_json(job.folder / SCORES, found | chosen)
+    differences = _differences(per_task, job)
+    write_json(
+        job.folder / SCORES,
+        {"scores": scores, "differences": differences, **_trajectory(job, zoo), "chosen": chosen},
+    )
 
 
 def _neighbourhood(job: Job, zoo: Zoo) -> Neighbourhood:
@@ -89,37 +95,41 @@ def _neighbourhood(job: Job, zoo: Zoo) -> Neighbourhood:
 
 def _methods(job: Job, zoo: Zoo) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """Weights (B, P) of every method, for the scored tasks of each split; and what was chosen on validation images."""
-    recipe, bench = job.recipe, job.bench
-
-    def on_validation(weights: Tensor) -> float:
-        few = zoo.tasks.choosing[:CHOOSING]
-        return float(bench.accuracies(weights[: len(few)], few, bench.val).mean())
-
-    weights, splits, trained = zoo.weights, zoo.tasks.splits, Trained(job.inputs["opponents"])
-    said = load_file(job.inputs["train"] / SAID)["texts"]
-    prompts = [prompts_of(tasks, said) for tasks in (zoo.tasks.seen, *map(zoo.tasks.scored, splits))]
-    known, *of_splits = baselines.descriptions(*prompts)
-    asked = dict(zip(splits, of_splits, strict=True))
-    held_out = slice(len(zoo.tasks.training), len(zoo.tasks.seen))
-    linear, penalty = baselines.ridge(weights, known, held_out, asked, on_validation)
-    methods = {}
+    splits, trained = zoo.tasks.splits, Trained(job.inputs["opponents"])
+    texts = load_file(job.inputs["train"] / SAID)["texts"]
+    prompts = [prompts_of(tasks, texts) for tasks in (zoo.tasks.seen, *map(zoo.tasks.scored, splits))]
+    of_zoo, *of_splits = descriptions(*prompts)
+    evidence = evidence_of(job, zoo, of_zoo)
+    contests = [
+        Contest(split, zoo.tasks.scored(split), described, _drawn(job, MISMATCHED, split))
+        for split, described in zip(splits, of_splits, strict=True)
+    ]
+    methods = {split: {OURS: _drawn(job, GENERATED, split)} for split in splits}
+    chosen: dict[str, float] = {}
+    for bound in job.recipe.against:
+        name = bound.name
+        if trains_on_images(bound):
+            numbers = trained.chosen(name)
+            for split in splits:
+                methods[split][name] = trained.weights(name, split)
+        else:
+            opponent: Opponent = bound.build({})
+            numbers = opponent.choose(evidence)
+            for contest in contests:
+                weights = opponent.weights(evidence, contest)
+                methods[contest.split][name] = checked(weights, name, len(contest.tasks), evidence)
+        chosen |= {f"{name}_{number}": value for number, value in numbers.items()}
     for split in splits:
-        tasks, count = zoo.tasks.scored(split), len(asked[split])
-        nearest = baselines.retrieval(weights, known, asked[split])
-        found = {
-            "generated": load_file(job.inputs["generate"] / GENERATED.format(split))["weights"],
-            "oracle": trained.oracle(split),
-            "universal": trained.universal.expand(count, -1),
-            "base": zoo.base.expand(count, -1),
-            "zoo-mean": weights.mean(0).expand(count, -1),
-            "retrieval": nearest,
-            "ridge": linear[split],
-            "noise": baselines.noise(nearest, weights, stream(recipe.seed, "noise", split)),
-            "random": bench.target.init(count, stream(recipe.seed, "random", split)),
-            "mismatched": load_file(job.inputs["generate"] / MISMATCHED.format(split))["weights"],
-        }
-        methods[split] = {name: bench.calibrated(its, tasks) for name, its in found.items()}  # alike for all
-    return methods, {"ridge_penalty": penalty}
+        tasks = zoo.tasks.scored(split)
+        for name, weights in methods[split].items():
+            ready = job.bench.calibrated(weights.expand(len(tasks), -1), tasks)  # alike for all
+            methods[split][name] = ready
+    return methods, chosen
+
+
+def _drawn(job: Job, file: str, split: str) -> Tensor:
+    """(B, P), as stage generate left them."""
+    return load_file(job.inputs["generate"] / file.format(split))["weights"]
 
 
 def _differences(per_task: dict[str, Tensor], job: Job) -> list[dict[str, Any]]:
@@ -127,9 +137,9 @@ def _differences(per_task: dict[str, Tensor], job: Job) -> list[dict[str, Any]]:
     rows = []
     for name, values in per_task.items():
         split, metric, method = name.split("/")
-        if method == "generated":
+        if method == OURS:
             continue
-        difference = per_task[f"{split}/{metric}/generated"] - values
+        difference = per_task[f"{split}/{metric}/{OURS}"] - values
         low, high = interval(difference, job.recipe)
         row = {"method": method, "split": split, "metric": metric, "mean": float(difference.mean())}
         rows.append(row | {"ci_low": low, "ci_high": high, "n": len(values)})

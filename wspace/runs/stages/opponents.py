@@ -1,102 +1,112 @@
-"""Stage opponents: the methods trained on images that generated weights are set beside, `universal` and `oracle`."""
+"""Stage opponents: those methods that generated weights are set beside which train on images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from wspace.data.tasks import Task
+from wspace.interfaces import Contest, Evidence, Opponent
 from wspace.learning.fitting import Schedule, fit_until_validated
-from wspace.runs.artifacts import ORACLE, UNIVERSAL, Zoo, once
+from wspace.recipes.bind import Bound
+from wspace.runs.artifacts import Zoo, whole
+from wspace.runs.keys import trains_on_images
 from wspace.runs.stages import Job
-from wspace.support.errors import Diverged
-from wspace.support.files import save_tensors
+from wspace.support.errors import WspaceError
+from wspace.support.files import save_tensors, write_json
+from wspace.support.names import CHOSEN, OPPONENT, OPPONENT_OF_ALL
 from wspace.support.seeding import stream
-
-RATE_TASKS = 48  # held-out tasks on which the oracle's rate is chosen
 
 
 def run(job: Job) -> None:
     zoo = Zoo(job.inputs["zoo"])
     zoo.check(job.bench.fingerprints)
-    once(job.folder / UNIVERSAL, lambda: _universal(job, zoo.tasks.classes))
-    _oracles(job, zoo)
+    evidence = evidence_of(job, zoo)
+    for bound in job.recipe.against:
+        if trains_on_images(bound):
+            _make(job, zoo, evidence, bound)
 
 
-def _universal(job: Job, classes: Task) -> Tensor:
-    """One network for all classes that are not set apart, with rate and steps as validation images like best. (1, P)."""
-    opponents, bench = job.recipe.opponents, job.bench
+def _make(job: Job, zoo: Zoo, evidence: Evidence, bound: Bound) -> None:
+    """An opponent's networks for every split, but for those that an interrupted attempt left whole."""
+    of_all = job.folder / OPPONENT_OF_ALL.format(bound.name)
+    opponent: Opponent | None = None
+    for split in zoo.tasks.splits:
+        file = job.folder / OPPONENT.format(bound.name, split)
+        if whole(of_all) or whole(file):
+            continue
+        if opponent is None:
+            opponent = cast(Opponent, bound.build({}))
+            if chosen := opponent.choose(evidence):
+                write_json(job.folder / CHOSEN.format(bound.name), chosen)
+        tasks = zoo.tasks.scored(split)
+        weights = checked(opponent.weights(evidence, Contest(split, tasks)), bound.name, len(tasks), evidence)
+        if weights.ndim == 1:
+            save_tensors(of_all, {"weights": weights[None]})  # (1, P)
+        else:
+            save_tensors(file, {"weights": weights})
 
-    def at(rate: float) -> tuple[Tensor, Tensor]:
-        bar.advance()
+
+def evidence_of(job: Job, zoo: Zoo, described: Tensor | None = None) -> Evidence:
+    """What an opponent may go by; `described` (n, D) once texts are told."""
+    bench, recipe = job.bench, job.recipe
+
+    def fit(
+        start: Tensor,
+        tasks: Sequence[Task],
+        rng: torch.Generator,
+        *,
+        steps: int,
+        batch: int,
+        lr: float,
+        check_every: int,
+        patience: int,
+    ) -> tuple[Tensor, Tensor]:
+        schedule = Schedule(steps, batch, lr)
+        target, texts = bench.target, bench.class_texts
         return fit_until_validated(
-            bench.target,
-            bench.target.init(1, stream(job.recipe.seed, "init")),
-            [classes],
+            target,
+            start,
+            tasks,
             bench.train,
             bench.val,
-            bench.class_texts,
-            Schedule(opponents.universal_steps, job.recipe.zoo.base_batch, rate),
-            stream(job.recipe.seed, "universal", rate),
-            check_every=5 * opponents.check_every,
-            patience=opponents.patience,
+            texts,
+            schedule,
+            rng,
+            check_every=check_every,
+            patience=patience,
         )
 
-    with job.progress.bar("universal", len(opponents.rates)) as bar:
-        return _best_rate(opponents.rates, at)[1]
+    return Evidence(
+        target=bench.target,
+        base=zoo.base,
+        weights=zoo.weights,
+        tasks=zoo.tasks.seen,
+        held_out=zoo.tasks.held_out,
+        classes=zoo.tasks.classes,
+        class_texts=bench.class_texts,
+        images=lambda task: bench.train.of_task(task),
+        accuracy=lambda weights, tasks: bench.accuracies(weights, tasks, bench.val),
+        fit=fit,
+        rng=lambda *names: stream(recipe.seed, *names),
+        effort=recipe.opponents,
+        zoo=recipe.zoo,
+        progress=job.progress,
+        described=described,
+    )
 
 
-def _best_rate(rates: Sequence[float], at: Callable[[float], tuple[Tensor, Tensor]]) -> tuple[float, Tensor]:
-    """The rate with the highest mean validation accuracy, and its weights. A rate that diverges is no candidate."""
-    found: list[tuple[float, float, Tensor]] = []
-    for rate in rates:
-        try:
-            weights, accuracy = at(rate)
-        except Diverged:
-            continue
-        found.append((float(accuracy.mean()), rate, weights))
-    if not found:
-        raise Diverged(f"training on images diverges at every one of opponents.rates, {', '.join(map(str, rates))}")
-    _, rate, weights = max(found, key=lambda row: row[0])
-    return rate, weights
-
-
-def _oracles(job: Job, zoo: Zoo) -> None:
-    """Networks trained for the very tasks that are scored, as well as validation images can tell."""
-    settings, opponents, bench = job.recipe.zoo, job.recipe.opponents, job.bench
-    schedule = Schedule(opponents.steps, settings.batch, opponents.rates[0])
-
-    def trained(tasks: tuple[Task, ...], schedule: Schedule, name: str) -> tuple[Tensor, Tensor]:
-        parts = []
-        with job.progress.bar(name, len(tasks)) as bar:
-            for first in range(0, len(tasks), settings.together):
-                group = tasks[first : first + settings.together]
-                rng = stream(job.recipe.seed, name, first)
-                parts.append(
-                    fit_until_validated(
-                        bench.target,
-                        zoo.base.expand(len(group), -1),
-                        group,
-                        bench.train,
-                        bench.val,
-                        bench.class_texts,
-                        schedule,
-                        rng,
-                        check_every=opponents.check_every,
-                        patience=opponents.patience,
-                    )
-                )
-                bar.advance(len(group))
-        return torch.cat([weights for weights, _ in parts]), torch.cat([accuracy for _, accuracy in parts])
-
-    missing = [split for split in zoo.tasks.splits if not (job.folder / ORACLE.format(split)).is_file()]
-    if not missing:
-        return
-    few = zoo.tasks.choosing[:RATE_TASKS]
-    best, _ = _best_rate(opponents.rates, lambda rate: trained(few, replace(schedule, lr=rate), f"oracle rate {rate}"))
-    for split in missing:
-        weights, _ = trained(zoo.tasks.scored(split), replace(schedule, lr=best), f"oracle {split}")
-        save_tensors(job.folder / ORACLE.format(split), {"weights": weights})
+def checked(weights: Tensor, name: str, count: int, evidence: Evidence) -> Tensor:
+    """An opponent's networks, (B, P) or (P,). Raises WspaceError for another shape, or numbers that are not finite."""
+    size = evidence.base.shape[0]
+    if tuple(weights.shape) not in ((count, size), (size,)):
+        raise WspaceError(
+            f"opponent {name!r} gave weights of shape {tuple(weights.shape)} for {count} tasks; ({count}, {size}) is right, "
+            f"or ({size},) for one network"
+        )
+    if not torch.isfinite(weights).all():
+        raise WspaceError(f"opponent {name!r} gave weights that are not finite numbers")
+    return weights

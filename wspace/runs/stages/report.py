@@ -13,13 +13,13 @@ from torch import Tensor
 from wspace.data.splits import UNSEEN_TASKS
 from wspace.interfaces import TEST
 from wspace.learning.fitting import predict
-from wspace.runs.artifacts import Zoo
+from wspace.runs.artifacts import Zoo, chosen_of
 from wspace.runs.report import figures
 from wspace.runs.report import page as html
+from wspace.runs.report.methods import methods_of
 from wspace.runs.stages import Job
-from wspace.runs.stages.generate import GENERATED
 from wspace.support.files import read_json, write_json
-from wspace.support.names import LOG, MANIFEST, PAGE, PER_TASK, REPORT, SCORES, SUMMARY
+from wspace.support.names import GENERATED, LOG, MANIFEST, PAGE, PER_TASK, REPORT, SCORES, SUMMARY
 from wspace.support.yaml import dump
 
 SHOWN = 24  # pictures
@@ -37,7 +37,7 @@ def run(job: Job) -> None:
         "differences": evaluated["differences"],
         "trajectory": evaluated["trajectory"],
         "trajectory_oracle": evaluated["trajectory_oracle"],
-        "chosen": {"ridge_penalty": evaluated["ridge_penalty"]},
+        "chosen": chosen_of(job.inputs["evaluate"]),
         "training": read_json(job.inputs["train"] / SUMMARY),
         "pictures": pictures,
         "seconds": {name: read_json(folder / MANIFEST)["seconds"] for name, folder in job.inputs.items()},
@@ -45,7 +45,8 @@ def run(job: Job) -> None:
     write_json(job.folder / REPORT, report)
     made = read_json(job.inputs["evaluate"] / MANIFEST)
     versions = {name: str(value) for name, value in (made["versions"] | made["machine"]).items()}
-    page = html.render(report, _figures(job, report) | {"pictures": sheet}, dump(job.recipe.filled), versions)
+    table = methods_of(bound.component for bound in job.recipe.against)
+    page = html.render(report, _figures(job, report) | {"pictures": sheet}, dump(job.recipe.filled), versions, table)
     (job.folder / PAGE).write_text(page, encoding="utf-8")
 
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from wspace.data.tasks import Task, TaskSet, draw_tasks, tasks_around
 from wspace.learning.fitting import Schedule, accuracies, fit
+from wspace.runs.artifacts import whole
 from wspace.runs.assemble import build_system, proven
 from wspace.runs.stages import Job
 from wspace.support.errors import FileError, UserError, did_you_mean
@@ -63,7 +63,7 @@ def run(job: Job) -> None:
 def _base(job: Job, classes: Task) -> Tensor:
     """T2W, algorithm 2, stage 1: briefly, on all classes that are not set apart. (1, P)."""
     settings, bench, file = job.recipe.zoo, job.bench, job.folder / BASE
-    if _whole(file):
+    if whole(file):
         return bench.target.spec.flatten(load_file(file))[None]
     start = bench.target.init(1, stream(job.recipe.seed, "init"))
     schedule = Schedule(settings.base_steps, settings.base_batch, settings.base_lr, decay=False)
@@ -81,7 +81,7 @@ def _specialise(job: Job, base: Tensor, tasks: tuple[Task, ...]) -> None:
         for number, first in enumerate(range(0, len(tasks), settings.together)):
             group = tasks[first : first + settings.together]
             shard = job.folder / SHARD.format(number)
-            if _whole(shard):
+            if whole(shard):
                 bar.resume(len(group))
                 continue
             rng = stream(job.recipe.seed, "specialise", number)
@@ -89,15 +89,6 @@ def _specialise(job: Job, base: Tensor, tasks: tuple[Task, ...]) -> None:
             weights = fit(bench.target, start, group, bench.train, bench.class_texts, schedule, rng)
             save_tensors(shard, bench.target.spec.unflatten(weights))
             bar.advance(len(group))
-
-
-def _whole(file: Path) -> bool:
-    """Whether an interrupted attempt left it, and not cut short."""
-    try:
-        with safe_open(file, "pt"):
-            return True
-    except (SafetensorError, FileNotFoundError):
-        return False
 
 
 def _parent(job: Job, base: Tensor) -> Parent:

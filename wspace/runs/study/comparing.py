@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wspace.data.splits import AS_READ, UNSEEN_TASKS
-from wspace.runs.report.methods import COMPARED, CONFIDENCE, METRIC, RESAMPLES
+from wspace.runs.report.methods import CONFIDENCE, METRIC, RESAMPLES, methods_of
 from wspace.runs.study.file import Study
 from wspace.support.errors import NotARun, UserError
 from wspace.support.files import read_json
+from wspace.support.methods import OURS
 from wspace.support.names import GENERATOR, MANIFEST, PER_TASK, REPORT, STUDY, SUMMARY, TASKS, WORLD
 
 if TYPE_CHECKING:
@@ -90,13 +91,14 @@ def compared(study: Study, folder: Path) -> dict[str, Any]:
         return [scores[name] for scores in own]
 
     titles = {(row.variant, row.method): row.title for row in study.rows}
+    headlines = {m.variant: methods_of(b.component for b in m.recipe.against).headline for m in study.members}
     rows, differences = [], []
     for split in splits:
         for row in study.rows:
             about = {"label": row.title, "variant": row.variant, "method": row.method, "split": split}
             summary = _summary(values((row.variant, row.method), split))
             rows.append(about | {"metric": METRIC} | summary | {"paper": row.paper.get(split)})
-        for left, right in _compared(list(titles)):
+        for left, right in _compared(list(titles), headlines):
             if all(results[left[0], seed].pairs_with(results[right[0], seed], split) for seed in study.seeds):
                 own, other = values(left, split), values(right, split)
                 names = {"label": titles[left], "minus": titles.get(right, f"its {right[1]}")}
@@ -121,10 +123,10 @@ def _generators(study: Study, results: Mapping[tuple[str, int], Result], splits:
     """Of each row about what is generated: how new it is, what training and drawing took, and how large the file is."""
     rows = []
     about = next((split for split in (UNSEEN_TASKS, *splits) if split in splits), None)
-    for row in (row for row in study.rows if row.method == "generated"):
+    for row in (row for row in study.rows if row.method == OURS):
         own = [results[row.variant, seed] for seed in study.seeds]
         found: dict[str, Any] = {"label": row.title, "variant": row.variant, "split": about}
-        new = [result.scores[name] for result in own if (name := f"{about}/novelty/generated") in result.scores]
+        new = [result.scores[name] for result in own if (name := f"{about}/novelty/{OURS}") in result.scores]
         found["novelty"] = _summary(new) if len(new) == len(own) else None
         for cost in ("train_seconds", "seconds_per_network", "bytes"):
             values = [result.costs[cost] for result in own if cost in result.costs]
@@ -133,12 +135,12 @@ def _generators(study: Study, results: Mapping[tuple[str, int], Result], splits:
     return rows
 
 
-def _compared(rows: Sequence[Scored]) -> list[tuple[Scored, Scored]]:
-    """The first row with each other, and `generated` of each variant with its opponents; what is generated comes first."""
+def _compared(rows: Sequence[Scored], headlines: Mapping[str, Sequence[str]]) -> list[tuple[Scored, Scored]]:
+    """The first row with each other, and `generated` of each variant with its headline opponents; ours comes first."""
     first, *others = rows
-    pairs = [(row, first) if row[1] == "generated" != first[1] else (first, row) for row in others]
-    own = [(row, (row[0], method)) for row in rows if row[1] == "generated" for method in COMPARED]
-    return list(dict.fromkeys([*pairs, *own]))
+    pairs = [(row, first) if row[1] == OURS != first[1] else (first, row) for row in others]
+    ours = [(row, (row[0], method)) for row in rows if row[1] == OURS for method in headlines[row[0]]]
+    return list(dict.fromkeys([*pairs, *ours]))
 
 
 def _seconds(results: Iterable[Result]) -> dict[str, float]:

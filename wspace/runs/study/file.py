@@ -26,9 +26,10 @@ from wspace.data.splits import AS_READ
 from wspace.recipes.bind import BoundRecipe, bind
 from wspace.recipes.registry import Registry
 from wspace.recipes.source import Source, apply, change, find_recipe, read_recipe
-from wspace.runs.report.methods import METRIC, ORDER
+from wspace.runs.report.methods import METRIC, methods_of
 from wspace.support.errors import FileError, Problem, RecipeError, UserError, did_you_mean
 from wspace.support.invalid import explain_key
+from wspace.support.methods import OURS
 
 KEY = "study"
 
@@ -40,7 +41,7 @@ class Row(BaseModel):
 
     variant: str
     label: str | None = None
-    method: str = "generated"
+    method: str = OURS
     paper: dict[str, float] = Field(default_factory=dict)  # split -> the figure printed beside ours, in %
 
     @property
@@ -99,8 +100,9 @@ def bind_study(source: Source, registry: Registry, settings: Sequence[str] = ())
         change(source, own)
     reader = _Reader(source, registry, others)
     schema = reader.schema()
-    reader.recipes(schema)
+    bound = reader.recipes(schema)
     reader.names(schema)
+    reader.opponents(schema, bound)
     if reader.problems:
         raise RecipeError(source.file, reader.problems)
     members = [
@@ -146,11 +148,11 @@ class _Reader:
         left = {key: value for key, value in values.items() if key not in wrong}
         return Schema.model_validate({"seeds": [0]} | left)
 
-    def recipes(self, schema: Schema) -> None:
-        """Of each variant, what is wrong with it."""
+    def recipes(self, schema: Schema) -> dict[str, BoundRecipe]:
+        """Each variant's, of those that bind; what is wrong with the others is a problem."""
         base = self.base(schema.study)
         if base is None:
-            return
+            return {}
         self.common = base
         _, inherited = self.bound({})
         recipes: dict[str, BoundRecipe] = {}
@@ -174,6 +176,7 @@ class _Reader:
         for problem in inherited:
             if any(_alike(problem, other) for other in found):
                 self.problem((KEY,), problem.text(base.file))
+        return recipes
 
     def base(self, name: str) -> Source | None:
         """The recipe that all variants start from, `--set`s applied."""
@@ -231,9 +234,10 @@ class _Reader:
         for number, split in enumerate(schema.splits):
             self.known(("splits", number), split, AS_READ)
         told: dict[tuple[str, str], str] = {}
+        methods = methods_of(self.registry.all("opponent")).order
         for number, row in enumerate(schema.rows):
             self.known(("rows", number, "variant"), row.variant, list(schema.variants))
-            self.known(("rows", number, "method"), row.method, ORDER)
+            self.known(("rows", number, "method"), row.method, methods)
             for split in row.paper:
                 self.known(("rows", number, "paper", split), split, schema.splits or AS_READ)
             if row.title in told.values():
@@ -241,6 +245,17 @@ class _Reader:
             elif (row.variant, row.method) in told:
                 self.problem(("rows", number), f"the same as row {told[row.variant, row.method]!r}")
             told[row.variant, row.method] = row.title
+
+    def opponents(self, schema: Schema, recipes: Mapping[str, BoundRecipe]) -> None:
+        """Each that a row is about is one of its variant's."""
+        for number, row in enumerate(schema.rows):
+            if row.variant in recipes and row.method in methods_of(self.registry.all("opponent")).order:
+                against = [OURS, *(bound.name for bound in recipes[row.variant].against)]
+                if row.method not in against:
+                    self.problem(
+                        ("rows", number, "method"),
+                        f"variant {row.variant!r} does not name {row.method!r} in its `against`",
+                    )
 
     def known(self, path: tuple[str | int, ...], name: str, names: Sequence[str]) -> None:
         if name not in names:
