@@ -5,9 +5,11 @@ Nothing inside wspace imports this module. It imports torch: name it in the modu
 registers them.
 
 Contracts, an abstract class per kind: `Architecture`, `Backbone`, `Conditioner`, `Dataset`, `Denoiser`, `Discriminator`,
-    `Fusion`, `Generator`, `Importer`, `Metric`, `Predictor`, `Symmetry`, `Target`, `Text`, `Tokenizer`, `Wording`.
-What they are given and give: `Closed`, `Condition`, `Generate`, `Images`, `Layers`, `Moves`, `Outcome`, `Pairs`, `Part`,
-    `Prompts`, `TokenLayout`, `Told`, `WeightEntry`, `WeightSpec`; the splits `TRAIN`, `VAL`, `TEST`; `CODES`, `PICTURE`,
+    `Fusion`, `Generator`, `Importer`, `Metric`, `Opponent`, `Predictor`, `Symmetry`, `Target`, `Text`, `Tokenizer`,
+    `Wording`.
+What they are given and give: `Closed`, `Condition`, `Contest`, `Evidence`, `Generate`, `Images`, `Layers`, `Moves`,
+    `Outcome`, `Pairs`, `Part`, `Prompts`, `Task`, `TokenLayout`, `Told`, `WeightEntry`, `WeightSpec`; the splits `TRAIN`,
+    `VAL`, `TEST`; `CODES`, `PICTURE`,
     `PICTURE_SIDE`.
 Pictures of a data set: `StoredImages`, `open_picture`; its identity: `fingerprint`.
 Denoisers: `sinusoids`. Scales of tokens and codes: `Scale`, `fit_scale`, `spread_of`. Random streams: `seeded`, `stream`.

@@ -77,10 +77,9 @@ def test_pairs_have_no_class_in_common_and_are_not_of_the_zoo(run):
 
 def test_more_pairs_than_there_are_is_said(run, monkeypatch):
     found, _ = drawn_pairs(run, 2, 0)
-    monkeypatch.setattr("wspace.uses.fuse.TRIES", 1)  # as many drawings as pairs: these two, now of the zoo
     monkeypatch.setitem(run.zoo.__dict__, "tasks", replace(run.zoo.tasks, seen=(*run.zoo.tasks.seen, *found)))
     with pytest.raises(UserError) as error:
-        drawn_pairs(run, 2, 0)
+        drawn_pairs(run, 2, 0, tries=1)  # as many drawings as pairs: these two, now of the zoo
     assert str(error.value) == (
         "--pairs 2: 18 known classes make no more than 0 pairs of tasks of 8 classes that the zoo has not"
     )

@@ -34,11 +34,11 @@ def generate(
     """
     from wspace.runs.run import Run
     from wspace.support.progress import for_terminal
-    from wspace.weights.files.network import check_classes
 
-    names = check_classes(classes.split(","))
     opened = Run.open(run, plugin or (), for_terminal())
-    networks = opened.generate_many(names, count, seed=seed, steps=steps, guidance=guidance, temperature=temperature)
+    networks = opened.generate_many(
+        classes.split(","), count, seed=seed, steps=steps, guidance=guidance, temperature=temperature
+    )
     out = out or Path("adapter" if peft else "head.safetensors")
     for number, network in enumerate(networks, start=1):
         file = out if count == 1 else out.with_stem(f"{out.stem}-{number}")

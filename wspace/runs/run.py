@@ -68,10 +68,12 @@ class Run:
         artifacts: dict[str, Path],
         progress: Progress,
         registry: Registry | None = None,
+        bench: Workbench | None = None,
     ):
         self.folder, self.recipe, self.artifacts = folder, recipe, artifacts
         self.registry = registry or load_plugins().registry  # components that recipes may name
-        self.bench = Workbench(recipe, progress)  # data, encoders and features of the recipe
+        # data, encoders and features of the recipe; the target's shapes are the zoo's, and need none of them
+        self.bench = bench or Workbench(recipe, progress, dims=lambda: self.zoo.dims)
 
     @classmethod
     def open(cls, folder: str | Path, plugins: Sequence[Path] = (), progress: Progress | None = None) -> Run:
@@ -90,10 +92,10 @@ class Run:
         """The networks that the generator was trained on, and the tasks of every split."""
         return Zoo(self.artifacts["zoo"])
 
-    @cached_property
+    @property
     def target(self) -> Target:
-        """The architecture whose weights are generated."""
-        return self.recipe.target.build(self.zoo.dims)
+        """The architecture whose weights are generated: the workbench's, the only one of a run."""
+        return self.bench.target
 
     @cached_property
     def system(self) -> System:
@@ -234,7 +236,7 @@ class Run:
         """Accuracy on the test images of the network's classes. Raises UserError if the data set has not all of them."""
         self.zoo.check(self.bench.fingerprints)
         task = self.task_of(network.classes)
-        predicted, labels = predict(self.target, self._flat(network), task, self.bench.test, self.bench.class_texts)
+        predicted, labels = predict(self.target, self.flat(network), task, self.bench.test, self.bench.class_texts)
         accuracy = float((predicted[0] == labels).float().mean())
         return {"accuracy": accuracy, "images": len(labels), "classes": list(network.classes), "chance": 1 / len(task)}
 
@@ -244,13 +246,14 @@ class Run:
         pixels = [self.bench.dataset.open_picture(path) for path in paths]
         features = torch.cat([self.bench.backbone.encode(picture[None]) for picture in pixels])  # (M, F)
         texts = self.bench.encode_classes(network.classes)
-        logits = self.target.logits(self._flat(network), self.zoo.scale(features)[None], texts[None])[0]  # (M, K)
+        logits = self.target.logits(self.flat(network), self.zoo.scale(features)[None], texts[None])[0]  # (M, K)
         return [
             Prediction(path, network.classes, tuple(row.tolist()))
             for path, row in zip(paths, logits.softmax(1), strict=True)
         ]
 
-    def _flat(self, network: Network) -> Tensor:
+    def flat(self, network: Network) -> Tensor:
+        """A network's tensors as one row of weights: (1, P)."""
         return self.target.spec.flatten(network.tensors)[None]  # (1, P)
 
 

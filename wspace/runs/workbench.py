@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,17 @@ def in_words(block: Mapping[str, Any]) -> str:
 
 
 class Workbench:
-    def __init__(self, recipe: BoundRecipe, progress: Progress, cache: Path | None = None):
+    """`dims` gives `feature_dim` and `text_dim` where they are on record; otherwise encoders are built to tell them."""
+
+    def __init__(
+        self,
+        recipe: BoundRecipe,
+        progress: Progress,
+        cache: Path | None = None,
+        dims: Callable[[], Mapping[str, int]] | None = None,
+    ):
         self.recipe, self.progress = recipe, progress
+        self.dims = dims or (lambda: {"feature_dim": self.backbone.dim, "text_dim": self.text.dim})
         self.cache = cache or cache_folder()
         self.device = device_of(recipe.device)
 
@@ -73,7 +82,7 @@ class Workbench:
 
     @cached_property
     def target(self) -> Target:
-        return self.recipe.target.build({"feature_dim": self.backbone.dim, "text_dim": self.text.dim})
+        return self.recipe.target.build(self.dims())
 
     @cached_property
     def _raw_features(self) -> Tensor:

@@ -88,15 +88,17 @@ def fused(run: Run, bound: Bound, first: Tensor, second: Tensor) -> Tensor:
 # ---------------------------------------------------------------- the study
 
 
-def drawn_pairs(run: Run, count: int, seed: int) -> tuple[list[Task], list[Task]]:
+def drawn_pairs(run: Run, count: int, seed: int, tries: int = TRIES) -> tuple[list[Task], list[Task]]:
     """Tasks A and B without a class in common, of known classes; neither, nor both together, is one of the zoo's.
+
+    A pair is drawn `tries` times before there are taken to be no more.
 
     Raises UserError if there are too few classes for so many.
     """
     classes, taken = run.zoo.tasks.classes, set(run.zoo.tasks.seen)
     size, rng = min(SIZE, len(classes) // 2), stream(seed, "fuse pairs")
     found: dict[tuple[Task, Task], None] = {}
-    for _ in range(TRIES * count):
+    for _ in range(tries * count):
         order = [classes[c] for c in torch.randperm(len(classes), generator=rng)[: 2 * size].tolist()]
         first, second = tuple(sorted(order[:size])), tuple(sorted(order[size:]))
         if not taken & {first, second, tuple(sorted(order))}:
@@ -254,7 +256,7 @@ def one(run: Run, first: Network, second: Network, method: str, seed: int) -> Ne
         weights = BY_TEXT[method](run, tell, [tuple(range(cut))], [tuple(range(cut, len(names)))], seed)
     else:
         _, bound = fusion(run, method)
-        weights = fused(run, bound, *(run.target.spec.flatten(head.tensors)[None] for head in (first, second)))
+        weights = fused(run, bound, *(run.flat(head) for head in (first, second)))
     ready = run.calibrated_for(weights, names)
     return run.network(names, ready[0], f"{run.recipe.name}, two heads fused by {method}")
 
@@ -267,7 +269,7 @@ def compared(run: Run, first: Network, second: Network, method: str | None, seed
     chosen = _chosen(run, method)
     run.zoo.check(run.bench.fingerprints)
     tasks = [run.task_of(head.classes) for head in (first, second)]
-    flat = [run.target.spec.flatten(head.tensors)[None] for head in (first, second)]
+    flat = [run.flat(head) for head in (first, second)]
     networks = dict(zip(HEADS, flat, strict=True))
     networks |= {name: fused(run, bound, *flat) for name, bound in chosen.items()}
     networks |= _without_heads(run, [tasks[0]], [tasks[1]], seed)
