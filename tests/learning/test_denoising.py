@@ -33,7 +33,7 @@ from wspace.components.generators.diffusion import Diffusion
 from wspace.components.tokenizers.chunk import Chunk
 from wspace.components.tokenizers.neuron import Neuron
 from wspace.data.tasks import prompts_of
-from wspace.interfaces import Condition, Denoiser, Moves, Pairs, Prompts, Tokenizer
+from wspace.interfaces import Condition, Conditioner, Denoiser, Moves, Pairs, Prompts, Tokenizer
 from wspace.learning.system import System
 from wspace.support.errors import UserError
 from wspace.support.settings import Generate
@@ -169,7 +169,7 @@ WEIGHTS = torch.randn(COUNT, SPEC.size, generator=seeded(4), dtype=torch.float64
 SYMMETRY = Units(spec=SPEC)
 
 
-class Pooling(nn.Module):
+class Pooling(Conditioner):
     """The sum of a task's texts: the least a conditioner can do."""
 
     width = pooled_width = 2
@@ -197,7 +197,7 @@ def system_of(denoiser: str, tokenizer: str = "neuron", **arguments: object) -> 
         "fixed": Fixed,
     }[denoiser]()
     generator = Diffusion(made, None, **arguments, layout=tokens.layout)  # type: ignore[arg-type]
-    system = System(SPEC, tokens, Pooling(), generator).to(torch.float32 if denoiser == "mlp" else torch.float64)  # type: ignore[arg-type]
+    system = System(SPEC, tokens, Pooling(), generator).to(torch.float32 if denoiser == "mlp" else torch.float64)
     weights, prompts = of_type(system)
     system.fit(weights, prompts, (weights, prompts))
     return system

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.learning.test_training_loop import ADVERSARY, PROMPTS, SETTINGS, SPEC, WEIGHTS, system_of
+from tests.support.stand_ins import Judge, Units
 from wspace.components.conditioners.text_set import TextSet
-from wspace.components.discriminators.mlp import MLP as Discriminator
-from wspace.components.symmetries.permutation import Permutation
 from wspace.interfaces import Closed, Condition, Generator, Pairs, Tokenizer, TokenLayout, Told
 from wspace.learning.adversary import Adversary
 from wspace.learning.system import System
@@ -97,11 +96,11 @@ def training_of(folder: Path, *zoos: TrainingPairs, joint: bool = False) -> Gene
 
 def test_the_loss_is_the_sum_of_terms_each_by_its_weight() -> None:
     system = system_of()
-    adversary = Adversary(Discriminator(6, layout=system.tokenizer.layout), replace(ADVERSARY, warmup=0.0), 6)
+    adversary = Adversary(Judge(6, layout=system.tokenizer.layout), replace(ADVERSARY, warmup=0.0), 6)
     step = step_on(
         TrainingPairs(system, WEIGHTS[:8], PROMPTS[:8]),
         Losses(symmetry=0.3, adversarial=0.2),
-        symmetry=Permutation(spec=SPEC),
+        symmetry=Units(spec=SPEC),
         adversary=adversary,
     )
     for number in range(2):
