@@ -74,7 +74,7 @@ def test_a_command_of_a_one_file_plugin_makes_a_section_of_the_report(
     done = inside("norms", run, "--tasks", "2", "--plugin", norms)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == str(run / "report.html") and "Of 2 tasks." in done.stdout
-    (section,) = json.loads(inside("report", run, "--json").stdout)["uses"]
+    section = json.loads(inside("report", run, "--json").stdout)["uses"]["norms"]
     assert section["use"] == "norms" and section["tables"][0]["rows"][0]["cells"]["length"]["n"] == 2
     assert "How long weights are" in (run / "report.html").read_text(encoding="utf-8")
 

@@ -15,6 +15,7 @@ from wspace.recipes.plugins import load_plugins
 from wspace.recipes.registry import KINDS, Component
 from wspace.recipes.signature import MISSING, SLOTS, UnreadableSignature, read_class, signature_of, source_file
 from wspace.support import settings
+from wspace.support.parameters import is_default
 
 REGISTERED = load_plugins().registry.all()
 HEAD = "from __future__ import annotations\n"
@@ -30,8 +31,10 @@ def test_the_source_says_what_python_says_of_a_constructor(component: Component)
     read = signature_of(component)
     seen = inspect.signature(component.load()).parameters.values()
     assert [(p.name, p.given) for p in read.parameters] == [(p.name, p.kind is p.KEYWORD_ONLY) for p in seen]
-    assert {p.name: p.default for p in read.parameters if not p.required} == {
-        p.name: p.default for p in seen if p.default is not p.empty
+    assert {p.name: p.default for p in read.settable.values() if not p.required} == {
+        p.name: p.default.name if is_default(p.default) else p.default
+        for p in seen
+        if p.default is not p.empty and p.kind is not p.KEYWORD_ONLY
     }
     assert read.doc == inspect.getdoc(component.load()) and read.doc
     assert read.version == getattr(component.load(), "version", 1)

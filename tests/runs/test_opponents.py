@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.support.stand_ins import registry
 from tests.support.synthetic import RECIPE, bench_of, run
 from wspace.recipes.bind import BoundRecipe, bind
 from wspace.recipes.plugins import load_plugins
@@ -91,7 +92,7 @@ def plugin(tmp_path: Path) -> Iterator[Path]:
 def bound(folder: Path, *settings: str, plugins: tuple[Path, ...] = ()) -> BoundRecipe:
     file = folder / "synthetic.yaml"
     file.write_text(RECIPE, encoding="utf-8")
-    return bind(read_recipe(file, settings), load_plugins(plugins).registry)
+    return bind(read_recipe(file, settings), registry(plugins))
 
 
 def test_a_plugin_of_one_file_adds_opponents_of_both_sorts(plugin: Path, tmp_path: Path) -> None:

@@ -270,9 +270,10 @@ def test_generate_tells_the_generator_what_train_was_told(go: Go, tmp_path: Path
     folder = go(told=told)
     said = load_file(folder / "said.safetensors")["texts"]
     assert torch.equal(said, told)
-    blind: Any = SimpleNamespace(
-        device=torch.device("cpu"), calibrated=lambda weights, tasks: weights
-    )  # knows no texts
+    bench = bench_of(recipe)
+    blind: Any = SimpleNamespace(  # knows no texts
+        device=bench.device, target=bench.target, calibrated=lambda weights, tasks: weights
+    )
 
     def generated() -> Tensor:
         run(recipe, blind, folder.parent, "generate")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -26,9 +28,9 @@ from wspace.recipes.registry import Component, Registry
 ACTIVATIONS = {"gelu": functional.gelu, "tanh": torch.tanh, "none": nn.Identity()}
 
 
-def registry() -> Registry:
-    """What is installed, and these."""
-    components = load_plugins().registry
+def registry(files: Iterable[Path] = ()) -> Registry:
+    """What is installed, plugins of one file, and these."""
+    components = load_plugins(files).registry
     components.add(
         Component("target", "adapter", f"{__name__}:Adapter", "tests", {"rank": 4}),
         Component("symmetry", "units", f"{__name__}:Units", "tests"),

@@ -23,7 +23,7 @@ PLUGIN = '''"""A way to fuse that keeps the first network's first layer."""
 from torch import Tensor
 
 import wspace
-from wspace.interfaces import Fusion
+from wspace.api import Fusion
 from wspace.interfaces.weights import WeightSpec
 
 

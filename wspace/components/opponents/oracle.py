@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from wspace.components.opponents.rates import best_rate
 from wspace.interfaces import Contest, Evidence, Opponent, Task
+from wspace.learning.rates import best_rate
 
 RATE_TASKS = 48  # held-out tasks on which the rate is chosen
 

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from wspace.components.opponents.rates import best_rate
 from wspace.interfaces import Contest, Evidence, Opponent
+from wspace.learning.rates import best_rate
 
 
 class Universal(Opponent):
