@@ -9,9 +9,11 @@ Contracts, an abstract class per kind: `Architecture`, `Backbone`, `Conditioner`
     `Wording`.
 What they are given and give: `Closed`, `Condition`, `Contest`, `Evidence`, `Generate`, `Images`, `Layers`, `Moves`,
     `Outcome`, `Pairs`, `Part`, `Prompts`, `Task`, `TokenLayout`, `Told`, `WeightEntry`, `WeightSpec`; the splits `TRAIN`,
-    `VAL`, `TEST`; `CODES`, `PICTURE`,
-    `PICTURE_SIDE`.
+    `VAL`, `TEST`; `CODES`, `PICTURE`, `PICTURE_SIDE`.
 Pictures of a data set: `StoredImages`, `open_picture`; its identity: `fingerprint`.
+Constructors: a component as default, `Default`, and `built`, which makes it in plain Python; `Since`, the version that a new
+    parameter came with.
+Many networks at once: their linear maps, `affine`; their scores, `cosine_scores`; fresh weights, `uniform_by_fan_in`.
 Denoisers: `sinusoids`. Scales of tokens and codes: `Scale`, `fit_scale`, `spread_of`. Random streams: `seeded`, `stream`.
 Symmetries of any module: `infer`, `Inferred`, `weights_of`, `prove_module`, `read_spec`, `AxisPermutations`.
 Matching of two networks: `match`, `match_activations`, `move`, `Move`, `straight_line`, `MeanLoss`.

@@ -11,11 +11,14 @@ import typer
 
 Recipe = Annotated[str, typer.Argument(help="A recipe file, or the name of a packaged recipe.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
+"""A command's argument RUN, for `open_run`: `run: RunFolder`. A `pathlib.Path`."""
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a value of the recipe.")
 ]
 PluginFiles = Annotated[list[Path] | None, typer.Option("--plugin", metavar="FILE.py", help="A one-file plugin.")]
+"""A command's option `--plugin`, which may be given several times: `plugin: PluginFiles = None`, for `open_run`."""
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+"""A command's option `--json`, for `show_section(..., as_json)`: `as_json: Json = False`."""
 
 
 def bind_recipe(recipe: str, settings: list[str] | None, plugins: list[Path] | None) -> Any:

@@ -57,7 +57,7 @@ class Fit(Protocol):
 class Evidence:
     """All that an opponent may go by, before it is asked for any task. No test image is in it, nor a generated network."""
 
-    target: Target
+    target: Target  # whose weights they all are
     base: Tensor  # (P,), that the zoo's networks were trained from
     weights: Tensor  # (n, P), of the zoo's networks, the held-out ones last
     tasks: Sequence[Task]  # what each of them was trained for
@@ -68,11 +68,11 @@ class Evidence:
     accuracy: Callable[
         [Tensor, Sequence[Task]], Tensor
     ]  # of network b on tasks[b]'s validation images: (B, P), ... -> (B,)
-    fit: Fit
+    fit: Fit  # trains networks on images
     rng: Callable[..., torch.Generator]  # random numbers by name, from the recipe's seed: `rng("noise", contest.split)`
     effort: settings.Opponents  # the recipe's section `opponents`
     zoo: settings.Zoo  # how the zoo's networks were trained
-    progress: Progress
+    progress: Progress  # told of what takes long
     described: Tensor | None = None  # `descriptions`, where there are any
 
     @property
@@ -90,8 +90,8 @@ class Contest:
 
     split: str  # "seen", "unseen-tasks" or "unseen-classes"
     tasks: Sequence[Task]  # B of them
-    described: Tensor | None = None
-    drawn_for_others: Tensor | None = None
+    described: Tensor | None = None  # `descriptions`, where there are any
+    drawn_for_others: Tensor | None = None  # `mismatched`, where there are any
 
     @property
     def descriptions(self) -> Tensor:
@@ -116,7 +116,7 @@ class Opponent(ABC):
     A recipe names its opponents in `against`. Their class variables are literals, which are read without an import.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 1  # part of every cached artifact's key: raise it when the class computes something else
     what: ClassVar[str]
     """What it is, as the report explains it beside the scores: one clause."""
     called: ClassVar[str]

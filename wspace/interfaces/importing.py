@@ -17,12 +17,14 @@ from wspace.interfaces.weights import WeightSpec
 class Description:
     """What lies beside one network's weights: what it was trained for, and how well it does. Texts or classes are needed."""
 
-    texts: tuple[str, ...] = ()
-    classes: tuple[str, ...] = ()
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    seed: int | None = None
-    parent: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    texts: tuple[str, ...] = ()  # sentences that describe what it was trained for
+    classes: tuple[str, ...] = ()  # names, of what it tells apart
+    metrics: Mapping[str, float] = field(
+        default_factory=dict
+    )  # name -> a finite number, in whatever unit its owner has
+    seed: int | None = None  # that it was trained with
+    parent: str | None = None  # name of the network that it was trained from
+    extra: Mapping[str, Any] = field(default_factory=dict)  # anything else, as JSON
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class ImportedNetwork:
 
     name: str  # in the zoo
     file: Path  # what messages call it
-    description: Description
+    description: Description  # what lies beside its weights
     read: Callable[[], Mapping[str, Tensor]]  # tensors by name; may raise FileError
 
 
@@ -48,7 +50,7 @@ class Collection:
 class Importer(ABC):
     """Folders of one form to networks: what `wspace zoo import` reads."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 1  # raise it when the class reads a folder otherwise
     takes: ClassVar[str]  # what such a folder holds, for messages: "checkpoints (.safetensors)"
 
     @abstractmethod

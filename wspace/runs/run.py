@@ -72,8 +72,8 @@ class Run:
     ):
         self.folder, self.recipe, self.artifacts = folder, recipe, artifacts
         self.registry = registry or load_plugins().registry  # components that recipes may name
-        # data, encoders and features of the recipe; the target's shapes are the zoo's, and need none of them
         self.bench = bench or Workbench(recipe, progress, dims=lambda: self.zoo.dims)
+        """Data, encoders and features of the recipe. The target's shapes are the zoo's, and need none of them."""
 
     @classmethod
     def open(cls, folder: str | Path, plugins: Sequence[Path] = (), progress: Progress | None = None) -> Run:

@@ -87,7 +87,7 @@ class MissingPackage(UserError):
 
 
 class FileError(UserError):
-    pass
+    """A file is missing, truncated, or not of the expected form. The message names it."""
 
 
 class NotARun(UserError):

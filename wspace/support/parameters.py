@@ -19,10 +19,9 @@ class Since:
     what was computed before. Where it ever becomes something else, the component's or the stage's `version` is raised. On a
     section of a recipe it holds for each of the section's settings.
 
-    version: of the package that the setting is in, wspace or a plugin.
     """
 
-    version: str
+    version: str  # of the package that the setting is in, wspace or a plugin
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,10 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from wspace.support.files import disk_errors, read_json, write_bytes, write_json
 from wspace.support.names import RUN, USES
-
-if TYPE_CHECKING:
-    pass
-
 
 Form = Literal["percent", "points", "number"]
 """How a column's values are written: fractions as %, differences of fractions as signed points, or as they are."""
@@ -21,35 +17,41 @@ Form = Literal["percent", "points", "number"]
 
 @dataclass(frozen=True)
 class Row:
-    name: str
+    """A line of a table: one method, and what was measured of it."""
+
+    name: str  # in the first column
     cells: Mapping[str, Mapping[str, float]]  # column -> mean, ci_low, ci_high, n; no cell: not measured
     own: bool = False  # what the study is about, set off from what it is compared with
 
 
 @dataclass(frozen=True)
 class Table:
-    title: str
-    columns: Mapping[str, Form]
-    rows: Sequence[Row]
+    """One mean with its interval for each row and column."""
+
+    title: str  # the line above it
+    columns: Mapping[str, Form]  # name -> "percent" of a fraction, "points" of a difference of fractions, or "number"
+    rows: Sequence[Row]  # in the order in which they are shown
 
 
 @dataclass(frozen=True)
 class Figure:
-    name: str
-    caption: str
-    uri: str = field(repr=False)  # a PNG, as `wspace.runs.report.figures` draws it
+    """A picture in a section."""
+
+    name: str  # part of its file's name
+    caption: str  # a sentence, shown below it
+    uri: str = field(repr=False)  # a PNG: "data:image/png;base64,..."
 
 
 @dataclass(frozen=True)
 class Section:
     """A study's result."""
 
-    use: str  # the command that made it
-    title: str
+    use: str  # the command that made it; part of a file's name
+    title: str  # the heading in the report
     says: Sequence[str]  # what came out, a sentence each, whether it flatters or not
-    settings: Mapping[str, Any]
-    tables: Sequence[Table] = ()
-    figures: Sequence[Figure] = ()
+    settings: Mapping[str, Any]  # what the command was run with, as JSON
+    tables: Sequence[Table] = ()  # below the sentences, in this order
+    figures: Sequence[Figure] = ()  # below the tables
 
     def as_json(self) -> dict[str, Any]:
         """All but the pictures."""
@@ -66,7 +68,10 @@ class Section:
         return head | {"tables": tables, "figures": figures}
 
     def save(self, run: Path) -> Path:
-        """Beside the run's artifacts: JSON, and each figure as a PNG. An earlier study of this use is replaced."""
+        """Beside the run's artifacts: JSON, and each figure as a PNG. An earlier study of this use is replaced.
+
+        Gives the JSON file. Raises DiskError where it cannot be written.
+        """
         folder = run / USES
         with disk_errors(folder):
             folder.mkdir(exist_ok=True)
@@ -77,7 +82,7 @@ class Section:
 
     @classmethod
     def load(cls, file: Path) -> Section:
-        """Raises FileError."""
+        """A section that `save` wrote, from its JSON file. Raises FileError."""
         raw = read_json(file)
         tables = [Table(t["title"], t["columns"], [Row(**row) for row in t["rows"]]) for t in raw["tables"]]
         figures = [

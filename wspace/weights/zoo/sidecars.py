@@ -30,30 +30,37 @@ class _Sidecar:
 
 
 class Sidecars:
-    """Of one folder. Raises FileError for a CSV that cannot be used."""
+    """The descriptions of one folder's networks. docs/zoo-format.md has their form. For importers, to read them by.
+
+    Raises FileError for a CSV that cannot be used, and for two of them.
+    """
 
     def __init__(self, root: Path):
-        self.root, self.csv, self.rows = root, None, dict[str, Description]()
+        self._root, self._csv, self._rows = root, None, dict[str, Description]()
         tables = sorted(root.glob("*.csv"))
         if len(tables) > 1:
             raise FileError(
                 f"{root}: has {tables[0].name} and {tables[1].name}: keep the one CSV that says what was trained"
             )
         if tables:
-            self.csv = tables[0]
-            self.rows = _table(self.csv)
+            self._csv = tables[0]
+            self._rows = _table(self._csv)
 
     def of(self, path: Path, known: frozenset[str]) -> Description | None:
-        """Of the network in this file or folder; `known` are the names under which a CSV may list networks."""
-        if self.csv is not None:
-            name = path.relative_to(self.root).as_posix()
-            strangers = [row for row in self.rows if row not in known]
+        """Of the network in this file or folder; None where nothing lies beside it.
+
+        path: in the folder. known: the names under which a CSV may list networks, relative to the folder.
+        Raises FileError for what cannot be read, a CSV that lists a stranger, or one that leaves this network out.
+        """
+        if self._csv is not None:
+            name = path.relative_to(self._root).as_posix()
+            strangers = [row for row in self._rows if row not in known]
             if strangers:
                 hint = did_you_mean(strangers[0], sorted(known)).partition(" Known:")[0]
-                raise FileError(f"{self.csv}: lists {strangers[0]!r}, which is not in the folder.{hint}")
-            if name not in self.rows:
-                raise FileError(f"{self.csv}: does not list {name!r}")
-            return self.rows[name]
+                raise FileError(f"{self._csv}: lists {strangers[0]!r}, which is not in the folder.{hint}")
+            if name not in self._rows:
+                raise FileError(f"{self._csv}: does not list {name!r}")
+            return self._rows[name]
         beside = path if path.is_dir() else path.with_suffix("")
         written = beside.with_name(f"{beside.name}.json")
         if written.is_file():
