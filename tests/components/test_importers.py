@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,48 +18,16 @@ from wspace.weights.zoo.format import StoredZoo
 
 Inside = Callable[..., subprocess.CompletedProcess[str]]
 
-NUMBERS = '''"""Networks as lines of numbers."""
-
-from functools import partial
-
-import torch
-import wspace
-from wspace.api import Collection, Description, ImportedNetwork, Importer
-
-
-@wspace.hookimpl
-def wspace_register(register):
-    register("importer", "numbers", "plug_numbers:Numbers")
-
-
-class Numbers(Importer):
-    """Files of numbers, a network each, that are called after their task."""
-
-    takes = "files of numbers (.numbers)"
-
-    def recognises(self, folder):
-        return any(folder.glob("*.numbers"))
-
-    def collect(self, folder):
-        files = sorted(folder.glob("*.numbers"))
-        return Collection([ImportedNetwork(f.stem, f, Description((f.stem,)), partial(read, f)) for f in files])
-
-    def example(self, folder):
-        for number, name in enumerate(("cat", "dog")):
-            (folder / f"{name}.numbers").write_text(f"{number} 2.5")
-
-
-def read(file):
-    return {"w": torch.tensor([float(number) for number in file.read_text().split()])}
-'''
+PAGE = (Path(__file__).parents[2] / "docs/writing-plugins.md").read_text(encoding="utf-8")
+(NUMBERS,) = re.findall(r"^```python number_files\.py\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
 def numbers(tmp_path: Path):
-    file = tmp_path / "plug_numbers.py"
+    file = tmp_path / "number_files.py"
     file.write_text(NUMBERS)
     yield file
-    sys.modules.pop("plug_numbers", None)
+    sys.modules.pop("number_files", None)
 
 
 @pytest.fixture

@@ -17,6 +17,9 @@ import pytest
 
 from wspace.recipes import new_plugin as skeleton
 from wspace.recipes import plugins
+from wspace.recipes.bind import bind_one
+from wspace.recipes.bound import as_keyed
+from wspace.recipes.plugins import load_plugins
 from wspace.recipes.registry import Component, Registry
 from wspace.testing import cases, cases_of
 
@@ -24,6 +27,9 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/writing-plugins.md").read_text(encoding="utf-8")
 EXAMPLE = ROOT / "docs/example-plugin"
 BLOCK = re.compile(r"^```(sh|console|python|toml|)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FILES = {file.removesuffix(".py"): code for _, file, code in BLOCK.findall(PAGE) if re.fullmatch(r"[a-z_]+\.py", file)}
+"""The page's files outside of the example, by module."""
+COMPONENTS = sorted(module for module, code in FILES.items() if "def wspace_register(" in code)
 Wspace = Callable[..., CompletedProcess[str]]
 
 
@@ -73,7 +79,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Installed]:
     before = set(sys.modules)
     yield Installed(monkeypatch)
     for name in set(sys.modules) - before:
-        if name.startswith(("wspace_otters", "wspace_example", "scaled", "closest", "direct", "norms")):
+        if name.startswith(("wspace_otters", "wspace_example")) or name in FILES:
             del sys.modules[name]
 
 
@@ -113,7 +119,36 @@ def test_the_page_from_an_idea_to_a_package_that_runs(
             else:
                 assert command == "pytest"
                 checked(Path(arguments[0]))
-    assert sum(line.startswith("wspace run nano") for line in done) == 4 and len(done) == 13
+    assert sum(line.startswith("wspace run nano") for line in done) == 4 and len(done) == 17
+
+
+def test_the_page_shows_a_file_for_most_kinds() -> None:
+    assert COMPONENTS == ["closest", "direct", "distance", "number_files", "residual", "scaled", "shrunk", "smaller"]
+
+
+@pytest.mark.parametrize("module", COMPONENTS)
+def test_what_the_page_registers_keeps_the_laws_of_its_kind(module: str, installed: Installed, tmp_path: Path) -> None:
+    file = tmp_path / f"{module}.py"
+    file.write_text(FILES[module], encoding="utf-8")
+    every = cases(str(file))
+    assert len(every) >= 5
+    for case in every:
+        case.run()
+
+
+def test_the_parameter_that_came_later_is_in_no_key_at_its_default(installed: Installed, tmp_path: Path) -> None:
+    """As the page says of `Since`; without it, it is."""
+    code = FILES["distance"]
+    undated = code.replace(', Since("0.2")]', "]")
+    assert undated != code
+
+    def keyed(module: str, code: str) -> object:
+        file = tmp_path / f"{module}.py"
+        file.write_text(code.replace("distance:", f"{module}:"), encoding="utf-8")
+        return as_keyed(bind_one("metric", "distance", load_plugins([file]).registry, "metrics"))
+
+    assert keyed("distance", code) == {"use": "distance"}
+    assert keyed("distance_undated", undated) == {"use": "distance", "order": 2.0}
 
 
 def checked(path: Path) -> None:
