@@ -77,3 +77,25 @@ def test_files_the_readme_names_are_there():
     for name in named:
         if "Ks/" not in name:
             assert (ROOT / name).exists(), name
+
+
+NAMED = re.compile(r"`([\w.]+)`(?: \([^)]*\))?(?: and `([\w.]+)`(?: \([^)]*\))?)?,? in\s+`(wspace/[\w/]+\.py)`")
+"""`A.b` (what it is) and `C.d` (what it is) in `wspace/file.py`."""
+
+
+def test_what_the_architecture_names_is_in_the_file_that_it_names():
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    pairs = [(name, file) for first, second, file in NAMED.findall(page) for name in (first, second) if name]
+    assert len(pairs) >= 12
+    for name, file in pairs:
+        source = (ROOT / file).read_text(encoding="utf-8")
+        for part in name.split("."):
+            assert re.search(rf"^ *(?:def|class) {part}\b", source, re.MULTILINE), f"{name} in {file}"
+
+
+def test_files_the_architecture_names_are_there():
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:\w+/)+(?:\w+\.py)?)`", page)
+    assert len(named) > 30
+    for name in named:
+        assert (ROOT / name).exists() or (ROOT / "wspace" / name).exists(), name
