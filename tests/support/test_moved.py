@@ -162,3 +162,10 @@ def test_a_plugin_that_imports_what_is_gone_is_told_which_doors_there_are(tmp_pa
         "denoiser 'private' of plugin 'plug_private' imports 'wspace.workbench', which this wspace does not have; a plugin "
         "imports wspace, wspace.api and wspace.testing alone"
     )
+
+
+def test_the_changelog_lists_every_old_path_beside_the_new_one() -> None:
+    changelog = (Path(__file__).parents[2] / "CHANGELOG.md").read_text(encoding="utf-8")
+    for module, names in MOVED.items():
+        for name, new in names.items():
+            assert f"| `{module}.{name}` | `{new.replace(':', '.')}` |" in changelog
