@@ -67,7 +67,7 @@ def train(loop: TrainingLoop, weights: Tensor = WEIGHTS[:8], precision: str = "f
         precision=precision,
     )
     while loop.step < STEPS:
-        loop.advance(*step(loop.step, stream(0, "train", loop.step, *loop.processes.own)))
+        loop.advance(*step(loop.step, stream(0, "train", loop.step, *loop.processes.own_stream)))
 
 
 def state_of(loop: TrainingLoop) -> dict[str, Tensor]:
@@ -85,13 +85,13 @@ def test_alone_nothing_changes() -> None:
     ALONE.average([value])
     ALONE.agree([value])
     ALONE.send({"folder": "somewhere"})
-    assert value.tolist() == [1.5, -2.0] and ALONE.share(7) == 7 and ALONE.own == ()
+    assert value.tolist() == [1.5, -2.0] and ALONE.share(7) == 7 and ALONE.own_stream == ()
     assert ALONE.averaged({"loss": value[0]}) == {"loss": value[0]}
     assert here() == launched() == ALONE and gpu_of_this() is None
 
 
 def test_a_batch_is_shared_out_evenly_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Processes(1, 4).share(32) == 8 and Processes(1, 4).own == (1,)
+    assert Processes(1, 4).share(32) == 8 and Processes(1, 4).own_stream == (1,)
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(UserError) as caught, leading("cpu", 4):

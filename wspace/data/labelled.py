@@ -110,14 +110,14 @@ class Labelled:
                 return np.zeros((self.size, self.size, 3), dtype=np.uint8)
 
         count, remembered = len(self.pictures), file.with_suffix(".json")
-        known = _paths_in(remembered)
-        if known is None:
+        recorded = _paths_in(remembered)
+        if recorded is None:
             _remove(file)  # pixels are of no use without the list of those that are none
         pixels = stored_pixels(file, count, self.size, picture)
-        if known is None or len(opened) == count:
+        if recorded is None or len(opened) == count:
             _remember(remembered, unreadable)
             return pixels, unreadable
-        return pixels, known
+        return pixels, recorded
 
     def _split(self, pictures: Sequence[Picture]) -> np.ndarray:
         has_val = any(picture.split == VAL for picture in pictures)

@@ -84,12 +84,12 @@ def draw_tasks(settings: Tasks, classes: int, rng: torch.Generator, copies: int 
         )
         apart = 0
     shuffled = torch.randperm(classes, generator=rng)
-    known, others = (tuple(part.sort().values.tolist()) for part in (shuffled[apart:], shuffled[:apart]))
-    seen, unseen = _known_tasks(settings, known, rng, notes)
+    known_classes, others = (tuple(part.sort().values.tolist()) for part in (shuffled[apart:], shuffled[:apart]))
+    seen, unseen = _known_tasks(settings, known_classes, rng, notes)
     novel = _novel_tasks(settings, others, rng, notes) if others else ()
     trained_on, chosen_on = _parted(settings, seen, copies)
     seen = trained_on + chosen_on
-    return TaskSet(known, seen, unseen, novel, len(chosen_on), settings.evaluate, tuple(notes))
+    return TaskSet(known_classes, seen, unseen, novel, len(chosen_on), settings.evaluate, tuple(notes))
 
 
 def _parted(settings: Tasks, seen: tuple[Task, ...], copies: int) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
@@ -125,19 +125,19 @@ def tasks_around(
     if len(different) < 2:
         raise DataError("all networks of the zoo were trained for the same task; two different ones are the least")
     notes: list[str] = []
-    known = tuple(sorted({c for task in different for c in task}))
-    others = tuple(c for c in range(classes) if c not in known)
+    known_classes = tuple(sorted({c for task in different for c in task}))
+    others = tuple(c for c in range(classes) if c not in known_classes)
     if len(others) < FEWEST_UNSEEN or not settings.unseen_classes:
         others = ()
-    low, high = _range(settings, len(known))
-    available = sum(comb(len(known), k) for k in range(low, high + 1))
+    low, high = _range(settings, len(known_classes))
+    available = sum(comb(len(known_classes), k) for k in range(low, high + 1))
     available -= len({task for task in given if low <= len(task) <= high})
     unseen = min(settings.unseen, available // 2)
     if unseen < 1:
         raise DataError(f"the zoo's networks leave no task of {low} to {high} classes unseen")
     if unseen < settings.unseen:
         notes.append(f"{unseen} unseen tasks, not {settings.unseen}: the zoo's networks leave no more")
-    drawn = _distinct(known, low, high, unseen, rng, frozenset(given))
+    drawn = _distinct(known_classes, low, high, unseen, rng, frozenset(given))
     novel = _novel_tasks(settings, others, rng, notes) if others else ()
     chosen_on = frozenset(different[len(different) - _chosen_on(settings, len(different)) :])
     trained_on = frozenset(different) - chosen_on
@@ -145,7 +145,7 @@ def tasks_around(
     held_out = [number for number, task in enumerate(given) if task in chosen_on]
     rows = trained + held_out
     seen = tuple(given[number] for number in rows)
-    return TaskSet(known, seen, drawn, novel, len(held_out), settings.evaluate, tuple(notes)), rows
+    return TaskSet(known_classes, seen, drawn, novel, len(held_out), settings.evaluate, tuple(notes)), rows
 
 
 def _chosen_on(settings: Tasks, seen: int) -> int:
@@ -165,10 +165,10 @@ def fresh_tasks(settings: Tasks, tasks: TaskSet, count: int, rng: torch.Generato
 
 
 def _known_tasks(
-    settings: Tasks, known: tuple[int, ...], rng: torch.Generator, notes: list[str]
+    settings: Tasks, known_classes: tuple[int, ...], rng: torch.Generator, notes: list[str]
 ) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
     """Seen and unseen tasks of the known classes."""
-    classes, wanted, unseen = len(known), settings.seen + settings.unseen, settings.unseen
+    classes, wanted, unseen = len(known_classes), settings.seen + settings.unseen, settings.unseen
     low, high = _range(settings, classes)
     if (low, high) != settings.classes:
         notes.append(
@@ -184,7 +184,7 @@ def _known_tasks(
         unseen = round(wanted * settings.unseen / (settings.seen + settings.unseen))
         unseen = min(max(unseen, min(2, settings.unseen)), wanted - 2)
         notes.append(f"{classes} classes: {wanted} tasks, not {settings.seen + settings.unseen}; more would repeat")
-    tasks = _distinct(known, low, high, wanted, rng)
+    tasks = _distinct(known_classes, low, high, wanted, rng)
     return tasks[: wanted - unseen], tasks[wanted - unseen :]
 
 

@@ -56,10 +56,10 @@ def read(text: str) -> tuple[tuple[Term, ...], tuple[tuple[str, int], ...]]:
     """Terms of a dimension, and the sizes written in brackets. Raises UserError."""
     terms, sizes = [], list[tuple[str, int]]()
     for part in text.split("+"):
-        found = _TERM.fullmatch(part.strip())
-        if found is None:
+        match = _TERM.fullmatch(part.strip())
+        if match is None:
             raise UserError(f"{text!r} says no axis of a dimension; 'hidden', '7', 'conv/16', '2*gate' and 'a + b' do")
-        repeat, outer, outer_size, inner, inner_size = found.groups()
+        repeat, outer, outer_size, inner, inner_size = match.groups()
         factors = [int(name) if name.isdigit() else name for name in (outer, inner) if name]
         if isinstance(factors[0], int) and len(factors) > 1:
             raise UserError(

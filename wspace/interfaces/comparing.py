@@ -81,7 +81,7 @@ class Evidence:
 
         Raises UserError in an opponent that `trains_on_images`: that one is made before any text is told.
         """
-        return _told(self.described, "descriptions")
+        return _given(self.described, "descriptions")
 
 
 @dataclass(frozen=True)
@@ -96,17 +96,17 @@ class Contest:
     @property
     def descriptions(self) -> Tensor:
         """(B, D), on the scale of `Evidence.descriptions`. Raises UserError as that does."""
-        return _told(self.described, "descriptions")
+        return _given(self.described, "descriptions")
 
     @property
     def mismatched(self) -> Tensor:
         """(B, P): what the generator drew from the description of another task of the split. Raises UserError as above."""
-        return _told(self.drawn_for_others, "generated networks")
+        return _given(self.drawn_for_others, "generated networks")
 
 
-def _told(tensor: Tensor | None, what: str) -> Tensor:
+def _given(tensor: Tensor | None, label: str) -> Tensor:
     if tensor is None:
-        raise UserError(f"an opponent that trains on images is made before there are {what}; it cannot go by them")
+        raise UserError(f"an opponent that trains on images is made before there are {label}; it cannot go by them")
     return tensor
 
 

@@ -41,8 +41,8 @@ class Prompts:
         )
 
     def _each(self, change: Callable[[Any], Any]) -> Prompts:
-        known = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: change(values) for name, values in known.items() if values is not None})
+        by_field = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: change(values) for name, values in by_field.items() if values is not None})
 
 
 PICTURE_SIDE = 8

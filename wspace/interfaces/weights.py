@@ -110,10 +110,10 @@ class WeightSpec:
         sizes = {axis: size for text, _ in dims for axis, size in read(text)[1]}
         open_ = list(dims)
         while True:
-            found = [found for text, length in open_ if (found := solved(text, length, sizes))]
-            if not found:
+            solutions = [pair for text, length in open_ if (pair := solved(text, length, sizes))]
+            if not solutions:
                 return sizes
-            sizes = dict(reversed(found)) | sizes  # where tensors disagree, the first is believed
+            sizes = dict(reversed(solutions)) | sizes  # where tensors disagree, the first is believed
             open_ = [(text, length) for text, length in open_ if any(a not in sizes for a in names_in(text))]
 
     @cached_property

@@ -102,7 +102,7 @@ class TrainingLoop:
         with self._gradients_of_trained_parameters_only(), progress.bar(name, self.settings.steps) as bar:
             bar.resume(self.step)
             while self.step < self.settings.steps:
-                rng = stream(seed, name, self.step, *self.processes.own)
+                rng = stream(seed, name, self.step, *self.processes.own_stream)
                 with torch.random.fork_rng([device] if device.type == "cuda" else []):
                     torch.manual_seed(rng.initial_seed())  # for dropout layers, which take no generator
                     self.advance(*step(self.step, rng))

@@ -60,5 +60,5 @@ def fingerprint_of(state: Mapping[str, Tensor], *facts: object) -> str:
 
 def first_misfit(error: Exception | None) -> str:
     """The first tensor that torch complains of, in brackets."""
-    found = re.search(r'size mismatch for (\S+):|key\(s\) in state_dict: "([^"]+)"', str(error))
-    return f" (the first that does not: {found.group(1) or found.group(2)})" if found else ""
+    match = re.search(r'size mismatch for (\S+):|key\(s\) in state_dict: "([^"]+)"', str(error))
+    return f" (the first that does not: {match.group(1) or match.group(2)})" if match else ""

@@ -94,16 +94,16 @@ class NotARun(UserError):
     pass
 
 
-def did_you_mean(name: str, known: Sequence[str]) -> str:
+def did_you_mean(name: str, choices: Sequence[str]) -> str:
     """' Did you mean 'chunk'? Known: chunk, neuron', for the end of an error message."""
-    nearest = get_close_matches(name, known, n=1, cutoff=0.5)
+    nearest = get_close_matches(name, choices, n=1, cutoff=0.5)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    return f"{hint} Known: {', '.join(sorted(known)) or '(none)'}"
+    return f"{hint} Known: {', '.join(sorted(choices)) or '(none)'}"
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
+def nearest(name: str, choices: Sequence[str]) -> str:
     """': did you mean a, b or c?', for the end of a message where all that is known is too much to print."""
-    names = get_close_matches(name, known, n=3, cutoff=0.4)
+    names = get_close_matches(name, choices, n=3, cutoff=0.4)
     *others, last = names or [""]
     return (f": did you mean {', '.join(others)} or {last}?" if others else f": did you mean {last}?") if last else ""
 
@@ -114,8 +114,8 @@ PACKAGE = Path(__file__).parent.parent
 def reason(error: BaseException) -> str:
     """Somebody else's exception on one line: its type, what it says, and where in their code it was raised."""
     lines = [*str(error).splitlines(), *getattr(error, "__notes__", ())]
-    said = "; ".join(line.strip() for line in lines if line.strip())
-    text = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    message = "; ".join(line.strip() for line in lines if line.strip())
+    text = f"{type(error).__name__}: {message}" if message else type(error).__name__
     if isinstance(error, SyntaxError):  # says where by itself
         return text
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _between(Path(frame.filename))]

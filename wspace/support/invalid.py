@@ -32,11 +32,11 @@ def explain(detail: ErrorDetails | Any) -> str:
     return f"{message}, got {detail['input']!r}"
 
 
-def explain_key(detail: ErrorDetails | Any, what: str, keys: Sequence[str]) -> str:
+def explain_key(detail: ErrorDetails | Any, owner: str, keys: Sequence[str]) -> str:
     """The same of a mapping that takes these keys and no others: `a study takes no 'seedz'. Did you mean 'seeds'?`"""
     name = str(detail["loc"][-1])
     if detail["type"] == "extra_forbidden":
-        return f"{what} takes no {name!r}.{did_you_mean(name, keys)}"
+        return f"{owner} takes no {name!r}.{did_you_mean(name, keys)}"
     if detail["type"] == "missing":
         return "missing"
     if detail["type"] == "too_short":

@@ -45,7 +45,7 @@ class Processes:
         return batch // self.count
 
     @property
-    def own(self) -> tuple[int, ...]:
+    def own_stream(self) -> tuple[int, ...]:
         """What to add to the names of a random stream that each process should have to itself."""
         return (self.rank,) if self.rank else ()
 

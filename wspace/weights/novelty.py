@@ -71,7 +71,7 @@ class Neighbourhood:
     def _distances(self, networks: Tensor) -> Tensor:
         """Plain squared ones to all of the zoo, as seen from the base: (B, P) -> (B, n)."""
         offsets = networks - self.base
-        own = offsets.norm(dim=1, keepdim=True).square()
+        squared_norms = offsets.norm(dim=1, keepdim=True).square()
         columns = []
         for start in range(0, len(self.weights), self.rows):
             rows = slice(start, start + self.rows)
@@ -79,7 +79,7 @@ class Neighbourhood:
             if self.symmetry is not None and self.elements is not None:
                 others = self.symmetry.act(self.elements[rows], others)
             others = others - self.base
-            columns.append(own + others.norm(dim=1).square() - 2 * (offsets @ others.T))
+            columns.append(squared_norms + others.norm(dim=1).square() - 2 * (offsets @ others.T))
         return torch.cat(columns, dim=1)
 
     def _aligned(self, networks: Tensor, candidates: Tensor) -> Tensor:

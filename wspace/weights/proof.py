@@ -47,10 +47,15 @@ def prove(symmetry: Symmetry, target: Target, name: str, dims: tuple[int, int], 
 
 
 def prove_by(
-    symmetry: Symmetry, spec: WeightSpec, error_of: Callable[[Symmetry], float], name: str, what: str, whose: str
+    symmetry: Symmetry,
+    spec: WeightSpec,
+    error_of: Callable[[Symmetry], float],
+    name: str,
+    computed: str,
+    spec_name: str,
 ) -> None:
     """The same for any function of weights of this spec, of which `error_of` tells how much a group changes it."""
-    end = f"what {what}, by {{:.3g}}% of the largest score{{}}"
+    end = f"what {computed}, by {{:.3g}}% of the largest score{{}}"
     error = error_of(symmetry)
     if error < TOLERANCE:
         return
@@ -59,7 +64,7 @@ def prove_by(
         if not error_of_part < TOLERANCE:
             of = ", ".join(entry.name for entry in spec.entries if part.axis in entry.names)
             if part.axis in spec.free:
-                hint = _misdeclared(part, spec, lambda group: error_of(group) < TOLERANCE, whose)
+                hint = _misdeclared(part, spec, lambda group: error_of(group) < TOLERANCE, spec_name)
             else:
                 hint = f"; free axes: {', '.join(spec.free) or 'none'}"
             raise UserError(
@@ -75,14 +80,14 @@ def _weights(target: Target, rng: torch.Generator) -> Tensor:
     return fresh + fresh.square().mean().sqrt().clamp_min(0.01) * torch.randn(fresh.shape, generator=rng)
 
 
-def _misdeclared(part: Part, spec: WeightSpec, holds: Callable[[Symmetry], bool], whose: str) -> str:
+def _misdeclared(part: Part, spec: WeightSpec, holds: Callable[[Symmetry], bool], spec_name: str) -> str:
     """The tensor without whose axes as declared the symmetry would hold, in words; nothing, if there is no such one."""
     for entry in spec.entries:
-        said = tuple(dim for dim, text in enumerate(entry.axes) if part.axis in names_in(text))
-        for dims in _dimensions(entry, said, spec.axis_size(part.axis)):
-            if dims == said:
+        declared = tuple(dim for dim, text in enumerate(entry.axes) if part.axis in names_in(text))
+        for dims in _dimensions(entry, declared, spec.axis_size(part.axis)):
+            if dims == declared:
                 continue
-            whole = (entry.axes[dim] if dim in said else part.axis for dim in range(len(entry.shape)))
+            whole = (entry.axes[dim] if dim in declared else part.axis for dim in range(len(entry.shape)))
             axes = (text if dim in dims else str(entry.shape[dim]) for dim, text in enumerate(whole))
             other = replace(entry, axes=tuple(axes))
             try:
@@ -90,19 +95,19 @@ def _misdeclared(part: Part, spec: WeightSpec, holds: Callable[[Symmetry], bool]
             except UserError:  # no such group on such a spec
                 continue
             if holds(group):
-                return f"; {whose} is wrong about tensor {entry.name!r}: {_corrected(part.axis, said, dims)}"
+                return f"; {spec_name} is wrong about tensor {entry.name!r}: {_corrected(part.axis, declared, dims)}"
     return ""
 
 
-def _dimensions(entry: WeightEntry, said: tuple[int, ...], length: int) -> Iterator[tuple[int, ...]]:
+def _dimensions(entry: WeightEntry, declared: tuple[int, ...], length: int) -> Iterator[tuple[int, ...]]:
     """Every set of dimensions that could be an axis of this length, or are said to have it."""
-    fitting = [dim for dim, size in enumerate(entry.shape) if size == length or dim in said]
+    fitting = [dim for dim, size in enumerate(entry.shape) if size == length or dim in declared]
     for count in range(len(fitting) + 1):
         yield from combinations(fitting, count)
 
 
-def _corrected(axis: str, said: tuple[int, ...], dims: tuple[int, ...]) -> str:
-    old, new = (f"dimension{'s' * (len(found) > 1)} {' and '.join(map(str, found))}" for found in (said, dims))
+def _corrected(axis: str, declared: tuple[int, ...], dims: tuple[int, ...]) -> str:
+    old, new = (f"dimension{'s' * (len(chosen) > 1)} {' and '.join(map(str, chosen))}" for chosen in (declared, dims))
     if not dims:
         return f"its {old} is not axis {axis!r}"
-    return f"axis {axis!r} is its {new}" + (f", not {old}" if said else "")
+    return f"axis {axis!r} is its {new}" + (f", not {old}" if declared else "")

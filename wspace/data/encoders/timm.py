@@ -25,9 +25,9 @@ def fresh(who: str, model: str, outputs: int, **options: Any) -> nn.Module:
     try:
         return timm.create_model(model, num_classes=outputs, **options)
     except (TypeError, AssertionError, ValueError, RuntimeError) as error:
-        said = " and ".join(f"{name} {value}" for name, value in options.items()) or "its defaults"
+        asked_for = " and ".join(f"{name} {value}" for name, value in options.items()) or "its defaults"
         reason = str(error).strip() or type(error).__name__
-        raise UserError(f"{who}: timm cannot make {model} with {said}: {reason.splitlines()[0]}") from error
+        raise UserError(f"{who}: timm cannot make {model} with {asked_for}: {reason.splitlines()[0]}") from error
 
 
 def takes_one_size(model: str) -> bool:

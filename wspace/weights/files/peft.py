@@ -51,7 +51,7 @@ class AdapterFolder:
         """Raises FileError unless this is plain LoRA of linear layers, in safetensors."""
         config = _config(folder)
         layers = _layers(folder / WEIGHTS, config)
-        texts, classes = _said(folder / README)
+        texts, classes = _task_of(folder / README)
         return cls(folder, layers, str(config.get("base_model_name_or_path") or ""), texts, classes)
 
     def read(self) -> dict[str, tuple[Tensor, Tensor]]:
@@ -118,19 +118,19 @@ def _layers(file: Path, config: Mapping[str, Any]) -> dict[str, Layer]:
 def _scale(layer: str, config: Mapping[str, Any], file: Path) -> float:
     """alpha / r, or alpha / sqrt(r) for rank-stabilised LoRA; a layer may have its own, by a pattern of its name."""
 
-    def own(patterns: Mapping[str, Any], otherwise: Any) -> float:
-        found = (value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", layer))
-        value = next(found, otherwise)
+    def by_pattern(patterns: Mapping[str, Any], otherwise: Any) -> float:
+        matching = (value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", layer))
+        value = next(matching, otherwise)
         if not isinstance(value, int | float) or value <= 0:
             raise FileError(f"{file.with_name(CONFIG)}: r and lora_alpha must be above 0")
         return value
 
-    rank = own(config.get("rank_pattern") or {}, config.get("r"))
-    alpha = own(config.get("alpha_pattern") or {}, config.get("lora_alpha"))
+    rank = by_pattern(config.get("rank_pattern") or {}, config.get("r"))
+    alpha = by_pattern(config.get("alpha_pattern") or {}, config.get("lora_alpha"))
     return alpha / (rank**0.5 if config.get("use_rslora") else rank)
 
 
-def _said(file: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _task_of(file: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Texts and classes of the task: those that wspace wrote, else the first paragraph of prose."""
     if not file.is_file():
         return (), ()
@@ -212,5 +212,5 @@ def write_adapter(
     }
     if base_model:
         front = {"base_model": base_model, **front}
-    said = "; ".join(texts) or ", ".join(classes)
-    write_text(folder / README, f"---\n{dump(front)}---\n\n{said}\n")
+    description = "; ".join(texts) or ", ".join(classes)
+    write_text(folder / README, f"---\n{dump(front)}---\n\n{description}\n")

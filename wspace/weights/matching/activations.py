@@ -101,7 +101,7 @@ class _Made:
 
 def _made(network: nn.Module, spec: WeightSpec, axes: tuple[str, ...]) -> dict[str, list[_Made]]:
     """By the name of the layer, what it makes along these axes."""
-    entries, found = {entry.name: entry for entry in spec.entries}, dict[str, list[_Made]]()
+    entries, by_layer = {entry.name: entry for entry in spec.entries}, dict[str, list[_Made]]()
     for name, layer in network.named_modules():
         entry, sides = entries.get(f"{name}.weight" if name else "weight"), _sides(layer)
         if entry is None or sides is None:
@@ -110,8 +110,8 @@ def _made(network: nn.Module, spec: WeightSpec, axes: tuple[str, ...]) -> dict[s
         for block in spec.layout(entry)[of_weight]:
             axis = block.axis if block.axis in axes else block.outer
             if axis in axes:
-                found.setdefault(name, []).append(_Made(axis, spec.axis_size(axis), of_output, block))
-    return found
+                by_layer.setdefault(name, []).append(_Made(axis, spec.axis_size(axis), of_output, block))
+    return by_layer
 
 
 def _sides(layer: nn.Module) -> tuple[int, int] | None:
@@ -138,9 +138,9 @@ def _add(network: nn.Module, reference: nn.Module, inputs: Tensor, made: Mapping
         ours[name].append(output.clone())  # what follows may change it in place
 
     def compare(name: str, output: Tensor) -> None:
-        own = ours[name].pop(0)  # a layer may be called again
+        activations = ours[name].pop(0)  # a layer may be called again
         for along in made[name]:
-            along.add(along.rows(own), along.rows(output))
+            along.add(along.rows(activations), along.rows(output))
 
     with torch.no_grad():
         for module, hook in ((network, keep), (reference, compare)):

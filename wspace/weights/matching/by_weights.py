@@ -46,14 +46,14 @@ def axes_of(spec: WeightSpec, named: tuple[str, ...] | None, symmetry: str) -> t
         raise UserError(f"symmetry {symmetry!r}: no axis to act on; free axes: {', '.join(spec.free) or 'none'}")
     for axis in axes:
         if all(axis not in entry.names for entry in spec.entries):
-            known = ", ".join(sorted({a for entry in spec.entries for a in entry.names}))
-            raise UserError(f"symmetry {symmetry!r}: this target has no axis {axis!r}; it has {known}")
+            existing = ", ".join(sorted({a for entry in spec.entries for a in entry.names}))
+            raise UserError(f"symmetry {symmetry!r}: this target has no axis {axis!r}; it has {existing}")
         lengths = {
             n: entry.name for entry in spec.entries for a, n in zip(entry.axes, entry.shape, strict=True) if a == axis
         }
         if len(lengths) > 1:
-            found = " and ".join(f"{length} in {name!r}" for length, name in lengths.items())
-            raise UserError(f"symmetry {symmetry!r}: the lengths of axis {axis!r} differ: {found}")
+            by_tensor = " and ".join(f"{length} in {name!r}" for length, name in lengths.items())
+            raise UserError(f"symmetry {symmetry!r}: the lengths of axis {axis!r} differ: {by_tensor}")
         if axes.count(axis) > 1:
             raise UserError(f"symmetry {symmetry!r}: axis {axis!r} is named twice")
     return axes
@@ -77,14 +77,14 @@ def moved(tensor: Tensor, entry: WeightEntry, spec: WeightSpec, moves: Moves, bu
 def _along(blocks: tuple[Block, ...], moves: Moves) -> Move | None:
     """What these moves do to a dimension made of blocks; None: nothing."""
     of_blocks = [moves.get(block.axis or "") or moves.get(block.outer or "") for block in blocks]
-    known = next((move for move in of_blocks if move is not None), None)
-    if known is None:
+    any_move = next((move for move in of_blocks if move is not None), None)
+    if any_move is None:
         return None
     places, signs = [], []
     for block, move in zip(blocks, of_blocks, strict=True):
         if move is None:
-            stay = torch.arange(block.length, device=known.places.device)
-            places.append(block.start + stay.expand(len(known.places), -1))
+            stay = torch.arange(block.length, device=any_move.places.device)
+            places.append(block.start + stay.expand(len(any_move.places), -1))
             signs.append(None)
             continue
         width = block.length // move.places.shape[1]  # slices of a unit
@@ -117,11 +117,11 @@ def match(
     """
     rows = max(1, min(ROWS, VALUES // max(spec.size, *(spec.axis_size(axis) ** 2 for axis in axes))))
     blocks = zip(weights.split(rows), reference.expand_as(weights).split(rows), strict=True)
-    found = [_match(ours, theirs, spec, axes, signed) for ours, theirs in blocks]
+    matched = [_match(ours, theirs, spec, axes, signed) for ours, theirs in blocks]
     joined = {}
     for axis in axes:
-        signs = [part[axis].signs for part in found]
-        places = torch.cat([part[axis].places for part in found])
+        signs = [part[axis].signs for part in matched]
+        places = torch.cat([part[axis].places for part in matched])
         joined[axis] = Move(places, torch.cat([s for s in signs if s is not None]) if signed else None)
     return joined
 

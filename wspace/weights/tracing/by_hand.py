@@ -28,11 +28,11 @@ def checked(written: Mapping[str, Any], shapes: Shapes, free: Sequence[str] | No
     spec = WeightSpec(tuple(WeightEntry(name, shapes[name], dims) for name, dims in axes.items()))
     for entry in spec.entries:
         spec.layout(entry)  # every dimension is as long as its axes
-    known = tuple(dict.fromkeys(axis for dims in axes.values() for text in dims for axis in names_in(text)))
+    axis_names = tuple(dict.fromkeys(axis for dims in axes.values() for text in dims for axis in names_in(text)))
     for axis in free or ():
-        if axis not in known:
-            raise UserError(f"free: no tensor has an axis {axis!r}{nearest(axis, known)}")
-    return Inferred(axes, known if free is None else tuple(free))
+        if axis not in axis_names:
+            raise UserError(f"free: no tensor has an axis {axis!r}{nearest(axis, axis_names)}")
+    return Inferred(axes, axis_names if free is None else tuple(free))
 
 
 def _axes(name: str, written: Any, shape: tuple[int, ...]) -> tuple[str, ...]:

@@ -86,8 +86,8 @@ def _traced(module: nn.Module, weights: Mapping[str, Tensor], inputs: tuple[Tens
     traced = with_its_tensors(module)
 
     def call(tensors: list[Tensor], given: tuple[Tensor, ...]) -> list[Tensor]:
-        found = functional_call(traced, dict(zip(weights, tensors, strict=True)), given)
-        return [leaf for leaf in pytree.tree_leaves(found) if isinstance(leaf, Tensor)]
+        outputs = functional_call(traced, dict(zip(weights, tensors, strict=True)), given)
+        return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
     who, instead = f"{type(module).__name__} cannot be traced", "write its axes by hand (docs/symmetries.md)"
     try:
@@ -126,8 +126,8 @@ def _why(error: Exception) -> str:
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     if any(word in type(error).__name__ for word in ("DataDependent", "DynamicOutputShape")):
         return f"what it does depends on the values of a tensor{where}"
-    said = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return f"{type(error).__name__}: {said}{where}"
+    message = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"{type(error).__name__}: {message}{where}"
 
 
 class _Walk:
@@ -139,26 +139,26 @@ class _Walk:
         self.weights: dict[str, Layout] = {}
         self.used: dict[str, int] = {}  # the place where a weight is first read
         self.missing: dict[str, None] = {}  # operations without a rule
-        self.known: dict[fx.Node, Any] = {}
+        self.layouts: dict[fx.Node, Any] = {}
         given = iter(names)
         for node in nodes:
             if node.op == "placeholder" and (name := next(given, None)) is not None:
                 layout = Traced([[Digit(n)]] for n in node.meta["val"].shape)
-                self.weights[name] = self.known[node] = layout
+                self.weights[name] = self.layouts[node] = layout
                 self.used[name] = min((places[user] for user in node.users), default=len(nodes))
                 if not node.users:
                     pin(layout)
             elif node.op == "placeholder":
-                self.known[node] = _in_place(node.meta["val"])
+                self.layouts[node] = _in_place(node.meta["val"])
             elif node.op == "get_attr":
-                self.known[node] = _constant(getattr(graph.owning_module, str(node.target)))
+                self.layouts[node] = _constant(getattr(graph.owning_module, str(node.target)))
             elif node.op == "output":
                 pin([dim for layout in layouts_in(self._arguments(node.args)) for dim in layout])
             else:
-                self.known[node] = self._called(node)
+                self.layouts[node] = self._called(node)
 
     def _arguments(self, written: Any) -> Any:
-        return fx.map_arg(written, self.known.get)
+        return fx.map_arg(written, self.layouts.get)
 
     def _called(self, node: fx.Node) -> Any:
         args, kwargs = self._arguments(node.args), self._arguments(node.kwargs)
@@ -170,9 +170,9 @@ class _Walk:
             return None
         shapes = [tuple(tensor.shape) for tensor in tensors]
         try:
-            found = rule_of(node.target)(_by_name(node.target, args, kwargs), shapes)
+            by_rule = rule_of(node.target)(_by_name(node.target, args, kwargs), shapes)
             several = not isinstance(results, Tensor)
-            layouts = [Traced(layout) for layout in (found if several else (found,))]
+            layouts = [Traced(layout) for layout in (by_rule if several else (by_rule,))]
             if [tuple(map(length, layout)) for layout in layouts] != shapes:
                 raise NotUnderstood
         except NotUnderstood:
@@ -215,23 +215,23 @@ def _written(walk: _Walk) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
     lengths = {
         text: length(dim) for w, layout in walk.weights.items() for text, dim in zip(plain[w], layout, strict=True)
     }
-    said = _unsolved(lengths, sizes)
-    axes = {weight: tuple(_text(dim, names, said) for dim in layout) for weight, layout in walk.weights.items()}
+    unsolved = _unsolved(lengths, sizes)
+    axes = {weight: tuple(_text(dim, names, unsolved) for dim in layout) for weight, layout in walk.weights.items()}
     return axes, tuple(sizes)
 
 
 def _unsolved(lengths: Mapping[str, int], sizes: Mapping[str, int]) -> set[str]:
     """Axes whose sizes the lengths of dimensions leave open, and which are written behind the name."""
-    known, said = dict[str, int](), set[str]()
+    solved_sizes, unsolved = dict[str, int](), set[str]()
     while True:
-        found = [pair for text, n in lengths.items() if (pair := solved(text, n, known))]
-        if not found:
-            unknown = next((axis for axis in sizes if axis not in known), None)
+        solutions = [pair for text, n in lengths.items() if (pair := solved(text, n, solved_sizes))]
+        if not solutions:
+            unknown = next((axis for axis in sizes if axis not in solved_sizes), None)
             if unknown is None:
-                return said
-            said.add(unknown)
-            found = [(unknown, sizes[unknown])]
-        known.update(found)
+                return unsolved
+            unsolved.add(unknown)
+            solutions = [(unknown, sizes[unknown])]
+        solved_sizes.update(solutions)
 
 
 def _named(walk: _Walk) -> dict[Digit, str]:
@@ -258,21 +258,21 @@ def _roles(new: Mapping[Digit, None], terms: list[list[Digit]]) -> dict[Digit, s
     inner = list(dict.fromkeys(term[-1] for term in terms if term and term[-1] in new))
     outer = {d: d.role for term in terms if len(term) == 2 and (d := term[0]) in new}
     if len(terms) == 3 and terms[0] == terms[1] != terms[2] and [len(term) for term in terms] == [2, 2, 2]:
-        said = dict(zip(inner, ("qk", "v"), strict=False))
+        inner_roles = dict(zip(inner, ("qk", "v"), strict=False))
     else:
-        said = {digit: str(place) if len(inner) > 1 else "" for place, digit in enumerate(inner)}
-    return outer | {digit: role for digit, role in said.items() if digit not in outer}
+        inner_roles = {digit: str(place) if len(inner) > 1 else "" for place, digit in enumerate(inner)}
+    return outer | {digit: role for digit, role in inner_roles.items() if digit not in outer}
 
 
 def _stretches(dim: Dim) -> Dim:
     """Without the digits of which single values are taken: those values are stretches of their own."""
-    found = []
+    stretches = []
     for term in normal(dim):
         if term and term[0].selected and any(term[0] in outers(digit) for digit in term[1:] if not digit.pinned):
-            found += [stretch for member in members_of(term) for stretch in _stretches([member])]
+            stretches += [stretch for member in members_of(term) for stretch in _stretches([member])]
         else:
-            found.append(term)
-    return found
+            stretches.append(term)
+    return stretches
 
 
 def _made_writable(term: Term) -> bool:
@@ -295,7 +295,7 @@ def _made_writable(term: Term) -> bool:
     return bool(wrong)
 
 
-def _text(dim: Dim, names: Mapping[Digit, str], said: Container[str]) -> str:
+def _text(dim: Dim, names: Mapping[Digit, str], with_sizes: Container[str]) -> str:
     """A dimension in the notation of `wspace.interfaces.axes`, with the sizes of these axes."""
     terms = list[tuple[int, str]]()  # how often, and what; of what stays, how much
     for term in _stretches(dim):
@@ -305,7 +305,7 @@ def _text(dim: Dim, names: Mapping[Digit, str], said: Container[str]) -> str:
         if not free:
             terms.append((length([term]), ""))
             continue
-        text = "/".join(names[d] + (f"[{d.size}]" if names[d] in said else "") for d in free)
+        text = "/".join(names[d] + (f"[{d.size}]" if names[d] in with_sizes else "") for d in free)
         terms.append((times, text + (f"/{slices}" if slices > 1 else "")))
     texts = []
     for text, stretches in groupby(terms, key=lambda term: term[1]):

@@ -93,18 +93,18 @@ def _native_dropout(args: Arguments, shapes: list[Shape]) -> tuple[Layout, ...]:
 
 def _together(layouts: Sequence[Layout], shape: Shape) -> Layout:
     """Of tensors that are broadcast to this shape: along each dimension, those longer than 1 are the same."""
-    found: Layout = [[[]] for _ in shape]
+    together: Layout = [[[]] for _ in shape]
     pairs: list[tuple[Dim, Dim]] = []
     for layout in layouts:
         for place, dim in enumerate(layout, start=len(shape) - len(layout)):
             if length(dim) != 1:
-                pairs += [(found[place], dim)] if found[place] != [[]] else []
-                found[place] = dim if found[place] == [[]] else found[place]
+                pairs += [(together[place], dim)] if together[place] != [[]] else []
+                together[place] = dim if together[place] == [[]] else together[place]
     for left, right in sorted(
         pairs, key=lambda pair: any(map(outers, digits_of([*pair])))
     ):  # outer digits before inner ones
         unify(left, right)
-    return found
+    return together
 
 
 @_rule("_softmax", "_log_softmax", "_safe_softmax", "softmax", "log_softmax")
@@ -291,13 +291,13 @@ def _position(args: Arguments, shapes: list[Shape]) -> Layout | tuple[Layout, ..
         return pointwise(args, shapes)
     x, dim = args["self"], args.get("dim")
     pin(x if dim is None else [x[dim]])
-    found = []
+    results = []
     for shape in shapes:
         if len(shape) == len(x):
-            found.append([old if length(old) == n else fixed(n) for old, n in zip(x, shape, strict=True)])
+            results.append([old if length(old) == n else fixed(n) for old, n in zip(x, shape, strict=True)])
         else:
-            found.append([] if dim is None else [old for place, old in enumerate(x) if place != dim % len(x)])
-    return tuple(found) if len(shapes) > 1 else found[0]
+            results.append([] if dim is None else [old for place, old in enumerate(x) if place != dim % len(x)])
+    return tuple(results) if len(shapes) > 1 else results[0]
 
 
 @_rule("max_pool2d_with_indices", "max_pool3d_with_indices", "adaptive_max_pool2d", "adaptive_max_pool3d")
@@ -334,10 +334,10 @@ def _permute(args: Arguments, shapes: list[Shape]) -> Layout:
 def _transpose(args: Arguments, shapes: list[Shape]) -> Layout:
     if "dim0" not in args:
         return args["self"][::-1]
-    found = list(args["self"])
+    layout = list(args["self"])
     one, other = args["dim0"], args["dim1"]
-    found[one], found[other] = found[other], found[one]
-    return found
+    layout[one], layout[other] = layout[other], layout[one]
+    return layout
 
 
 @_rule("channel_shuffle", "native_channel_shuffle")
@@ -412,11 +412,11 @@ def _one(x: Layout, dim: int, index: int) -> Layout:
 @_rule("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "chunk")
 def _split(args: Arguments, shapes: list[Shape]) -> tuple[Layout, ...]:
     x, dim = args["self"], args["dim"]
-    found, start = [], 0
+    parts, start = [], 0
     for shape in shapes:
-        found.append(_stretch(x, dim, start, start + shape[dim]))
+        parts.append(_stretch(x, dim, start, start + shape[dim]))
         start += shape[dim]
-    return tuple(found)
+    return tuple(parts)
 
 
 @_rule("slice")
@@ -433,17 +433,17 @@ def _stretch(x: Layout, dim: int, start: int, end: int) -> Layout:
     if end - start == length(x[dim]):
         return x
     if end - start == 1:
-        found = _one(x, dim, start)
-        found.insert(dim % len(x), [[]])
-        return found
+        layout = _one(x, dim, start)
+        layout.insert(dim % len(x), [[]])
+        return layout
     _, rest = cut(x[dim], start)
     return _replaced(x, dim, cut(rest, end - start)[0] or fixed(0))
 
 
 def _replaced(x: Layout, dim: int, by: Dim) -> Layout:
-    found = list(x)
-    found[dim] = by
-    return found
+    layout = list(x)
+    layout[dim] = by
+    return layout
 
 
 @_rule("glu")
@@ -479,15 +479,15 @@ def _stack(args: Arguments, shapes: list[Shape]) -> Layout:
 
 @_rule("constant_pad_nd")
 def _pad(args: Arguments, shapes: list[Shape]) -> Layout:
-    found = list(args["self"])
+    layout = list(args["self"])
     for place in range(len(args["pad"]) // 2):
         before, after = args["pad"][2 * place : 2 * place + 2]
         if before < 0 or after < 0:
             raise NotUnderstood("negative padding")
-        dim = len(found) - 1 - place
+        dim = len(layout) - 1 - place
         ends = [fixed(n) if n else [] for n in (before, after)]
-        found[dim] = [*ends[0], *found[dim], *ends[1]]
-    return found
+        layout[dim] = [*ends[0], *layout[dim], *ends[1]]
+    return layout
 
 
 @_rule("embedding")

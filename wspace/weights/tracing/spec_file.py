@@ -23,15 +23,15 @@ from wspace.weights.tracing.by_hand import Shapes, checked
 from wspace.weights.tracing.infer import Inferred
 
 
-def spec_text(said: Inferred) -> str:
+def spec_text(inferred: Inferred) -> str:
     """As YAML, with the notes as comments in front."""
     tensors = CommentedMap()
-    for name, dims in said.axes.items():
+    for name, dims in inferred.axes.items():
         tensors[name] = _flow([int(text) if text.isdigit() else text for text in dims])
     yaml, stream = YAML(), io.StringIO()
     yaml.width = 10**6  # a tensor a line
-    yaml.dump(CommentedMap(tensors=tensors, free=list(said.free)), stream)
-    return "".join(f"# {note}\n" for note in said.notes) + stream.getvalue()
+    yaml.dump(CommentedMap(tensors=tensors, free=list(inferred.free)), stream)
+    return "".join(f"# {note}\n" for note in inferred.notes) + stream.getvalue()
 
 
 def _flow(items: list[Any]) -> CommentedSeq:
@@ -40,10 +40,10 @@ def _flow(items: list[Any]) -> CommentedSeq:
     return sequence
 
 
-def write_spec(file: Path, said: Inferred) -> None:
+def write_spec(file: Path, inferred: Inferred) -> None:
     """Raises FileError."""
     try:
-        file.write_text(spec_text(said), encoding="utf-8")
+        file.write_text(spec_text(inferred), encoding="utf-8")
     except OSError as error:
         raise FileError(f"{file}: cannot be written: {error.strerror}") from error
 
@@ -59,16 +59,20 @@ def read_spec(file: Path, shapes: Shapes) -> Inferred:
 
 def _content(file: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
     try:
-        found = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
+        content = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise FileError(f"{file}: cannot be read: {error.strerror}") from error
     except (YAMLError, UnicodeDecodeError) as error:
         raise FileError(f"{file}: is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(found, dict) or set(found) - {"tensors", "free"} or not isinstance(found.get("tensors"), dict):
+    if (
+        not isinstance(content, dict)
+        or set(content) - {"tensors", "free"}
+        or not isinstance(content.get("tensors"), dict)
+    ):
         raise FileError(
             f"{file}: a spec has `tensors:`, lists of axes by the tensor's name, and `free:`, a list of axes"
         )
-    free = found.get("free") or []
+    free = content.get("free") or []
     if not isinstance(free, list) or not all(isinstance(axis, str) for axis in free):
         raise FileError(f"{file}: free: is not a list of names")
-    return {str(name): dims for name, dims in found["tensors"].items()}, tuple(free)
+    return {str(name): dims for name, dims in content["tensors"].items()}, tuple(free)

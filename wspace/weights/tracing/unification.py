@@ -55,16 +55,16 @@ def normal(dim: Dim) -> Dim:
 
 
 def _normal_term(term: Term) -> Dim:
-    found: Dim = [[]]
+    terms: Dim = [[]]
     for digit in term:
         if digit.size == 1:
             continue
         parts = [[digit]] if digit.made_of is None else normal(digit.made_of)
-        if len(parts) > 1 and found != [[]]:  # stretches within each unit of another digit
+        if len(parts) > 1 and terms != [[]]:  # stretches within each unit of another digit
             pin([parts])
             parts = digit.made_of = fixed(digit.size)
-        found = parts if found == [[]] else [[*before, *parts[0]] for before in found]
-    return found
+        terms = parts if terms == [[]] else [[*before, *parts[0]] for before in terms]
+    return terms
 
 
 def digits_of(layout: Layout) -> Iterator[Digit]:
@@ -100,9 +100,9 @@ def restrict(digit: Digit, allowed: set[Digit]) -> None:
 
 def settle(layout: Layout) -> None:
     """Let digits of one tensor depend only on those that stand in it, in one place."""
-    found = list(digits_of(layout))
-    counts = Counter(found)
-    for digit in found:
+    digits = list(digits_of(layout))
+    counts = Counter(digits)
+    for digit in digits:
         restrict(digit, {outer for outer, count in counts.items() if count == 1})
 
 
@@ -174,10 +174,10 @@ def _merge(digit: Digit, into: Digit) -> None:
     into.role = into.role or digit.role
     into.selected |= digit.selected
     digit.made_of = [[into]]
-    known = list(into.members)
-    into.members = known + digit.members
+    members_before = list(into.members)
+    into.members = members_before + digit.members
     for outer, value, member in digit.members:
-        for other, same, twin in known:
+        for other, same, twin in members_before:
             if same == value and _same(outer, other):
                 unify([[member]], [[twin]])
     _join_members(into)
@@ -281,8 +281,8 @@ def _member(digit: Digit, outer: Digit, value: int) -> Digit:
     selected = set(digits_of([[[outer]]]))
     if not depends & selected or digit.pinned:
         return digit
-    for known, at_value, member in digit.members:
-        if at_value == value and _same(known, outer):
+    for of_outer, at_value, member in digit.members:
+        if at_value == value and _same(of_outer, outer):
             return member
     within = {_member(d, outer, value) for d in depends - selected}
     member = Digit(digit.size, within, role=digit.role)
@@ -312,7 +312,7 @@ def as_product(dim: Dim) -> Term:
 def reshaped(layout: Layout, shape: Sequence[int]) -> Layout:
     """As a view of this shape has it."""
     dims, sizes = [d for d in layout if length(d) != 1], [n for n in shape if n != 1]
-    found: Layout = []
+    regrouped: Layout = []
     while dims:
         ins, outs = [dims.pop(0)], [sizes.pop(0)]
         while (have := prod(map(length, ins))) != (want := prod(outs)):
@@ -320,8 +320,8 @@ def reshaped(layout: Layout, shape: Sequence[int]) -> Layout:
                 ins.append(dims.pop(0))
             else:
                 outs.append(sizes.pop(0))
-        found += _regrouped(ins, outs)
-    return [found.pop(0) if n != 1 else [[]] for n in shape]
+        regrouped += _regrouped(ins, outs)
+    return [regrouped.pop(0) if n != 1 else [[]] for n in shape]
 
 
 def _regrouped(ins: Layout, outs: list[int]) -> Layout:
@@ -331,7 +331,7 @@ def _regrouped(ins: Layout, outs: list[int]) -> Layout:
         inner = [digit for dim in ins[1:] for digit in normal(dim)[0]]
         return [[[*term, *inner] for term in normal(ins[0])]]
     digits = [digit for dim in ins for digit in as_product(dim)]
-    found: Layout = []
+    dims: Layout = []
     for size in outs:
         taken: Term = []
         while (have := prod(digit.size for digit in taken)) != size:
@@ -349,8 +349,8 @@ def _regrouped(ins: Layout, outs: list[int]) -> Layout:
                 return [fixed(n) for n in outs]
             taken.append(first)
             digits = rest
-        found.append([taken])
-    return found
+        dims.append([taken])
+    return dims
 
 
 def _flat(digits: Iterable[Digit]) -> Term:

@@ -46,18 +46,18 @@ def facts(zoo: StoredZoo) -> dict[str, Any]:
 
 def summary(zoo: StoredZoo) -> str:
     """`facts` in lines for people."""
-    said = facts(zoo)
-    fewest, most = said["classes_of_a_network"]
-    about = f"{_range(fewest, most)} of {said['classes']} classes each" if most else "no classes"
+    info = facts(zoo)
+    fewest, most = info["classes_of_a_network"]
+    about = f"{_range(fewest, most)} of {info['classes']} classes each" if most else "no classes"
     lines = [
-        f"{said['name']}: {said['networks']} networks of {said['weights']:,} weights, {said['bytes'] / 2**20:.1f} MiB",
-        f"target   {_written(said['target']) or 'not known'}",
-        f"tensors  {_listed([f'{name} {_shape(shape)}' for name, shape in said['tensors'].items()])}",
-        f"tasks    {about}; the first: {'; '.join(said['texts_of_the_first'])}",
-        *(f"metric   {name}: {_spread(values)}" for name, values in said["metrics"].items()),
-        f"parents  {', '.join(said['parents']) or 'none'}",
-        f"licence  {said['licence']}",
-        f"source   {said['source']}, written by wspace {said['wspace']}",
+        f"{info['name']}: {info['networks']} networks of {info['weights']:,} weights, {info['bytes'] / 2**20:.1f} MiB",
+        f"target   {_written(info['target']) or 'not known'}",
+        f"tensors  {_listed([f'{name} {_shape(shape)}' for name, shape in info['tensors'].items()])}",
+        f"tasks    {about}; the first: {'; '.join(info['texts_of_the_first'])}",
+        *(f"metric   {name}: {_spread(values)}" for name, values in info["metrics"].items()),
+        f"parents  {', '.join(info['parents']) or 'none'}",
+        f"licence  {info['licence']}",
+        f"source   {info['source']}, written by wspace {info['wspace']}",
     ]
     return "\n".join(lines)
 
@@ -88,21 +88,21 @@ def _spread(values: dict[str, Any]) -> str:
 
 
 def card(zoo: StoredZoo) -> str:
-    said, header = facts(zoo), zoo.header
-    size = next((name for most, name in SIZES.items() if said["networks"] < most), "n>1M")
+    info, header = facts(zoo), zoo.header
+    size = next((name for most, name in SIZES.items() if info["networks"] < most), "n>1M")
     front = {
-        "pretty_name": said["name"],
+        "pretty_name": info["name"],
         "license": header.licence,
         "tags": ["neural-network-weights", "weight-generation", "wspace"],
         "size_categories": [size],
         "configs": [{"config_name": "default", "data_files": INDEX}],
     }
     rows = {
-        "networks": f"{said['networks']:,}, of {said['weights']:,} weights each ({said['bytes'] / 2**20:.1f} MiB)",
-        "target": f"`{_written(said['target'])}`" if said["target"] else "not known",
-        "tensors": _listed([f"`{name}` {_shape(shape)}" for name, shape in said["tensors"].items()]),
-        "tasks": _tasks(said),
-        **{name: _spread(values) for name, values in said["metrics"].items()},
+        "networks": f"{info['networks']:,}, of {info['weights']:,} weights each ({info['bytes'] / 2**20:.1f} MiB)",
+        "target": f"`{_written(info['target'])}`" if info["target"] else "not known",
+        "tensors": _listed([f"`{name}` {_shape(shape)}" for name, shape in info["tensors"].items()]),
+        "tasks": _tasks(info),
+        **{name: _spread(values) for name, values in info["metrics"].items()},
         "started from": ", ".join(f"`{parent.file}`" for parent in header.parents) or "not known",
         "source": f"{header.source}, written by wspace {header.wspace}",
         "licence": header.licence if header.licence != "unknown" else "none was named: ask whoever made it",
@@ -110,15 +110,15 @@ def card(zoo: StoredZoo) -> str:
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     made_with = dump(header.made_with) if header.made_with else "nothing more is known\n"
     return CARD.format(
-        front=dump(front), networks=said["networks"], name=said["name"], table=table, made_with=made_with
+        front=dump(front), networks=info["networks"], name=info["name"], table=table, made_with=made_with
     )
 
 
-def _tasks(said: dict[str, Any]) -> str:
-    fewest, most = said["classes_of_a_network"]
+def _tasks(info: dict[str, Any]) -> str:
+    fewest, most = info["classes_of_a_network"]
     if not most:
         return "described in words"
-    return f"{_range(fewest, most)} of {said['classes']} classes each"
+    return f"{_range(fewest, most)} of {info['classes']} classes each"
 
 
 CARD = """---

@@ -196,27 +196,27 @@ class StoredZoo:
 
     def problems(self) -> list[str]:
         """Everything that is not as it was written, a sentence each: files, networks, shapes, values."""
-        found = self._misfiled()
+        problems = self._misfiled()
         for name, digest in self.header.shards.items():
-            found += self._of_shard(name, digest)
+            problems += self._of_shard(name, digest)
         for parent in self.header.parents:
-            found += self._of_parent(parent)
-        return found
+            problems += self._of_parent(parent)
+        return problems
 
     def _misfiled(self) -> list[str]:
-        found, names, rows = [], dict[str, Entry](), dict[tuple[str, int], Entry]()
+        problems, names, rows = [], dict[str, Entry](), dict[tuple[str, int], Entry]()
         for entry in self.entries:
             if entry.name in names:
-                found.append(f"{INDEX}: two networks are named {entry.name!r}")
+                problems.append(f"{INDEX}: two networks are named {entry.name!r}")
             other = rows.get((entry.shard, entry.row))
             if other is not None:
-                found.append(
+                problems.append(
                     f"{INDEX}: networks {other.name!r} and {entry.name!r} are both row {entry.row} of {entry.shard}"
                 )
             names[entry.name] = rows[entry.shard, entry.row] = entry
         listed = {*self.header.shards, *(parent.file for parent in self.header.parents)}
         strays = sorted({file.name for file in self.folder.glob(SHARD.replace("{:04d}", "*"))} - listed)
-        return found + [f"{name}: is in the folder but not in {ZOO_HEADER}" for name in strays]
+        return problems + [f"{name}: is in the folder but not in {ZOO_HEADER}" for name in strays]
 
     def _of_shard(self, name: str, digest: str) -> list[str]:
         file, mine = self.folder / name, [entry for entry in self.entries if entry.shard == name]
@@ -227,24 +227,26 @@ class StoredZoo:
                 stacks = {key: shard.get_tensor(key) for key in shard.keys()}  # noqa: SIM118 (not a dict)
         except FileError:
             return [f"{name}: truncated, or not a safetensors file"]
-        found = _misshapen(name, stacks, self.header.tensors)
-        if found:
-            return found
+        problems = _misshapen(name, stacks, self.header.tensors)
+        if problems:
+            return problems
         count = len(next(iter(stacks.values())))
         for entry in mine:
             where = f"{name}: network {entry.name!r} (row {entry.row})"
             if not 0 <= entry.row < count:
-                found.append(f"{where}: there are only {count} rows")
+                problems.append(f"{where}: there are only {count} rows")
                 continue
             row = {t.name: stacks[t.name][entry.row] for t in self.header.tensors}
             if sha256_of(row) != entry.sha256:
-                found.append(
+                problems.append(
                     f"{where}: its weights changed since they were written: their sha256 is not the one in {INDEX}"
                 )
-            found += [f"{where}: {key} holds values that are not finite numbers" for key in not_finite(row)]
-        if not found and _sha256_of_file(file) != digest:
-            found.append(f"{name}: changed outside of its networks' weights: its sha256 is not the one in {ZOO_HEADER}")
-        return found
+            problems += [f"{where}: {key} holds values that are not finite numbers" for key in not_finite(row)]
+        if not problems and _sha256_of_file(file) != digest:
+            problems.append(
+                f"{name}: changed outside of its networks' weights: its sha256 is not the one in {ZOO_HEADER}"
+            )
+        return problems
 
     def _of_parent(self, parent: Parent) -> list[str]:
         try:
@@ -305,16 +307,16 @@ def _misshapen(file: str, stacks: Mapping[str, Tensor], tensors: Sequence[Stored
         return [
             f"{file}: holds tensors {', '.join(sorted(stacks)) or '(none)'}; {ZOO_HEADER} says {', '.join(expected)}"
         ]
-    found, counts = [], {len(stack) if stack.ndim else 0 for stack in stacks.values()}
+    problems, counts = [], {len(stack) if stack.ndim else 0 for stack in stacks.values()}
     for name, tensor in expected.items():
         shape, dtype = tuple(stacks[name].shape[1:]), name_of_dtype(stacks[name].dtype)
         if shape != tensor.shape:
-            found.append(f"{file}: {name} has shape {shape}; {ZOO_HEADER} says {tensor.shape}")
+            problems.append(f"{file}: {name} has shape {shape}; {ZOO_HEADER} says {tensor.shape}")
         elif dtype != tensor.dtype:
-            found.append(f"{file}: {name} is {dtype}; {ZOO_HEADER} says {tensor.dtype}")
-    if not found and len(counts) > 1:
-        found.append(f"{file}: its tensors have different numbers of rows: {', '.join(map(str, sorted(counts)))}")
-    return found
+            problems.append(f"{file}: {name} is {dtype}; {ZOO_HEADER} says {tensor.dtype}")
+    if not problems and len(counts) > 1:
+        problems.append(f"{file}: its tensors have different numbers of rows: {', '.join(map(str, sorted(counts)))}")
+    return problems
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
@@ -360,8 +362,8 @@ def seal(folder: Path, header: Header, entries: Sequence[Entry]) -> StoredZoo:
 
 
 def write_header(folder: Path, header: Header) -> None:
-    said = {key: value for key, value in _plain(header).items() if key != "sha256"}
-    write_json(folder / ZOO_HEADER, said | {"sha256": of_json(said)})
+    content = {key: value for key, value in _plain(header).items() if key != "sha256"}
+    write_json(folder / ZOO_HEADER, content | {"sha256": of_json(content)})
 
 
 def _plain(value: Any) -> dict[str, Any]:
