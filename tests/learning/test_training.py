@@ -55,7 +55,7 @@ class Code(Tokenizer):
     def loss(self, weights: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         return {self.term: (self.detokenize(self.tokenize(weights)) - weights).square().mean()}
 
-    def figures(self) -> dict[str, Tensor]:
+    def log_values(self) -> dict[str, Tensor]:
         return {"factor": self.factor.detach()}
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from wspace.interfaces.old_names import keep_old_method
 from wspace.support.errors import UserError
 
 
@@ -63,9 +64,17 @@ class Tokenizer(nn.Module, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has nothing to learn")
 
-    def figures(self) -> dict[str, Tensor]:
-        """Of a lossy one: what the log says of the last `loss` beside it, such as how much of a codebook is in use."""
+    def log_values(self) -> dict[str, Tensor]:
+        """Of a lossy one: scalars that the log has of the last `loss` beside it, such as how much of a codebook is in use."""
         return {}
+
+    def figures(self) -> dict[str, Tensor]:
+        """The old name of `log_values`, until 0.3."""
+        return Tokenizer.log_values(self)  # not an override's: an old `figures` may call this one by `super()`
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        keep_old_method(cls, "figures", "log_values")
 
     @abstractmethod
     def tokenize(self, weights: Tensor) -> Tensor:

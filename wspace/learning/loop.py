@@ -23,7 +23,7 @@ from wspace.support.seeding import stream
 from wspace.support.settings import Reconstruction, TaskLoss, Train
 
 LogValues = Mapping[str, Mapping[str, Tensor]]
-"""Scalars for the log in groups: `terms` of the loss, figures of the `discriminator`, figures of the `tokenizer`."""
+"""Scalars for the log in groups: `terms` of the loss, values of the `discriminator`, values of the `tokenizer`."""
 
 Step = Callable[[int, torch.Generator], tuple[Tensor, LogValues]]
 """(number of the step, random stream) -> the loss (), with a gradient, of one batch; and scalars for the log."""

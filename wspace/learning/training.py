@@ -94,7 +94,7 @@ class ReconstructionStep:
         tokenizer = zoo.system.tokenizer
         terms = check_terms(tokenizer, tokenizer.loss(zoo.weights[rows].to(self.device), rng))
         total = sum(terms.values(), torch.zeros((), device=self.device))
-        return total, {"terms": _detached(terms), "tokenizer": tokenizer.figures()}
+        return total, {"terms": _detached(terms), "tokenizer": tokenizer.log_values()}
 
 
 @dataclass(frozen=True)

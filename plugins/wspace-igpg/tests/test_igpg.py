@@ -130,8 +130,8 @@ def test_every_quantizer_writes_codes_and_reads_them(quantizer: str, codebook: i
     assert torch.equal(codes, codes.round()) and codes.min() >= 0 and codes.max() < codebook
     lost = (tokenizer.detokenize(codes) - zoo).square().sum() / (zoo - zoo.mean(0)).square().sum()
     assert lost < {"residual": 0.5, "vq": 0.9, "fsq": 0.9}[quantizer]
-    figures = tokenizer.figures()
-    assert 0 < figures["codes_used"] <= 1 and 1 <= figures["perplexity"] <= codebook
+    values = tokenizer.log_values()
+    assert 0 < values["codes_used"] <= 1 and 1 <= values["perplexity"] <= codebook
 
 
 def test_the_same_code_takes_networks_of_another_shape() -> None:
@@ -395,7 +395,7 @@ def test_a_loop_keeps_the_codebook_that_was_best_and_goes_on_from_a_checkpoint(t
     books = []
     for step, accuracy in enumerate((0.5, 0.7, 0.1)):
         loop.advance(
-            sum(tokenizer.loss(zoo, stream(step)).values(), torch.zeros(())), {"tokenizer": tokenizer.figures()}
+            sum(tokenizer.loss(zoo, stream(step)).values(), torch.zeros(())), {"tokenizer": tokenizer.log_values()}
         )
         loop.keep_if_best(accuracy)
         books.append({name: buffer.clone() for name, buffer in tokenizer.named_buffers()})

@@ -72,8 +72,8 @@ class WeightCodes(Tokenizer):
             pieces = pieces[torch.randperm(len(pieces), generator=rng)[: self.pieces].to(pieces.device)]
         return self.code.loss(pieces)
 
-    def figures(self) -> dict[str, Tensor]:
-        return self.code.figures
+    def log_values(self) -> dict[str, Tensor]:
+        return self.code.log_values
 
     def tokenize(self, weights: Tensor) -> Tensor:
         return torch.cat([self.codes_of(cut, values) for cut, values in self.cuts.with_values(weights)], dim=1)
@@ -157,7 +157,7 @@ class Code(nn.Module):
         self.register_buffer("learnt", torch.tensor(False))
         self._shown: list[tuple[Tensor, Tensor]] = []
         self.register_state_dict_pre_hook(lambda module, prefix, keep_vars: module._begin())  # what is saved has begun
-        self.figures: dict[str, Tensor] = {}
+        self.log_values: dict[str, Tensor] = {}
 
     def show(self, means: Tensor, pieces: Tensor) -> None:
         """Of a zoo, each piece's mean over networks and some networks' pieces, for where codebooks begin."""
@@ -206,7 +206,7 @@ class Code(nn.Module):
         counts = torch.bincount(found[1][0, :, 0], minlength=self.codebook).float()
         share = counts / counts.sum()
         perplexity = torch.exp(-(share * share.clamp_min(1e-12).log()).sum())
-        self.figures = {"codes_used": (counts > 0).float().mean(), "perplexity": perplexity}
+        self.log_values = {"codes_used": (counts > 0).float().mean(), "perplexity": perplexity}
         return terms
 
     @torch.no_grad()
