@@ -21,6 +21,8 @@ Inside = Callable[..., subprocess.CompletedProcess[str]]
 PAGE = (Path(__file__).parents[2] / "docs/writing-plugins.md").read_text(encoding="utf-8")
 (NUMBERS,) = re.findall(r"^```python number_files\.py\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
+NAMED = '{use: columns, separator: " "}'
+
 
 @pytest.fixture
 def numbers(tmp_path: Path):
@@ -82,6 +84,31 @@ def test_a_folder_that_none_recognises_is_told_what_they_take(numbers: Path, ins
         f"error: {empty}: holds no checkpoints (.safetensors), and no files of numbers (.numbers), and no PEFT adapters "
         "(adapter_config.json)\n",
     )
+
+
+def test_an_importer_that_needs_arguments_is_noted_and_the_others_are_tried(
+    numbers: Path, source: Path, inside: Inside, tmp_path: Path
+) -> None:
+    columns = numbers.with_name("plug_columns.py")
+    columns.write_text(
+        NUMBERS.replace('"numbers", "plug_numbers:', '"columns", "plug_columns:').replace(
+            "    def recognises",
+            "    def __init__(self, separator: str):\n        self.separator = separator\n\n    def recognises",
+        )
+    )
+    command = ("zoo", "import", source, "--out", tmp_path / "zoo", "--plugin", columns)
+    try:
+        done = inside(*command, "--plugin", numbers)
+        note = (
+            "note: importer 'columns' is not tried (missing; importer 'columns' needs separator: str); "
+            "--importer names it\n"
+        )
+        assert (done.returncode, done.stderr) == (0, note)
+        assert len(StoredZoo.open(tmp_path / "zoo").entries) == 2
+        named = inside("zoo", "import", source, "--out", tmp_path / "named", "--plugin", columns, "--importer", NAMED)
+        assert (named.returncode, named.stderr) == (0, "")
+    finally:
+        sys.modules.pop("plug_columns", None)
 
 
 def test_an_importer_that_is_not_there(source: Path, inside: Inside, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,10 +54,10 @@ def import_zoo(
 
 
 def _importer_of(source: Path, name: str | None, registry: Any) -> Any:
-    """The one that is asked for, or else that recognises the folder. Raises UserError."""
+    """The one that is asked for, or else that recognises the folder; those that cannot be asked are told. Raises UserError."""
     from wspace.recipes.bind import bind_one
     from wspace.recipes.source import parse_recipe
-    from wspace.support.errors import DataError, UserError
+    from wspace.support.errors import DataError, RecipeError, UserError
 
     if name is not None:
         block = parse_recipe(name, "--importer").values if name.startswith("{") else {"use": name}
@@ -67,8 +68,10 @@ def _importer_of(source: Path, name: str | None, registry: Any) -> Any:
     for component in registry.all("importer"):
         try:
             every[component.name] = bind_one("importer", component.name, registry, component.name).build({})
-        except UserError:  # it needs arguments, or a package: it can be named
-            continue
+        except UserError as error:  # it needs arguments, or a package
+            problems = [problem.message for problem in error.problems] if isinstance(error, RecipeError) else [error]
+            why = "; ".join(map(str, problems))
+            print(f"note: importer {component.name!r} is not tried ({why}); --importer names it", file=sys.stderr)
     recognising = [name for name, importer in every.items() if importer.recognises(source)]
     if len(recognising) > 1:
         raise UserError(f"{source}: importers {' and '.join(recognising)} recognise it: name one with --importer")
