@@ -382,6 +382,38 @@ def test_adapters_go_through_a_zoo_as_they_were(tmp_path: Path) -> None:
             ).read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("target", "base_model", "expected"),
+    [
+        ({"use": "mine"}, "hub/vit", "hub/vit"),
+        ({"use": "lora", "base": "timm", "model": "test_vit"}, "", "test_vit"),  # as 0.1 wrote it
+        ({"use": "mine", "base": "timm", "model": "test_vit"}, "", ""),
+        ({"use": "lora", "base": "features", "model": "test_vit"}, "", ""),
+    ],
+    ids=["recorded", "of 0.1", "another target", "no name"],
+)
+def test_an_adapter_out_of_a_zoo_names_its_base(
+    target: dict[str, Any], base_model: str, expected: str, tmp_path: Path
+) -> None:
+    spec, folder = SPEC, tmp_path / "adapters/one"
+    named = spec.unflatten(torch.randn(spec.size, generator=rng_of(1)))
+    write_adapter(folder, spec, named, base_model="", texts=("t",), classes=())
+    import_zoo(tmp_path / "adapters", tmp_path / "zoo", Peft(), target=(target, spec), base_model=base_model)
+    take(tmp_path / "zoo", "one", tmp_path / "taken", peft=True)
+    assert AdapterFolder.open(tmp_path / "taken").base_model == expected
+
+
+def test_a_zoo_of_a_run_says_what_its_target_is_added_to(tmp_path: Path) -> None:
+    assert (on_pictures().base_model, on_features().base_model) == ("test_vit", "")
+    recipe = recipe_of(tmp_path, LORA, *HOW)
+    bench = bench_of(recipe)
+    bench.target.base_model = "hub/vit"
+    run(recipe, bench, tmp_path, "zoo")
+    zoo = StoredZoo.open(tmp_path / "zoo")
+    take(zoo.folder, zoo.entries[0].name, tmp_path / "taken", peft=True)
+    assert zoo.header.made_with["base_model"] == AdapterFolder.open(tmp_path / "taken").base_model == "hub/vit"
+
+
 def test_ranks_and_scales_may_differ_and_products_stay(tmp_path: Path) -> None:
     scales = [{"first": 2.0, "deep.second": 0.5}, {"first": 1.0, "deep.second": 3.0}]
     ranks = (4, 2)

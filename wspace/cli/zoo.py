@@ -39,18 +39,20 @@ def import_zoo(
     plugin: PluginFiles = None,
 ) -> None:
     """Networks that others trained, made into a zoo; docs/zoo-format.md says what must lie beside them."""
-    target = None
+    target, base_model = None, ""
     if recipe is not None:
         from wspace.runs.workbench import Workbench
         from wspace.support.progress import Progress
 
         bound = bind_recipe(recipe, settings, plugin)
-        target = (bound.target.told(), Workbench(bound, Progress()).target.spec)
+        built = Workbench(bound, Progress()).target
+        target, base_model = (bound.target.told(), built.spec), built.base_model
     from wspace.weights.zoo.card import summary
     from wspace.weights.zoo.importing import import_zoo
 
     chosen = _importer_of(source, importer, registry_of(plugin))
-    print(summary(import_zoo(source, out, chosen, name=name, licence=licence or "unknown", target=target)))
+    zoo = import_zoo(source, out, chosen, name=name, licence=licence or "unknown", target=target, base_model=base_model)
+    print(summary(zoo))
 
 
 def _importer_of(source: Path, name: str | None, registry: Any) -> Any:

@@ -47,6 +47,8 @@ class Target(ABC):
     statistics: tuple[str, ...] = ()
     """Tensors that follow from the others and from images, and that nobody trains: running means of batch norm."""
     notes: tuple[str, ...] = ()  # what a user should know, one sentence each
+    base_model: str = ""
+    """Of adapters: what the frozen network that they are added to is called where it is had; empty if it has no name."""
 
     @abstractmethod
     def init(self, count: int, rng: torch.Generator) -> Tensor:

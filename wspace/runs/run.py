@@ -36,7 +36,7 @@ from wspace.support.names import GENERATOR, PAGE, RECIPE, REPORT, RUN, STUDY
 from wspace.support.progress import Progress
 from wspace.support.seeding import stream
 from wspace.weights.files.network import Network, check_classes
-from wspace.weights.files.peft import base_model_of, write_adapter
+from wspace.weights.files.peft import write_adapter
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ class Run:
 
     def save_adapter(self, network: Network, folder: str | Path) -> None:
         """A new folder of LoRA adapters that stock PEFT loads onto `target.network`. Raises UserError for other weights."""
-        base, texts = base_model_of(self.recipe.target.told()), self.bench.templated(network.classes)
+        base, texts = self.target.base_model, self.bench.templated(network.classes)
         with new_folder(Path(folder)) as made:
             write_adapter(
                 made, self.target.spec, network.tensors, base_model=base, texts=texts, classes=network.classes

@@ -65,6 +65,7 @@ class Lora(Target):
             with seeded(seed):
                 network = _with_weights(FeatureTransformer(feature_dim, width, depth, heads), file, "this transformer")
         elif base == "timm":
+            self.base_model = model
             network = _with_weights(_timm(model, patch, self.input_shape[-1], seed), file, model)
         else:
             network = _transformers(file)

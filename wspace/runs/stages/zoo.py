@@ -135,6 +135,8 @@ def _header(job: Job, parent: Parent) -> Header:
         "feature_rms": float(bench.scale.rms),
         "fingerprints": bench.fingerprints,
     }
+    if bench.target.base_model:
+        made_with["base_model"] = bench.target.base_model
     return Header(
         name=recipe.name,
         source=f"recipe {recipe.name}, seed {recipe.seed}",

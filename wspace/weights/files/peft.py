@@ -156,11 +156,6 @@ def _task_of(file: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
 # ---------------------------------------------------------------- writing
 
 
-def base_model_of(target: Mapping[str, Any]) -> str:
-    """What a recipe's `lora` calls its frozen network, where that has a name."""
-    return str(target.get("model", "")) if target.get("base") == "timm" else ""
-
-
 def write_adapter(
     folder: Path,
     spec: WeightSpec,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from wspace.support.errors import FileError
 from wspace.support.files import new_folder, write_text
 from wspace.weights.files.network import Network
-from wspace.weights.files.peft import base_model_of, write_adapter
+from wspace.weights.files.peft import write_adapter
 from wspace.weights.zoo.card import README, card
 from wspace.weights.zoo.format import INDEX, StoredZoo, write_header
 
@@ -28,13 +30,18 @@ def export(folder: Path, out: Path, licence: str | None = None) -> StoredZoo:
     return StoredZoo.open(out)
 
 
+def _base_model_of_0_1(target: Mapping[str, Any]) -> str:
+    """In zoos of 0.1, which do not record it: the name is an argument of their target `lora`, and there alone."""
+    return str(target.get("model", "")) if target.get("use") == "lora" and target.get("base") == "timm" else ""
+
+
 def take(folder: Path, name: str, out: Path, peft: bool) -> None:
     """One network: a file that `wspace score` reads, or with `peft` a folder of adapters. Raises UserError."""
     zoo = StoredZoo.open(folder)
     number = zoo.number(name)
     entry, tensors = zoo.entries[number], zoo.read(number)
     if peft:
-        base = zoo.header.made_with.get("base_model") or base_model_of(zoo.header.target or {})
+        base = str(zoo.header.made_with.get("base_model") or _base_model_of_0_1(zoo.header.target or {}))
         with new_folder(out) as made:
             write_adapter(made, zoo.spec, tensors, base_model=base, texts=entry.texts, classes=entry.classes)
     else:

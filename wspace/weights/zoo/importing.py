@@ -36,11 +36,12 @@ def import_zoo(
     name: str | None = None,
     licence: str = "unknown",
     target: tuple[dict[str, Any], WeightSpec] | None = None,
+    base_model: str = "",
 ) -> StoredZoo:
     """The networks of a folder, copied into a zoo at `out`, which is not there yet; all of them, or nothing.
 
-    `target`, as a recipe writes it, and its spec say whose weights these are, where the importer does not know. Raises
-    UserError.
+    `target`, as a recipe writes it, and its spec say whose weights these are, where the importer does not know; so does
+    `base_model` (`Target.base_model`), unless the importer does. Raises UserError.
     """
     if not source.is_dir():
         raise DataError(f"{source}: no such folder")
@@ -61,7 +62,7 @@ def import_zoo(
             source=f"imported from {source.resolve().name}",
             licence=licence,
             target=written,
-            made_with=collection.made_with,
+            made_with=({"base_model": base_model} if base_model else {}) | collection.made_with,
             tensors=tensors,
             free=spec.free if spec else (),
             products=spec.products if spec else (),
