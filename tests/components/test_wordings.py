@@ -159,25 +159,25 @@ def bench_of(wording: Wording, template: str = "a photo of {}", classes: Sequenc
 
 def test_a_class_is_the_mean_of_its_sentences_at_unit_length() -> None:
     bench = bench_of(Several())
-    found = bench.said
-    for name, row in zip(CLASSES, found, strict=True):
+    rows = bench.prompt_texts
+    for name, row in zip(CLASSES, rows, strict=True):
         vectors = Letters().encode([f"a photo of {name}", *name])
         mean = sum(vectors) / len(vectors)
         torch.testing.assert_close(row, mean / mean.norm())
-    assert not torch.allclose(found[0], Letters().encode(["a photo of otter"])[0], atol=0.1)
+    assert not torch.allclose(rows[0], Letters().encode(["a photo of otter"])[0], atol=0.1)
     assert bench.text.said == ["a photo of otter", *"otter", "a photo of desk lamp", *"desk lamp"]
 
 
 def test_what_networks_are_scored_against_stays_the_template() -> None:
     plain, worded = bench_of(Template()), bench_of(Several())
-    torch.testing.assert_close(plain.said, plain.class_texts)
+    torch.testing.assert_close(plain.prompt_texts, plain.class_texts)
     assert torch.equal(worded.class_texts, plain.class_texts)
     assert torch.equal(worded.encode_classes(["crab"]), Letters().encode(["a photo of crab"]))
 
 
 def test_another_wording_than_the_recipes_may_be_given() -> None:
     bench = bench_of(Several())
-    torch.testing.assert_close(bench.encode_said(CLASSES, Template()), bench.class_texts)
+    torch.testing.assert_close(bench.encode_prompt_texts(CLASSES, Template()), bench.class_texts)
 
 
 def test_braces_in_a_class_name_are_left_as_they_are() -> None:
@@ -188,7 +188,7 @@ def test_braces_in_a_class_name_are_left_as_they_are() -> None:
 
 def test_a_template_without_a_place_for_the_class_is_an_error_of_the_user() -> None:
     for bench in (bench_of(Template(), "a photo"), bench_of(Several(), "a photo")):
-        for encode in (bench.encode_classes, bench.encode_said):
+        for encode in (bench.encode_classes, bench.encode_prompt_texts):
             with pytest.raises(UserError) as caught:
                 encode(["crab"])
             assert str(caught.value) == "tasks.template: 'a photo' has no {} where the class name goes"

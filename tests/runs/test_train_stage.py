@@ -45,12 +45,12 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def go(zoo: Path, tmp_path: Path) -> Go:
     """Train on that zoo with some `--set`s; the folder of stage train."""
 
-    def call(*settings: str, name: str = "run", told: Tensor | None = None, said: list[str] | None = None) -> Path:
+    def call(*settings: str, name: str = "run", texts: Tensor | None = None, said: list[str] | None = None) -> Path:
         folder, recipe = tmp_path / name, recipe_of(tmp_path, *settings)
         shutil.copytree(zoo / "zoo", folder / "zoo")
         bench = bench_of(recipe)
-        if told is not None:
-            bench.said = told
+        if texts is not None:
+            bench.prompt_texts = texts
         lines = run(recipe, bench, folder, "train")
         if said is not None:
             said += lines
@@ -266,11 +266,11 @@ def test_fresh_tasks_of_the_task_loss_are_none_that_are_kept_back(go: Go, monkey
 
 def test_generate_tells_the_generator_what_train_was_told(go: Go, tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path)
-    told = bench_of(recipe).class_texts.flip(0).contiguous()  # other words than networks are scored against
-    folder = go(told=told)
-    said = load_file(folder / "said.safetensors")["texts"]
-    assert torch.equal(said, told)
     bench = bench_of(recipe)
+    texts = bench.class_texts.flip(0).contiguous()  # other words than networks are scored against
+    folder = go(texts=texts)
+    written = load_file(folder / "said.safetensors")["texts"]
+    assert torch.equal(written, texts)
     blind: Any = SimpleNamespace(  # knows no texts
         device=bench.device, target=bench.target, calibrated=lambda weights, tasks: weights
     )
@@ -280,17 +280,17 @@ def test_generate_tells_the_generator_what_train_was_told(go: Go, tmp_path: Path
         return load_file(folder.parent / "generate/generated-unseen-tasks.safetensors")["weights"]
 
     first = generated()
-    save_file({"texts": said.roll(1, 0)}, folder / "said.safetensors")
+    save_file({"texts": written.roll(1, 0)}, folder / "said.safetensors")
     assert not torch.equal(generated(), first)
-    save_file({"texts": said}, folder / "said.safetensors")
+    save_file({"texts": written}, folder / "said.safetensors")
     assert torch.equal(generated(), first)
 
 
 def test_in_every_phase_the_generator_is_told_what_is_said_and_not_what_networks_are_scored_against(
     go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    texts = bench_of(recipe_of(tmp_path)).class_texts
-    told = functional.normalize(texts + 0.1, dim=1)
+    class_texts = bench_of(recipe_of(tmp_path)).class_texts
+    prompt_texts = functional.normalize(class_texts + 0.1, dim=1)
     heard: dict[str, set[tuple[float, ...]]] = {"fit": set(), "pairs": set(), "typical": set(), "sample": set()}
     for name, rows in heard.items():
         method = getattr(System, name)
@@ -303,9 +303,9 @@ def test_in_every_phase_the_generator_is_told_what_is_said_and_not_what_networks
             return method(self, *given, **more)
 
         monkeypatch.setattr(System, name, spy)
-    go(told=told)
-    known = {tuple(row.tolist()) for row in told}
-    assert all(len(rows) > 5 and rows <= known for rows in heard.values())
+    go(texts=prompt_texts)
+    given = {tuple(row.tolist()) for row in prompt_texts}
+    assert all(len(rows) > 5 and rows <= given for rows in heard.values())
 
 
 def test_a_run_is_told_classes_in_the_words_of_its_recipe(go: Go, tmp_path: Path) -> None:

@@ -43,9 +43,10 @@ class Adversary(nn.Module):
         Returns scalars for the log: its `loss` (1: it knows nothing), `accuracy` in [0, 1] and `gradient`, the norm.
         Raises Diverged when its loss is not a number.
         """
-        of_real, of_generated = self.discriminator(real), self.discriminator(generated.detach())
-        loss = functional.softplus(-of_real).mean() + functional.softplus(of_generated).mean()  # -log D, -log(1 - D)
-        accuracy = ((of_real > 0).float().mean() + (of_generated < 0).float().mean()) / 2
+        real_logits, generated_logits = self.discriminator(real), self.discriminator(generated.detach())
+        # -log D, -log(1 - D)
+        loss = functional.softplus(-real_logits).mean() + functional.softplus(generated_logits).mean()
+        accuracy = ((real_logits > 0).float().mean() + (generated_logits < 0).float().mean()) / 2
         means = self.processes.averaged({"loss": loss, "accuracy": accuracy})
         if not torch.isfinite(means["loss"]):
             raise Diverged(f"the discriminator's loss is {float(means['loss'])}; lower adversary.lr")

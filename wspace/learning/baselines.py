@@ -13,25 +13,25 @@ from wspace.learning.ridge_regression import PENALTIES, Ridge
 from wspace.weights.scaling import spread_of
 
 
-def descriptions(known: Prompts, *asked: Prompts) -> list[Tensor]:
-    """What the opponents know of a task with k classes of mean text m: m, 1/k and m/k, each at unit variance over `known`.
+def descriptions(of_zoo: Prompts, *asked: Prompts) -> list[Tensor]:
+    """What the opponents know of a task with k classes of mean text m: m, 1/k and m/k, each at unit variance over `of_zoo`.
 
     The same for every recipe, so that no choice of a conditioner can weaken them. (B, 2T + 1) for each of the arguments.
     """
     raw = []
-    for prompts in (known, *asked):
+    for prompts in (of_zoo, *asked):
         count, mean = prompts.count(), prompts.mean_text()  # (B, 1), (B, T)
         raw.append(torch.cat([mean, 1 / count, mean / count], dim=1))
     center, spread = raw[0].mean(0), spread_of(raw[0])
     return [(description - center) / spread for description in raw]
 
 
-def retrieval(weights: Tensor, known: Tensor, asked: Tensor) -> Tensor:
+def retrieval(weights: Tensor, described: Tensor, asked: Tensor) -> Tensor:
     """Of each task asked for, the training weights whose description is nearest by cosine.
 
     (n, P), (n, C), (B, C) -> (B, P).
     """
-    likeness = functional.normalize(asked, dim=1) @ functional.normalize(known, dim=1).T  # (B, n)
+    likeness = functional.normalize(asked, dim=1) @ functional.normalize(described, dim=1).T  # (B, n)
     return weights[likeness.argmax(1)]
 
 
@@ -43,12 +43,12 @@ def noise(nearest: Tensor, weights: Tensor, rng: torch.Generator) -> Tensor:
     return nearest + torch.randn(nearest.shape, generator=rng) * weights.std(0)
 
 
-def chosen_penalty(weights: Tensor, known: Tensor, chosen_on: slice, accuracy: Callable[[Tensor], float]) -> float:
+def chosen_penalty(weights: Tensor, described: Tensor, chosen_on: slice, accuracy: Callable[[Tensor], float]) -> float:
     """The penalty of ridge regression from descriptions (n, C) to weights (n, P), fitted without the tasks `chosen_on`.
 
     Of all penalties, the one whose weights for those tasks have the highest `accuracy` (on validation images).
     """
     kept = torch.ones(len(weights), dtype=torch.bool)
     kept[chosen_on] = False
-    trial = Ridge.fit(known[kept], weights[kept])
-    return max(PENALTIES, key=lambda penalty: accuracy(trial.predict(known[chosen_on], penalty)))
+    trial = Ridge.fit(described[kept], weights[kept])
+    return max(PENALTIES, key=lambda penalty: accuracy(trial.predict(described[chosen_on], penalty)))

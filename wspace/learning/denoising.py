@@ -118,8 +118,8 @@ class Denoising(Generator):
         level = noise * torch.rand(len(clean), generator=rng, device=rng.device).to(clean.device)
         drawn = torch.randn(clean.shape, generator=rng, device=rng.device).to(clean.device) * self.mask
         noisy, _ = self.mix(clean, drawn, level)
-        found = self.clean_of(noisy, self.denoiser(noisy, level, pairs.condition, anchor), level) * self.mask
-        return self._of_zoo(pairs.condition) + self.spread * found
+        estimate = self.clean_of(noisy, self.denoiser(noisy, level, pairs.condition, anchor), level) * self.mask
+        return self._of_zoo(pairs.condition) + self.spread * estimate
 
     def _clean(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
         """x and the anchor, (B, N, D) each, moved where the batch asks for it."""

@@ -22,7 +22,7 @@ def over_seeds(
     """
     total = torch.zeros(resamples, dtype=torch.float64)
     for _ in values:
-        of_seed = torch.stack([_resampled_means(own, resamples, rng) for own in values])  # (S, R)
+        of_seed = torch.stack([_resampled_means(of_one_seed, resamples, rng) for of_one_seed in values])  # (S, R)
         drawn = torch.randint(len(values), (1, resamples), generator=rng)
         total += of_seed.gather(0, drawn)[0]
     return _percentiles(total / len(values), confidence)

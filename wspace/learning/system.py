@@ -92,7 +92,7 @@ class System(nn.Module):
         return self.spec.flatten({n: t / t.square().mean().sqrt().clamp_min(1e-12) for n, t in tensors.items()})
 
     def pairs(self, weights: Tensor, prompts: Prompts, moves: Moves | None = None) -> Pairs:
-        """Networks (B, P) and what is said of their tasks, as the generator sees them."""
+        """Networks (B, P) and their tasks' prompts, as the generator sees them."""
         return self.pairs_of(self.tokenizer.tokenize(weights), prompts, moves)
 
     def pairs_of(self, tokens: Tensor, prompts: Prompts, moves: Moves | None = None) -> Pairs:
@@ -119,7 +119,7 @@ class System(nn.Module):
     def sample(
         self,
         prompts: Prompts,
-        how: Generate,
+        settings: Generate,
         rng: torch.Generator,
         watch: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
@@ -127,31 +127,33 @@ class System(nn.Module):
 
         `watch` is called after every sampling step with the weights (B, P) as they would now end.
         """
-        return self.sample_under(self.condition(prompts), how, rng, watch)
+        return self.sample_under(self.condition(prompts), settings, rng, watch)
 
     @torch.no_grad()
     def sample_under(
         self,
         condition: Condition,
-        how: Generate,
+        settings: Generate,
         rng: torch.Generator,
         watch: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
         """As `sample`, under a condition that need not be any task's: (B, P)."""
         seen = None if watch is None else lambda done, tokens: watch(done, self.tokenizer.detokenize(tokens))
-        tokens = self.generator.sample(condition, self.conditioner.null(condition), how, rng, seen)
+        tokens = self.generator.sample(condition, self.conditioner.null(condition), settings, rng, seen)
         weights = self.tokenizer.detokenize(tokens)
         if not torch.isfinite(weights).all():
             raise Diverged("the generator made weights that are not finite numbers; train it longer or at a lower rate")
         return weights
 
     @torch.no_grad()
-    def refine(self, weights: Tensor, prompts: Prompts, how: Generate, level: float, rng: torch.Generator) -> Tensor:
+    def refine(
+        self, weights: Tensor, prompts: Prompts, settings: Generate, level: float, rng: torch.Generator
+    ) -> Tensor:
         """Networks (B, P), noised to a level in (0, 1] and denoised under their tasks' prompts."""
         condition = self.condition(prompts)
         tokens = self.tokenizer.tokenize(weights)
         return self.tokenizer.detokenize(
-            self.generator.refine(tokens, condition, self.conditioner.null(condition), how, level, rng)
+            self.generator.refine(tokens, condition, self.conditioner.null(condition), settings, level, rng)
         )
 
 

@@ -37,7 +37,7 @@ SPREAD_OF = 256  # networks of the zoo behind the unit of `losses.product`
 
 @dataclass(frozen=True, eq=False)
 class TrainingPairs:
-    """A zoo's networks and what is said of their tasks; and the system that learns from them, in the networks' shape."""
+    """A zoo's networks and their tasks' prompts; and the system that learns from them, in the networks' shape."""
 
     system: System
     weights: Tensor  # (n, P), on the CPU

@@ -1,4 +1,4 @@
-"""What a recipe says, built: the system to train, its symmetry proven, and what it was told."""
+"""What a recipe says, built: the system to train, its symmetry proven, and what its conditioner is told."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wspace.interfaces.weights import WeightSpec
 from wspace.learning.system import System
 from wspace.support.errors import FileError
 from wspace.support.files import save_tensors
-from wspace.support.names import SAID
+from wspace.support.names import PROMPT_TEXTS
 from wspace.support.seeding import seeded, stream
 from wspace.weights.proof import prove
 
@@ -34,13 +34,15 @@ def proven(recipe: BoundRecipe, bench: Workbench) -> Symmetry | None:
     return symmetry
 
 
-def write_said(file: Path, texts: Tensor, told: Told | None) -> None:
-    """`texts` (n, T) are of every class of the data set."""
-    tensors = {} if told is None else {f"told.{field.name}": getattr(told, field.name) for field in fields(told)}
+def write_prompt_texts(file: Path, texts: Tensor, context: Told | None) -> None:
+    """`texts` (n, T) are of every class of the data set; `context` is what the conditioner asked for, if it did."""
+    tensors = (
+        {} if context is None else {f"told.{field.name}": getattr(context, field.name) for field in fields(context)}
+    )
     save_tensors(file, {"texts": texts, **tensors})
 
 
-def read_told(file: Path) -> Told:
+def read_context(file: Path) -> Told:
     tensors = load_file(file)
     return Told(**{field.name: tensors[f"told.{field.name}"] for field in fields(Told)})
 
@@ -61,7 +63,7 @@ def load_system(system: System, file: Path) -> System:
     try:
         system.load_state_dict(load_file(file))
         if system.needs_telling:
-            system.tell(read_told(file.with_name(SAID)))
+            system.tell(read_context(file.with_name(PROMPT_TEXTS)))
     except (SafetensorError, OSError, RuntimeError) as error:
         raise FileError(f"{file}: not the trained generator of this recipe: {error}") from error
     return system.eval()

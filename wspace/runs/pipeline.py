@@ -52,7 +52,7 @@ class Step:
     why: str
     stale: Changes = UNCHANGED  # of the sources since it was made; the key does not know
     forced: bool = False  # what is there of it goes first
-    found: Path | None = None  # the same artifact in another run, to link
+    link_to: Path | None = None  # the same artifact in another run, to link
 
 
 def steps(recipe: BoundRecipe, store: Store, force: Sequence[str] = (), *, workshop: Workshop = WORKSHOP) -> list[Step]:
@@ -81,7 +81,7 @@ def _steps(
             plan.append(Step(stage, key, "cached", f"made {manifest['made']}", changes(manifest["sources"])))
         elif stage.shared and (other := store.elsewhere(stage.name, key)):
             stale = changes(read_json(other / MANIFEST)["sources"])
-            plan.append(Step(stage, key, "link", f"made in {other.parent}", stale, found=other))
+            plan.append(Step(stage, key, "link", f"made in {other.parent}", stale, link_to=other))
         else:
             why = "forced" if store.forced(stage.name, key) else _why(recipe, stage, last, at)
             plan.append(Step(stage, key, "run", why))
@@ -156,9 +156,9 @@ def run(
             bench = workshop.workbench(recipe, progress)
             _discard(plan, store, str(time.time_ns()))
         for step in chosen:
-            if step.found is not None:
+            if step.link_to is not None:
                 progress.say(f"{step.stage.name}: {step.why}")
-                store.link(step.stage.name, step.key, step.found)
+                store.link(step.stage.name, step.key, step.link_to)
             elif step.action == "run":
                 _run(step, recipe, bench, store, folders, progress)
         if all(store.manifest(name, key) for name, key in at.items()):
@@ -196,7 +196,7 @@ def _chosen(plan: list[Step], only: str | None) -> list[Step]:
     if only is None:
         return plan
     chosen = only_step(plan, only)
-    return [step for step in plan if step.found and step.stage.name in chosen.stage.takes] + [chosen]
+    return [step for step in plan if step.link_to and step.stage.name in chosen.stage.takes] + [chosen]
 
 
 def only_step(plan: Sequence[Step], name: str) -> Step:

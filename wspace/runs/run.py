@@ -25,14 +25,14 @@ from wspace.recipes.plugins import load_plugins
 from wspace.recipes.registry import Registry
 from wspace.recipes.source import read_recipe
 from wspace.runs.artifacts import Trained, Zoo, chosen_of
-from wspace.runs.assemble import SAID, build_system, load_system
+from wspace.runs.assemble import build_system, load_system
 from wspace.runs.report.page import with_sections
 from wspace.runs.report.section import sections
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import NotARun, Renamed, UserError, did_you_mean
 from wspace.support.files import new_folder, read_json, read_text, write_text
 from wspace.support.methods import RIDGE
-from wspace.support.names import GENERATOR, PAGE, RECIPE, REPORT, RUN, STUDY
+from wspace.support.names import GENERATOR, PAGE, PROMPT_TEXTS, RECIPE, REPORT, RUN, STUDY
 from wspace.support.progress import Progress
 from wspace.support.seeding import stream
 from wspace.weights.files.network import Network, check_classes
@@ -109,46 +109,46 @@ class Run:
         return Trained(self.artifacts["opponents"])
 
     @cached_property
-    def said(self) -> Tensor:
-        """(n, T), of every class of the data set: what the generator was told."""
-        return load_file(self.artifacts["train"] / SAID)["texts"]
+    def prompt_texts(self) -> Tensor:
+        """(n, T), of every class of the data set: what the generator was conditioned on."""
+        return load_file(self.artifacts["train"] / PROMPT_TEXTS)["texts"]
 
     def task_of(self, classes: Sequence[str]) -> Task:
         """Raises UserError if the data set has not all of them."""
-        known = self.bench.images.classes
-        missing = [name for name in classes if name not in known]
+        available = self.bench.images.classes
+        missing = [name for name in classes if name not in available]
         if missing:
-            hint = did_you_mean(missing[0], known).partition(" Known:")[0]
+            hint = did_you_mean(missing[0], available).partition(" Known:")[0]
             raise UserError(f"the data set has no images of {', '.join(map(repr, missing))} to score on.{hint}")
-        return tuple(known.index(name) for name in check_classes(classes))
+        return tuple(available.index(name) for name in check_classes(classes))
 
     def unseen(self, count: int) -> tuple[Task, ...]:
         """So many of the unseen tasks that the report is about, or all there are."""
         return self.zoo.tasks.scored(UNSEEN_TASKS)[:count]
 
     def prompts(self, tasks: Sequence[Task]) -> Prompts:
-        """What is said of tasks of the data set's classes. Raises UserError for one of which the generator knows nothing."""
-        prompts = prompts_of(tasks, self.said, self.zoo.classes)
+        """Prompts of tasks of the data set's classes. Raises UserError for one of which the generator knows nothing."""
+        prompts = prompts_of(tasks, self.prompt_texts, self.zoo.classes)
         self.system.conditioner.check(prompts)
         return prompts.to(self.bench.device)
 
     def prompts_for(self, classes: Sequence[str], count: int = 1) -> Prompts:
-        """What is said of a task of any classes, `count` times. Raises UserError if the generator knows nothing of it."""
-        prompts = prompts_of([tuple(range(len(classes)))] * count, self.bench.encode_said(classes), classes)
+        """The prompts of a task of any classes, `count` times. Raises UserError if the generator knows nothing of it."""
+        prompts = prompts_of([tuple(range(len(classes)))] * count, self.bench.encode_prompt_texts(classes), classes)
         self.system.conditioner.check(prompts)
         return prompts.to(self.bench.device)
 
     def knows(self, tasks: Sequence[Task]) -> bool:
-        """Whether the generator can be told of these tasks."""
+        """Whether the generator's conditioner takes these tasks."""
         try:
             self.prompts(tasks)
         except UserError:
             return False
         return True
 
-    def sample(self, tasks: Sequence[Task], rng: torch.Generator, **how: Any) -> Tensor:
-        """Generated networks (B, P) for tasks of the data set's classes; `how` is as in the recipe but for what is given."""
-        settings = replace(self.recipe.generate, **how)
+    def sample(self, tasks: Sequence[Task], rng: torch.Generator, **changes: Any) -> Tensor:
+        """Generated networks (B, P) for tasks of the data set's classes; drawn as in the recipe but for `changes`."""
+        settings = replace(self.recipe.generate, **changes)
         drawn = self.system.sample(self.prompts(tasks), settings, rng).cpu()
         return self.calibrated(drawn, tasks)
 
@@ -157,8 +157,10 @@ class Run:
         penalty = chosen_of(self.artifacts["evaluate"]).get("ridge_penalty")
         if penalty is None:
             raise UserError(f"this run has no opponent {RIDGE!r}; its recipe leaves it out of `against`")
-        known, asked = descriptions(prompts_of(self.zoo.tasks.seen, self.said), prompts_of(tasks, self.said))
-        return self.calibrated(Ridge.fit(known, self.zoo.weights).predict(asked, penalty), tasks)
+        of_zoo, asked = descriptions(
+            prompts_of(self.zoo.tasks.seen, self.prompt_texts), prompts_of(tasks, self.prompt_texts)
+        )
+        return self.calibrated(Ridge.fit(of_zoo, self.zoo.weights).predict(asked, penalty), tasks)
 
     def calibrated(self, weights: Tensor, tasks: Sequence[Task]) -> Tensor:
         """Networks (B, P) whose statistics, where the target has such, are of training images of tasks[b]."""
@@ -171,8 +173,8 @@ class Run:
         """As `calibrated`, for classes by name: where the data set lacks one, on images of all that the zoo knows."""
         if not self.target.statistics:
             return weights
-        known, tasks = self.zoo.classes, self.zoo.tasks
-        task = tuple(map(known.index, names)) if set(names) <= set(known) else tasks.classes
+        classes, tasks = self.zoo.classes, self.zoo.tasks
+        task = tuple(map(classes.index, names)) if set(names) <= set(classes) else tasks.classes
         return self.calibrated(weights, [task] * len(weights))
 
     def generate(
@@ -203,14 +205,14 @@ class Run:
         temperature: float | None = None,
     ) -> list[Network]:
         """`count` draws for one task. At temperature 0 there is only one, so more are drawn at 1 if none is given."""
-        names, settings = check_classes(classes), self.recipe.generate
+        names, defaults = check_classes(classes), self.recipe.generate
         seed = self.recipe.seed if seed is None else seed
-        if temperature is None and count > 1 and settings.temperature == 0:
+        if temperature is None and count > 1 and defaults.temperature == 0:
             temperature = 1.0
         asked = {"steps": steps, "guidance": guidance, "temperature": temperature}
-        how = replace(settings, **{name: value for name, value in asked.items() if value is not None})
-        drawn = self.system.sample(self.prompts_for(names, count), how, stream(seed, "generate")).cpu()
-        origin = f"{self.recipe.name}, seed {seed}, temperature {how.temperature}"
+        settings = replace(defaults, **{name: value for name, value in asked.items() if value is not None})
+        drawn = self.system.sample(self.prompts_for(names, count), settings, stream(seed, "generate")).cpu()
+        origin = f"{self.recipe.name}, seed {seed}, temperature {settings.temperature}"
         return [
             self.network(names, row, f"{origin}, draw {number + 1} of {count}")
             for number, row in enumerate(self.calibrated_for(drawn, names))

@@ -34,7 +34,7 @@ class Store:
         return self.root / f"{stage}-{key[:12]}"
 
     def manifest(self, stage: str, key: str) -> dict[str, Any] | None:
-        """What is known of a finished artifact; None if there is none."""
+        """What was written down of a finished artifact; None if there is none."""
         file = self.folder(stage, key) / MANIFEST
         return read_json(file) if file.is_file() else None
 
@@ -47,18 +47,18 @@ class Store:
         places = sorted(runs.glob(f"*/{name}")) + sorted(runs.glob(f"*/*/{name}"))
         return next((folder for folder in places if _is_whole(folder, key, mark)), None)
 
-    def link(self, stage: str, key: str, found: Path) -> None:
+    def link(self, stage: str, key: str, artifact: Path) -> None:
         """Make an artifact of another run this one's too: its files are never changed, so they are shared where they can be."""
         # Not in `.partial`, where an interrupted attempt goes on: that one may write into files it finds.
         linked = self._beside(stage, key, ".linking")
         with disk_errors(linked):
             if linked.exists():
                 shutil.rmtree(linked)
-            for file in sorted(found.rglob("*")):
+            for file in sorted(artifact.rglob("*")):
                 if file.is_file():
-                    own = linked / file.relative_to(found)
-                    own.parent.mkdir(parents=True, exist_ok=True)
-                    link_or_copy(file, own)
+                    copy = linked / file.relative_to(artifact)
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    link_or_copy(file, copy)
             self._finish(stage, key, linked)
             if (partial := self._partial(stage, key)).exists():
                 shutil.rmtree(partial)

@@ -39,10 +39,10 @@ def in_words(block: Mapping[str, Any]) -> str:
     parts = []
     for name, value in block.items():
         if isinstance(value, Mapping):
-            said = in_words(value)
+            text = in_words(value)
         else:
-            said = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-        parts.append(said if name == "use" else f"{name.replace('_', ' ')} {said}")
+            text = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        parts.append(text if name == "use" else f"{name.replace('_', ' ')} {text}")
     return ", ".join(parts)
 
 
@@ -135,8 +135,8 @@ class Workbench:
         """Of all that weights are trained on: a package upgrade can change what a recipe does not name."""
         return {"images": self.images.fingerprint, "backbone": self.backbone.fingerprint, "text": self.text.fingerprint}
 
-    def told(self, classes: Sequence[int]) -> Told:
-        """What holds for all tasks: some training images of each of these classes, and the target in words."""
+    def conditioner_context(self, classes: Sequence[int]) -> Told:
+        """For a conditioner that asks: some training images of each of these classes, and the target in words."""
         pictures, rng = [], stream(0, "pictures")
         for number in classes:
             rows = np.flatnonzero((self.images.labels == number) & (self.images.split == TRAIN))
@@ -149,7 +149,7 @@ class Workbench:
             pixels = torch.as_tensor(self.images.read(chosen)).permute(0, 3, 1, 2).float() / 127.5 - 1  # (S, 3, s, s)
             pictures.append(functional.adaptive_avg_pool2d(pixels, PICTURE_SIDE).flatten(1))
         words = self.text.encode([in_words(self.recipe.target.told())])[0]
-        return Told(self.said[list(classes)], torch.stack(pictures), words)
+        return Told(self.prompt_texts[list(classes)], torch.stack(pictures), words)
 
     @cached_property
     def class_texts(self) -> Tensor:
@@ -157,22 +157,22 @@ class Workbench:
         return self.encode_classes(self.images.classes)
 
     @cached_property
-    def said(self) -> Tensor:
-        """(n, T), of every class of the data set: what the generator is told."""
-        return self.encode_said(self.images.classes)
+    def prompt_texts(self) -> Tensor:
+        """(n, T), of every class of the data set: what the generator is conditioned on."""
+        return self.encode_prompt_texts(self.images.classes)
 
     def encode_classes(self, classes: Sequence[str]) -> Tensor:
         """(len(classes), T). Raises UserError for a template that has no place for the class."""
         return self.text.encode(self.templated(classes))
 
-    def encode_said(self, classes: Sequence[str], wording: Wording | None = None) -> Tensor:
+    def encode_prompt_texts(self, classes: Sequence[str], wording: Wording | None = None) -> Tensor:
         """Of each class the mean of its sentences' vectors, brought back to unit length: (len(classes), T).
 
         `wording` is that of the recipe unless given. Raises UserError.
         """
         sentences = (wording or self.recipe.wording.build({})).sentences(classes, self.templated(classes))
-        vectors = self.text.encode([sentence for own in sentences for sentence in own])
-        means = [own.mean(0) for own in vectors.split([len(own) for own in sentences])]
+        vectors = self.text.encode([sentence for of_class in sentences for sentence in of_class])
+        means = [of_class.mean(0) for of_class in vectors.split([len(of_class) for of_class in sentences])]
         return functional.normalize(torch.stack(means), dim=1)
 
     def templated(self, classes: Sequence[str]) -> list[str]:

@@ -33,7 +33,7 @@ CHOSEN = "{}.chosen.json"  # of a method: what it chose on validation images
 
 # stage train
 GENERATOR = "generator.safetensors"
-SAID = "said.safetensors"
+PROMPT_TEXTS = "said.safetensors"
 """Beside a trained generator: what it was told of classes and, where its conditioner asks, of data set and architecture."""
 LOG = "log.jsonl"
 CHECKPOINT = "{}.checkpoint.safetensors"  # of a phase

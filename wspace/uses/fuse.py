@@ -246,10 +246,10 @@ def one(run: Run, first: Network, second: Network, method: str, seed: int) -> Ne
     """
     names = (*first.classes, *second.classes)
     if method in BY_TEXT:
-        said, cut = run.bench.encode_said(names), len(first.classes)
+        texts, cut = run.bench.encode_prompt_texts(names), len(first.classes)
 
         def tell(tasks: Sequence[Task]) -> Prompts:
-            prompts = prompts_of(tasks, said, names)
+            prompts = prompts_of(tasks, texts, names)
             run.system.conditioner.check(prompts)
             return prompts.to(run.bench.device)
 

@@ -30,8 +30,8 @@ def compared(joint: Joint, folder: Path) -> dict[str, Any]:
             if row["metric"] == METRIC and row["method"] in shown:
                 about = {"label": label, "minus": row["method"], "split": row["split"], "metric": METRIC}
                 differences.append(about | _figures(row))
-        own = {"variant": member.name, "seed": member.seed} | report["training"]
-        training.append(own | {"seconds": report["seconds"]})
+        entry = {"variant": member.name, "seed": member.seed} | report["training"]
+        training.append(entry | {"seconds": report["seconds"]})
     return {
         "study": joint.name,
         "seeds": sorted({member.seed for member in joint.members}),

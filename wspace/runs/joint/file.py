@@ -74,7 +74,7 @@ def bind_joint(source: Source, registry: Registry, settings: Sequence[str] = ())
     problems: list[Problem] = []
     bound: dict[str, list[BoundRecipe]] = {"members": [], "held_out": []}
     names: set[str] = set()
-    for part, own in bound.items():
+    for part, members in bound.items():
         for name, changes in getattr(schema, part).items():
             where, line = f"{part}.{name}", source.line((part, name))
             if name in names:
@@ -87,12 +87,12 @@ def bind_joint(source: Source, registry: Registry, settings: Sequence[str] = ())
             try:
                 member = bind(recipe, registry, name)
             except RecipeError as error:
-                found = [Problem(line, f"{where}: {p.where}", p.message) for p in error.problems]
-                problems += [problem for problem in found if problem not in problems]
+                problems_of_member = [Problem(line, f"{where}: {p.where}", p.message) for p in error.problems]
+                problems += [problem for problem in problems_of_member if problem not in problems]
                 continue
             first = next(iter([*bound["members"], member]))
             problems += [Problem(line, where, message) for message in _unlike(first, member)]
-            own.append(member)
+            members.append(member)
     if problems:
         raise RecipeError(source.file, problems)
     return Joint(source.file, Path(source.file).stem, tuple(bound["members"]), tuple(bound["held_out"]))
@@ -112,7 +112,7 @@ def _checked(source: Source) -> Schema:
 def _unlike(first: BoundRecipe, member: BoundRecipe) -> list[str]:
     """Why these two cannot have one training."""
     slots = (*TRAIN.reads, "text", "seed", "device")
-    found = [
+    differing = [
         f"{slot} differs from that of member {first.name!r}: a joint recipe has one generator, and one training of it"
         for slot in slots
         if member.filled[slot] != first.filled[slot]
@@ -123,4 +123,4 @@ def _unlike(first: BoundRecipe, member: BoundRecipe) -> list[str]:
         "losses": any(vars(member.losses).values()),
         "train.align": member.train.align,
     }
-    return found + [f"{name}: a joint training knows none; leave it out" for name, asked in needed.items() if asked]
+    return differing + [f"{name}: a joint training knows none; leave it out" for name, asked in needed.items() if asked]

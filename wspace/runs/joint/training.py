@@ -18,13 +18,13 @@ from wspace.learning.loop import Log
 from wspace.learning.training import GeneratorTraining, TrainingPairs, TrainingSet
 from wspace.recipes.bind import BoundRecipe
 from wspace.runs.artifacts import Zoo
-from wspace.runs.assemble import SAID, build_system, load_system, write_said
+from wspace.runs.assemble import build_system, load_system, write_prompt_texts
 from wspace.runs.stages import Job
 from wspace.runs.stages.train import COLLAPSED, VALIDATION_DRAW, score_on_validation, write_trained
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import UserError, WspaceError
 from wspace.support.files import link_or_copy, read_json, write_json
-from wspace.support.names import GENERATOR, LOG, SUMMARY
+from wspace.support.names import GENERATOR, LOG, PROMPT_TEXTS, SUMMARY
 from wspace.support.progress import Progress
 from wspace.support.seeding import stream
 from wspace.support.settings import Reconstruction
@@ -49,13 +49,13 @@ class Pupil:
         self.zoo.check(self.bench.fingerprints)
         self.system = build_system(recipe, self.bench.target.spec, self.bench.text.dim).to(self.bench.device).eval()
         if self.system.needs_telling:
-            self.system.tell(self.bench.told(self.zoo.tasks.classes))
+            self.system.tell(self.bench.conditioner_context(self.zoo.tasks.classes))
         count = len(self.zoo.tasks.training)
         self.weights, self.held_out = self.zoo.weights[:count], self.zoo.weights[count:]
         self.tasks = self.zoo.tasks.choosing[:VALIDATION_TASKS]
 
     def _prompts(self, tasks: Sequence[tuple[int, ...]]) -> Prompts:
-        return prompts_of(tasks, self.bench.said, self.zoo.classes)
+        return prompts_of(tasks, self.bench.prompt_texts, self.zoo.classes)
 
     @cached_property
     def prompts(self) -> Prompts:
@@ -113,7 +113,8 @@ def member(job: Job) -> None:
     bench, zoo, joint = job.bench, Zoo(job.inputs["zoo"]), job.inputs["joint"]
     zoo.check(bench.fingerprints)
     pupil = Pupil(job.recipe.name, job.recipe, job.inputs["zoo"], job.progress)
-    write_said(job.folder / SAID, bench.said, bench.told(zoo.tasks.classes) if pupil.system.conditioner.asks else None)
+    context = bench.conditioner_context(zoo.tasks.classes) if pupil.system.conditioner.asks else None
+    write_prompt_texts(job.folder / PROMPT_TEXTS, bench.prompt_texts, context)
     for name in (GENERATOR, LOG):
         link_or_copy(joint / name, job.folder / name)
     load_system(pupil.system, job.folder / GENERATOR).to(bench.device)
@@ -146,14 +147,16 @@ def share(first: nn.Module, other: nn.Module, who: str, path: str = "") -> None:
                 )
             theirs[name] = mine[name]
     for name, child in other.named_children():
-        known = getattr(first, name)
-        if _shapes(child) == _shapes(known) and _alike(_own(child), _own(known)):
-            setattr(other, name, known)
+        counterpart = getattr(first, name)
+        if _shapes(child) == _shapes(counterpart) and _alike(
+            _stateless_buffers(child), _stateless_buffers(counterpart)
+        ):
+            setattr(other, name, counterpart)
         else:
-            share(known, child, who, f"{path}{name}.")
+            share(counterpart, child, who, f"{path}{name}.")
 
 
-def _own(module: nn.Module) -> dict[str, Tensor]:
+def _stateless_buffers(module: nn.Module) -> dict[str, Tensor]:
     """Buffers that no state keeps."""
     kept = module.state_dict()
     return {name: buffer for name, buffer in module.named_buffers() if name not in kept}

@@ -52,23 +52,23 @@ def accuracy_by_method(scores: Sequence[Mapping[str, Any]]) -> str:
     for panel, split in zip(panels, splits, strict=True):
         for row in (row for row in rows if row["split"] == split):
             method, mean, low, high = row["method"], 100 * row["mean"], 100 * row["ci_low"], 100 * row["ci_high"]
-            own, y = method == OURS, methods.index(method)
-            colour = BLUE if own else reference.get(method, (GREY, ""))[0]
+            ours, y = method == OURS, methods.index(method)
+            colour = BLUE if ours else reference.get(method, (GREY, ""))[0]
             if method in reference:
                 label = method if split == splits[0] else None
                 panel.axvline(mean, color=colour, linestyle=reference[method][1], linewidth=1.3, zorder=1, label=label)
             panel.plot(np.maximum([low, high], floor), [y, y], "|-", color=colour, linewidth=2, markersize=7, zorder=2)
-            marker = "<" if mean < floor else "D" if own else "o"
-            panel.plot(max(mean, floor), y, marker, color=colour, markersize=5.5 if own else 4, zorder=3)
+            marker = "<" if mean < floor else "D" if ours else "o"
+            panel.plot(max(mean, floor), y, marker, color=colour, markersize=5.5 if ours else 4, zorder=3)
             panel.annotate(
                 f"{mean:.1f}",
                 (max(high, floor), y),
                 (8, 0),
                 textcoords="offset points",
                 va="center",
-                color=colour if own else INK,
+                color=colour if ours else INK,
                 fontsize=TEXT - 1,
-                fontweight="bold" if own else "normal",
+                fontweight="bold" if ours else "normal",
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
                 zorder=4,
             )
@@ -120,19 +120,19 @@ def paired_differences(differences: Sequence[Mapping[str, Any]]) -> str:
 
 def task_by_task(accuracies: Mapping[str, Sequence[float]]) -> str:
     """A dot for each task: generated against oracle and ridge. Method -> accuracy of each task."""
-    own = 100 * np.asarray(accuracies[OURS], dtype=float)
+    ours = 100 * np.asarray(accuracies[OURS], dtype=float)
     others = [name for name in (ORACLE, RIDGE) if name in accuracies]
     figure = new_figure(3.4)
     panels = figure.subplots(1, len(others), sharex=True, sharey=True, squeeze=False)[0]
-    every = np.concatenate([own, *(100 * np.asarray(accuracies[name], dtype=float) for name in others)])
+    every = np.concatenate([ours, *(100 * np.asarray(accuracies[name], dtype=float) for name in others)])
     margin = max(2.0, 0.06 * float(np.ptp(every)))
     limits = max(0.0, float(every.min()) - margin), min(100.0, float(every.max()) + margin)
     for panel, name in zip(panels, others, strict=True):
         other = 100 * np.asarray(accuracies[name], dtype=float)
         panel.plot(limits, limits, color=INK, linewidth=1.2, zorder=1, label="equal")
-        panel.plot(other, own, "o", color=BLUE, alpha=0.45, markersize=4.5, markeredgewidth=0, label="a task")
-        above, below = int((own > other).sum()), int((own < other).sum())
-        title = f"against {name}: better on {above},\nequal on {len(own) - above - below}, worse on {below}"
+        panel.plot(other, ours, "o", color=BLUE, alpha=0.45, markersize=4.5, markeredgewidth=0, label="a task")
+        above, below = int((ours > other).sum()), int((ours < other).sum())
+        title = f"against {name}: better on {above},\nequal on {len(ours) - above - below}, worse on {below}"
         dress(panel, title, f"{name}: accuracy (%)", "")
         panel.set(xlim=limits, ylim=limits, aspect="equal")
         panel.grid(axis="y", color="#e4e4e4")
@@ -197,9 +197,11 @@ def draw_along_steps(panel: Axes, rows: Sequence[Mapping[str, Any]], oracle: Map
     panel.axhline(100 * oracle["mean"], color=ORANGE, linestyle="--", linewidth=1.6, zorder=4, label=ORACLE)
     styles = ((BLUE, "o-"), (GREEN, "s:"))
     for temperature, (colour, style) in zip(dict.fromkeys(row["temperature"] for row in rows), styles, strict=False):
-        own = [row for row in rows if row["temperature"] == temperature]
-        steps = [row["step"] for row in own]
-        means, low, high = (100 * np.array([row[name] for row in own]) for name in ("mean", "ci_low", "ci_high"))
+        of_temperature = [row for row in rows if row["temperature"] == temperature]
+        steps = [row["step"] for row in of_temperature]
+        means, low, high = (
+            100 * np.array([row[name] for row in of_temperature]) for name in ("mean", "ci_low", "ci_high")
+        )
         panel.fill_between(steps, low, high, color=colour, alpha=0.13, linewidth=0, zorder=2)
         outline = {"color": colour, "alpha": 0.5, "linewidth": 0.8, "zorder": 2}
         panel.plot(steps, low, steps, high, **outline)

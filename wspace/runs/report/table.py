@@ -74,8 +74,8 @@ def _print_generators(rows: Sequence[Mapping[str, Any]], markdown: bool) -> None
     _show((["generator", *head], lines), markdown)
 
 
-def _in_order(found: Iterable[str], order: Sequence[str]) -> list[str]:
-    return sorted(dict.fromkeys(found), key=lambda name: order.index(name) if name in order else len(order))
+def _in_order(names: Iterable[str], order: Sequence[str]) -> list[str]:
+    return sorted(dict.fromkeys(names), key=lambda name: order.index(name) if name in order else len(order))
 
 
 def _note(rows: Sequence[Mapping[str, Any]], report: Mapping[str, Any], over: str) -> str:
@@ -90,12 +90,12 @@ def print_section(section: Section, markdown: bool = False) -> None:
     from wspace.runs.report.section import percent
 
     for table in section.tables:
-        own = {row.name for row in table.rows if row.own}
+        set_off = {row.name for row in table.rows if row.own}
         lines = [
             [row.name, *(percent(row.cells[c], form) if c in row.cells else "" for c, form in table.columns.items())]
             for row in table.rows
         ]
-        _show((["", *table.columns], lines), markdown, table.title, bold=lambda line, own=own: line[0] in own)
+        _show((["", *table.columns], lines), markdown, table.title, bold=lambda line, names=set_off: line[0] in names)
     for sentence in section.says:
         print(sentence)
 

@@ -18,7 +18,6 @@ from wspace.learning.fitting import predict
 from wspace.learning.system import System
 from wspace.recipes.bind import BoundRecipe
 from wspace.runs.artifacts import Trained, Zoo
-from wspace.runs.assemble import SAID
 from wspace.runs.keys import trains_on_images
 from wspace.runs.report.methods import methods_of
 from wspace.runs.report.summary import interval, summary
@@ -27,7 +26,7 @@ from wspace.runs.stages.generate import trained_system
 from wspace.runs.stages.opponents import checked, evidence_of
 from wspace.support.files import save_tensors, write_json
 from wspace.support.methods import ORACLE, OURS
-from wspace.support.names import GENERATED, MISMATCHED, PER_TASK, SCORES
+from wspace.support.names import GENERATED, MISMATCHED, PER_TASK, PROMPT_TEXTS, SCORES
 from wspace.support.progress import Bar, Progress
 from wspace.support.seeding import stream
 from wspace.support.settings import Generate
@@ -96,7 +95,7 @@ def _neighbourhood(job: Job, zoo: Zoo) -> Neighbourhood:
 def _methods(job: Job, zoo: Zoo) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """Weights (B, P) of every method, for the scored tasks of each split; and what was chosen on validation images."""
     splits, trained = zoo.tasks.splits, Trained(job.inputs["opponents"])
-    texts = load_file(job.inputs["train"] / SAID)["texts"]
+    texts = load_file(job.inputs["train"] / PROMPT_TEXTS)["texts"]
     prompts = [prompts_of(tasks, texts) for tasks in (zoo.tasks.seen, *map(zoo.tasks.scored, splits))]
     of_zoo, *of_splits = descriptions(*prompts)
     evidence = evidence_of(job, zoo, of_zoo)
@@ -153,13 +152,13 @@ def _trajectory(job: Job, zoo: Zoo) -> dict[str, Any]:
     else of the run. No rows for a generator without steps.
     """
     bench, tasks = job.bench, zoo.tasks.scored(UNSEEN_TASKS)[:FOLLOWED]
-    system, said = trained_system(job, zoo)
+    system, texts = trained_system(job, zoo)
 
     def accuracy(weights: Tensor) -> Tensor:
         return bench.accuracies(weights.cpu(), tasks, bench.test)
 
     rows = along_steps(
-        system, prompts_of(tasks, said, zoo.classes).to(bench.device), job.recipe, accuracy, job.progress
+        system, prompts_of(tasks, texts, zoo.classes).to(bench.device), job.recipe, accuracy, job.progress
     )
     oracle = Trained(job.inputs["opponents"]).oracle(UNSEEN_TASKS)[: len(tasks)]
     return {"trajectory": rows, "trajectory_oracle": summary(accuracy(oracle), job.recipe)}
@@ -180,9 +179,9 @@ def along_steps(
     temperatures = list(dict.fromkeys((recipe.generate.temperature, 1.0)))
     with progress.bar("trajectory", len(temperatures) * recipe.generate.steps) as bar:
         for temperature in temperatures:
-            how = replace(recipe.generate, temperature=temperature)
+            settings = replace(recipe.generate, temperature=temperature)
             rng = stream(recipe.seed, "trajectory", temperature)
-            for step, values in _followed(system, prompts, how, rng, accuracy, bar).items():
+            for step, values in _followed(system, prompts, settings, rng, accuracy, bar).items():
                 rows.append({"temperature": temperature, "step": step, **summary(values, recipe)})
     return rows
 
@@ -190,24 +189,24 @@ def along_steps(
 def _followed(
     system: System,
     prompts: Prompts,
-    how: Generate,
+    settings: Generate,
     rng: torch.Generator,
     accuracy: Callable[[Tensor], Tensor],
     bar: Bar,
 ) -> dict[int, Tensor]:
     """Step -> accuracy (B,) of the networks as they would then end: of the first step, the last and some between."""
-    marked = {1 + round(mark * (how.steps - 1) / (MARKED - 1)) for mark in range(MARKED)}
-    found: dict[int, Tensor] = {}
+    marked = {1 + round(mark * (settings.steps - 1) / (MARKED - 1)) for mark in range(MARKED)}
+    accuracies: dict[int, Tensor] = {}
     done = 0
 
     def watch(step: int, weights: Tensor) -> None:
         nonlocal done
         done = step
-        if step in marked and step < how.steps:
-            found[step] = accuracy(weights)
+        if step in marked and step < settings.steps:
+            accuracies[step] = accuracy(weights)
         bar.advance()
 
-    ended = system.sample(prompts, how, rng, watch)
+    ended = system.sample(prompts, settings, rng, watch)
     if done:  # a generator may take fewer steps than it is asked for
-        found[done] = accuracy(ended)
-    return found
+        accuracies[done] = accuracy(ended)
+    return accuracies

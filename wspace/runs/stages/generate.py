@@ -14,16 +14,16 @@ from torch import Tensor
 from wspace.data.tasks import prompts_of
 from wspace.learning.system import System
 from wspace.runs.artifacts import Zoo
-from wspace.runs.assemble import SAID, build_system, load_system
+from wspace.runs.assemble import build_system, load_system
 from wspace.runs.stages import Job
 from wspace.support.files import save_tensors, write_json
-from wspace.support.names import GENERATED, GENERATOR, MISMATCHED, SUMMARY
+from wspace.support.names import GENERATED, GENERATOR, MISMATCHED, PROMPT_TEXTS, SUMMARY
 from wspace.support.seeding import stream
 
 
 def run(job: Job) -> None:
     recipe, zoo = job.recipe, Zoo(job.inputs["zoo"])
-    system, said = trained_system(job, zoo)
+    system, texts = trained_system(job, zoo)
     drawing, count = 0.0, 0
     with job.progress.bar("generate", 2 * len(zoo.tasks.splits)) as bar:
         for split in zoo.tasks.splits:
@@ -31,7 +31,7 @@ def run(job: Job) -> None:
             for file, asked in ((GENERATED, tasks), (MISMATCHED, tasks[1:] + tasks[:1])):
                 rng = stream(recipe.seed, "generate", split)
                 started = time.perf_counter()
-                drawn = system.sample(prompts_of(asked, said, zoo.classes).to(job.bench.device), recipe.generate, rng)
+                drawn = system.sample(prompts_of(asked, texts, zoo.classes).to(job.bench.device), recipe.generate, rng)
                 drawing, count = drawing + time.perf_counter() - started, count + len(asked)
                 weights = job.bench.calibrated(drawn.cpu().to(torch.float32), tasks)
                 save_tensors(job.folder / file.format(split), {"weights": weights})
@@ -40,7 +40,7 @@ def run(job: Job) -> None:
 
 
 def trained_system(job: Job, zoo: Zoo) -> tuple[System, Tensor]:
-    """What stage train left: the generator, on the run's device, and the texts (n, T) of all classes it was told."""
+    """What stage train left: the generator, on the run's device, and the prompts' texts (n, T) of all classes."""
     trained, target = job.inputs["train"], job.bench.target
     system = load_system(build_system(job.recipe, target.spec, zoo.dims["text_dim"]), trained / GENERATOR)
-    return system.to(job.bench.device), load_file(trained / SAID)["texts"]
+    return system.to(job.bench.device), load_file(trained / PROMPT_TEXTS)["texts"]

@@ -51,7 +51,7 @@ def _make(job: Job, zoo: Zoo, evidence: Evidence, bound: Bound) -> None:
 
 
 def evidence_of(job: Job, zoo: Zoo, described: Tensor | None = None) -> Evidence:
-    """What an opponent may go by; `described` (n, D) once texts are told."""
+    """What an opponent may go by; `described` (n, D) once there are prompts' texts."""
     bench, recipe = job.bench, job.recipe
 
     def fit(

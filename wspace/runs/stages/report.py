@@ -92,8 +92,8 @@ def evenly(labels: Tensor, count: int) -> Tensor:
     """Places of at most `count` of these labels: each label's share as equal as can be, and spread over its images."""
     chosen, classes = [], labels.unique()
     for number, label in enumerate(classes):
-        own = torch.nonzero(labels == label).flatten()
-        share = min(len(own), count // len(classes) + (number < count % len(classes)))
+        places = torch.nonzero(labels == label).flatten()
+        share = min(len(places), count // len(classes) + (number < count % len(classes)))
         # Turned by `number`: images of a class come by designer, and one designer should not draw the whole sheet.
-        chosen.append(own[(torch.arange(share) * len(own) // max(1, share) + number) % len(own)])
+        chosen.append(places[(torch.arange(share) * len(places) // max(1, share) + number) % len(places)])
     return torch.cat(chosen)

@@ -31,12 +31,12 @@ from wspace.learning.training import (
 )
 from wspace.recipes.bind import BoundRecipe
 from wspace.runs.artifacts import Zoo
-from wspace.runs.assemble import SAID, build_system, proven, read_told, write_said
+from wspace.runs.assemble import build_system, proven, read_context, write_prompt_texts
 from wspace.runs.stages import Job
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import UserError, WspaceError
 from wspace.support.files import save_tensors, write_json
-from wspace.support.names import CHECKPOINT, GENERATOR, LOG, SUMMARY
+from wspace.support.names import CHECKPOINT, GENERATOR, LOG, PROMPT_TEXTS, SUMMARY
 from wspace.support.processes import connected, here
 from wspace.support.progress import Progress
 from wspace.support.seeding import seeded, stream
@@ -57,14 +57,14 @@ def run(job: Job) -> None:
     recipe, bench, zoo = job.recipe, job.bench, Zoo(job.inputs["zoo"])
     zoo.check(bench.fingerprints)
     system = build_system(recipe, bench.target.spec, bench.text.dim)
-    told = bench.told(zoo.tasks.classes) if system.conditioner.asks else None
-    write_said(job.folder / SAID, bench.said, told)
-    system.tell(told)
+    context = bench.conditioner_context(zoo.tasks.classes) if system.conditioner.asks else None
+    write_prompt_texts(job.folder / PROMPT_TEXTS, bench.prompt_texts, context)
+    system.tell(context)
     symmetry = proven(recipe, bench)
     count = len(zoo.tasks.training)
     weights, held_out = (_aligned(recipe, zoo, w, symmetry) for w in (zoo.weights[:count], zoo.weights[count:]))
-    prompts = prompts_of(zoo.tasks.training, bench.said, zoo.classes)
-    held_out_prompts = prompts_of(zoo.tasks.choosing, bench.said, zoo.classes)
+    prompts = prompts_of(zoo.tasks.training, bench.prompt_texts, zoo.classes)
+    held_out_prompts = prompts_of(zoo.tasks.choosing, bench.prompt_texts, zoo.classes)
 
     logs: dict[str, Log] = {}
     health: dict[str, Any] = {}
@@ -182,7 +182,7 @@ def _untold(job: Job, zoo: Zoo, system: System) -> dict[str, str]:
     """Split -> why its networks are not drawn for its tasks: the conditioner knows nothing of them."""
     reasons = {}
     for split in zoo.tasks.splits:
-        why = _why_unknown(system, prompts_of(zoo.tasks.scored(split), job.bench.said, zoo.classes))
+        why = _why_unknown(system, prompts_of(zoo.tasks.scored(split), job.bench.prompt_texts, zoo.classes))
         if why is not None:
             reasons[split] = why
             job.progress.say(f"note: {split}: {why}; the report's networks are drawn for no task in particular")
@@ -244,7 +244,7 @@ def _descend_task_loss(job: Job, zoo: Zoo, pairs: TrainingPairs, validation: _Va
         bench.train,
         bench.class_texts,
         draw_tasks,
-        lambda tasks: prompts_of(tasks, bench.said, zoo.classes),
+        lambda tasks: prompts_of(tasks, bench.prompt_texts, zoo.classes),
         bench.device,
     )
     return {"task": _training(job, pairs).task_loss(settings, step, validation.of_typical_networks)}
@@ -314,10 +314,10 @@ def _join(job: Job) -> None:
     spec = recipe.target.build(zoo.dims).spec
     system = build_system(recipe, spec, zoo.dims["text_dim"]).to(job.bench.device).eval()
     if system.needs_telling:
-        system.tell(read_told(job.folder / SAID))
+        system.tell(read_context(job.folder / PROMPT_TEXTS))
     symmetry = None if recipe.symmetry is None else recipe.symmetry.build({"spec": spec})  # the first has proven it
     weights = _aligned(recipe, zoo, zoo.weights[: len(zoo.tasks.training)], symmetry)
-    prompts = prompts_of(zoo.tasks.training, load_file(job.folder / SAID)["texts"], zoo.classes)
+    prompts = prompts_of(zoo.tasks.training, load_file(job.folder / PROMPT_TEXTS)["texts"], zoo.classes)
     system.tokenizer.requires_grad_(False)  # a code is learnt before
     pairs = TrainingPairs(system, weights, prompts)
     _descend_generator_loss(job, pairs, symmetry, adversary_of(job, system), None)

@@ -23,7 +23,7 @@ from wspace.weights.zoo.format import BASE, SHARD, Entry, Header, Parent, Stored
 
 def run(job: Job) -> None:
     recipe, bench = job.recipe, job.bench
-    source = None if recipe.zoo.source is None else _agreeing(job, recipe.zoo.source)
+    source = None if recipe.zoo.source is None else _checked_source(job, recipe.zoo.source)
     proven(recipe, bench)  # what does not suit the target is said before anything is trained for it
     build_system(recipe, bench.target.spec, bench.text.dim)
     classes, rng = bench.images.classes, stream(recipe.seed, "tasks")
@@ -152,7 +152,7 @@ def _header(job: Job, parent: Parent) -> Header:
 # ---------------------------------------------------------------- taken from a zoo
 
 
-def _agreeing(job: Job, folder: Path) -> StoredZoo:
+def _checked_source(job: Job, folder: Path) -> StoredZoo:
     """Raises FileError if the zoo is damaged, UserError if its networks are not such as this recipe trains."""
     source = StoredZoo.open(folder)
     problems = source.problems()
@@ -187,16 +187,16 @@ def _agreeing(job: Job, folder: Path) -> StoredZoo:
 
 def _tasks_of(source: StoredZoo, classes: tuple[str, ...]) -> list[Task]:
     """Of each network. Raises UserError unless all are about classes of the data set."""
-    tasks, known = [], {name: number for number, name in enumerate(classes)}
+    tasks, numbers = [], {name: number for number, name in enumerate(classes)}
     for entry in source.entries:
         who = f"zoo.source: {source.folder}: network {entry.name!r}"
         if len(entry.classes) < 2:
             raise UserError(f"{who} does not say the classes it tells apart")
-        unknown = [name for name in entry.classes if name not in known]
+        unknown = [name for name in entry.classes if name not in numbers]
         if unknown:
             hint = did_you_mean(unknown[0], classes).partition(" Known:")[0]
             raise UserError(f"{who} is about {unknown[0]!r}, of which the data set has no images.{hint}")
-        tasks.append(tuple(sorted(known[name] for name in entry.classes)))
+        tasks.append(tuple(sorted(numbers[name] for name in entry.classes)))
     return tasks
 
 
@@ -205,8 +205,8 @@ def _take(job: Job, source: StoredZoo, rows: list[int], parents: tuple[Parent, .
     entries, spec = [source.entries[row] for row in rows], job.bench.target.spec
     for name in {*(entry.shard for entry in entries), *(parent.file for parent in source.header.parents)}:
         link_or_copy(source.folder / name, job.folder / name)
-    known = {t.name: t for t in source.header.tensors}
-    ours = tuple(replace(known.pop(entry.name), axes=entry.axes) for entry in spec.entries)  # in our order
-    tensors = (*ours, *known.values())
+    theirs = {t.name: t for t in source.header.tensors}
+    ours = tuple(replace(theirs.pop(entry.name), axes=entry.axes) for entry in spec.entries)  # in our order
+    tensors = (*ours, *theirs.values())
     header = replace(source.header, tensors=tensors, free=spec.free, products=spec.products, parents=parents)
     seal(job.folder, header, entries)

@@ -80,15 +80,15 @@ Scored = tuple[str, str]
 def compared(study: Study, folder: Path) -> dict[str, Any]:
     results = {(m.variant, m.seed): Result.of(folder / m.recipe.name) for m in study.members}
     measured = [{name.partition("/")[0] for name in result.scores} for result in results.values()]
-    splits = study.splits or [split for split in AS_READ if all(split in own for own in measured)]
+    splits = study.splits or [split for split in AS_READ if all(split in of_run for of_run in measured)]
 
     def values(scored: Scored, split: str) -> list[Tensor]:
         variant, method = scored
         name = f"{split}/{METRIC}/{method}"
-        own = [results[variant, seed].scores for seed in study.seeds]
-        if any(name not in scores for scores in own):
+        of_seeds = [results[variant, seed].scores for seed in study.seeds]
+        if any(name not in scores for scores in of_seeds):
             raise UserError(f"{study.source}: the runs of {variant!r} have no {METRIC} of {method!r} on {split!r}")
-        return [scores[name] for scores in own]
+        return [scores[name] for scores in of_seeds]
 
     titles = {(row.variant, row.method): row.title for row in study.rows}
     headlines = {m.variant: methods_of(b.component for b in m.recipe.against).headline for m in study.members}
@@ -100,9 +100,9 @@ def compared(study: Study, folder: Path) -> dict[str, Any]:
             rows.append(about | {"metric": METRIC} | summary | {"paper": row.paper.get(split)})
         for left, right in _compared(list(titles), headlines):
             if all(results[left[0], seed].pairs_with(results[right[0], seed], split) for seed in study.seeds):
-                own, other = values(left, split), values(right, split)
+                minuend, subtrahend = values(left, split), values(right, split)
                 names = {"label": titles[left], "minus": titles.get(right, f"its {right[1]}")}
-                summary = _summary([a - b for a, b in zip(own, other, strict=True)])
+                summary = _summary([a - b for a, b in zip(minuend, subtrahend, strict=True)])
                 differences.append(names | {"split": split, "metric": METRIC} | summary)
     return {
         "study": study.name,
@@ -124,14 +124,14 @@ def _generators(study: Study, results: Mapping[tuple[str, int], Result], splits:
     rows = []
     about = next((split for split in (UNSEEN_TASKS, *splits) if split in splits), None)
     for row in (row for row in study.rows if row.method == OURS):
-        own = [results[row.variant, seed] for seed in study.seeds]
-        found: dict[str, Any] = {"label": row.title, "variant": row.variant, "split": about}
-        new = [result.scores[name] for result in own if (name := f"{about}/novelty/{OURS}") in result.scores]
-        found["novelty"] = _summary(new) if len(new) == len(own) else None
+        of_seeds = [results[row.variant, seed] for seed in study.seeds]
+        generator: dict[str, Any] = {"label": row.title, "variant": row.variant, "split": about}
+        new = [result.scores[name] for result in of_seeds if (name := f"{about}/novelty/{OURS}") in result.scores]
+        generator["novelty"] = _summary(new) if len(new) == len(of_seeds) else None
         for cost in ("train_seconds", "seconds_per_network", "bytes"):
-            values = [result.costs[cost] for result in own if cost in result.costs]
-            found[cost] = sum(values) / len(values) if values else None
-        rows.append(found)
+            values = [result.costs[cost] for result in of_seeds if cost in result.costs]
+            generator[cost] = sum(values) / len(values) if values else None
+        rows.append(generator)
     return rows
 
 
@@ -155,6 +155,6 @@ def _summary(values: Sequence[Tensor]) -> dict[str, Any]:
     from wspace.learning.intervals import over_seeds
     from wspace.support.seeding import stream
 
-    means = [float(own.mean()) for own in values]
+    means = [float(of_seed.mean()) for of_seed in values]
     low, high = over_seeds(values, RESAMPLES, CONFIDENCE, stream(0, "study"))
     return {"mean": sum(means) / len(means), "ci_low": low, "ci_high": high, "seeds": means, "n": len(values[0])}

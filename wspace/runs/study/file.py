@@ -91,13 +91,13 @@ def bind_study(source: Source, registry: Registry, settings: Sequence[str] = ())
     `settings` are `--set`s: of the study's own keys, or else of the recipe that all variants start from. Raises
     RecipeError with every problem, each with its line.
     """
-    own = [setting for setting in settings if _key(setting) in Schema.model_fields]
-    others = [setting for setting in settings if setting not in own]
+    of_study = [setting for setting in settings if _key(setting) in Schema.model_fields]
+    others = [setting for setting in settings if setting not in of_study]
     if any(_key(setting) == "seed" for setting in others):
         raise UserError("--set seed: the seeds of a study are its own, as in --set seeds=[42]")
-    if own:
+    if of_study:
         source = deepcopy(source)
-        change(source, own)
+        change(source, of_study)
     reader = _Reader(source, registry, others)
     schema = reader.schema()
     bound = reader.recipes(schema)
@@ -156,12 +156,12 @@ class _Reader:
         self.common = base
         _, inherited = self.bound({})
         recipes: dict[str, BoundRecipe] = {}
-        found: list[Problem] = []
+        problems_of_variants: list[Problem] = []
         for variant, changes in schema.variants.items():
             if "seed" in changes:
                 self.problem(("variants", variant, "seed"), "the seeds of a study are its own")
             recipe, problems = self.bound(changes)
-            found += problems
+            problems_of_variants += problems
             for problem in problems:
                 if not any(_alike(problem, other) for other in inherited):
                     self.of_variant(variant, changes, problem)
@@ -174,7 +174,7 @@ class _Reader:
                 self.problem(("variants", variant), f"is the same recipe as {twin!r}")
             recipes[variant] = recipe
         for problem in inherited:
-            if any(_alike(problem, other) for other in found):
+            if any(_alike(problem, other) for other in problems_of_variants):
                 self.problem((KEY,), problem.text(base.file))
         return recipes
 
@@ -232,19 +232,19 @@ class _Reader:
                 self.problem(("variants", variant), f"too like {slugs[slug]!r} for a folder")
             slugs[slug] = variant
         for number, split in enumerate(schema.splits):
-            self.known(("splits", number), split, AS_READ)
-        told: dict[tuple[str, str], str] = {}
+            self.check_name(("splits", number), split, AS_READ)
+        titles: dict[tuple[str, str], str] = {}
         methods = methods_of(self.registry.all("opponent")).order
         for number, row in enumerate(schema.rows):
-            self.known(("rows", number, "variant"), row.variant, list(schema.variants))
-            self.known(("rows", number, "method"), row.method, methods)
+            self.check_name(("rows", number, "variant"), row.variant, list(schema.variants))
+            self.check_name(("rows", number, "method"), row.method, methods)
             for split in row.paper:
-                self.known(("rows", number, "paper", split), split, schema.splits or AS_READ)
-            if row.title in told.values():
+                self.check_name(("rows", number, "paper", split), split, schema.splits or AS_READ)
+            if row.title in titles.values():
                 self.problem(("rows", number), f"two rows are called {row.title!r}; give this one another label")
-            elif (row.variant, row.method) in told:
-                self.problem(("rows", number), f"the same as row {told[row.variant, row.method]!r}")
-            told[row.variant, row.method] = row.title
+            elif (row.variant, row.method) in titles:
+                self.problem(("rows", number), f"the same as row {titles[row.variant, row.method]!r}")
+            titles[row.variant, row.method] = row.title
 
     def opponents(self, schema: Schema, recipes: Mapping[str, BoundRecipe]) -> None:
         """Each that a row is about is one of its variant's."""
@@ -257,7 +257,7 @@ class _Reader:
                         f"variant {row.variant!r} does not name {row.method!r} in its `against`",
                     )
 
-    def known(self, path: tuple[str | int, ...], name: str, names: Sequence[str]) -> None:
+    def check_name(self, path: tuple[str | int, ...], name: str, names: Sequence[str]) -> None:
         if name not in names:
             self.problem(path, f"no {name!r}.{did_you_mean(name, names)}")
 
