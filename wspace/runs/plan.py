@@ -18,6 +18,7 @@ from wspace.data.tasks import Task, prompts_of
 from wspace.interfaces import PICTURE, TokenLayout, Told
 from wspace.interfaces.weights import plain_spec
 from wspace.learning.fitting import Schedule, fit
+from wspace.learning.system import System
 from wspace.learning.training import GeneratorStep, TrainingPairs, TrainingSet
 from wspace.recipes.bind import BoundRecipe
 from wspace.runs.assemble import build_system, proven
@@ -51,8 +52,7 @@ def plan(recipe: BoundRecipe, bench: Workbench | None = None) -> dict[str, Any]:
     target, settings, opponents = bench.target, recipe.zoo, recipe.opponents
     size, features = target.spec.size, bench.backbone.dim
     system = build_system(recipe, target.spec, bench.text.dim)
-    unit = torch.eye(2, bench.text.dim)
-    system.tell(Told(unit, torch.zeros(2, 1, PICTURE), unit[0]))
+    system.tell(_blank_context(bench.text.dim))
     trained = sum(p.numel() for p in system.parameters())
     state = sum(t.numel() for t in system.state_dict().values())
     layout = system.tokenizer.layout
@@ -130,6 +130,12 @@ def plan(recipe: BoundRecipe, bench: Workbench | None = None) -> dict[str, Any]:
     }
 
 
+def _blank_context(text_dim: int) -> Told:
+    """Two classes with a blank picture each, in the shapes of what a conditioner may ask for."""
+    texts = torch.eye(2, text_dim)
+    return Told(texts, torch.zeros(2, 1, PICTURE), texts[0])
+
+
 def _seconds(work: Callable[[], Any]) -> float:
     """The second time round: the first warms caches."""
     work()
@@ -144,7 +150,7 @@ TRIED = (
 )  # tokens whose drawing is timed; a whole network's are as many times as long as the later ones of these
 
 
-def plan_of_model(recipe: BoundRecipe, model: str) -> dict[str, Any]:
+def plan_of_model(recipe: BoundRecipe, model: str, bench: Workbench | None = None) -> dict[str, Any]:
     """A model of timm under a recipe's tokenizer and generator: tokens, memory and time. Of it there are only shapes.
 
     Time is that of the last of a few hundred tokens, on this machine; where later tokens look further back, it is more.
@@ -152,13 +158,10 @@ def plan_of_model(recipe: BoundRecipe, model: str) -> dict[str, Any]:
     with torch.device("meta"):
         network = fresh("plan --model", model, 1000)
     shapes = {n: tuple(t.shape) for n, t in network.state_dict().items() if t.is_floating_point() and t.numel()}
-    spec, bench = plain_spec(shapes), Workbench(recipe, Progress())
+    spec, bench = plain_spec(shapes), bench or Workbench(recipe, Progress())
     given: dict[str, Any] = {"spec": spec, "text_dim": bench.text.dim}
     tokenizer, conditioner = recipe.tokenizer.build(given), recipe.conditioner.build(given)
     layout: TokenLayout = tokenizer.layout
-    if conditioner.asks:
-        pictures = torch.zeros(2, 1, PICTURE)
-        conditioner.told(Told(torch.eye(2, bench.text.dim), pictures, torch.zeros(bench.text.dim)))
     prompts = prompts_of([(0, 1)], torch.eye(2, bench.text.dim), ["0", "1"])
     seconds, state = {}, 0
     for count in TRIED:
@@ -166,14 +169,15 @@ def plan_of_model(recipe: BoundRecipe, model: str) -> dict[str, Any]:
             layout, mask=layout.mask[:count], places=None if layout.places is None else layout.places[:count]
         )
         widths = {"condition_width": conditioner.width, "pooled_width": conditioner.pooled_width}
-        generator = recipe.generator.build(given | {"layout": part} | widths).eval()
+        system = System(spec, tokenizer, conditioner, recipe.generator.build(given | {"layout": part} | widths)).eval()
+        system.tell(_blank_context(bench.text.dim))
         with torch.no_grad():
-            condition = conditioner(prompts)
+            condition = system.condition(prompts)
             null = conditioner.null(condition)
             seconds[count] = _seconds(
-                lambda g=generator, c=condition, n=null: g.sample(c, n, recipe.generate, stream(0, "plan"))
+                lambda g=system.generator, c=condition, n=null: g.sample(c, n, recipe.generate, stream(0, "plan"))
             )
-        state = sum(t.numel() for module in (tokenizer, conditioner, generator) for t in module.state_dict().values())
+        state = sum(t.numel() for t in system.state_dict().values())
     a_token = (seconds[TRIED[1]] - seconds[TRIED[0]]) / (TRIED[1] - TRIED[0])
     largest = max(entry.size for entry in spec.entries)
     return {

@@ -56,56 +56,75 @@ def run(job: Job) -> None:
     """
     recipe, bench, zoo = job.recipe, job.bench, Zoo(job.inputs["zoo"])
     zoo.check(bench.fingerprints)
-    system = build_system(recipe, bench.target.spec, bench.text.dim)
-    context = bench.conditioner_context(zoo.tasks.classes) if system.conditioner.asks else None
-    write_prompt_texts(job.folder / PROMPT_TEXTS, bench.prompt_texts, context)
-    system.tell(context)
+    system = _new_system(job, zoo)
     symmetry = proven(recipe, bench)
-    count = len(zoo.tasks.training)
-    weights, held_out = (_aligned(recipe, zoo, w, symmetry) for w in (zoo.weights[:count], zoo.weights[count:]))
-    prompts = prompts_of(zoo.tasks.training, bench.prompt_texts, zoo.classes)
-    held_out_prompts = prompts_of(zoo.tasks.choosing, bench.prompt_texts, zoo.classes)
+    networks = _Networks.of(job, zoo, symmetry)
 
     logs: dict[str, Log] = {}
     health: dict[str, Any] = {}
     if system.tokenizer.lossy:
-        training = _training(job, TrainingPairs(system, weights, prompts))
-        logs["reconstruction"], health["reconstruction"] = _learn_code(job, zoo, training, held_out)
-    codes = system.fit(weights, prompts, (held_out, held_out_prompts))
+        training = _training(job, networks.pairs(system))
+        logs["reconstruction"], health["reconstruction"] = _learn_code(job, zoo, training, networks.held_out)
+    codes = system.fit(networks.training, networks.prompts, (networks.held_out, networks.held_out_prompts))
     system.to(bench.device).eval()
     if untold := _untold(job, zoo, system):
         health["untold"] = untold
 
-    pairs = TrainingPairs(system, weights, prompts, codes)
-    validation = _Validation.of(bench, zoo, system, prompts, held_out_prompts)
+    pairs = networks.pairs(system, codes)
+    validation = _Validation.of(bench, zoo, system, networks)
     if recipe.task_loss.steps:
         logs |= _descend_task_loss(job, zoo, pairs, validation)
     adversary = None
-    if generator_parameters(system):
-        if recipe.train.steps:
-            adversary = adversary_of(job, system)
-            here().send({"folder": str(job.folder), "zoo": str(zoo.folder)})
-            logs["train"] = _descend_generator_loss(job, pairs, symmetry, adversary, validation)
-    elif system.generator.task_parameters() and not recipe.task_loss.steps:
-        job.progress.say(
-            "note: task_loss.steps is 0, and this generator learns by a task loss alone: it stays as it began"
-        )
+    if not generator_parameters(system):
+        _note_that_nothing_is_trained(job, system)
+    elif recipe.train.steps:
+        adversary = adversary_of(job, system)
+        here().send({"folder": str(job.folder), "zoo": str(zoo.folder)})
+        logs["train"] = _descend_generator_loss(job, pairs, symmetry, adversary, validation)
+
     if adversary is not None:
         health["discriminator_accuracy"] = float(adversary.accuracy)
     if symmetry is not None and isinstance(system.generator, Denoising) and not system.tokenizer.lossy:
-        health["equivariance_error"] = _equivariance_error(recipe, system, symmetry, held_out, validation.prompts)
+        error = _equivariance_error(recipe, system, symmetry, networks.held_out, validation.prompts)
+        health["equivariance_error"] = error
+    accuracies = _accuracies(zoo, networks, validation)
+    write_trained(job.folder, system, logs, {**accuracies, "processes": here().count, **health})
+    _warn(job, validation, accuracies, adversary)
 
-    reached, zoo_mean = validation.of_samples(), validation.score(weights.mean(0).expand(len(validation.tasks), -1))
+
+def _new_system(job: Job, zoo: Zoo) -> System:
+    """Built, and its conditioner told what it asks for; which is written down, with all classes' texts, for later stages."""
+    system = build_system(job.recipe, job.bench.target.spec, job.bench.text.dim)
+    context = job.bench.conditioner_context(zoo.tasks.classes) if system.conditioner.asks else None
+    write_prompt_texts(job.folder / PROMPT_TEXTS, job.bench.prompt_texts, context)
+    system.tell(context)
+    return system
+
+
+def _note_that_nothing_is_trained(job: Job, system: System) -> None:
+    """Where a task loss alone would train this generator, and the recipe takes no step of it."""
+    if system.generator.task_parameters() and not job.recipe.task_loss.steps:
+        job.progress.say(
+            "note: task_loss.steps is 0, and this generator learns by a task loss alone: it stays as it began"
+        )
+
+
+def _accuracies(zoo: Zoo, networks: _Networks, validation: _Validation) -> dict[str, Any]:
+    """Of samples and of the zoo's mean network, on validation images; and whether the condition is worth nothing."""
+    reached = validation.of_samples()
+    zoo_mean = validation.score(networks.training.mean(0).expand(len(validation.tasks), -1))
     several_tasks = len(set(zoo.tasks.training)) > 1  # of one task there is one to ignore
-    collapsed = reached < zoo_mean + COLLAPSED and several_tasks
-    results = {
+    return {
         "validation_accuracy": reached,
         "validation_accuracy_of_zoo_mean": zoo_mean,
-        "collapsed": collapsed,
-        "processes": here().count,
+        "collapsed": reached < zoo_mean + COLLAPSED and several_tasks,
     }
-    write_trained(job.folder, system, logs, results | health)
-    if collapsed:
+
+
+def _warn(job: Job, validation: _Validation, accuracies: Mapping[str, Any], adversary: Adversary | None) -> None:
+    """Say what went wrong in a training that ended."""
+    if accuracies["collapsed"]:
+        reached, zoo_mean = accuracies["validation_accuracy"], accuracies["validation_accuracy_of_zoo_mean"]
         job.progress.say(
             f"warning: the generator ignores its condition: its networks for {validation.whose} tasks reach {reached:.1%} on "
             f"validation images, the zoo's mean {zoo_mean:.1%}"
@@ -137,6 +156,41 @@ def score_on_validation(bench: Workbench, networks: Tensor, tasks: Sequence[Task
     return float(bench.accuracies(networks.cpu(), tasks, bench.val).mean())
 
 
+# ---------------------------------------------------------------- the zoo's networks
+
+
+@dataclass(frozen=True)
+class _Networks:
+    """Of the zoo, those that are trained on and those held out: weights, near the base if the recipe says so, and prompts."""
+
+    training: Tensor  # (n, P)
+    prompts: Prompts  # of n tasks
+    held_out: Tensor  # (m, P)
+    held_out_prompts: Prompts  # of m tasks
+
+    @classmethod
+    def of(cls, job: Job, zoo: Zoo, symmetry: Symmetry | None) -> _Networks:
+        count, texts = len(zoo.tasks.training), job.bench.prompt_texts
+        return cls(
+            _aligned(job.recipe, zoo, zoo.weights[:count], symmetry),
+            prompts_of(zoo.tasks.training, texts, zoo.classes),
+            _aligned(job.recipe, zoo, zoo.weights[count:], symmetry),
+            prompts_of(zoo.tasks.choosing, texts, zoo.classes),
+        )
+
+    def pairs(self, system: System, codes: Tensor | None = None) -> TrainingPairs:
+        """Those trained on, for this system; `codes` (n, N, D) are their tokens, if at hand."""
+        return TrainingPairs(system, self.training, self.prompts, codes)
+
+
+def _aligned(recipe: BoundRecipe, zoo: Zoo, weights: Tensor, symmetry: Symmetry | None) -> Tensor:
+    """(n, P), moved to be near the base if the recipe says so."""
+    if not recipe.train.align:
+        return weights
+    assert symmetry is not None
+    return symmetry.canonicalize(weights, zoo.base)
+
+
 # ---------------------------------------------------------------- validation
 
 
@@ -151,11 +205,11 @@ class _Validation:
     prompts: Prompts
 
     @classmethod
-    def of(cls, bench: Workbench, zoo: Zoo, system: System, prompts: Prompts, held_out_prompts: Prompts) -> _Validation:
-        whose, tasks, about = "held-out", zoo.tasks.choosing, held_out_prompts
-        if _why_unknown(system, held_out_prompts) is not None:  # then on images that the tasks trained on did not see
-            whose, tasks, about = "seen", zoo.tasks.training, prompts
-        return cls(bench, system, whose, tasks[:VALIDATION_TASKS], about[:VALIDATION_TASKS].to(bench.device))
+    def of(cls, bench: Workbench, zoo: Zoo, system: System, networks: _Networks) -> _Validation:
+        whose, tasks, prompts = "held-out", zoo.tasks.choosing, networks.held_out_prompts
+        if _why_unknown(system, prompts) is not None:  # then on images that the tasks trained on did not see
+            whose, tasks, prompts = "seen", zoo.tasks.training, networks.prompts
+        return cls(bench, system, whose, tasks[:VALIDATION_TASKS], prompts[:VALIDATION_TASKS].to(bench.device))
 
     def score(self, networks: Tensor) -> float:
         return score_on_validation(self.bench, networks, self.tasks)
@@ -276,14 +330,6 @@ def adversary_of(job: Job, system: System) -> Adversary | None:
     with seeded(stream(recipe.seed, "discriminator").initial_seed()):
         discriminator = recipe.discriminator.build({"layout": system.tokenizer.layout})
     return Adversary(discriminator, recipe.adversary, recipe.train.steps, here()).to(job.bench.device)
-
-
-def _aligned(recipe: BoundRecipe, zoo: Zoo, weights: Tensor, symmetry: Symmetry | None) -> Tensor:
-    """(n, P), moved to be near the base if the recipe says so."""
-    if not recipe.train.align:
-        return weights
-    assert symmetry is not None
-    return symmetry.canonicalize(weights, zoo.base)
 
 
 def _equivariance_error(
