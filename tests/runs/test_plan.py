@@ -14,7 +14,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from tests.support.stand_ins import Judge
 from tests.support.synthetic import FEATURES, TEXTS, bench_of, recipe_of
 from wspace.components.denoisers.mlp import MLP
-from wspace.runs.plan import plan
+from wspace.runs.plan import plan, plan_of_model
 
 
 @pytest.fixture
@@ -51,3 +51,10 @@ def test_the_step_that_is_timed_has_the_terms_that_the_recipe_gives_a_weight(mad
     assert made("losses={}")[1] == {"denoiser": 4, "discriminator": 0}
     assert made("losses={symmetry: 0.1}")[1] == {"denoiser": 8, "discriminator": 0}
     assert made("losses={adversarial: 0.1}")[1] == {"denoiser": 6, "discriminator": 6}
+
+
+def test_a_model_is_planned_at_the_workbench_that_is_given(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, "losses={}", "symmetry=null", "tokenizer=chunk")
+    planned = plan_of_model(recipe, "test_resnet", bench_of(recipe))
+    assert planned["weights"] > 100_000 and planned["tokens"] * planned["token_width"] >= planned["weights"]
+    assert planned["seconds"] == pytest.approx(planned["tokens"] / planned["tokens_per_second"])
