@@ -73,7 +73,7 @@ def test_scores_are_those_on_each_task(run, corners):
         expected = accuracies(run.target, corners.generated[0], tasks, run.bench.test, run.bench.class_texts)
         assert torch.equal(scores[i], expected)
     assert torch.equal(
-        corners.own(corners.generated)[0], (scores[0][0] + corners.score(corners.generated[1])[1][0]) / 2
+        corners.on_own_tasks(corners.generated)[0], (scores[0][0] + corners.score(corners.generated[1])[1][0]) / 2
     )
 
 

@@ -143,11 +143,11 @@ def test_a_killed_grid_goes_on_and_keeps_every_point(small) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         small.compute(Bar("test", 25), kill)
-    assert len(small.found()) == 12
+    assert len(small.stored()) == 12
 
     known: list[int] = []  # points on disk after each batch
     bar = Bar("test", 25)
-    torch.testing.assert_close(small.compute(bar, lambda: known.append(len(small.found()))), whole)
+    torch.testing.assert_close(small.compute(bar, lambda: known.append(len(small.stored()))), whole)
     assert known == [15, 18, 21, 24, 25] and (bar.done, bar.resumed) == (25, 12)
     torch.testing.assert_close(small.compute(Bar("test", 25), lambda: pytest.fail("there was nothing to do")), whole)
 

@@ -29,18 +29,18 @@ def spec(
     if len(models) > 1:
         print("| model | tensors | free axes | their units | error | to infer |\n|---|---|---|---|---|---|")
         for model in models:
-            said, units, error, seconds = _proven(model, shape, arguments or [])
-            counts = f"{len(said.axes)} | {len(said.free)} | {units} | {error:.1e} | {seconds:.1f} s"
+            proven, units, error, seconds = _proven(model, shape, arguments or [])
+            counts = f"{len(proven.axes)} | {len(proven.free)} | {units} | {error:.1e} | {seconds:.1f} s"
             print(f"| {model} | {counts} |", flush=True)
         return
-    said, _, error, _ = _proven(models[0], shape, arguments or [])
+    proven, _, error, _ = _proven(models[0], shape, arguments or [])
     if out is not None:
-        write_spec(out, said)
+        write_spec(out, proven)
     if as_json:
-        print(json.dumps({"tensors": said.axes, "free": said.free, "notes": said.notes, "error": error}))
+        print(json.dumps({"tensors": proven.axes, "free": proven.free, "notes": proven.notes, "error": error}))
         return
-    print(out if out is not None else spec_text(said), end="\n" if out is not None else "")
-    print(f"# proven: permuting all {len(said.free)} free axes changes the outputs by {error:.1e} of the largest")
+    print(out if out is not None else spec_text(proven), end="\n" if out is not None else "")
+    print(f"# proven: permuting all {len(proven.free)} free axes changes the outputs by {error:.1e} of the largest")
 
 
 def _proven(model: str, shape: str | None, arguments: list[str]) -> tuple[Any, int, float, float]:
@@ -57,13 +57,13 @@ def _proven(model: str, shape: str | None, arguments: list[str]) -> tuple[Any, i
     network = _timm(model, arguments)
     pictures = torch.zeros(2, *(sizes or network.pretrained_cfg.get("input_size") or (3, 224, 224)))
     start = time.perf_counter()
-    said = infer(network, pictures)
+    inferred = infer(network, pictures)
     seconds = time.perf_counter() - start
-    error = module_error(network, said, [pictures], torch.Generator().manual_seed(0))
+    error = module_error(network, inferred, [pictures], torch.Generator().manual_seed(0))
     if not error < TOLERANCE:
-        prove_module(network, said, [pictures], torch.Generator().manual_seed(0))  # which says what is wrong
-    whole = said.spec(network)
-    return said, sum(whole.axis_size(axis) for axis in said.free), error, seconds
+        prove_module(network, inferred, [pictures], torch.Generator().manual_seed(0))  # which says what is wrong
+    whole = inferred.spec(network)
+    return inferred, sum(whole.axis_size(axis) for axis in inferred.free), error, seconds
 
 
 def _sizes(shape: str) -> list[int]:

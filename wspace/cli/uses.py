@@ -32,17 +32,15 @@ def initialise(
     counts = [_shots(text.strip()) for text in shots.split(",")]
     if out is not None and classes is None:
         raise UserError("--out: a study trains many heads; name the --classes of one")
-    from wspace.uses.init import study
-    from wspace.weights.files.network import check_classes
-
-    names = None if classes is None else check_classes(classes.split(","))
     opened = open_run(run, plugin)
-    chosen = opened.unseen(tasks) if names is None else [opened.task_of(names)]
+    from wspace.uses.init import study
+
+    chosen = opened.unseen(tasks) if classes is None else [opened.task_of(classes.split(","))]
     section, trained = study(opened, chosen, shots=counts, epochs=epochs, lr=lr, seed=seed)
-    if out is not None and names is not None:
+    if out is not None:
         origin = f"{opened.recipe.name}, trained from generated weights for {epochs} epochs"
-        opened.network(names, trained[0], origin).save(out)
-    show_section(section, run, as_json, keep=names is None)
+        opened.network(opened.names_of(chosen[0]), trained[0], origin).save(out)
+    show_section(section, run, as_json, keep=classes is None)
 
 
 def _shots(text: str) -> int:
@@ -104,18 +102,16 @@ def ensemble(
 
     if out is not None and classes is None:
         raise UserError("--out: a study makes heads for many tasks; name the --classes of one")
-    from wspace.uses.ensemble import one, study
-    from wspace.weights.files.network import check_classes
-
-    names = None if classes is None else check_classes(classes.split(","))
     opened = open_run(run, plugin)
-    if names is None:
+    from wspace.uses.ensemble import one, study
+
+    if classes is None:
         section = study(opened, opened.unseen(tasks), count=count, temperature=temperature, seed=seed)
     else:
-        network, section = one(opened, names, count=count, temperature=temperature, seed=seed)
+        network, section = one(opened, classes.split(","), count=count, temperature=temperature, seed=seed)
         if out is not None:
             network.save(out)
-    show_section(section, run, as_json, keep=names is None)
+    show_section(section, run, as_json, keep=classes is None)
 
 
 PICTURES = {
@@ -169,12 +165,10 @@ def plot(
     given = {name: value for name, value in asked.items() if value is not None}
     for name in given:
         if name not in PICTURES[picture]:
-            others = " and ".join(other for other, own in PICTURES.items() if name in own)
+            others = " and ".join(other for other, options in PICTURES.items() if name in options)
             raise UserError(f"plot {picture}: --{name} is for {others} alone")
     if classes is not None:
-        from wspace.weights.files.network import check_classes
-
-        given["classes"] = check_classes(classes.split(","))
+        given["classes"] = classes.split(",")
     module = importlib.import_module(f"wspace.uses.{picture}")
     if picture != "trajectory":
         given["seed"] = seed
@@ -243,13 +237,11 @@ def interpolate(
         raise UserError("--from and --to: name the classes of both tasks, or of neither for the study")
     if start is None and through:
         raise UserError("--through: the study goes from one task to another; name them by --from and --to")
-    from wspace.uses.interpolate import one, study
-    from wspace.weights.files.network import check_classes
-
-    named = [] if start is None or end is None else [start, *(through or ()), end]
-    corners = [check_classes(names.split(",")) for names in named]
     opened = open_run(run, plugin)
-    if corners:
+    from wspace.uses.interpolate import one, study
+
+    if start is not None and end is not None:
+        corners = [names.split(",") for names in (start, *(through or ()), end)]
         show_section(one(opened, corners, steps=steps, seed=seed), run, as_json, keep=False)
         return
     show_section(study(opened, pairs=pairs, steps=steps, seed=seed), run, as_json, keep=True)

@@ -82,14 +82,14 @@ class _Binder:
         self, signature: Signature, values: Mapping[str, Any], path: tuple[str | int, ...], owner: str
     ) -> tuple[dict[str, Any], frozenset[str]]:
         """Name -> checked value; and those that came `Since` some version and are at their default."""
-        known = signature.settable
+        parameters = signature.settable
         for key in values:
             if key in signature.given:
                 self.problem((*path, key), "is set by the run; remove it from the recipe")
-            elif key not in known:
-                self.problem((*path, key), f"{owner} takes no {key!r}.{did_you_mean(key, list(known))}")
+            elif key not in parameters:
+                self.problem((*path, key), f"{owner} takes no {key!r}.{did_you_mean(key, list(parameters))}")
         bound, unkeyed = {}, set()
-        for name, parameter in known.items():
+        for name, parameter in parameters.items():
             inner = (*path, name)
             if name in values:
                 value = values[name]
@@ -150,9 +150,9 @@ class _Binder:
         self.problem(path, f"the recipe names no {kind}; {add}, or leave {'.'.join(path)} out")
 
     def sampler(self, generator: Bound, name: str | None) -> None:
-        known = generator.signature.samplers
-        if name is not None and name not in known:
-            hint = did_you_mean(name, list(known)) if known else " It has none to choose from; leave this out."
+        samplers = generator.signature.samplers
+        if name is not None and name not in samplers:
+            hint = did_you_mean(name, list(samplers)) if samplers else " It has none to choose from; leave this out."
             self.problem(("generate", "sampler"), f"generator {generator.name!r} has no sampler {name!r}.{hint}")
 
     def opponents(self, against: Sequence[Bound]) -> None:

@@ -158,9 +158,9 @@ def _hooks() -> Iterator[str]:
         yield _paragraphs(inspect.getdoc(hook) or "")
         for parameter in inspect.signature(hook).parameters.values():
             call = getattr(hookspecs, str(parameter.annotation)).__call__
-            said = str(inspect.signature(call)).replace("(self, ", "(").replace("'", "")
+            call_signature = str(inspect.signature(call)).replace("(self, ", "(").replace("'", "")
             yield ""
-            yield f"`{parameter.name}{said}`"
+            yield f"`{parameter.name}{call_signature}`"
             yield ""
             yield _paragraphs(inspect.getdoc(call) or "")
     yield ""

@@ -49,7 +49,7 @@ def new_plugin(name: str, dest: Path) -> Path:
 def renamed(text: str, name: str) -> str:
     """With the plugin's name in place of `example`, but for the argument of `register` that is called so."""
     module = f"wspace_{name.replace('-', '_')}"
-    return re.sub(r"(wspace_)?example(?!=)", lambda found: module if found[1] else name, text)
+    return re.sub(r"(wspace_)?example(?!=)", lambda match: module if match[1] else name, text)
 
 
 def next_commands(folder: Path) -> list[str]:

@@ -88,9 +88,9 @@ def signature_of(component: Component) -> Signature:
     signature = read_class(source_file(component.module), component.class_name)
     for name in signature.given:
         if name not in GIVEN_TO[component.kind]:
-            known = ", ".join(GIVEN_TO[component.kind]) or "nothing"
+            may_ask = ", ".join(GIVEN_TO[component.kind]) or "nothing"
             raise UnreadableSignature(
-                f"{signature.file}: a {component.kind} is not given {name!r}; it is given {known}"
+                f"{signature.file}: a {component.kind} is not given {name!r}; it is given {may_ask}"
             )
     return signature
 
@@ -167,9 +167,9 @@ def _dated(annotation: Any) -> tuple[Any, str | None]:
     """An annotation without its `Since`, and the version that one says."""
     if get_origin(annotation) is not Annotated:
         return annotation, None
-    of, *said = get_args(annotation)
-    since = next((one.version for one in said if isinstance(one, Since)), None)
-    bounds = [one for one in said if not isinstance(one, Since)]
+    of, *metadata = get_args(annotation)
+    since = next((one.version for one in metadata if isinstance(one, Since)), None)
+    bounds = [one for one in metadata if not isinstance(one, Since)]
     return (Annotated[(of, *bounds)] if bounds else of), since
 
 

@@ -51,11 +51,11 @@ def find_recipe(recipe: str) -> Path:
     with suppress(OSError):  # too long for a file name, or in a folder that is not ours to look into
         if Path(recipe).is_file():
             return Path(recipe)
-    known = packaged_recipes()
+    packaged = packaged_recipes()
     name = recipe.removesuffix(".yaml").removeprefix("recipes/")
-    if name in known:
-        return known[name]
-    raise FileError(f"{recipe}: no such file, and no packaged recipe of that name.{did_you_mean(name, list(known))}")
+    if name in packaged:
+        return packaged[name]
+    raise FileError(f"{recipe}: no such file, and no packaged recipe of that name.{did_you_mean(name, list(packaged))}")
 
 
 def read_recipe(file: Path, settings: Sequence[str] = ()) -> Source:

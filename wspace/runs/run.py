@@ -114,13 +114,20 @@ class Run:
         return load_file(self.artifacts["train"] / PROMPT_TEXTS)["texts"]
 
     def task_of(self, classes: Sequence[str]) -> Task:
-        """Raises UserError if the data set has not all of them."""
-        available = self.bench.images.classes
-        missing = [name for name in classes if name not in available]
+        """Of names as a user wrote them, the task's class numbers (K,).
+
+        Raises UserError unless there are two different ones at least and the data set has all of them.
+        """
+        names, classes_with_images = check_classes(classes), self.bench.images.classes
+        missing = [name for name in names if name not in classes_with_images]
         if missing:
-            hint = did_you_mean(missing[0], available).partition(" Known:")[0]
+            hint = did_you_mean(missing[0], classes_with_images).partition(" Known:")[0]
             raise UserError(f"the data set has no images of {', '.join(map(repr, missing))} to score on.{hint}")
-        return tuple(available.index(name) for name in check_classes(classes))
+        return tuple(map(classes_with_images.index, names))
+
+    def names_of(self, task: Task) -> tuple[str, ...]:
+        """The names of a task's classes: (K,)."""
+        return tuple(self.zoo.classes[number] for number in task)
 
     def unseen(self, count: int) -> tuple[Task, ...]:
         """So many of the unseen tasks that the report is about, or all there are."""

@@ -89,7 +89,7 @@ def cases(plugin: str | None = None) -> list[Case]:
     name = Path(plugin).stem if one_file and plugin else plugin
     if name is not None and name not in names:
         return [_failing(name, f"no plugin {name!r} is in use here.{did_you_mean(name, names)}")]
-    return [case for found in names if name in (None, found) for case in _cases_of_plugin(found, loaded, one_file)]
+    return [case for plugin in names if name in (None, plugin) for case in _cases_of_plugin(plugin, loaded, one_file)]
 
 
 def cases_of(component: Component, registry: Registry) -> list[Case]:
@@ -110,8 +110,8 @@ def _run(check: Check, subject: Subject) -> None:
         raise
     except Exception as error:
         law = check.__name__.removeprefix("check_").replace("_", " ")
-        said = " ".join(str(error).split())
-        raise AssertionError(f"{subject.who}: {law}: it raised {type(error).__name__}: {said}") from error
+        message = " ".join(str(error).split())
+        raise AssertionError(f"{subject.who}: {law}: it raised {type(error).__name__}: {message}") from error
 
 
 def _cases_of_plugin(name: str, loaded: Plugins, one_file: bool) -> list[Case]:
@@ -119,9 +119,9 @@ def _cases_of_plugin(name: str, loaded: Plugins, one_file: bool) -> list[Case]:
     if fact.error is not None:
         return [_failing(name, f"plugin {name!r} cannot be used: {fact.error}")]
     components = [c for c in loaded.registry.all() if c.plugin == name]
-    found = [case for component in components for case in cases_of(component, loaded.registry)]
+    laws = [case for component in components for case in cases_of(component, loaded.registry)]
     light = [] if one_file else [Case(f"plugin/{name}-registration_is_light", functools.partial(_is_light, name))]
-    return [*light, *found]
+    return [*light, *laws]
 
 
 def _failing(name: str, law: str) -> Case:

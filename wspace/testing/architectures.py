@@ -29,12 +29,12 @@ def check_says_what_it_sees(subject: Subject) -> None:
 @check("architecture")
 def check_as_many_outputs_as_asked(subject: Subject) -> None:
     for outputs in (TEXTS, TEXTS + 1):
-        found = _built(subject, outputs=outputs)
+        module = _built(subject, outputs=outputs)
         subject.hold(
-            isinstance(found, nn.Module), f"it should build a torch module, and builds a {type(found).__name__}"
+            isinstance(module, nn.Module), f"it should build a torch module, and builds a {type(module).__name__}"
         )
         with torch.no_grad():
-            subject.shaped("what its module gives", found(_images(subject)), (IMAGES, outputs))
+            subject.shaped("what its module gives", module(_images(subject)), (IMAGES, outputs))
 
 
 @check("architecture")

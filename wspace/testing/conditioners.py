@@ -30,8 +30,10 @@ def check_conditions_are_shaped_as_promised(subject: Subject) -> None:
 def check_every_task_has_a_token_to_look_at(subject: Subject) -> None:
     conditioner = _fitted(subject)
     condition = conditioner(prompts_of(BATCH))
-    for what, found in (("of a task", condition), ("of null", conditioner.null(condition))):
-        subject.hold(found.mask.any(1).all(), f"the condition {what} should have a visible token: attention needs one")
+    for what, encoded in (("of a task", condition), ("of null", conditioner.null(condition))):
+        subject.hold(
+            encoded.mask.any(1).all(), f"the condition {what} should have a visible token: attention needs one"
+        )
 
 
 @check("conditioner")
@@ -40,11 +42,11 @@ def check_padded_classes_are_ignored(subject: Subject) -> None:
     texts, mask = functional.pad(prompts.texts, (0, 0, 0, 3)), functional.pad(prompts.mask, (0, 3))
     longer = replace(prompts, texts=texts, mask=mask)
     with torch.no_grad():
-        expected, found = conditioner(prompts), conditioner(longer)
+        expected, padded = conditioner(prompts), conditioner(longer)
     for row in range(BATCH):
-        one, two = found.tokens[row, found.mask[row]], expected.tokens[row, expected.mask[row]]
+        one, two = padded.tokens[row, padded.mask[row]], expected.tokens[row, expected.mask[row]]
         subject.near(f"the tokens of task {row} with three more padded classes", one, two, 1e-5)
-    subject.near("the pooled vectors with three more padded classes", found.pooled, expected.pooled, 1e-5)
+    subject.near("the pooled vectors with three more padded classes", padded.pooled, expected.pooled, 1e-5)
 
 
 @check("conditioner")
@@ -59,9 +61,9 @@ def check_tasks_do_not_see_each_other(subject: Subject) -> None:
 def check_tells_tasks_apart(subject: Subject) -> None:
     conditioner = _fitted(subject)
     with torch.no_grad():
-        found = _flat(conditioner(prompts_of(BATCH)))
+        flat = _flat(conditioner(prompts_of(BATCH)))
     subject.hold(
-        apart(found[1:], found[:-1]) > 1e-4, "different tasks should have different conditions, and have the same"
+        apart(flat[1:], flat[:-1]) > 1e-4, "different tasks should have different conditions, and have the same"
     )
 
 
@@ -72,9 +74,9 @@ def check_null_says_nothing_of_the_task(subject: Subject) -> None:
         one, two = (conditioner(prompts_of(BATCH, seed)) for seed in (0, 3))
         null, other = conditioner.null(one), conditioner.null(two)
     for name in ("tokens", "mask", "pooled"):
-        found, expected = getattr(null, name), getattr(one, name)
-        subject.hold(found.shape == expected.shape, f"the {name} of null should be shaped as those of a condition are")
-        subject.equal(f"the {name} of null for other tasks", getattr(other, name), found)
+        of_null, of_task = getattr(null, name), getattr(one, name)
+        subject.hold(of_null.shape == of_task.shape, f"the {name} of null should be shaped as those of a condition are")
+        subject.equal(f"the {name} of null for other tasks", getattr(other, name), of_null)
     subject.hold(
         apart(_flat(null), _flat(one)) > 1e-4, "null should be another condition than a task's, and is the same"
     )
@@ -85,8 +87,8 @@ def check_one_training_task_is_enough(subject: Subject) -> None:
     instance = subject.instances[0]
     conditioner = subject.build(instance.around)
     conditioner.fit(prompts_of(1))
-    found = _flat(conditioner(prompts_of(BATCH)))
-    subject.hold(found.isfinite().all(), "conditions should be finite when it was fitted to a single task, and are not")
+    flat = _flat(conditioner(prompts_of(BATCH)))
+    subject.hold(flat.isfinite().all(), "conditions should be finite when it was fitted to a single task, and are not")
 
 
 @check("conditioner")
@@ -108,11 +110,11 @@ def check_gradients_reach_every_parameter(subject: Subject) -> None:
 
 @check("conditioner")
 def check_says_the_same_twice(subject: Subject) -> None:
-    def said(rng: torch.Generator) -> Tensor:
+    def encoded(rng: torch.Generator) -> Tensor:
         with torch.no_grad():
             return _flat(_fitted(subject)(prompts_of(BATCH)))
 
-    repeats(subject, "what it says of tasks, fitted again", said)
+    repeats(subject, "what it says of tasks, fitted again", encoded)
 
 
 @check("conditioner")

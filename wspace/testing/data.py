@@ -48,9 +48,9 @@ def check_labels_and_splits_are_in_range(subject: Subject) -> None:
         "its classes should be a tuple of names",
     )
     subject.hold(len(set(names)) == len(names) > 1, "its classes should be two or more, each with a name of its own")
-    for what, found, dtype in (("labels", labels, np.int64), ("split", split, np.int8)):
+    for what, array, dtype in (("labels", labels, np.int64), ("split", split, np.int8)):
         subject.hold(
-            isinstance(found, np.ndarray) and found.dtype == dtype and found.shape == (len(labels),),
+            isinstance(array, np.ndarray) and array.dtype == dtype and array.shape == (len(labels),),
             f"its {what} should be one {np.dtype(dtype).name} for each image",
         )
     subject.hold(((labels >= 0) & (labels < len(names))).all(), "its labels should be indices into its classes")
@@ -61,9 +61,9 @@ def check_labels_and_splits_are_in_range(subject: Subject) -> None:
 def check_every_class_has_training_and_test_images(subject: Subject) -> None:
     images = _images(subject)
     for number, name in enumerate(images.classes):
-        for split, said in ((TRAIN, "training"), (TEST, "test")):
-            found = (images.split[images.labels == number] == split).any()
-            subject.hold(found, f"class {name!r} should have {said} images, and has none")
+        for split, name_of_split in ((TRAIN, "training"), (TEST, "test")):
+            any_images = (images.split[images.labels == number] == split).any()
+            subject.hold(any_images, f"class {name!r} should have {name_of_split} images, and has none")
 
 
 @check("dataset")
@@ -146,11 +146,11 @@ def _encoded(subject: Subject) -> Tensor:
 
 @check("backbone", "text")
 def check_vectors_are_plain_float32(subject: Subject) -> None:
-    encoder, found = subject.instances[0].made, _encode(subject)
-    subject.shaped("what it says of a batch", found, (3, encoder.dim))
-    subject.hold(found.device.type == "cpu", f"its vectors should lie on the CPU, and lie on {found.device}")
+    encoder, vectors = subject.instances[0].made, _encode(subject)
+    subject.shaped("what it says of a batch", vectors, (3, encoder.dim))
+    subject.hold(vectors.device.type == "cpu", f"its vectors should lie on the CPU, and lie on {vectors.device}")
     subject.hold(
-        not found.requires_grad and not found.is_inference(),
+        not vectors.requires_grad and not vectors.is_inference(),
         "its vectors should be fit for training on: neither of an inference_mode nor with a gradient of their own",
     )
 
@@ -168,9 +168,9 @@ def check_batches_do_not_matter(subject: Subject) -> None:
 
 @check("backbone", "text")
 def check_tells_inputs_apart(subject: Subject) -> None:
-    found = _encoded(subject)
+    vectors = _encoded(subject)
     subject.hold(
-        apart(found[1:], found[:-1]) > 1e-3, "different inputs should have different vectors, and have the same"
+        apart(vectors[1:], vectors[:-1]) > 1e-3, "different inputs should have different vectors, and have the same"
     )
 
 
@@ -204,13 +204,14 @@ def _sentences(subject: Subject, classes: tuple[str, ...]) -> list[tuple[str, ..
 
 @check("wording")
 def check_every_class_has_sentences(subject: Subject) -> None:
-    found = _sentences(subject, CLASSES)
+    of_classes = _sentences(subject, CLASSES)
     subject.hold(
-        len(found) == len(CLASSES), f"it should speak of each of {len(CLASSES)} classes, and does of {len(found)}"
+        len(of_classes) == len(CLASSES),
+        f"it should speak of each of {len(CLASSES)} classes, and does of {len(of_classes)}",
     )
-    for name, said in zip(CLASSES, found, strict=True):
-        plain = isinstance(said, tuple) and said and all(isinstance(s, str) and s.strip() for s in said)
-        subject.hold(plain, f"of {name!r} it should say a tuple of one sentence or more, and says {said!r}")
+    for name, sentences in zip(CLASSES, of_classes, strict=True):
+        plain = isinstance(sentences, tuple) and sentences and all(isinstance(s, str) and s.strip() for s in sentences)
+        subject.hold(plain, f"of {name!r} it should say a tuple of one sentence or more, and says {sentences!r}")
 
 
 @check("wording")

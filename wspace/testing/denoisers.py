@@ -169,8 +169,10 @@ def check_denoised_networks_do_not_see_each_other(subject: Subject) -> None:
 def check_padded_condition_tokens_are_ignored(subject: Subject) -> None:
     for instance, denoiser in _live(subject):
         condition = otherwise_padded(_noisy(instance)[2])
-        found = _denoised(denoiser, instance, condition=condition)
-        subject.near("what it returns with other padding in the condition", found, _denoised(denoiser, instance), 1e-4)
+        repadded = _denoised(denoiser, instance, condition=condition)
+        subject.near(
+            "what it returns with other padding in the condition", repadded, _denoised(denoiser, instance), 1e-4
+        )
 
 
 @check("denoiser")
@@ -179,12 +181,12 @@ def check_sees_tokens_level_and_condition(subject: Subject) -> None:
     for instance, denoiser in _live(subject):
         x, level, condition, _ = _noisy(instance)
         other = condition_of(BATCH, seed=3)
-        said = Condition(other.tokens, condition.mask, other.pooled)
+        exchanged = Condition(other.tokens, condition.mask, other.pooled)
         before = _denoised(denoiser, instance)
         changes: dict[str, dict[str, Any]] = {
             "its tokens": {"x": -x},
             "the level": {"level": 1 - level},
-            "the condition": {"condition": said},
+            "the condition": {"condition": exchanged},
         }
         for what, changed in changes.items():
             off = apart(_denoised(denoiser, instance, **changed), before)
@@ -198,14 +200,14 @@ def check_leaves_its_inputs_alone(subject: Subject) -> None:
         with torch.no_grad():
             denoiser(*given)
         x, level, condition, anchor = _noisy(instance)
-        for what, found, expected in (
+        for what, after, before in (
             ("tokens", given[0], x),
             ("level", given[1], level),
             ("condition tokens", given[2].tokens, condition.tokens),
             ("pooled condition", given[2].pooled, condition.pooled),
             ("anchor", given[3], anchor),
         ):
-            subject.equal(f"the {what} it was given, after it ran", found, expected)
+            subject.equal(f"the {what} it was given, after it ran", after, before)
 
 
 @check("denoiser")
@@ -239,8 +241,8 @@ def _denoised(
     condition: Condition | None = None,
 ) -> Tensor:
     """What is not given is as in `_noisy`."""
-    tokens, levels, said, anchor = _noisy(instance)
-    return denoiser(tokens if x is None else x, levels if level is None else level, condition or said, anchor)
+    tokens, levels, given, anchor = _noisy(instance)
+    return denoiser(tokens if x is None else x, levels if level is None else level, condition or given, anchor)
 
 
 # ---------------------------------------------------------------- discriminators

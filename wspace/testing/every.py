@@ -131,8 +131,8 @@ def reaches(subject: Subject, output: Tensor, named: dict[str, nn.Parameter]) ->
     if not named:
         return
     subject.hold(output.requires_grad, f"no gradient comes to {next(iter(named))}: its output is cut off from it")
-    found = torch.autograd.grad(output.square().sum(), list(named.values()), allow_unused=True)
-    for name, gradient in zip(named, found, strict=True):
+    gradients = torch.autograd.grad(output.square().sum(), list(named.values()), allow_unused=True)
+    for name, gradient in zip(named, gradients, strict=True):
         if not named[name].numel():
             continue
         subject.hold(gradient is not None and gradient.any(), f"no gradient comes to {name}")
@@ -152,9 +152,9 @@ def kept_in_file(
         except (RuntimeError, SafetensorError, ValueError) as error:
             subject.fail(f"its state does not go through a safetensors file: {reason(error)}")
     with torch.no_grad(), seeded(0):
-        said = answer(fresh)
+        reloaded = answer(fresh)
     with torch.no_grad(), seeded(0):
-        subject.equal("what it says after its state went through a file", said, answer(trained))
+        subject.equal("what it says after its state went through a file", reloaded, answer(trained))
 
 
 def rows_alone(

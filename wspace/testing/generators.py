@@ -29,7 +29,8 @@ def check_loss_is_named_finite_numbers(subject: Subject) -> None:
         generator = _fitted(subject, instance)
         terms = generator.loss(pairs_of(instance.around), rng_of("loss"))
         subject.hold(
-            terms or not _own(generator), "it should have a loss, for it has parameters that no task loss trains"
+            terms or not _trained_by_loss(generator),
+            "it should have a loss, for it has parameters that no task loss trains",
         )
         for name, value in terms.items():
             subject.shaped(f"its loss {name!r}", value, ())
@@ -59,10 +60,10 @@ def check_loss_follows_the_seed(subject: Subject) -> None:
 def check_loss_falls_in_a_few_steps(subject: Subject) -> None:
     for instance in subject.instances[:1]:
         generator, pairs = _fitted(subject, instance), pairs_of(instance.around)
-        own = list(_own(generator).values())
-        if not own:  # all of it has a closed form, or is a task loss's to train
+        parameters = list(_trained_by_loss(generator).values())
+        if not parameters:  # all of it has a closed form, or is a task loss's to train
             continue
-        before, optimizer = _mean_loss(generator, pairs), torch.optim.Adam(own, RATE)
+        before, optimizer = _mean_loss(generator, pairs), torch.optim.Adam(parameters, RATE)
         for step in range(STEPS):
             loss = _total(generator, pairs, rng_of("step", step))
             optimizer.zero_grad()
@@ -79,13 +80,13 @@ def check_loss_falls_in_a_few_steps(subject: Subject) -> None:
 def check_loss_reaches_all_that_no_task_loss_trains(subject: Subject) -> None:
     for instance in subject.instances:
         generator = _stirred(_fitted(subject, instance))
-        own = _own(generator)
-        if not own:
+        parameters = _trained_by_loss(generator)
+        if not parameters:
             continue
         loss = sum(
             (_total(generator, pairs_of(instance.around), rng_of("reach", n)) for n in range(4)), torch.zeros(())
         )
-        reaches(subject, loss, own)
+        reaches(subject, loss, parameters)
 
 
 @check("generator")
@@ -95,9 +96,9 @@ def check_loss_leaves_task_parameters_alone(subject: Subject) -> None:
         theirs, loss = generator.task_parameters(), _total(generator, pairs_of(instance.around), rng_of("leave"))
         if not theirs or not loss.requires_grad:
             continue
-        found = torch.autograd.grad(loss, theirs, allow_unused=True)
+        gradients = torch.autograd.grad(loss, theirs, allow_unused=True)
         subject.hold(
-            all(gradient is None or not gradient.any() for gradient in found),
+            all(gradient is None or not gradient.any() for gradient in gradients),
             "its loss should leave its task parameters alone, and has a gradient in some",
         )
 
@@ -122,8 +123,8 @@ def check_symmetry_loss_is_zero_where_nothing_moves(subject: Subject) -> None:
         still = Moves(lambda tokens: tokens, torch.zeros(len(pairs.tokens), dtype=torch.bool), penalty=True)
         terms = generator.loss(replace(pairs, moves=still), rng_of("still"))
         if "symmetry" in terms:
-            found = float(terms["symmetry"].detach())
-            subject.hold(abs(found) < 1e-6, f"its symmetry loss should be zero for the identity, and is {found:.2g}")
+            value = float(terms["symmetry"].detach())
+            subject.hold(abs(value) < 1e-6, f"its symmetry loss should be zero for the identity, and is {value:.2g}")
 
 
 @check("generator")
@@ -133,10 +134,11 @@ def check_estimates_are_networks_with_gradients(subject: Subject) -> None:
         return
     for instance in subject.instances:
         generator, pairs = _stirred(_fitted(subject, instance)), pairs_of(instance.around)
-        found = generator.estimate(pairs, 0.2, rng_of("estimate"))
-        subject.shaped("its estimates", found, tuple(pairs.tokens.shape))
+        estimates = generator.estimate(pairs, 0.2, rng_of("estimate"))
+        subject.shaped("its estimates", estimates, tuple(pairs.tokens.shape))
         subject.hold(
-            found.requires_grad or not _own(generator), "no gradient comes from its estimates to its parameters"
+            estimates.requires_grad or not _trained_by_loss(generator),
+            "no gradient comes from its estimates to its parameters",
         )
         repeats(subject, "its estimates", lambda rng, g=generator, p=pairs: g.estimate(p, 0.2, rng).detach())
 
@@ -146,9 +148,9 @@ def check_networks_of_every_sampler_are_shaped_as_tokens(subject: Subject) -> No
     for instance in subject.instances:
         generator = _stirred(_fitted(subject, instance))
         for sampler in (None, *generator.samplers):
-            found = _sampled(generator, replace(DRAWN, sampler=sampler))
-            subject.shaped(f"its networks (sampler {sampler})", found, (BATCH, *instance.around.layout.mask.shape))
-            subject.hold(not found.requires_grad, f"its networks (sampler {sampler}) should need no gradient")
+            networks = _sampled(generator, replace(DRAWN, sampler=sampler))
+            subject.shaped(f"its networks (sampler {sampler})", networks, (BATCH, *instance.around.layout.mask.shape))
+            subject.hold(not networks.requires_grad, f"its networks (sampler {sampler}) should need no gradient")
 
 
 @check("generator")
@@ -196,8 +198,8 @@ def check_tasks_do_not_see_each_other_in_a_draw(subject: Subject) -> None:
 def check_drawn_padding_is_zero(subject: Subject) -> None:
     for instance in subject.instances:
         padding = ~instance.around.layout.mask
-        found = _sampled(_stirred(_fitted(subject, instance)), DRAWN)[:, padding].abs()
-        most = float(found.max()) if found.numel() else 0.0
+        drawn_padding = _sampled(_stirred(_fitted(subject, instance)), DRAWN)[:, padding].abs()
+        most = float(drawn_padding.max()) if drawn_padding.numel() else 0.0
         subject.hold(most < 1e-4, f"its networks should be zero where tokens are padding, and are up to {most:.2g}")
 
 
@@ -237,7 +239,7 @@ def _stirred(generator: Generator) -> Generator:
     return generator
 
 
-def _own(generator: Generator) -> dict[str, nn.Parameter]:
+def _trained_by_loss(generator: Generator) -> dict[str, nn.Parameter]:
     """What `loss` trains."""
     theirs = generator.task_parameters()
     return {name: p for name, p in generator.named_parameters() if not any(p is other for other in theirs)}

@@ -16,8 +16,8 @@ TASKS = 3
 
 @check("metric")
 def check_one_value_for_each_task(subject: Subject) -> None:
-    found = _metric(subject).measure(_outcome(noise=1.0))
-    subject.shaped("what it measures", found, (TASKS,))
+    values = _metric(subject).measure(_outcome(noise=1.0))
+    subject.shaped("what it measures", values, (TASKS,))
 
 
 @check("metric")
@@ -48,9 +48,10 @@ def check_oracles_are_better_than_noise(subject: Subject) -> None:
     metric = _metric(subject)
     best, worst = (float(metric.measure(_outcome(noise)).mean()) for noise in (0.0, 10.0))
     better = best > worst if metric.higher_is_better else best < worst
-    said = "higher" if metric.higher_is_better else "lower"
+    direction = "higher" if metric.higher_is_better else "lower"
     subject.hold(
-        better, f"{said} is better, it says, and gives {best:.3g} to the oracle's networks and {worst:.3g} to noise"
+        better,
+        f"{direction} is better, it says, and gives {best:.3g} to the oracle's networks and {worst:.3g} to noise",
     )
 
 

@@ -166,8 +166,8 @@ def contests_of(opponent: Opponent) -> list[Contest]:
     contests = []
     for number, (split, tasks) in enumerate(SPLITS.items()):
         drawn = normal(len(tasks), HIDDEN.size, seed=75 + number)
-        told = (None, None) if opponent.trains_on_images else (_described()[1 + number], drawn)
-        contests.append(Contest(split, tasks, *told))
+        description = (None, None) if opponent.trains_on_images else (_described()[1 + number], drawn)
+        contests.append(Contest(split, tasks, *description))
     return contests
 
 

@@ -184,39 +184,39 @@ class Subject:
         if not condition:
             self.fail(law)
 
-    def shaped(self, what: str, found: object, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> None:
+    def shaped(self, what: str, actual: object, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> None:
         """Fail unless it is a tensor of finite numbers, of this shape and type."""
-        if not isinstance(found, Tensor):
-            self.fail(f"{what} should be a tensor, and is a {type(found).__name__}")
-        self.hold(tuple(found.shape) == shape, f"{what} should have shape {shape}, and has {tuple(found.shape)}")
-        self.hold(found.dtype == dtype, f"{what} should be of {dtype}, and is of {found.dtype}")
-        self.hold(torch.isfinite(found).all(), f"{what} should be finite numbers, and some are not")
+        if not isinstance(actual, Tensor):
+            self.fail(f"{what} should be a tensor, and is a {type(actual).__name__}")
+        self.hold(tuple(actual.shape) == shape, f"{what} should have shape {shape}, and has {tuple(actual.shape)}")
+        self.hold(actual.dtype == dtype, f"{what} should be of {dtype}, and is of {actual.dtype}")
+        self.hold(torch.isfinite(actual).all(), f"{what} should be finite numbers, and some are not")
 
-    def equal(self, what: str, found: Tensor, expected: Tensor) -> None:
+    def equal(self, what: str, actual: Tensor, expected: Tensor) -> None:
         """Fail unless both have the same bytes."""
-        if found.shape != expected.shape or found.dtype != expected.dtype:
-            self.fail(f"{what}: {_said(found)} in place of {_said(expected)}")
-        if not torch.equal(found, expected):
-            self.fail(f"{what}: off by {apart(found, expected):.2g} of the largest value, and should be the very same")
+        if actual.shape != expected.shape or actual.dtype != expected.dtype:
+            self.fail(f"{what}: {_shape_and_type(actual)} in place of {_shape_and_type(expected)}")
+        if not torch.equal(actual, expected):
+            self.fail(f"{what}: off by {apart(actual, expected):.2g} of the largest value, and should be the very same")
 
-    def near(self, what: str, found: Tensor, expected: Tensor, within: float) -> None:
+    def near(self, what: str, actual: Tensor, expected: Tensor, within: float) -> None:
         """Fail unless they differ by less than `within` of the largest value."""
-        if found.shape != expected.shape:
-            self.fail(f"{what}: shape {tuple(found.shape)} in place of {tuple(expected.shape)}")
-        off = apart(found, expected)
+        if actual.shape != expected.shape:
+            self.fail(f"{what}: shape {tuple(actual.shape)} in place of {tuple(expected.shape)}")
+        off = apart(actual, expected)
         self.hold(off <= within, f"{what}: off by {off:.2g} of the largest value, where {within:.0e} would be rounding")
 
 
-def _said(tensor: Tensor) -> str:
+def _shape_and_type(tensor: Tensor) -> str:
     return f"{tuple(tensor.shape)} of {tensor.dtype}"
 
 
-def apart(found: Tensor, expected: Tensor) -> float:
+def apart(actual: Tensor, expected: Tensor) -> float:
     """Greatest difference over greatest value; not a number if either is not."""
     if not expected.numel():
         return 0.0
     most = expected.detach().abs().max().double().clamp_min(1e-12)
-    return float((found.detach().double() - expected.detach().double()).abs().max() / most)
+    return float((actual.detach().double() - expected.detach().double()).abs().max() / most)
 
 
 def rng_of(*names: str | int) -> torch.Generator:

@@ -99,8 +99,8 @@ def check_aligns_what_it_moved(subject: Subject) -> None:
         reference = _weights(instance)[0]
         moved = group.act(group.sample(COUNT, rng_of("sample")), reference.expand(COUNT, -1))
         before = (moved - reference).norm()
-        for what, said in (("one reference", reference), ("a reference for each", reference.expand(COUNT, -1))):
-            left = (group.canonicalize(moved, said) - reference).norm()
+        for what, references in (("one reference", reference), ("a reference for each", reference.expand(COUNT, -1))):
+            left = (group.canonicalize(moved, references) - reference).norm()
             single = len(instance.around.spec.free) == 1
             allowed = EXACT * reference.norm() * COUNT if single else before * (1 + EXACT)
             subject.hold(
@@ -171,7 +171,7 @@ def _targets(subject: Subject) -> Iterator[tuple[str, Target]]:
         except (UserError, Unbuilt):  # told by that target's own checks
             continue
         choices = {p.name: _choices(p.annotation) for p in other.bound.signature.settable.values()}
-        choices = {name: found for name, found in choices.items() if found}
+        choices = {name: indices for name, indices in choices.items() if indices}
         for chosen in list(product(*choices.values()))[:VARIANTS]:
             picked = dict(zip(choices, chosen, strict=True))
             try:

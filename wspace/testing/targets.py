@@ -36,9 +36,9 @@ def check_spec_is_sound(subject: Subject) -> None:
             spec.layout(entry)
         except UserError as error:
             subject.fail(f"its spec: {error}")
-    known = {axis for entry in spec.entries for axis in entry.names}
+    axes = {axis for entry in spec.entries for axis in entry.names}
     for axis in spec.free:
-        subject.hold(axis in known, f"its spec calls axis {axis!r} free, and no tensor has it")
+        subject.hold(axis in axes, f"its spec calls axis {axis!r} free, and no tensor has it")
     for factors in spec.products:
         for name in (factors.left, factors.right):
             subject.hold(name in names, f"its spec has a product of {name!r}, and no such tensor")
@@ -47,9 +47,9 @@ def check_spec_is_sound(subject: Subject) -> None:
 @check("target")
 def check_fresh_networks_differ(subject: Subject) -> None:
     target = _target(subject)
-    found = target.init(NETWORKS, rng_of("init"))
-    subject.shaped("its fresh weights", found, (NETWORKS, target.spec.size))
-    subject.hold((found[0] != found[1]).any(), "two fresh networks should differ, and are the same")
+    fresh = target.init(NETWORKS, rng_of("init"))
+    subject.shaped("its fresh weights", fresh, (NETWORKS, target.spec.size))
+    subject.hold((fresh[0] != fresh[1]).any(), "two fresh networks should differ, and are the same")
 
 
 @check("target")
@@ -92,9 +92,9 @@ def check_a_plain_module_is_the_same_network(subject: Subject) -> None:
     module = target.plain(weights[0])
     subject.hold(list(module.parameters()), "its plain module should have parameters to train, and has none")
     with torch.no_grad():
-        found = module.eval()(features[0], texts[0])
+        scores = module.eval()(features[0], texts[0])
         alone = target.logits(weights[:1], features[:1], texts[:1])[0]
-    subject.near("the scores of its plain module", found, alone, 1e-4)
+    subject.near("the scores of its plain module", scores, alone, 1e-4)
 
 
 @check("target")
@@ -123,10 +123,10 @@ def check_gradients_are_those_of_finite_differences(subject: Subject) -> None:
     subject.hold(gradient.isfinite().all(), "its gradient should be finite numbers, and is not")
     floor = NOISE * float((_scores(subject).double() * by).abs().sum())
     for name, where in target.spec.slices.items():
-        found = gradient[:, where]
-        towards = found / found.norm().clamp_min(1e-30) + 0.5 * _unit(normal(*found.shape, seed=5))
+        of_tensor = gradient[:, where]
+        towards = of_tensor / of_tensor.norm().clamp_min(1e-30) + 0.5 * _unit(normal(*of_tensor.shape, seed=5))
         move = torch.zeros_like(weights)
-        move[:, where] = _unit(towards) * STEP * weights.square().mean().sqrt() * found.numel() ** 0.5
+        move[:, where] = _unit(towards) * STEP * weights.square().mean().sqrt() * of_tensor.numel() ** 0.5
         with torch.no_grad():
             by_differences = float(total(weights + move) - total(weights - move)) / 2
         by_autograd = float((gradient * move).double().sum())
@@ -177,12 +177,12 @@ def check_only_statistics_are_calibrated(subject: Subject) -> None:
     unknown = set(target.statistics) - set(target.spec.slices)
     subject.hold(not unknown, f"it calls {', '.join(sorted(unknown))} statistics, and its spec has no such tensor")
     with torch.no_grad():
-        found = target.calibrated(weights, features)
-        subject.shaped("its weights with statistics of images", found, tuple(weights.shape))
+        calibrated = target.calibrated(weights, features)
+        subject.shaped("its weights with statistics of images", calibrated, tuple(weights.shape))
         for name, where in target.spec.slices.items():
             if name not in target.statistics:
-                subject.equal(f"tensor {name!r} after statistics are taken", found[:, where], weights[:, where])
-        before, after = (target.training_logits(w, features, texts) for w in (weights, found))
+                subject.equal(f"tensor {name!r} after statistics are taken", calibrated[:, where], weights[:, where])
+        before, after = (target.training_logits(w, features, texts) for w in (weights, calibrated))
     subject.near("its scores while training, which should read no statistics,", after, before, 1e-4)
 
 
@@ -190,12 +190,13 @@ def check_only_statistics_are_calibrated(subject: Subject) -> None:
 def check_files_hold_its_tensors(subject: Subject) -> None:
     target = _target(subject)
     weights = target.init(1, rng_of("init"))[0]
-    found = target.exported(weights)
+    tensors = target.exported(weights)
     wanted = {*target.spec.slices, *target.spec.aside}
     subject.hold(
-        set(found) == wanted, f"a file should hold {', '.join(sorted(wanted))}, and holds {', '.join(sorted(found))}"
+        set(tensors) == wanted,
+        f"a file should hold {', '.join(sorted(wanted))}, and holds {', '.join(sorted(tensors))}",
     )
-    subject.equal("weights that have been in a file", target.spec.flatten(found).float(), weights)
+    subject.equal("weights that have been in a file", target.spec.flatten(tensors).float(), weights)
 
 
 def _target(subject: Subject) -> Target:

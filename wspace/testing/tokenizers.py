@@ -117,11 +117,11 @@ def check_gradients_reach_tokens(subject: Subject) -> None:
         subject.hold(
             weights.requires_grad, "no gradient comes from weights to tokens: a task loss could not train anything"
         )
-        (found,) = torch.autograd.grad(weights.square().sum(), tokens)
+        (gradient,) = torch.autograd.grad(weights.square().sum(), tokens)
         if tokenizer.lossy:
-            inside = found[:, tokenizer.layout.mask]
+            inside = gradient[:, tokenizer.layout.mask]
         else:
-            inside = found[(tokenizer.arrange(torch.ones_like(others)) != 0) & tokenizer.layout.mask]
+            inside = gradient[(tokenizer.arrange(torch.ones_like(others)) != 0) & tokenizer.layout.mask]
         all_come = (inside != 0).all()
         subject.hold(inside.isfinite().all() and all_come, "a gradient should come to every token value")
 

@@ -52,9 +52,9 @@ def find_layer(layers: Layers, pixels: np.ndarray, asked: str | None) -> str:
     there is not, or that gives no map.
     """
     if asked is not None:
-        known = [name for name, _ in layers.network.named_modules() if name]
-        if asked not in known:
-            raise UserError(f"--layer {asked}: the backbone has no such layer{nearest(asked, known)}")
+        layer_names = [name for name, _ in layers.network.named_modules() if name]
+        if asked not in layer_names:
+            raise UserError(f"--layer {asked}: the backbone has no such layer{nearest(asked, layer_names)}")
         given = _given(layers, pixels, [asked])
         if asked not in given:
             raise UserError(f"--layer {asked}: the backbone does not call it by itself: name one that it is a part of")
@@ -75,12 +75,12 @@ def find_layer(layers: Layers, pixels: np.ndarray, asked: str | None) -> str:
 
 def _given(layers: Layers, pixels: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
     """What these layers give for pictures, in the order of the names."""
-    found: dict[str, Any] = {}
+    outputs: dict[str, Any] = {}
     modules = dict(layers.network.named_modules())
 
     def kept(name: str) -> RemovableHandle:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
-            found[name] = output
+            outputs[name] = output
 
         return modules[name].register_forward_hook(hook)
 
@@ -91,7 +91,7 @@ def _given(layers: Layers, pixels: np.ndarray, names: Sequence[str]) -> dict[str
     finally:
         for handle in handles:
             handle.remove()
-    return {name: found[name] for name in names if name in found}
+    return {name: outputs[name] for name in names if name in outputs}
 
 
 def maps_of(model: Headed, layer: str, x: Tensor, labels: Tensor) -> np.ndarray:
@@ -118,12 +118,12 @@ def maps_of(model: Headed, layer: str, x: Tensor, labels: Tensor) -> np.ndarray:
 def along(run: Run, task: Task, count: int, temperature: float | None, seed: int) -> dict[int, Tensor]:
     """Step -> network (P,) as it would then end, of at most `count` steps, evenly over the last half."""
     how = run.recipe.generate if temperature is None else replace(run.recipe.generate, temperature=temperature)
-    found: dict[int, Tensor] = {}
-    ended = run.system.sample(run.prompts([task]), how, stream(seed, "plot"), found.__setitem__)
-    found[max(found, default=0)] = ended
-    steps = list(found)
+    ends: dict[int, Tensor] = {}
+    ended = run.system.sample(run.prompts([task]), how, stream(seed, "plot"), ends.__setitem__)
+    ends[max(ends, default=0)] = ended
+    steps = list(ends)
     late = torch.linspace(len(steps) // 2, len(steps) - 1, count).round().int().tolist() if count > 1 else [-1]
-    return {steps[i]: run.bench.calibrated(found[steps[i]].cpu(), [task])[0] for i in late}
+    return {steps[i]: run.bench.calibrated(ends[steps[i]].cpu(), [task])[0] for i in late}
 
 
 def study(
@@ -136,9 +136,14 @@ def study(
     temperature: float | None = None,
     seed: int = 0,
 ) -> Section:
-    """Maps of some test images, of the head as it would end after each of the last steps, and of a trained one.
+    """Maps of test images, of the head as it would end after each of the last `steps` steps, and of a trained one.
 
-    Raises UserError, MissingPackage.
+    Maps are (M, S, S) in [0, 1]; the table has their correlations, the figure those of `images` pictures. `layer` is a name
+    of the backbone's `named_modules`; without it, the last of its stages that is fine enough. The task is that of
+    `classes`, else the one whose pictures are in the report.
+
+    Raises UserError for a layer that gives no maps and for classes the data set has no images of, MissingPackage without
+    the package grad-cam, WspaceError if the run's data are no longer those of its zoo.
     """
     run.zoo.check(run.bench.fingerprints)
     task = task_shown(run, classes)
@@ -168,19 +173,19 @@ def study(
 
     forms: dict[str, Form] = {AT_END: "number", AS_TRAINED: "number", EMPTY: "percent", "named right": "percent"}
     cells = dict[str, dict[str, dict[str, float]]]()
-    for name, own in maps.items():
-        found = {AT_END: correlations(own, maps[final]), AS_TRAINED: correlations(own, maps["trained"])}
-        found = {column: values for column, values in found.items() if len(values)}
-        found |= {EMPTY: torch.from_numpy(own.max((1, 2)) == 0).float(), "named right": right[name].float()}
-        cells[name] = {column: summary(values, run.recipe) for column, values in found.items()}
+    for name, of_head in maps.items():
+        columns = {AT_END: correlations(of_head, maps[final]), AS_TRAINED: correlations(of_head, maps["trained"])}
+        columns = {column: values for column, values in columns.items() if len(values)}
+        columns |= {EMPTY: torch.from_numpy(of_head.max((1, 2)) == 0).float(), "named right": right[name].float()}
+        cells[name] = {column: summary(values, run.recipe) for column, values in columns.items()}
     table = Table(
         f"{len(own_labels)} test images: correlation of maps, place by place; shares (%)",
         forms,
-        [Row(name, own, own=name == final) for name, own in cells.items()],
+        [Row(name, row, own=name == final) for name, row in cells.items()],
     )
     shown = evenly(own_labels, images)
     seen = [Seen(name, maps[name][shown.numpy()], right[name][shown].tolist()) for name in heads]
-    known = [run.zoo.classes[task[k]] for k in own_labels[shown].tolist()]
+    class_names = [run.zoo.classes[task[k]] for k in own_labels[shown].tolist()]
     says = []
     if AS_TRAINED in cells[final]:
         alike = percent(cells[final][AS_TRAINED], "number")
@@ -200,7 +205,7 @@ def study(
     if classes is not None:
         caption = caption.replace("an unseen task", "this task")
     settings = {"classes": names(run, task), "layer": layer, "seed": seed}
-    figure = Figure("maps", caption, attention(pixels[shown.numpy()], known, seen))
+    figure = Figure("maps", caption, attention(pixels[shown.numpy()], class_names, seen))
     return Section("plot-cam", "Where heads look", says, settings, [table], (figure,))
 
 

@@ -40,7 +40,15 @@ def exchanged(spec: WeightSpec, first: Tensor, second: Tensor) -> Tensor:
 
 
 def study(run: Run, tasks: Sequence[Task], *, draws: int, temperature: float, seed: int) -> Section:
-    """Networks as drawn, and with every other layer of another draw, of the same task and of another."""
+    """Accuracy of networks as drawn, and with every other layer exchanged for another network's.
+
+    `draws` networks (B, P) are drawn for the B tasks. The layers come from another draw for the same task, from a draw for
+    another task, from a network of the zoo, and from a fresh one. Accuracies are on test images, in percent; differences
+    from the networks as drawn are in points.
+
+    Raises UserError if the generator cannot be told of a task, WspaceError if the run's data are no longer those of its
+    zoo.
+    """
     run.zoo.check(run.bench.fingerprints)
     spec, zoo = run.target.spec, run.zoo.weights
 
@@ -54,27 +62,31 @@ def study(run: Run, tasks: Sequence[Task], *, draws: int, temperature: float, se
     turned = [*drawn[1:], drawn[0]]
     rows = torch.randperm(len(zoo), generator=stream(seed, "coherence zoo"))[: len(tasks)]
     random = run.target.init(2 * len(tasks), stream(seed, "coherence random"))
-    found = {
+    accuracy = {
         WHOLE: mean(drawn),
         "layers of another draw": mean([exchanged(spec, a, b) for a, b in zip(drawn, turned, strict=True)]),
-        "layers of a draw for another task": mean([exchanged(spec, own, own.roll(1, 0)) for own in drawn]),
-        "layers of a network of the zoo": mean([exchanged(spec, own, zoo[rows[: len(own)]]) for own in drawn]),
-        "layers of a fresh network": mean([exchanged(spec, own, random[: len(own)]) for own in drawn]),
+        "layers of a draw for another task": mean(
+            [exchanged(spec, networks, networks.roll(1, 0)) for networks in drawn]
+        ),
+        "layers of a network of the zoo": mean(
+            [exchanged(spec, networks, zoo[rows[: len(networks)]]) for networks in drawn]
+        ),
+        "layers of a fresh network": mean([exchanged(spec, networks, random[: len(networks)]) for networks in drawn]),
     }
     cells = {
-        name: {"accuracy": summary(own, run.recipe), "from as drawn": summary(own - found[WHOLE], run.recipe)}
-        for name, own in found.items()
+        name: {"accuracy": summary(values, run.recipe), "from as drawn": summary(values - accuracy[WHOLE], run.recipe)}
+        for name, values in accuracy.items()
     }
     says = [
         f"With every other layer from {name.removeprefix('layers of ')}: "
-        f"{percent(own['from as drawn'], 'points')} points from networks as drawn."
-        for name, own in cells.items()
+        f"{percent(row['from as drawn'], 'points')} points from networks as drawn."
+        for name, row in cells.items()
         if name != WHOLE
     ]
     table = Table(
         f"{draws} draws at temperature {temperature:g}, layers exchanged: accuracy (%)",
         {"accuracy": "percent", "from as drawn": "points"},
-        [Row(name, own, own=name == WHOLE) for name, own in cells.items()],
+        [Row(name, row, own=name == WHOLE) for name, row in cells.items()],
     )
     settings = {"tasks": len(tasks), "draws": draws, "temperature": temperature, "seed": seed}
     return Section("coherence", "Layers that belong together", says, settings, [table])

@@ -17,6 +17,7 @@ from wspace.runs.report.section import Figure, Row, Section, Table, percent
 from wspace.runs.report.summary import summary
 from wspace.runs.run import Run
 from wspace.support.errors import UserError
+from wspace.support.methods import OURS
 from wspace.support.seeding import stream
 from wspace.weights.files.network import Network
 
@@ -26,7 +27,7 @@ CHOOSING = 32  # held-out seen tasks on which the level is chosen, by validation
 Start = Literal["fresh", "base"]
 """What the half-trained networks began as: the target's own initialisation, or the zoo's base."""
 
-BEFORE, ENHANCED, GENERATED = "half-trained", "enhanced", "generated"
+BEFORE, ENHANCED = "half-trained", "enhanced"
 
 
 def enhance(run: Run, networks: Tensor, prompts: Prompts, level: float, temperature: float, seed: int) -> Tensor:
@@ -76,7 +77,15 @@ def _accuracy(
 def study(
     run: Run, tasks: Sequence[Task], *, starts: Sequence[Start] = ("fresh", "base"), temperature: float, seed: int
 ) -> Section:
-    """Before and after on these tasks, beside generating alone and averaging with the generated network."""
+    """Accuracy of half-trained networks before and after they are enhanced, for each kind of start.
+
+    Half-trained networks (B, P) of the B tasks are noised to a level in (0, 1] and denoised. The level of the table is
+    chosen on held-out tasks; the figure has all of `LEVELS`. Beside them: generated networks, and the average of both.
+    Accuracies are on test images, in percent; gains are in points.
+
+    Raises UserError if the generator cannot be told of a task, WspaceError if the run's data are no longer those of its
+    zoo.
+    """
     run.zoo.check(run.bench.fingerprints)
     generated = run.sample(tasks, stream(seed, "enhance"))
     tables, says, curves, levels = list[Table](), list[str](), dict[str, dict[str, list[float]]](), dict[str, float]()
@@ -92,14 +101,14 @@ def study(
             scores = {
                 BEFORE: _scored(run, before, tasks),
                 ENHANCED: swept[levels[start]],
-                GENERATED: _scored(run, generated, tasks),
+                OURS: _scored(run, generated, tasks),
                 "average of both": _scored(run, (aligned(run, before, generated) + generated) / 2, tasks),
             }
             tables.append(_table(run, scores, f"from {start} weights, enhanced at level {levels[start]:g}"))
-            says.append(_said(scores, run, start))
+            says.append(_sentence(scores, run, start))
             curves[f"from {start} weights"] = {
                 ENHANCED: [100 * float(swept[level].mean()) for level in LEVELS],
-                **{name: [100 * float(scores[name].mean())] for name in (BEFORE, GENERATED)},
+                **{name: [100 * float(scores[name].mean())] for name in (BEFORE, OURS)},
             }
     caption = (
         f"Accuracy on test images of {len(tasks)} unseen tasks, by the level of noise that half-trained heads are taken "
@@ -125,7 +134,7 @@ def _table(run: Run, scores: dict[str, Tensor], title: str) -> Table:
     return Table(f"{title}: accuracy (%)", {"accuracy": "percent", "gain": "points", "worse on": "percent"}, rows)
 
 
-def _said(scores: dict[str, Tensor], run: Run, start: Start) -> str:
+def _sentence(scores: dict[str, Tensor], run: Run, start: Start) -> str:
     gain = scores[ENHANCED] - scores[BEFORE]
     wins = max(scores, key=lambda name: float(scores[name].mean()))
     return (
@@ -152,14 +161,14 @@ def one(run: Run, network: Network, level: float | None, temperature: float, see
 # ---------------------------------------------------------------- drawing
 
 
-def level_sweep(levels: Sequence[float], panels: Mapping[str, Mapping[str, Sequence[float]]], own: str) -> str:
+def level_sweep(levels: Sequence[float], panels: Mapping[str, Mapping[str, Sequence[float]]], main: str) -> str:
     """Accuracy (%) over noise levels, a panel for each kind of start; lists of one value are level lines."""
     figure = new_figure(3.2, width=7.0)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     styles = [(GREY, "--"), (VERMILLION, ":")]
     for panel, (title, lines) in zip(axes, panels.items(), strict=True):
-        panel.plot(levels, lines[own], "o-", color=BLUE, linewidth=2.4, markersize=5, label=own)
-        flat = [name for name in lines if name != own]
+        panel.plot(levels, lines[main], "o-", color=BLUE, linewidth=2.4, markersize=5, label=main)
+        flat = [name for name in lines if name != main]
         for name, (colour, style) in zip(flat, styles, strict=False):
             panel.axhline(lines[name][0], color=colour, linestyle=style, linewidth=2, label=name)
         dress(panel, title, "level of noise", "y")

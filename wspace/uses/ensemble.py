@@ -13,6 +13,7 @@ from wspace.learning.fitting import Schedule, accuracies, fit_until_validated
 from wspace.runs.report.section import Row, Section, Table, percent
 from wspace.runs.report.summary import summary
 from wspace.runs.run import Run
+from wspace.support.methods import OURS
 from wspace.support.seeding import stream
 from wspace.weights.files.network import Network
 
@@ -30,7 +31,7 @@ def drawn(run: Run, tasks: Sequence[Task], count: int, temperature: float, seed:
 def oracles(run: Run, tasks: Sequence[Task], count: int, seed: int) -> Tensor:
     """As the report's oracle is trained, from the zoo's base, on other draws of the task's images each: (N, B, P)."""
     bench, opponents = run.bench, run.recipe.opponents
-    found = []
+    trained = []
     with bench.progress.bar("oracles", count) as bar:
         for n in range(count):
             weights, _ = fit_until_validated(
@@ -45,16 +46,18 @@ def oracles(run: Run, tasks: Sequence[Task], count: int, seed: int) -> Tensor:
                 check_every=opponents.check_every,
                 patience=opponents.patience,
             )
-            found.append(weights)
+            trained.append(weights)
             bar.advance()
-    return torch.stack(found)
+    return torch.stack(trained)
 
 
 def best(run: Run, networks: Tensor, tasks: Sequence[Task]) -> Tensor:
     """Of (N, B, P), each task's network that does best on its training images: (B, P)."""
     bench = run.bench
-    found = torch.stack([accuracies(run.target, own, tasks, bench.train, bench.class_texts) for own in networks])
-    return networks[found.argmax(0), torch.arange(len(tasks))]
+    on_training_images = torch.stack(
+        [accuracies(run.target, draw, tasks, bench.train, bench.class_texts) for draw in networks]
+    )
+    return networks[on_training_images.argmax(0), torch.arange(len(tasks))]
 
 
 @torch.no_grad()
@@ -74,20 +77,27 @@ def vote(run: Run, networks: Tensor, tasks: Sequence[Task]) -> Tensor:
 def _ways(run: Run, networks: Tensor, tasks: Sequence[Task]) -> dict[str, Tensor]:
     """Way -> accuracy (B,)."""
 
-    def scored(own: Tensor) -> Tensor:
-        return accuracies(run.target, own, tasks, run.bench.test, run.bench.class_texts)
+    def scored(weights: Tensor) -> Tensor:
+        return accuracies(run.target, weights, tasks, run.bench.test, run.bench.class_texts)
 
-    found = (
-        torch.stack([scored(own) for own in networks]).mean(0),
+    scores = (
+        torch.stack([scored(draw) for draw in networks]).mean(0),
         scored(best(run, networks, tasks)),
         scored(run.calibrated(networks.mean(0), tasks)),
         vote(run, networks, tasks),
     )
-    return dict(zip(WAYS, found, strict=True))
+    return dict(zip(WAYS, scores, strict=True))
 
 
 def study(run: Run, tasks: Sequence[Task], *, count: int, temperature: float, seed: int) -> Section:
-    """What `count` draws are worth on each task, and what as many trained heads are."""
+    """Accuracy of `count` generated networks for each task, and of as many trained ones, by each of `WAYS` to use them.
+
+    Networks are (count, B, P) for the B tasks: one alone, the best on training images, the average of their weights, and
+    their vote. Accuracies are on test images, in percent; differences are in points.
+
+    Raises UserError if the generator cannot be told of a task, WspaceError if the run's data are no longer those of its
+    zoo.
+    """
     run.zoo.check(run.bench.fingerprints)
     generated = _ways(run, drawn(run, tasks, count, temperature, seed), tasks)
     trained = _ways(run, oracles(run, tasks, count, seed), tasks)
@@ -95,10 +105,12 @@ def study(run: Run, tasks: Sequence[Task], *, count: int, temperature: float, se
     typical_scores = accuracies(run.target, typical, tasks, run.bench.test, run.bench.class_texts)
     rows = []
     for way in WAYS:
-        own, other = generated[way], trained[way]
-        cells = {"generated": summary(own, run.recipe), "trained": summary(other, run.recipe)}
-        rows.append(Row(way, cells | {"generated - trained": summary(own - other, run.recipe)}, own=way == "vote"))
-    rows.append(Row(TYPICAL, {"generated": summary(typical_scores, run.recipe)}))
+        of_draws, of_trained = generated[way], trained[way]
+        cells = {OURS: summary(of_draws, run.recipe), "trained": summary(of_trained, run.recipe)}
+        rows.append(
+            Row(way, cells | {f"{OURS} - trained": summary(of_draws - of_trained, run.recipe)}, own=way == "vote")
+        )
+    rows.append(Row(TYPICAL, {OURS: summary(typical_scores, run.recipe)}))
     columns = dict(zip(rows[0].cells, ("percent", "percent", "points"), strict=True))
     says = []
     for way in WAYS[1:]:
@@ -112,9 +124,12 @@ def study(run: Run, tasks: Sequence[Task], *, count: int, temperature: float, se
 
 
 def one(run: Run, classes: Sequence[str], *, count: int, temperature: float, seed: int) -> tuple[Network, Section]:
-    """For a user's classes: the averaged network of `count` draws, and how all ways do on their images."""
+    """For a user's classes: the averaged network of `count` draws, and how all ways do on their images.
+
+    Raises UserError for fewer than two classes, one named twice, or one that the data set has no images of.
+    """
     task = run.task_of(classes)
     section = study(run, [task], count=count, temperature=temperature, seed=seed)
     averaged = run.calibrated(drawn(run, [task], count, temperature, seed).mean(0), [task])[0]
     origin = f"{run.recipe.name}, average of {count} draws at temperature {temperature:g}, seed {seed}"
-    return run.network(classes, averaged, origin), section
+    return run.network(run.names_of(task), averaged, origin), section

@@ -17,6 +17,7 @@ from wspace.runs.report.section import Form, Row, Section, Table, percent
 from wspace.runs.report.summary import summary
 from wspace.runs.run import Run
 from wspace.support.errors import UserError, did_you_mean
+from wspace.support.methods import BASE, OURS, RIDGE, UNIVERSAL
 from wspace.support.seeding import stream
 from wspace.uses.enhance import Start
 from wspace.uses.ensemble import oracles
@@ -26,16 +27,15 @@ SIZE = 8  # classes of each of the two tasks, where there are enough
 TRIES = 1000  # drawings of a pair, before there are taken to be no more
 
 HEADS = ("head A", "head B")
-GENERATED = "generated"
 REBASIN = "git-rebasin"
-ORACLE = "trained jointly"
+JOINTLY = "trained jointly"
 STARTS: dict[Start, str] = {"base": "from the base", "fresh": "from scratch"}
 BOTH, JOINT = "A and B", "joint"
 
 Tell = Callable[[Sequence[Task]], Prompts]
 
 BY_TEXT: dict[str, Callable[[Run, Tell, Sequence[Task], Sequence[Task], int], Tensor]] = {
-    GENERATED: lambda run, tell, first, second, seed: _drawn(run, tell(_joined(first, second)), seed),
+    OURS: lambda run, tell, first, second, seed: _drawn(run, tell(_joined(first, second)), seed),
     "text-then-average": lambda run, tell, first, second, seed: (
         (_drawn(run, tell(first), seed) + _drawn(run, tell(second), seed)) / 2
     ),
@@ -66,9 +66,9 @@ def fusion(run: Run, method: str) -> tuple[str, Bound]:
     """By name, or `{use: NAME, ...}` as in a recipe. Raises UserError for one there is not, or an argument it has not."""
     block = parse_recipe(method, "--method").values if method.startswith("{") else {"use": method}
     name = str(block.get("use"))
-    known = [*BY_TEXT, *run.registry.names("fusion")]
-    if name not in known[len(BY_TEXT) :]:
-        raise UserError(f"--method: no fusion named {name!r}.{did_you_mean(name, known)}")
+    methods = [*BY_TEXT, *run.registry.names("fusion")]
+    if name not in methods[len(BY_TEXT) :]:
+        raise UserError(f"--method: no fusion named {name!r}.{did_you_mean(name, methods)}")
     return name, bind_one("fusion", block, run.registry, "--method")
 
 
@@ -81,7 +81,7 @@ def _chosen(run: Run, method: str | None) -> dict[str, Bound]:
 
 def fused(run: Run, bound: Bound, first: Tensor, second: Tensor) -> Tensor:
     """first[b] with second[b]: (B, P), (B, P) -> (B, P)."""
-    made: Fusion = bound.build({"spec": run.target.spec, "base": run.zoo.base})
+    made: Fusion = bound.build({"spec": run.target.spec, BASE: run.zoo.base})
     return made.fuse(first, second)
 
 
@@ -97,16 +97,16 @@ def drawn_pairs(run: Run, count: int, seed: int, tries: int = TRIES) -> tuple[li
     """
     classes, taken = run.zoo.tasks.classes, set(run.zoo.tasks.seen)
     size, rng = min(SIZE, len(classes) // 2), stream(seed, "fuse pairs")
-    found: dict[tuple[Task, Task], None] = {}
+    pairs: dict[tuple[Task, Task], None] = {}
     for _ in range(tries * count):
         order = [classes[c] for c in torch.randperm(len(classes), generator=rng)[: 2 * size].tolist()]
         first, second = tuple(sorted(order[:size])), tuple(sorted(order[size:]))
         if not taken & {first, second, tuple(sorted(order))}:
-            found[first, second] = None
-        if len(found) == count:
-            return [a for a, _ in found], [b for _, b in found]
+            pairs[first, second] = None
+        if len(pairs) == count:
+            return [a for a, _ in pairs], [b for _, b in pairs]
     raise UserError(
-        f"--pairs {count}: {len(classes)} known classes make no more than {len(found)} pairs of tasks of {size} classes "
+        f"--pairs {count}: {len(classes)} known classes make no more than {len(pairs)} pairs of tasks of {size} classes "
         "that the zoo has not"
     )
 
@@ -125,23 +125,27 @@ def trained(run: Run, tasks: Sequence[Task], start: Start, seed: int) -> Tensor:
 def study(run: Run, *, pairs: int = 20, method: str | None = None, seed: int = 0) -> Section:
     """Heads of two tasks fused in every way, on both tasks' test images and on all their classes at once.
 
-    With a method, in that one alone of those that fuse heads, and by Git Re-Basin. Raises UserError for one there is not.
+    Heads (B, P) are trained for each task of `pairs` = B pairs. With a method, a name or `{use: NAME, ...}`, they are fused
+    by that one alone and by Git Re-Basin. Accuracies are in percent; differences from Git Re-Basin are in points.
+
+    Raises UserError for a method there is not or more pairs than the unseen classes make, WspaceError if the run's data are
+    no longer those of its zoo.
     """
     chosen = _chosen(run, method)
     run.zoo.check(run.bench.fingerprints)
     first, second = drawn_pairs(run, pairs, seed)
     others = _without_heads(run, first, second, seed)
-    found, says = dict[str, Fused](), list[str]()
+    scores, says = dict[str, Fused](), list[str]()
     for start, label in STARTS.items():
         heads = trained(run, [*first, *second], start, seed).split(pairs)
         # without a common base there is nothing that they learned since
         methods = {n: b for n, b in chosen.items() if start == "base" or "base" not in b.signature.given}
         networks = dict(zip(HEADS, heads, strict=True))
         networks |= {name: fused(run, bound, *heads) for name, bound in methods.items()} | others
-        found[label] = _scores(run, networks, first, second)
-        says += _said(run, found[label], tuple(methods), label)
+        scores[label] = _scores(run, networks, first, second)
+        says += _sentences(run, scores[label], tuple(methods), label)
     settings = {"pairs": pairs, "classes of a task": len(first[0]), "seed": seed}
-    return Section("fuse", "Fusing two heads", says, settings, _tables(run, found, first, second))
+    return Section("fuse", "Fusing two heads", says, settings, _tables(run, scores, first, second))
 
 
 def _without_heads(run: Run, first: list[Task], second: list[Task], seed: int) -> dict[str, Tensor]:
@@ -149,10 +153,10 @@ def _without_heads(run: Run, first: list[Task], second: list[Task], seed: int) -
     joint, count = _joined(first, second), len(first)
     by_text = BY_TEXT if run.knows([*first, *second, *joint]) else {}
     return {name: make(run, run.prompts, first, second, seed) for name, make in by_text.items()} | {
-        "base": run.zoo.base.expand(count, -1),
-        "universal": run.opponents.universal.expand(count, -1),
-        "ridge": run.ridge(joint),
-        ORACLE: oracles(run, joint, 1, seed)[0],
+        BASE: run.zoo.base.expand(count, -1),
+        UNIVERSAL: run.opponents.universal.expand(count, -1),
+        RIDGE: run.ridge(joint),
+        JOINTLY: oracles(run, joint, 1, seed)[0],
     }
 
 
@@ -161,26 +165,30 @@ Fused = Mapping[str, Mapping[str, Tensor]]
 
 
 def _scores(run: Run, networks: Mapping[str, Tensor], first: list[Task], second: list[Task]) -> Fused:
-    found = {}
-    for name, own in networks.items():
-        a, b, joint = (_scored(run, own, tasks) for tasks in (first, second, _joined(first, second)))
-        found[name] = {"A": a, "B": b, BOTH: (a + b) / 2, JOINT: joint}
-    return found
+    scores = {}
+    for name, weights in networks.items():
+        a, b, joint = (_scored(run, weights, tasks) for tasks in (first, second, _joined(first, second)))
+        scores[name] = {"A": a, "B": b, BOTH: (a + b) / 2, JOINT: joint}
+    return scores
 
 
 def _scored(run: Run, networks: Tensor, tasks: Sequence[Task]) -> Tensor:
     return run.bench.accuracies(networks, tasks, run.bench.test)
 
 
-def _tables(run: Run, found: Mapping[str, Fused], first: list[Task], second: list[Task]) -> list[Table]:
+def _tables(run: Run, scores_of: Mapping[str, Fused], first: list[Task], second: list[Task]) -> list[Table]:
     """T2W's table 3 for each kind of heads, with the joint task beside it; and all methods against Git Re-Basin, by pairs."""
     tables, behind = list[Table](), dict[str, dict[str, dict[str, float]]]()
     of_a, of_b = len(first[0]), len(second[0])
-    for label, fused_ in found.items():
+    for label, fused_ in scores_of.items():
         rows = []
         for name, scores in fused_.items():
             rows.append(
-                Row(name, {where: summary(own, run.recipe) for where, own in scores.items()}, own=name == GENERATED)
+                Row(
+                    name,
+                    {where: summary(values, run.recipe) for where, values in scores.items()},
+                    own=name == OURS,
+                )
             )
             if name != REBASIN:
                 gains = {where: summary(scores[where] - fused_[REBASIN][where], run.recipe) for where in (BOTH, JOINT)}
@@ -190,34 +198,34 @@ def _tables(run: Run, found: Mapping[str, Fused], first: list[Task], second: lis
             f"heads {label}: accuracy (%) on the {of_a} classes of A, on the {of_b} of B, and jointly on {of_a + of_b}"
         )
         tables.append(Table(title, dict.fromkeys(rows[0].cells, "percent"), rows))
-    rows = [Row(name, cells, own=name == GENERATED) for name, cells in behind.items()]
+    rows = [Row(name, cells, own=name == OURS) for name, cells in behind.items()]
     columns: dict[str, Form] = dict.fromkeys(max(behind.values(), key=len), "points")
     return [*tables, Table(f"minus {REBASIN}, pair by pair: points of accuracy", columns, rows)]
 
 
-def _said(run: Run, found: Fused, methods: Sequence[str], label: str) -> list[str]:
+def _sentences(run: Run, scores: Fused, methods: Sequence[str], label: str) -> list[str]:
     """`methods` are those that fused heads."""
-    said = []
-    if GENERATED in found:
-        gain = {where: summary(found[GENERATED][where] - found[REBASIN][where], run.recipe) for where in (BOTH, JOINT)}
-        said.append(
+    sentences = []
+    if OURS in scores:
+        gain = {where: summary(scores[OURS][where] - scores[REBASIN][where], run.recipe) for where in (BOTH, JOINT)}
+        sentences.append(
             f"Heads {label}: one generated from the joined texts is {percent(gain[BOTH], 'points')} points from {REBASIN} "
             f"on A and B (in T2W's table 3, +{PAPER}), and {percent(gain[JOINT], 'points')} on the joint task."
         )
-    asked = [name for name in (*methods, *BY_TEXT) if name in found]
+    asked = [name for name in (*methods, *BY_TEXT) if name in scores]
     for where, called in ((BOTH, "A and B"), (JOINT, "the joint task")):
-        ranked = sorted(asked, key=lambda n: float(found[n][where].mean()), reverse=True)
-        best = found[ranked[0]][where]
+        ranked = sorted(asked, key=lambda n: float(scores[n][where].mean()), reverse=True)
+        best = scores[ranked[0]][where]
         leads = [
-            f", {percent(summary(best - found[name][where], run.recipe), 'points')} points before {name}"
+            f", {percent(summary(best - scores[name][where], run.recipe), 'points')} points before {name}"
             for name in ranked[1:2]
         ]
-        said.append(
+        sentences.append(
             f"Heads {label}, best on {called}: {ranked[0]}, {percent(summary(best, run.recipe))} %{''.join(leads)}; a head "
-            f"{ORACLE} has {100 * float(found[ORACLE][where].mean()):.1f}, the base alone "
-            f"{100 * float(found['base'][where].mean()):.1f}."
+            f"{JOINTLY} has {100 * float(scores[JOINTLY][where].mean()):.1f}, the base alone "
+            f"{100 * float(scores[BASE][where].mean()):.1f}."
         )
-    return said
+    return sentences
 
 
 # ---------------------------------------------------------------- two heads of a user's
@@ -273,8 +281,8 @@ def compared(run: Run, first: Network, second: Network, method: str | None, seed
     networks = dict(zip(HEADS, flat, strict=True))
     networks |= {name: fused(run, bound, *flat) for name, bound in chosen.items()}
     networks |= _without_heads(run, [tasks[0]], [tasks[1]], seed)
-    found = _scores(run, networks, [tasks[0]], [tasks[1]])
-    says = _said(run, found, tuple(chosen), "given")
+    scores = _scores(run, networks, [tasks[0]], [tasks[1]])
+    says = _sentences(run, scores, tuple(chosen), "given")
     return Section(
-        "fuse", "Fusing two heads", says, {"seed": seed}, _tables(run, {"given": found}, [tasks[0]], [tasks[1]])
+        "fuse", "Fusing two heads", says, {"seed": seed}, _tables(run, {"given": scores}, [tasks[0]], [tasks[1]])
     )

@@ -17,9 +17,9 @@ from wspace.runs.report.drawing import BLUE, GREEN, GREY, INK, ORANGE, TEXT, VER
 from wspace.runs.report.section import Figure, Row, Section, Table, percent
 from wspace.runs.report.summary import summary
 from wspace.runs.run import Run
+from wspace.support.methods import BASE, OURS, RIDGE, UNIVERSAL
 from wspace.support.seeding import stream
 
-GENERATED = "generated"
 ALL = 0
 """Images of a class, where there is no limit."""
 
@@ -57,9 +57,9 @@ STANDARD = {
 
 
 OTHERS: dict[str, Callable[[Run, Sequence[Task]], Tensor]] = {
-    "base": lambda run, tasks: run.zoo.base.expand(len(tasks), -1),
-    "universal": lambda run, tasks: run.opponents.universal.expand(len(tasks), -1),
-    "ridge": lambda run, tasks: run.ridge(tasks),
+    BASE: lambda run, tasks: run.zoo.base.expand(len(tasks), -1),
+    UNIVERSAL: lambda run, tasks: run.opponents.universal.expand(len(tasks), -1),
+    RIDGE: lambda run, tasks: run.ridge(tasks),
 }
 """Starts that cost no generator."""
 
@@ -77,7 +77,7 @@ def starts(run: Run, tasks: Sequence[Task], rng: torch.Generator) -> dict[str, T
     """Name -> networks (B, P) to train from."""
     count = len(tasks)
     return {
-        GENERATED: run.sample(tasks, rng),
+        OURS: run.sample(tasks, rng),
         **{name: standard(name, run.target, count, rng) for name in STANDARD},
         **{name: start(run, tasks) for name, start in OTHERS.items()},
     }
@@ -128,10 +128,14 @@ def study(
     batch: int = 32,
     seed: int = 0,
 ) -> tuple[Section, Tensor]:
-    """Every start on every task, with so many images a class (0: all of them), by Adam with a cosine.
+    """Every start on every task, with so many images a class (0: all of them), by Adam with a cosine schedule.
 
-    An epoch is as many images as a task has, on the mean over tasks. Also gives the networks (B, P) that were trained
-    from generated weights on the first of `shots`.
+    An epoch is as many images as a task has, on the mean over the B tasks; `batch` is in images, `lr` is the schedule's
+    highest. Accuracies are on test images, in percent; differences are in points; the test loss is cross-entropy in nats.
+    Also gives the networks (B, P) that were trained from generated weights on the first of `shots`.
+
+    Raises UserError if the generator cannot be told of a task, WspaceError if the run's data are no longer those of its
+    zoo.
     """
     run.zoo.check(run.bench.fingerprints)
     begun = starts(run, tasks, stream(seed, "init"))
@@ -145,11 +149,11 @@ def study(
             for name, start in begun.items():
                 trained[name] = train(run, tasks, pool, start, schedule, seed)
                 bar.advance()
-            kept = trained[GENERATED].weights if kept is None else kept
+            kept = trained[OURS].weights if kept is None else kept
             label = "all images" if count == ALL else f"{count} image{'s' * (count > 1)} a class"
-            table, said = _compared(run, trained, label, schedule.steps)
+            table, sentence = _compared(run, trained, label, schedule.steps)
             tables.append(table)
-            says.append(said)
+            says.append(sentence)
             curves[label] = trained
     assert kept is not None
     drawn = {
@@ -161,7 +165,7 @@ def study(
         "logarithmic axis, the start itself on its left edge."
     )
     settings = {"tasks": len(tasks), "epochs": epochs, "optimiser": "Adam", "lr": lr, "batch": batch, "seed": seed}
-    figures = (Figure("curves", caption, learning_curves(drawn, GENERATED, tuple(STANDARD))),)
+    figures = (Figure("curves", caption, learning_curves(drawn, OURS, tuple(STANDARD))),)
     return Section("init", "Training from generated weights", says, settings, tables, figures), kept
 
 
@@ -178,19 +182,17 @@ def _compared(run: Run, trained: Mapping[str, Trained], label: str, steps: int) 
             f"minus {best}": summary(final[name] - final[best], run.recipe),
             "steps to equal it": summary(t.reached(final[best]), run.recipe),
         }
-        rows.append(Row(name, cells, own=name == GENERATED))
+        rows.append(Row(name, cells, own=name == OURS))
     forms = ("percent", "percent", "number", "points", "number")
     columns = dict(zip(rows[0].cells, forms, strict=True))
-    own = rows[0].cells
-    others = [
-        f"{percent(summary(final[GENERATED] - final[name], run.recipe), 'points')} from {name}" for name in OTHERS
-    ]
-    said = (
-        f"{label}: trained from generated weights {percent(own['trained'])} % ({100 * own['at the start']['mean']:.1f} "
-        f"before), {percent(own[f'minus {best}'], 'points')} points from {best}, the best standard start, whose accuracy "
-        f"it has after {own['steps to equal it']['mean']:.0f} of {steps} steps; {', '.join(others)}."
+    ours = rows[0].cells
+    others = [f"{percent(summary(final[OURS] - final[name], run.recipe), 'points')} from {name}" for name in OTHERS]
+    sentence = (
+        f"{label}: trained from generated weights {percent(ours['trained'])} % ({100 * ours['at the start']['mean']:.1f} "
+        f"before), {percent(ours[f'minus {best}'], 'points')} points from {best}, the best standard start, whose accuracy "
+        f"it has after {ours['steps to equal it']['mean']:.0f} of {steps} steps; {', '.join(others)}."
     )
-    return Table(f"{label}, {steps} steps: accuracy (%), by start", columns, rows), said
+    return Table(f"{label}, {steps} steps: accuracy (%), by start", columns, rows), sentence
 
 
 # ---------------------------------------------------------------- drawing
@@ -200,11 +202,11 @@ Curve = tuple[Sequence[float], Sequence[float]]
 """Where along, and how high."""
 
 
-def learning_curves(panels: Mapping[str, Mapping[str, Curve]], own: str, crowd: Sequence[str]) -> str:
+def learning_curves(panels: Mapping[str, Mapping[str, Curve]], main: str, crowd: Sequence[str]) -> str:
     """Accuracy (%) over steps, a panel for each amount of data; `crowd`: lines that share a colour and a name."""
     figure = new_figure(0.8 + 2.5 * -(-len(panels) // 2), width=7.0)
     axes = figure.subplots(-(-len(panels) // 2), min(2, len(panels)), sharey=True, squeeze=False)
-    styles = {"base": (ORANGE, "--"), "universal": (VERMILLION, ":"), "ridge": (GREEN, "-."), own: (BLUE, "-")}
+    styles = {BASE: (ORANGE, "--"), UNIVERSAL: (VERMILLION, ":"), RIDGE: (GREEN, "-."), main: (BLUE, "-")}
     for panel in axes.flat[len(panels) :]:
         panel.axis("off")
     for panel, (title, curves) in zip(axes.flat, panels.items(), strict=False):
@@ -212,9 +214,9 @@ def learning_curves(panels: Mapping[str, Mapping[str, Curve]], own: str, crowd: 
             colour, style = styles.get(name, (GREY, "-"))
             along = [max(step, 0.7) for step in steps]  # a logarithmic axis has no 0
             label = "standard initialisations" if name == crowd[0] else None if name in crowd else name
-            width = 2.6 if name == own else 1.0 if name in crowd else 1.8
+            width = 2.6 if name == main else 1.0 if name in crowd else 1.8
             panel.plot(
-                along, heights, style, color=colour, linewidth=width, label=label, zorder=4 if name == own else 2
+                along, heights, style, color=colour, linewidth=width, label=label, zorder=4 if name == main else 2
             )
         panel.set_xscale("log")
         dress(panel, title, "step", "y")

@@ -39,9 +39,9 @@ class Corners:
 
     def __init__(self, run: Run, tasks: Sequence[Sequence[Task]], seed: int):
         self.run, self.tasks, self.seed = run, tasks, seed
-        self.conditions = [self._condition(own) for own in tasks]
+        self.conditions = [self._condition(corner) for corner in tasks]
         self.generated = torch.stack([generated(run, condition, seed) for condition in self.conditions])  # (n, B, P)
-        self.trained = torch.stack([trained(run, own, "base", seed) for own in tasks])
+        self.trained = torch.stack([trained(run, corner, "base", seed) for corner in tasks])
 
     @torch.no_grad()
     def _condition(self, tasks: Sequence[Task]) -> Condition:
@@ -56,7 +56,7 @@ class Corners:
 
     def joined(self) -> Tensor | None:
         """(B, P), each generated from the texts of all its corners at once; none, if the generator goes by other than texts."""
-        joint = [tuple(sorted({c for task in own for c in task})) for own in zip(*self.tasks, strict=True)]
+        joint = [tuple(sorted({c for task in way for c in task})) for way in zip(*self.tasks, strict=True)]
         return generated(self.run, self._condition(joint), self.seed) if self.run.knows(joint) else None
 
     def zoo_mean(self) -> Tensor:
@@ -70,14 +70,14 @@ class Corners:
 
     def score(self, networks: Tensor) -> Tensor:
         """Accuracy of (B, P) on each corner's task: (n, B)."""
-        run, found = self.run, []
+        run, scores = self.run, []
         for tasks in self.tasks:
-            found.append(run.bench.accuracies(networks, tasks, run.bench.test))
-        return torch.stack(found)
+            scores.append(run.bench.accuracies(networks, tasks, run.bench.test))
+        return torch.stack(scores)
 
-    def own(self, ends: Tensor) -> Tensor:
+    def on_own_tasks(self, ends: Tensor) -> Tensor:
         """Of networks (n, B, P), the accuracy of each corner's on its own task, mean over corners: (B,)."""
-        return torch.stack([self.score(own)[i] for i, own in enumerate(ends)]).mean(0)
+        return torch.stack([self.score(networks)[i] for i, networks in enumerate(ends)]).mean(0)
 
 
 # ---------------------------------------------------------------- along the way
@@ -85,36 +85,36 @@ class Corners:
 
 def _sweep(corners: Corners, at: Sequence[float]) -> dict[str, Tensor]:
     """Way -> accuracy (points, n, B)."""
-    found = {}
+    accuracy = {}
     with corners.run.bench.progress.bar("interpolate", len(WAYS) * len(at)) as bar:
         for way in WAYS:
             scores = []
             for place in at:
                 scores.append(corners.score(corners.networks(way, corners.counts(way, place))))
                 bar.advance()
-            found[way] = torch.stack(scores)
-    return found
+            accuracy[way] = torch.stack(scores)
+    return accuracy
 
 
-def _along_the_way(run: Run, at: Sequence[float], found: Mapping[str, Tensor], names: Sequence[str]) -> list[Table]:
+def _along_the_way(run: Run, at: Sequence[float], accuracy: Mapping[str, Tensor], names: Sequence[str]) -> list[Table]:
     """A table for each corner's task, and one of the mean over them."""
     tables = []
     for title, scores in {
-        **{f"on {name}": {way: own[:, i] for way, own in found.items()} for i, name in enumerate(names)},
-        "mean over the tasks": {way: own.mean(1) for way, own in found.items()},
+        **{f"on {name}": {way: values[:, i] for way, values in accuracy.items()} for i, name in enumerate(names)},
+        "mean over the tasks": {way: values.mean(1) for way, values in accuracy.items()},
     }.items():
         rows = [
-            Row(f"{place / at[-1]:.3g}", {way: summary(own[point], run.recipe) for way, own in scores.items()})
+            Row(f"{place / at[-1]:.3g}", {way: summary(values[point], run.recipe) for way, values in scores.items()})
             for point, place in enumerate(at)
         ]
         tables.append(Table(f"{title}: accuracy (%), by how far along", dict.fromkeys(WAYS, "percent"), rows))
     return tables
 
 
-def _figure(at: Sequence[float], found: Mapping[str, Tensor], names: Sequence[str], of: str) -> Figure:
-    panels = {f"on {name}": {way: (100 * own[:, i].mean(1)).tolist() for way, own in found.items()}
+def _figure(at: Sequence[float], accuracy: Mapping[str, Tensor], names: Sequence[str], of: str) -> Figure:
+    panels = {f"on {name}": {way: (100 * values[:, i].mean(1)).tolist() for way, values in accuracy.items()}
               for i, name in enumerate(names)}  # fmt: skip
-    panels["mean over the tasks"] = {way: (100 * own.mean((1, 2))).tolist() for way, own in found.items()}
+    panels["mean over the tasks"] = {way: (100 * values.mean((1, 2))).tolist() for way, values in accuracy.items()}
     caption = (
         f"Accuracy on test images on the way from {names[0]} to {names[-1]}{of}: along the condition, for each point of "
         "which a head is generated, and along the weights of heads that were generated or trained for the ends."
@@ -122,21 +122,21 @@ def _figure(at: Sequence[float], found: Mapping[str, Tensor], names: Sequence[st
     return Figure("ways", caption, ways_between([place / at[-1] for place in at], panels, WAYS))
 
 
-def _said(run: Run, at: Sequence[float], found: Mapping[str, Tensor]) -> str:
+def _halfway(run: Run, at: Sequence[float], accuracy: Mapping[str, Tensor]) -> str:
     middle = min(range(len(at)), key=lambda point: abs(at[point] - at[-1] / 2))
-    halfway = {way: own[middle].mean(0) for way, own in found.items()}  # (B,)
+    halfway = {way: values[middle].mean(0) for way, values in accuracy.items()}  # (B,)
     best = max(halfway, key=lambda way: float(halfway[way].mean()))
     rest = [
-        f"{percent(summary(halfway[best] - own, run.recipe), 'points')} points before {way}"
-        for way, own in halfway.items()
+        f"{percent(summary(halfway[best] - values, run.recipe), 'points')} points before {way}"
+        for way, values in halfway.items()
         if way != best
     ]
     return f"Halfway, mean over the tasks: best is {best}, {percent(summary(halfway[best], run.recipe))} %, {', '.join(rest)}."
 
 
-def _worst(run: Run, found: Mapping[str, Tensor], corners: Corners) -> str:
+def _worst(run: Run, accuracy: Mapping[str, Tensor], corners: Corners) -> str:
     """Of each way its worst point, mean over the tasks; and a level that is easily had."""
-    lowest = [f"{way} {percent(summary(own.mean(1).amin(0), run.recipe))}" for way, own in found.items()]
+    lowest = [f"{way} {percent(summary(values.mean(1).amin(0), run.recipe))}" for way, values in accuracy.items()]
     mean = percent(summary(corners.score(corners.zoo_mean()).mean(0), run.recipe))
     return f"Worst point of a way, mean over the tasks, %: {', '.join(lowest)}; the zoo's mean has {mean}."
 
@@ -148,16 +148,16 @@ def _together(corners: Corners) -> dict[str, Tensor]:
     """Name -> accuracy (B,), mean over the corners' tasks, of one network for all; and of one for each."""
     count, pairs = len(corners.tasks), len(corners.tasks[0])
     even = torch.full((pairs, count), 1 / count)
-    found = {f"mean of {way}": corners.score(corners.networks(way, even)).mean(0) for way in (GENERATED, TRAINED)}
+    accuracy = {f"mean of {way}": corners.score(corners.networks(way, even)).mean(0) for way in (GENERATED, TRAINED)}
     joined = corners.joined()
     if joined is not None:
-        found["generated from the joined texts"] = corners.score(joined).mean(0)
+        accuracy["generated from the joined texts"] = corners.score(joined).mean(0)
     return {
         "mean of conditions": corners.score(corners.networks(LINEAR, even)).mean(0),
-        **found,
+        **accuracy,
         "the zoo's mean": corners.score(corners.zoo_mean()).mean(0),
-        "each task's own, generated": corners.own(corners.generated),
-        "each task's own, trained": corners.own(corners.trained),
+        "each task's own, generated": corners.on_own_tasks(corners.generated),
+        "each task's own, trained": corners.on_own_tasks(corners.trained),
     }
 
 
@@ -166,7 +166,7 @@ def _together_table(run: Run, groups: Mapping[str, Mapping[str, Tensor]]) -> Tab
     rows = [
         Row(
             name,
-            {label: summary(found[name], run.recipe) for label, found in groups.items()},
+            {label: summary(values[name], run.recipe) for label, values in groups.items()},
             own=name.startswith("mean of con"),
         )
         for name in names
@@ -180,8 +180,8 @@ def _together_table(run: Run, groups: Mapping[str, Mapping[str, Tensor]]) -> Tab
 
 def disjoint(tasks: Sequence[Task], size: int, count: int) -> list[tuple[Task, ...]]:
     """At most so many groups of tasks without a class in common, no task in two of them, in the order they come."""
-    free, found = list(tasks), list[tuple[Task, ...]]()
-    while free and len(found) < count:
+    free, groups = list(tasks), list[tuple[Task, ...]]()
+    while free and len(groups) < count:
         group, classes = [free[0]], set(free[0])
         for task in free[1:]:
             if len(group) < size and not classes & set(task):
@@ -189,14 +189,18 @@ def disjoint(tasks: Sequence[Task], size: int, count: int) -> list[tuple[Task, .
                 classes |= set(task)
         free = [task for task in free if task not in (group if len(group) == size else group[:1])]
         if len(group) == size:
-            found.append(tuple(group))
-    return found
+            groups.append(tuple(group))
+    return groups
 
 
 def study(run: Run, *, pairs: int = 20, steps: int = 9, seed: int = 0) -> Section:
     """From one unseen task to another along conditions and weights; and the means of several, on all of theirs.
 
-    From seen task to seen task, where unseen ones cannot be told to the generator.
+    `pairs` pairs of tasks without a class in common, at most; `steps` points along the way, both ends among them. Seen tasks
+    take their place where unseen ones cannot be told to the generator. Accuracies are on test images, in percent.
+
+    Raises UserError if no two tasks are without a class in common, WspaceError if the run's data are no longer those of its
+    zoo.
     """
     run.zoo.check(run.bench.fingerprints)
     tasks, split = run.zoo.tasks.scored(UNSEEN_TASKS), "unseen"
@@ -207,28 +211,29 @@ def study(run: Run, *, pairs: int = 20, steps: int = 9, seed: int = 0) -> Sectio
         raise UserError(f"no two {split} tasks of this run are without a class in common: name two by --from and --to")
     corners = Corners(run, list(zip(*ends, strict=True)), seed)
     at = positions(2, steps)
-    found = _sweep(corners, at)
+    accuracy = _sweep(corners, at)
     names = ("the first task", "the second task")
     groups = {}
     for size in TOGETHER:
         several = disjoint(tasks, size, pairs)
         if len(several) > 1:
-            own = corners if size == 2 else Corners(run, list(zip(*several, strict=True)), seed)
-            groups[f"{size} tasks"] = _together(own)
-    tables = _along_the_way(run, at, found, names)
+            of_size = corners if size == 2 else Corners(run, list(zip(*several, strict=True)), seed)
+            groups[f"{size} tasks"] = _together(of_size)
+    tables = _along_the_way(run, at, accuracy, names)
     if groups:
         tables.append(_together_table(run, groups))
     settings = {"pairs": len(ends), "of": split, "steps": steps, "seed": seed}
     of = f", mean over {len(ends)} pairs of {split} tasks"
-    says = [_said(run, at, found), _worst(run, found, corners)]
-    figures = (_figure(at, found, names, of),)
+    says = [_halfway(run, at, accuracy), _worst(run, accuracy, corners)]
+    figures = (_figure(at, accuracy, names, of),)
     return Section("interpolate", "Between two tasks", says, settings, tables, figures)
 
 
 def one(run: Run, named: Sequence[Sequence[str]], *, steps: int, seed: int) -> Section:
     """From the first of a user's tasks through the others to the last, and the means of all.
 
-    Raises UserError for classes that the data set has no images of, or two tasks of the same classes in a row.
+    Raises UserError for fewer than two classes, one named twice or one that the data set has no images of, and for two
+    tasks of the same classes in a row.
     """
     tasks = [run.task_of(classes) for classes in named]
     for before, after in pairwise(tasks):
@@ -236,12 +241,15 @@ def one(run: Run, named: Sequence[Sequence[str]], *, steps: int, seed: int) -> S
             raise UserError("there is no way from a task to itself: name other classes")
     run.zoo.check(run.bench.fingerprints)
     corners, at = Corners(run, [[task] for task in tasks], seed), positions(len(tasks), steps)
-    found = _sweep(corners, at)
+    accuracy = _sweep(corners, at)
     names = ["the first task", *(f"task {number}" for number in range(2, len(tasks))), "the last task"]
-    tables = [*_along_the_way(run, at, found, names), _together_table(run, {f"{len(tasks)} tasks": _together(corners)})]
-    settings = {"tasks": [list(classes) for classes in named], "steps": steps, "seed": seed}
-    says = [_said(run, at, found), _worst(run, found, corners)]
-    return Section("interpolate", "Between tasks", says, settings, tables, (_figure(at, found, names, ""),))
+    tables = [
+        *_along_the_way(run, at, accuracy, names),
+        _together_table(run, {f"{len(tasks)} tasks": _together(corners)}),
+    ]
+    settings = {"tasks": [list(run.names_of(task)) for task in tasks], "steps": steps, "seed": seed}
+    says = [_halfway(run, at, accuracy), _worst(run, accuracy, corners)]
+    return Section("interpolate", "Between tasks", says, settings, tables, (_figure(at, accuracy, names, ""),))
 
 
 # ---------------------------------------------------------------- drawing

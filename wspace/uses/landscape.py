@@ -26,6 +26,7 @@ from wspace.runs.run import Run
 from wspace.support.checkpoints import fingerprint_of
 from wspace.support.errors import UserError
 from wspace.support.files import disk_errors, save_tensors
+from wspace.support.methods import OURS
 from wspace.support.names import USES
 from wspace.support.progress import Bar
 from wspace.support.seeding import stream
@@ -68,12 +69,12 @@ def filter_normalised(target: Target, directions: Tensor, centre: Tensor) -> Ten
     A filter is what makes one output of a matrix or a convolution; a vector of biases counts as one, for a single number
     scaled to a single number would leave nothing random but its sign. Statistics, which nobody trains, stay.
     """
-    own, drawn = target.spec.unflatten(centre), target.spec.unflatten(directions)
+    tensors, drawn = target.spec.unflatten(centre), target.spec.unflatten(directions)
     scaled = {}
     for entry in target.spec.entries:
         axes = [1 + d for d in range(len(entry.shape)) if len(entry.shape) < 2 or d != target.outputs]
         length = drawn[entry.name].square().sum(axes, keepdim=True).sqrt().clamp_min(1e-12)  # (n, ...)
-        wanted = own[entry.name][None].square().sum(axes, keepdim=True).sqrt()  # (1, ...)
+        wanted = tensors[entry.name][None].square().sum(axes, keepdim=True).sqrt()  # (1, ...)
         moved = entry.name not in target.statistics
         scaled[entry.name] = drawn[entry.name] * (wanted / length) * moved
     return target.spec.flatten(scaled)
@@ -108,7 +109,7 @@ class Landscape:
         key = fingerprint_of({**vars(plane), **vars(images)}, "landscape", target.version)
         self.file = folder / f"{key[:32]}.safetensors"
 
-    def found(self) -> Tensor:
+    def stored(self) -> Tensor:
         """Losses of the first so many points."""
         if self.file.is_file():
             try:
@@ -123,11 +124,11 @@ class Landscape:
         self.images.losses(self.target, batch)  # the first one also allocates
         started = time.perf_counter()
         self.images.losses(self.target, batch)
-        return (time.perf_counter() - started) / len(batch) * (self.plane.points - len(self.found()))
+        return (time.perf_counter() - started) / len(batch) * (self.plane.points - len(self.stored()))
 
     def compute(self, bar: Bar, on_batch: Callable[[], None] = lambda: None) -> Tensor:
         """(n, n), of a along the first dimension. `on_batch` is called when a batch is on disk."""
-        losses = self.found()
+        losses = self.stored()
         bar.resume(len(losses))
         while len(losses) < self.plane.points:
             networks = self.plane.networks(len(losses), len(losses) + self.together)
@@ -153,7 +154,7 @@ def landscapes(
     task = task_shown(run, classes)
     images = Images(*run.bench.test.of_task(task), run.bench.class_texts[list(task)])
     folder = run.folder / USES / "landscape"
-    heads = {"generated": generated(run, task, seed), "trained": trained(run, task, seed)}
+    heads = {OURS: generated(run, task, seed), "trained": trained(run, task, seed)}
     return {
         name: Landscape(
             run.target, Plane.around(run.target, head, grid, span, stream(seed, "landscape")), images, folder
@@ -171,17 +172,17 @@ class Cost:
     @classmethod
     def of(cls, heads: Mapping[str, Landscape], *, long: bool) -> Cost:
         """By a short measurement. Raises UserError if it is more than `LONG`, unless that is wanted."""
-        points, known = (
-            sum(map(count, heads.values())) for count in (lambda h: h.plane.points, lambda h: len(h.found()))
+        points, done = (
+            sum(map(count, heads.values())) for count in (lambda h: h.plane.points, lambda h: len(h.stored()))
         )
-        cost = cls(points, known, sum(head.seconds() for head in heads.values()))
+        cost = cls(points, done, sum(head.seconds() for head in heads.values()))
         if cost.seconds > LONG and not long:
             raise UserError(f"{cost}: take a smaller --grid, or add --long; a killed one goes on where it was")
         return cost
 
     def __str__(self) -> str:
-        known = f", {self.known:,} of them known already," if self.known else ""
-        return f"{self.points:,} points{known} would take about {duration(self.seconds)} here"
+        part = f", {self.known:,} of them known already," if self.known else ""
+        return f"{self.points:,} points{part} would take about {duration(self.seconds)} here"
 
 
 def duration(seconds: float) -> str:
@@ -200,7 +201,15 @@ def study(
     seed: int = 0,
     long: bool = False,
 ) -> Section:
-    """Both landscapes as surfaces and as contours. Raises UserError for a grid that takes hours, unless `long`."""
+    """The loss around a generated and a trained network of one task, as surfaces and as contours.
+
+    `grid` is the points on a side, an odd number: losses are (grid, grid), cross-entropy on test images in nats. `span` is
+    how far the plane reaches to each side, in lengths of the network's own filters. The task is that of `classes`, else
+    the one whose pictures are in the report.
+
+    Raises UserError for an even grid, for one that takes hours unless `long`, and for classes the data set has no images
+    of; WspaceError if the run's data are no longer those of its zoo.
+    """
     heads = landscapes(run, classes, grid=grid, span=span, seed=seed)
     Cost.of(heads, long=long)
     with run.bench.progress.bar("landscape", sum(head.plane.points for head in heads.values())) as bar:
@@ -219,18 +228,18 @@ def study(
         Figure("contour", "The same from above; on a line the loss is the same.", contours(shown, axis.numpy())),
     )
     settings = {"classes": names(run, task), "grid": f"{grid} x {grid}", "span": span, "seed": seed}
-    says = [_said(name, values, axis) for name, values in losses.items()]
+    says = [_sentence(name, values, axis) for name, values in losses.items()]
     return Section("plot-landscape", "Loss around a head", says, settings, (), figures)
 
 
-def _said(name: str, losses: Tensor, axis: Tensor) -> str:
+def _sentence(name: str, losses: Tensor, axis: Tensor) -> str:
     middle = len(axis) // 2
-    own, low = float(losses[middle, middle]), int(losses.argmin())
+    centre, low = float(losses[middle, middle]), int(losses.argmin())
     rim = torch.cat([losses[0], losses[-1], losses[1:-1, 0], losses[1:-1, -1]])
     a, b = axis[low // len(axis)].item(), axis[low % len(axis)].item()
     at = "in the middle" if low == losses.numel() // 2 else f"at ({a:g}, {b:g})"
     return (
-        f"{name}: loss {own:.3f} in the middle, {float(rim.mean()):.3f} on the mean of the rim; the lowest of the grid, "
+        f"{name}: loss {centre:.3f} in the middle, {float(rim.mean()):.3f} on the mean of the rim; the lowest of the grid, "
         f"{float(losses.min()):.3f}, is {at}."
     )
 

@@ -13,22 +13,21 @@ from wspace.support.files import read_json
 from wspace.support.names import REPORT
 from wspace.support.seeding import stream
 from wspace.uses.ensemble import oracles
-from wspace.weights.files.network import check_classes
 
 
 def task_shown(run: Run, classes: Sequence[str] | None) -> Task:
     """Of these classes; else the unseen task whose test pictures are in the report. Raises UserError."""
     if classes is not None:
-        return run.task_of(check_classes(classes))
+        return run.task_of(classes)
     number = read_json(run.artifacts["report"] / REPORT)["pictures"]["task"]
     return run.zoo.tasks.scored(UNSEEN_TASKS)[number]
 
 
 def trained(run: Run, task: Task, seed: int) -> Tensor:
     """A network (P,) trained on the task's images: the report's oracle, or one made now as that was."""
-    known = run.zoo.tasks.scored(UNSEEN_TASKS)
-    if task in known:
-        return run.opponents.oracle(UNSEEN_TASKS)[known.index(task)]
+    scored = run.zoo.tasks.scored(UNSEEN_TASKS)
+    if task in scored:
+        return run.opponents.oracle(UNSEEN_TASKS)[scored.index(task)]
     return oracles(run, [task], 1, seed)[0, 0]
 
 
@@ -38,4 +37,4 @@ def generated(run: Run, task: Task, seed: int) -> Tensor:
 
 
 def names(run: Run, task: Task) -> str:
-    return ", ".join(run.zoo.classes[c] for c in task)
+    return ", ".join(run.names_of(task))

@@ -15,11 +15,12 @@ from wspace.runs.report.drawing import BLUE, GREEN, INK, ORANGE, TEXT, VERMILLIO
 from wspace.runs.report.section import Figure, Row, Section, Table
 from wspace.runs.report.summary import summary
 from wspace.runs.run import Run
-from wspace.runs.stages.generate import GENERATED
+from wspace.support.methods import BASE, ORACLE, OURS, UNIVERSAL
+from wspace.support.names import GENERATED
 from wspace.support.seeding import stream
 from wspace.uses.enhance import aligned
 
-FITTED = ("zoo", "oracle", "generated")
+FITTED = ("zoo", ORACLE, OURS)
 """Kinds of networks whose variance the map is to show, as many of each."""
 
 
@@ -38,15 +39,18 @@ def components(weights: Tensor, count: int = 2) -> tuple[Tensor, Tensor, Tensor]
 
 
 def study(run: Run, *, networks: int = 1000, seed: int = 0) -> Section:
-    """Of so many networks of the zoo at most, and all of the unseen tasks; aligned to the zoo's base by the symmetry."""
+    """The two principal components of networks (n, P): of so many of the zoo at most, and all of the unseen tasks.
+
+    All are first aligned to the zoo's base by the recipe's symmetry. Lengths are Euclidean, in units of the weights.
+    """
     zoo = run.zoo
     chosen = torch.randperm(len(zoo.weights), generator=stream(seed, "space"))[:networks]
     kinds = {
         "zoo": zoo.weights[chosen],
-        "oracle": run.opponents.oracle(UNSEEN_TASKS),
-        "generated": load_file(run.artifacts["generate"] / GENERATED.format(UNSEEN_TASKS))["weights"],
-        "universal": run.opponents.universal[None],
-        "base": zoo.base[None],
+        ORACLE: run.opponents.oracle(UNSEEN_TASKS),
+        OURS: load_file(run.artifacts["generate"] / GENERATED.format(UNSEEN_TASKS))["weights"],
+        UNIVERSAL: run.opponents.universal[None],
+        BASE: zoo.base[None],
     }
     kinds = {name: aligned(run, weights, zoo.base) for name, weights in kinds.items()}
     even = min(len(kinds[name]) for name in FITTED)
@@ -60,10 +64,10 @@ def study(run: Run, *, networks: int = 1000, seed: int = 0) -> Section:
             "distance from the map's centre": summary((weights - mean).norm(dim=1), run.recipe),
             "of it on the map": summary(points[name].norm(dim=1), run.recipe),
         }
-        rows.append(Row(name, cells, own=name == "generated"))
+        rows.append(Row(name, cells, own=name == OURS))
     table = Table("Lengths, mean over networks", dict.fromkeys(rows[0].cells, "number"), rows)
-    apart = (kinds["generated"] - kinds["oracle"]).norm(dim=1)
-    others = (kinds["generated"] - kinds["oracle"].roll(1, 0)).norm(dim=1)
+    apart = (kinds[OURS] - kinds[ORACLE]).norm(dim=1)
+    others = (kinds[OURS] - kinds[ORACLE].roll(1, 0)).norm(dim=1)
     says = [
         f"The map shows the first two principal components of {even} networks each of {', '.join(FITTED)}: "
         f"{shares[0]:.1%} and {shares[1]:.1%} of their variance. The other {1 - float(shares.sum()):.1%} are not on it.",
@@ -87,10 +91,10 @@ def study(run: Run, *, networks: int = 1000, seed: int = 0) -> Section:
 
 MARKS = {
     "zoo": {"marker": ".", "color": INK, "alpha": 0.5, "markersize": 5, "zorder": 5},
-    "oracle": {"marker": "o", "color": ORANGE, "alpha": 0.8, "markersize": 5},
-    "generated": {"marker": "D", "color": BLUE, "alpha": 0.8, "markersize": 4.5},
-    "universal": {"marker": "*", "color": VERMILLION, "markersize": 15, "markeredgecolor": INK, "markeredgewidth": 1},
-    "base": {"marker": "s", "color": "none", "markersize": 10, "markeredgecolor": GREEN, "markeredgewidth": 2.5},
+    ORACLE: {"marker": "o", "color": ORANGE, "alpha": 0.8, "markersize": 5},
+    OURS: {"marker": "D", "color": BLUE, "alpha": 0.8, "markersize": 4.5},
+    UNIVERSAL: {"marker": "*", "color": VERMILLION, "markersize": 15, "markeredgecolor": INK, "markeredgewidth": 1},
+    BASE: {"marker": "s", "color": "none", "markersize": 10, "markeredgecolor": GREEN, "markeredgewidth": 2.5},
 }
 
 

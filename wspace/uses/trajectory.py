@@ -14,36 +14,42 @@ from wspace.runs.report.summary import summary
 from wspace.runs.run import Run
 from wspace.runs.stages.evaluate import along_steps
 from wspace.support.errors import UserError
+from wspace.support.methods import ORACLE
 
 Panel = tuple[Sequence[Mapping[str, Any]], Mapping[str, Any]]
 """Rows of a split, and its oracle."""
 
 
 def study(run: Run, *, tasks: int = 32) -> Section:
-    """On so many tasks of each split. Raises UserError for a generator that takes no steps."""
+    """Accuracy after each denoising step, of the networks that would result were it the last; and the oracle's.
+
+    On at most `tasks` tasks of each split, on test images, in percent.
+
+    Raises UserError for a generator that takes no steps, WspaceError if the run's data are no longer those of its zoo.
+    """
     run.zoo.check(run.bench.fingerprints)
-    found = {split: _of_split(run, split, tasks) for split in run.zoo.tasks.splits}
-    if not any(rows for rows, _ in found.values()):
+    of_splits = {split: _of_split(run, split, tasks) for split in run.zoo.tasks.splits}
+    if not any(rows for rows, _ in of_splits.values()):
         raise UserError("plot trajectory: this run's generator takes no steps that could be followed")
     tables, says = [], []
-    for split, (rows, oracle) in found.items():
+    for split, (rows, oracle) in of_splits.items():
         lines = []
         for temperature in dict.fromkeys(row["temperature"] for row in rows):
-            own = [row for row in rows if row["temperature"] == temperature]
-            first, last = own[0], own[-1]
+            steps = [row for row in rows if row["temperature"] == temperature]
+            first, last = steps[0], steps[-1]
             lines.append(Row(f"temperature {temperature:g}", {"first step": first, "last step": last}))
             says.append(
                 f"{split}, temperature {temperature:g}: {percent(first)} % after the first step, {percent(last)} % after "
                 f"all {last['step']}; the oracle {percent(oracle)} %."
             )
-        lines.append(Row("oracle", {"last step": oracle}))
+        lines.append(Row(ORACLE, {"last step": oracle}))
         tables.append(Table(f"{split}: accuracy (%)", {"first step": "percent", "last step": "percent"}, lines))
     confidence = f"{100 * run.recipe.evaluate.confidence:g} %"
     caption = (
         "Accuracy on test images along the denoising steps: after each step, of the heads that would result were it the "
         f"last; mean over {tasks} tasks of each split at most, and its {confidence} interval. Dashed: the oracle."
     )
-    figures = (Figure("steps", caption, trajectories(found)),)
+    figures = (Figure("steps", caption, trajectories(of_splits)),)
     return Section("plot-trajectory", "Along denoising", says, {"tasks": tasks}, tables, figures)
 
 

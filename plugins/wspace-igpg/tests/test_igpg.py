@@ -81,11 +81,11 @@ def test_pieces_are_rows_cut_and_padded(size: int) -> None:
 
 
 def test_an_architecture_is_told_by_kind_shape_and_depth() -> None:
-    told = described(SPEC)
-    assert told.shape == (7, DESCRIBED) and told.isfinite().all()
-    assert len(told.unique(dim=0)) == 7
+    vectors = described(SPEC)
+    assert vectors.shape == (7, DESCRIBED) and vectors.isfinite().all()
+    assert len(vectors.unique(dim=0)) == 7
     wider = WeightSpec((replace(SPEC.entries[0], shape=(8, 7)), *SPEC.entries[1:]), free=("hidden1",))
-    assert not torch.equal(described(wider)[0], told[0]) and torch.equal(described(wider)[4], told[4])
+    assert not torch.equal(described(wider)[0], vectors[0]) and torch.equal(described(wider)[4], vectors[4])
 
 
 @pytest.mark.parametrize("shape", [(), (2, 2, 2, 2, 2, 2)])
@@ -197,28 +197,28 @@ def nothing() -> Condition:
     return Condition(torch.zeros_like(like.tokens), mask, torch.zeros_like(like.pooled))
 
 
-def naive_logits(generator: CodeTransformer, found: Tensor, codes: Tensor, level: int) -> Tensor:
+def naive_logits(generator: CodeTransformer, features: Tensor, codes: Tensor, level: int) -> Tensor:
     """Of a level's code, given the piece's codes before it."""
     for earlier in range(level):
-        found = found + generator.of_earlier[earlier][codes[..., earlier]]
-    return generator.heads[level](found)
+        features = features + generator.of_earlier[earlier][codes[..., earlier]]
+    return generator.heads[level](features)
 
 
 @pytest.mark.parametrize("window", [1024, 5])
 @pytest.mark.parametrize("guidance", [1.0, 2.5])
 def test_cached_decoding_is_decoding_anew(window: int, guidance: float) -> None:
     generator, how = transformer(window), replace(TYPICAL, guidance=guidance)
-    found = generator.sample(condition(), nothing(), how, stream(0)).long()
+    cached = generator.sample(condition(), nothing(), how, stream(0)).long()
     naive = torch.zeros(2, PIECES, 2, dtype=torch.long)
     with torch.no_grad():
         for piece in range(PIECES):
             for level in range(2):
                 asked, null = (
-                    naive_logits(generator, generator.seen(naive, told)[:, piece], naive[:, piece], level)
-                    for told in (condition(), nothing())
+                    naive_logits(generator, generator.seen(naive, conditioned)[:, piece], naive[:, piece], level)
+                    for conditioned in (condition(), nothing())
                 )
                 naive[:, piece, level] = (null + guidance * (asked - null)).argmax(1)
-    assert torch.equal(found, naive)
+    assert torch.equal(cached, naive)
 
 
 def test_no_piece_sees_itself_nor_what_comes_after() -> None:
@@ -245,7 +245,7 @@ def test_the_typical_code_is_that_of_least_expected_squared_error() -> None:
     generator, meanings = transformer(), normal(CODES, 3)
     logits = normal(50, CODES, seed=1)
     shares = logits.softmax(1)
-    risk = torch.stack([(shares * (meanings - own).square().sum(1)).sum(1) for own in meanings], dim=1)
+    risk = torch.stack([(shares * (meanings - meaning).square().sum(1)).sum(1) for meaning in meanings], dim=1)
     assert torch.equal(generator._typical(logits, meanings), risk.argmin(1))
     assert torch.equal(generator._typical(logits, None), logits.argmax(1))
 

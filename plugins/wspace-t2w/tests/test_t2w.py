@@ -251,7 +251,7 @@ def unit_inputs(layout: TokenLayout = UNITS, count: int = 4) -> tuple[Tensor, Te
 
 def permuted(tokens: Tensor, places: Tensor) -> Tensor:
     """The unit tokens of each network in another order, network by network; the other tokens where they are."""
-    rows = [torch.cat([own[order], own[len(order) :]]) for own, order in zip(tokens, places, strict=True)]
+    rows = [torch.cat([network[order], network[len(order) :]]) for network, order in zip(tokens, places, strict=True)]
     return torch.stack(rows)
 
 
@@ -263,26 +263,26 @@ def test_units_permuted_come_out_permuted(dtype: torch.dtype, tolerance: float) 
         condition = Condition(condition.tokens.to(dtype), condition.mask, condition.pooled.to(dtype))
         x, level, anchor = x.to(dtype), level.to(dtype), anchor.to(dtype)
         places = torch.rand(4, 6, generator=torch.Generator().manual_seed(seed)).argsort(1)
-        said = made(x, level, condition, anchor)
+        output = made(x, level, condition, anchor)
         moved = made(permuted(x, places), level, condition, permuted(anchor, places))
-        error = (moved - permuted(said, places)).flatten(1).norm(dim=1) / said.flatten(1).norm(dim=1)
+        error = (moved - permuted(output, places)).flatten(1).norm(dim=1) / output.flatten(1).norm(dim=1)
         assert float(error.max().detach()) < tolerance
         for half in (
             (permuted(x, places), anchor),
             (x, permuted(anchor, places)),
         ):  # both move, or it is another network
             other = made(half[0], level, condition, half[1])
-            assert (other - permuted(said, places)).abs().max() > 1e-2 and (other - said).abs().max() > 1e-2
+            assert (other - permuted(output, places)).abs().max() > 1e-2 and (other - output).abs().max() > 1e-2
 
 
 def test_tokens_that_are_no_units_have_places_of_their_own() -> None:
     layout = TokenLayout(torch.ones(4, 5, dtype=torch.bool), 2)
     made, (x, level, condition, anchor) = unit_denoiser(layout), unit_inputs(layout)
-    said, order = made(x, level, condition, anchor), [0, 1, 3, 2]
+    output, order = made(x, level, condition, anchor), [0, 1, 3, 2]
     turned = made(x[:, order], level, condition, anchor[:, order])
-    assert (turned - said[:, order])[:, 2:].abs().max() > 1e-2
+    assert (turned - output[:, order])[:, 2:].abs().max() > 1e-2
     swapped = made(x[:, [1, 0, 2, 3]], level, condition, anchor[:, [1, 0, 2, 3]])
-    torch.testing.assert_close(swapped, said[:, [1, 0, 2, 3]], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(swapped, output[:, [1, 0, 2, 3]], rtol=1e-4, atol=1e-5)
 
 
 def test_a_unit_sees_level_condition_and_every_other_token() -> None:
@@ -295,8 +295,8 @@ def test_a_unit_sees_level_condition_and_every_other_token() -> None:
     assert moved(made(x, level + torch.tensor([0.1, 0, 0, 0]), condition, anchor)) == [True, False, False, False]
     tokens = condition.tokens.clone()
     tokens[1, 0] += 1
-    told = Condition(tokens, condition.mask, condition.pooled)
-    assert moved(made(x, level, told, anchor)) == [False, True, False, False]
+    exchanged = Condition(tokens, condition.mask, condition.pooled)
+    assert moved(made(x, level, exchanged, anchor)) == [False, True, False, False]
     for token in (0, 6):
         for shifted, others in (((x, token), anchor), ((anchor, token), x)):
             changed = shifted[0].clone()

@@ -38,7 +38,7 @@ TEXTS = torch.eye(5)
 TASKS = [(0, 1), (2, 3, 4), (1, 3)]
 
 
-def told(*tasks: tuple[int, ...]) -> Prompts:
+def prompts_of_tasks(*tasks: tuple[int, ...]) -> Prompts:
     return prompts_of(tasks, TEXTS, CLASSES)
 
 
@@ -47,12 +47,12 @@ def told(*tasks: tuple[int, ...]) -> Prompts:
 
 def test_a_task_is_called_the_same_in_whatever_order_its_classes_are_named() -> None:
     assert name_of(["otter", "lamp"]) == name_of(("lamp", "otter")) == "lamp, otter"
-    assert told(*TASKS).names == ("lamp, otter", "crab, drum, kite", "drum, lamp")
+    assert prompts_of_tasks(*TASKS).names == ("lamp, otter", "crab, drum, kite", "drum, lamp")
     assert prompts_of(TASKS, TEXTS).names is None
 
 
 def test_rows_of_prompts_keep_their_names() -> None:
-    prompts = told(*TASKS)
+    prompts = prompts_of_tasks(*TASKS)
     for index, expected in ((slice(1, None), [1, 2]), (torch.tensor([2, 0, 2]), [2, 0, 2])):
         part = prompts[index]
         assert part.names == tuple(prompts.names[row] for row in expected)  # type: ignore[index]
@@ -62,33 +62,33 @@ def test_rows_of_prompts_keep_their_names() -> None:
     assert prompts_of(TASKS, TEXTS)[1:].names is None
 
 
-def known(**arguments: object) -> TaskId:
+def conditioner_of(**arguments: object) -> TaskId:
     with seeded(0):
         conditioner = TaskId(**arguments)  # type: ignore[arg-type]
-    conditioner.fit(told(*TASKS, *TASKS))
+    conditioner.fit(prompts_of_tasks(*TASKS, *TASKS))
     return conditioner
 
 
 @pytest.mark.parametrize("ids", ["one-hot", "learned"])
 def test_an_identity_is_of_the_name_and_not_of_the_texts(ids: str) -> None:
-    conditioner = known(ids=ids, room=8)
-    other = replace(told(*TASKS), texts=torch.zeros(3, 3, 5))
+    conditioner = conditioner_of(ids=ids, room=8)
+    other = replace(prompts_of_tasks(*TASKS), texts=torch.zeros(3, 3, 5))
     with torch.no_grad():
-        one, two = conditioner(told(*TASKS)), conditioner(other)
+        one, two = conditioner(prompts_of_tasks(*TASKS)), conditioner(other)
     assert torch.equal(one.tokens, two.tokens) and torch.equal(one.pooled, two.pooled)
     torch.testing.assert_close(one.pooled @ one.pooled.T, 8 * torch.eye(3))
     assert one.tokens.shape == (3, 1, 8 if ids == "one-hot" else 64)
 
 
 def test_a_task_that_was_not_in_training_is_told_and_says_nothing() -> None:
-    conditioner = known(room=3)
-    conditioner.check(told((1, 0), (3, 2, 4)))
+    conditioner = conditioner_of(room=3)
+    conditioner.check(prompts_of_tasks((1, 0), (3, 2, 4)))
     with pytest.raises(UserError) as caught:
-        conditioner.check(told((0, 1), (0, 4)))
+        conditioner.check(prompts_of_tasks((0, 1), (0, 4)))
     assert str(caught.value) == (
         "task 'kite, otter' was not in training; known: lamp, otter; crab, drum, kite; drum, lamp; use a text conditioner"
     )
-    condition = conditioner(told((0, 1), (0, 4)))
+    condition = conditioner(prompts_of_tasks((0, 1), (0, 4)))
     null = conditioner.null(condition)
     assert torch.equal(condition.tokens[1], null.tokens[1]) and torch.equal(condition.pooled[1], null.pooled[1])
     assert condition.tokens[0].any()
@@ -109,10 +109,10 @@ def test_of_many_known_tasks_a_few_are_told_and_long_names_from_their_start() ->
 
 def test_too_many_tasks_and_tasks_without_a_name_are_told() -> None:
     with pytest.raises(UserError) as caught:
-        known(room=2)
+        conditioner_of(room=2)
     assert str(caught.value) == "conditioner 'task-id': 3 tasks to train on, and room for 2; set conditioner.room to 3"
     with pytest.raises(UserError) as caught:
-        known(room=3)(prompts_of(TASKS, TEXTS))
+        conditioner_of(room=3)(prompts_of(TASKS, TEXTS))
     assert str(caught.value) == (
         "conditioner 'task-id': these tasks are told by their texts alone; use a text conditioner"
     )
@@ -187,8 +187,8 @@ def autoencoder(tokens: int, width: int) -> Autoencoder:
 def scaled(weights: Tensor) -> Tensor:
     """About the zoo's mean, each tensor in units of its spread."""
     tensors = SPEC.unflatten(weights - ZOO.mean(0))
-    units = {name: own.square().mean().sqrt() for name, own in SPEC.unflatten(ZOO - ZOO.mean(0)).items()}
-    return SPEC.flatten({name: own / units[name] for name, own in tensors.items()})
+    units = {name: tensor.square().mean().sqrt() for name, tensor in SPEC.unflatten(ZOO - ZOO.mean(0)).items()}
+    return SPEC.flatten({name: tensor / units[name] for name, tensor in tensors.items()})
 
 
 @torch.no_grad()
@@ -251,8 +251,8 @@ LATENT = (
 
 def trained(folder: Path, *settings: str) -> tuple[Path, list[str]]:
     recipe = recipe_of(folder, *LATENT, *settings)
-    said = run(recipe, bench_of(recipe), folder / "run", "zoo", "train", "generate")
-    return folder / "run", said
+    output = run(recipe, bench_of(recipe), folder / "run", "zoo", "train", "generate")
+    return folder / "run", output
 
 
 def test_a_code_is_learnt_before_the_generator_and_then_left_alone(
@@ -306,12 +306,12 @@ def test_no_symmetry_moves_a_code(tmp_path: Path, setting: str) -> None:
 
 
 def test_of_tasks_it_was_not_told_of_the_run_says_so_and_draws_alike(tmp_path: Path) -> None:
-    folder, said = trained(tmp_path)
+    folder, output = trained(tmp_path)
     untold = read_json(folder / "train/summary.json")["untold"]
     assert set(untold) == {"unseen-tasks", "unseen-classes"}
     assert (
         f"note: unseen-tasks: {untold['unseen-tasks']}; the report's networks are drawn for no task in particular"
-        in said
+        in output
     )
     assert untold["unseen-tasks"].endswith("; use a text conditioner")
     drawn = load_file(folder / "generate/generated-unseen-tasks.safetensors")["weights"]
@@ -406,7 +406,7 @@ def test_between_seen_tasks_an_identity_is_mixed_and_the_worst_point_told(small:
     pairs = interpolate.disjoint(first, 2, 20)
     corners = interpolate.Corners(small, list(zip(*pairs, strict=True)), 0)
     middle = corners.networks(interpolate.LINEAR, corners.counts(interpolate.LINEAR, 0.5))
-    ids = [small.system.conditioner(small.prompts(own)).tokens for own in zip(*pairs, strict=True)]
+    ids = [small.system.conditioner(small.prompts(tasks)).tokens for tasks in zip(*pairs, strict=True)]
     none = small.system.conditioner.null(small.system.conditioner(small.prompts(first[: len(pairs)])))
     expected = interpolate.generated(
         small, replace(none, tokens=(ids[0] + ids[1]) / 2, pooled=(ids[0] + ids[1])[:, 0] / 2), 0

@@ -67,7 +67,7 @@ def list_pictures(root: Path) -> list[Picture]:
     folders = _sub_folders(root)
     names = {folder.name for folder in folders}
     if {"train", "test"} <= names:
-        found = [
+        pictures = [
             picture
             for folder in folders
             if folder.name in SPLIT_FOLDERS
@@ -77,12 +77,12 @@ def list_pictures(root: Path) -> list[Picture]:
         missing = " and ".join(f"{name}/" for name in ("train", "test") if name not in names)
         raise DataError(f"{root}: has {' and '.join(f'{name}/' for name in sorted(names))} but no {missing}")
     else:
-        found = _classes_in(root, root, None)
-    count = len({picture.class_name for picture in found})
+        pictures = _classes_in(root, root, None)
+    count = len({picture.class_name for picture in pictures})
     if count < 2:
         classes = "1 class" if count == 1 else "no classes"
         raise DataError(f"{root}: has {classes} (sub-folders of pictures), and at least 2 are needed")
-    return sorted(found, key=lambda picture: (picture.class_name, picture.path))
+    return sorted(pictures, key=lambda picture: (picture.class_name, picture.path))
 
 
 def _sub_folders(path: Path) -> list[Path]:
@@ -97,13 +97,13 @@ def _sub_folders(path: Path) -> list[Path]:
 
 
 def _classes_in(parent: Path, root: Path, split: int | None) -> list[Picture]:
-    found = []
+    pictures = []
     for name, folder in _named(_sub_folders(parent)).items():
         paths = sorted(path.relative_to(root).as_posix() for path in _files_in(folder))
         if not paths:
             raise DataError(f"{parent}: class {name!r} has no pictures")
-        found += [Picture(path, name, split) for path in paths]
-    return found
+        pictures += [Picture(path, name, split) for path in paths]
+    return pictures
 
 
 def _named(folders: Sequence[Path]) -> Mapping[str, Path]:

@@ -152,7 +152,7 @@ def words_of(glyph: str, pattern: str) -> Words | None:
 def concepts_drawn_in(styles: int) -> tuple[Concept, ...]:
     """The concepts drawn in at least that many styles, some to train on, some to test on. Ordered by name."""
     spellings = _spellings()
-    found = []
+    concepts = []
     for by_style in spellings.values():
         if len(by_style) < styles:
             continue
@@ -161,8 +161,8 @@ def concepts_drawn_in(styles: int) -> tuple[Concept, ...]:
         drawn = {style: code for style, code in codes if glyph(style, code, 32) is not None}
         splits = {STYLES[style].split for style in drawn}
         if len(drawn) >= styles and {TRAIN, TEST} <= splits:
-            found.append(Concept(" ".join(words), drawn))
-    return tuple(sorted(found, key=lambda concept: concept.name))
+            concepts.append(Concept(" ".join(words), drawn))
+    return tuple(sorted(concepts, key=lambda concept: concept.name))
 
 
 Spelling = tuple[Words, str, int]  # the words in order, the glyph's name, its code point
@@ -306,13 +306,13 @@ class Icons(Dataset):
         return open_picture(path, self.size)
 
     def _chosen(self) -> tuple[list[Concept], list[str]]:
-        found = concepts_drawn_in(self.styles)
-        if len(found) < 2:
+        concepts = concepts_drawn_in(self.styles)
+        if len(concepts) < 2:
             raise DataError(
-                f"dataset 'icons' has {len(found)} concepts drawn in at least {self.styles} "
+                f"dataset 'icons' has {len(concepts)} concepts drawn in at least {self.styles} "
                 f"of its {len(STYLES)} styles, and at least 2 are needed: lower 'styles'"
             )
-        often = sorted(found, key=lambda concept: (-len(concept.glyphs), concept.name))
+        often = sorted(concepts, key=lambda concept: (-len(concept.glyphs), concept.name))
         kept = sorted(often[: self.concepts], key=lambda concept: concept.name)
         if self.concepts is None or len(kept) == self.concepts:
             return kept, []

@@ -124,7 +124,7 @@ class TimmDataset(Dataset):
             if not words:
                 raise DataError(f"{self.origin}: no class name is left of {name!r}")
             if words in named.values():
-                other = next(known for known, value in named.items() if value == words)
+                other = next(earlier for earlier, value in named.items() if value == words)
                 raise DataError(f"{self.origin}: {other!r} and {name!r} give the same class name {words!r}")
             named[name] = words
         for name in self.exclude:

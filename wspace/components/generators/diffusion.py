@@ -17,8 +17,9 @@ from wspace.support.settings import Generate
 
 
 class Diffusion(Denoising):
-    """DDPM (Ho et al., 2020; Tian et al., 2025, eq. 6-9) on x = (tokens - predictor) / spread; draws are that undone.
+    """DDPM (Ho et al., 2020; Tian et al., 2025, eq. 6-9) on x = (tokens - predictor) / spread.
 
+    The tokens of a drawn network are predictor + spread * x.
     predictor: what is known without any drawing; `null` is the paper's: all of the weights are diffused.
     prediction: what the denoiser returns; epsilon (eq. 9), x0, or v (Salimans and Ho, 2022). With unit-variance x,
     a denoiser that returns zero under v is already the best one that ignores everything (a preconditioned skip).

@@ -42,10 +42,10 @@ class Checkpoints(Importer):
         weights = [file for file in files if file.suffix == ".safetensors"]
         if not weights:
             raise DataError(f"{folder}: holds no {self.takes}")
-        sidecars, known = Sidecars(folder), frozenset(file.relative_to(folder).as_posix() for file in weights)
+        sidecars, names = Sidecars(folder), frozenset(file.relative_to(folder).as_posix() for file in weights)
         networks = []
         for file in weights:
-            description = sidecars.of(file, known) or _described_inside(file)
+            description = sidecars.of(file, names) or _described_inside(file)
             name = file.relative_to(folder).with_suffix("").as_posix()
             networks.append(ImportedNetwork(name, file, description, partial(_read, file)))
         return Collection(networks)

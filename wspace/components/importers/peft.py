@@ -38,10 +38,10 @@ class Peft(Importer):
         for other in opened[1:]:
             _check(other, first)
         rank = max(layer.rank for adapter in opened for layer in adapter.layers.values())
-        sidecars, known = Sidecars(folder), frozenset(a.folder.relative_to(folder).as_posix() for a in opened)
+        sidecars, names = Sidecars(folder), frozenset(a.folder.relative_to(folder).as_posix() for a in opened)
         networks = []
         for adapter in opened:
-            description = sidecars.of(adapter.folder, known) or Description(adapter.texts, adapter.classes)
+            description = sidecars.of(adapter.folder, names) or Description(adapter.texts, adapter.classes)
             name = adapter.folder.relative_to(folder).as_posix()
             name = adapter.folder.resolve().name if name == "." else name
             described = _with_ranks(description, adapter, rank)

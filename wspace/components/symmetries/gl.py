@@ -133,8 +133,8 @@ class _Middle:
                 )
         if not (self.incoming and self.outgoing):
             lacking = "outgoing" if self.incoming else "incoming"
-            found = ", ".join(self.incoming + self.outgoing)
-            raise UserError(f"symmetry 'gl': axis {axis!r} has no {lacking} tensor: it has {found} alone")
+            present = ", ".join(self.incoming + self.outgoing)
+            raise UserError(f"symmetry 'gl': axis {axis!r} has no {lacking} tensor: it has {present} alone")
 
     def rows(self, tensor: Tensor) -> Tensor:
         """Of an incoming tensor: (B, ..., r) -> (B, m, r)."""

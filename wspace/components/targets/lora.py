@@ -97,11 +97,11 @@ class Lora(Target):
 
     def _pooled(self, features: Tensor) -> Tensor:
         """(M, F) -> (M, D)."""
-        found: Any = self.network.to(features)(features.view(-1, *self.input_shape))
-        if isinstance(found, Tensor):
-            return found
-        pooled = found.get("pooler_output")  # what models of transformers give is a mapping
-        return found["last_hidden_state"].mean(1) if pooled is None else pooled
+        output: Any = self.network.to(features)(features.view(-1, *self.input_shape))
+        if isinstance(output, Tensor):
+            return output
+        pooled = output.get("pooler_output")  # what models of transformers give is a mapping
+        return output["last_hidden_state"].mean(1) if pooled is None else pooled
 
     @contextmanager
     def _adapted(self, tensors: Mapping[str, Tensor]) -> Iterator[set[str]]:

@@ -72,7 +72,7 @@ class Module(Target):
         with seeded(seed):
             self.network = architecture.build(self.inputs, text_dim).eval().requires_grad_(False)
         self._names = _names(self.network)
-        self._places = {first: _places(self.network, own) for first, own in self._names.items()}
+        self._places = {first: _places(self.network, aliases) for first, aliases in self._names.items()}
         chosen = _selected(self.network, self._names, select)
         self._drawn = chosen if file is None else _fill(self.network, self._names, chosen, file)
         self._norms = {
@@ -87,18 +87,18 @@ class Module(Target):
     # ------------------------------------------------------------ what its weights are
 
     def _spec(self, chosen: list[str], file: Path | None) -> WeightSpec:
-        found = self._axes(file)
-        self.notes = found.notes
-        held = {axis for name, texts in found.axes.items() if name not in chosen for axis in _axes_in(texts)}
-        ours = {axis for name in chosen for axis in _axes_in(found.axes[name])}
-        free = tuple(axis for axis in found.free if axis in ours - held)
+        inferred = self._axes(file)
+        self.notes = inferred.notes
+        held = {axis for name, texts in inferred.axes.items() if name not in chosen for axis in _axes_in(texts)}
+        ours = {axis for name in chosen for axis in _axes_in(inferred.axes[name])}
+        free = tuple(axis for axis in inferred.free if axis in ours - held)
         state, entries = self.network.state_dict(), []
         for name in chosen:
             shape = tuple(state[name].shape)
-            texts = zip(found.axes[name], shape, strict=True)
+            texts = zip(inferred.axes[name], shape, strict=True)
             axes = tuple(text if set(names_in(text)) & set(free) else str(length) for text, length in texts)
             entries.append(WeightEntry(name, shape, axes))
-        aside = {name for own in chosen for name in self._names[own][1:]}
+        aside = {name for first in chosen for name in self._names[first][1:]}
         aside |= {name for name, tensor in state.items() if not tensor.is_floating_point()}
         return WeightSpec(tuple(entries), free, aside=tuple(name for name in state if name in aside))
 
@@ -121,25 +121,25 @@ class Module(Target):
 
     def init(self, count: int, rng: torch.Generator) -> Tensor:
         """As torch and the architecture initialise a module; from `file`, as far as it has the selected tensors."""
-        own = self.spec.flatten(self.network.state_dict()).float()
+        pretrained = self.spec.flatten(self.network.state_dict()).float()
         if not self._drawn:
-            return own.expand(count, -1).clone()
+            return pretrained.expand(count, -1).clone()
         rows = []
         for seed in torch.randint(2**62, (count,), generator=rng).tolist():
             with seeded(seed):
                 fresh = self.architecture.build(self.inputs, self.text_dim).state_dict()
-            tensors = self.spec.unflatten(own) | {name: fresh[name] for name in self._drawn}
+            tensors = self.spec.unflatten(pretrained) | {name: fresh[name] for name in self._drawn}
             rows.append(self.spec.flatten(tensors).float())
         return torch.stack(rows)
 
     def exported(self, weights: Tensor) -> dict[str, Tensor]:
         """What the architecture's own module takes by load_state_dict, with `strict=False` where not all is selected."""
         state, tensors = self.network.state_dict(), self._tensors(weights)
-        found = {}
+        copies = {}
         for name, tensor in tensors.items():
             for other in self._names[name]:  # a tensor of its own for each: files cannot share one
-                found[other] = tensor.detach().to(state[other].dtype, copy=True)
-        return found | {name: state[name].clone() for name in self.spec.aside if name not in found}
+                copies[other] = tensor.detach().to(state[other].dtype, copy=True)
+        return copies | {name: state[name].clone() for name in self.spec.aside if name not in copies}
 
     # ------------------------------------------------------------ what its networks compute
 
@@ -158,8 +158,8 @@ class Module(Target):
         if not self._norms:
             return weights
         with self._of_these_images(features):
-            found = self._each(self._seen_by_norms, weights, features)
-        return self.spec.flatten({**self.spec.unflatten(weights), **found})
+            statistics = self._each(self._seen_by_norms, weights, features)
+        return self.spec.flatten({**self.spec.unflatten(weights), **statistics})
 
     def _scores(self, outputs: Tensor, texts: Tensor) -> Tensor:
         return cosine_scores(outputs, texts, self.temperature)
@@ -181,7 +181,7 @@ class Module(Target):
         if self.together:
             chunk = max(1, TOGETHER // features.shape[1])
             return vmap(function, chunk_size=chunk if chunk < count else None)(tensors, features)
-        rows = [function({name: own[b] for name, own in tensors.items()}, features[b]) for b in range(count)]
+        rows = [function({name: batch[b] for name, batch in tensors.items()}, features[b]) for b in range(count)]
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
     def _call(self, tensors: Tensors, images: Tensor) -> Tensor:
@@ -229,7 +229,7 @@ class Module(Target):
         finally:
             for hook in hooks:
                 hook.remove()
-        return {name: torch.stack(found).mean(0) for name, found in seen.items()}
+        return {name: torch.stack(values).mean(0) for name, values in seen.items()}
 
     @contextmanager
     def _of_these_images(self, features: Tensor) -> Iterator[None]:
@@ -254,8 +254,8 @@ class Module(Target):
             raise UserError(f"{WHO}: this architecture fails on images of {shape}: {reason(error)}") from error
         wanted = (2, self.text_dim)
         if not isinstance(both, Tensor) or tuple(both.shape) != wanted:
-            found = tuple(both.shape) if isinstance(both, Tensor) else f"a {type(both).__name__}"
-            raise UserError(f"{WHO}: this architecture gives {found} for two images, where {wanted} was asked for")
+            got = tuple(both.shape) if isinstance(both, Tensor) else f"a {type(both).__name__}"
+            raise UserError(f"{WHO}: this architecture gives {got} for two images, where {wanted} was asked for")
         if not torch.allclose(alone[0], both[0], rtol=1e-3, atol=1e-3 * float(both.abs().max())):
             raise UserError(f"{WHO}: this architecture mixes the images of a batch, in evaluation mode too")
 
@@ -273,49 +273,51 @@ class Module(Target):
 
     def _try_together(self, images: Tensor) -> None:
         """Two networks, and back. Raises what vmap raises."""
-        own = self.spec.flatten(self.network.state_dict()).to(images)
-        tensors = self._tensors(torch.stack([own] * 2).requires_grad_())
+        flat = self.spec.flatten(self.network.state_dict()).to(images)
+        tensors = self._tensors(torch.stack([flat] * 2).requires_grad_())
         outputs = vmap(self._call_differentiably)(tensors, torch.stack([images] * 2))
         outputs.sum().backward()
 
 
 def _names(network: nn.Module) -> dict[str, tuple[str, ...]]:
     """Of each tensor of floating numbers in a state dict, its names: several, if it is tied. Raises UserError."""
-    found: dict[int, list[str]] = {}
+    by_tensor: dict[int, list[str]] = {}
     for name, tensor in network.state_dict(keep_vars=True).items():
         if not tensor.is_floating_point():
             continue
         if tensor.dtype == torch.float64:
             raise UserError(f"{WHO}: {name} is float64, and weights are generated in float32: make it float32")
-        found.setdefault(id(tensor), []).append(name)
-    return {names[0]: tuple(names) for names in found.values()}
+        by_tensor.setdefault(id(tensor), []).append(name)
+    return {names[0]: tuple(names) for names in by_tensor.values()}
 
 
 def _places(network: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
     """Of a tensor's names, one for each module that has it: functional_call would not put back what it swaps in twice."""
-    owners = {(id(network.get_submodule(own)), last): name for name in names for own, _, last in [name.rpartition(".")]}
+    owners = {
+        (id(network.get_submodule(owner)), last): name for name in names for owner, _, last in [name.rpartition(".")]
+    }
     return tuple(owners.values())
 
 
 def _selected(network: nn.Module, names: Mapping[str, tuple[str, ...]], globs: Sequence[str]) -> list[str]:
     """First names of what is to be generated. Raises UserError for a glob that matches nothing."""
-    every = [name for own in names.values() for name in own]
+    every = [name for aliases in names.values() for name in aliases]
     for glob in globs:
         if not any(fnmatchcase(name, glob.removeprefix("-")) for name in every):
             pattern = glob.removeprefix("-")
             raise UserError(f"{WHO}: select: no tensor is called {pattern!r}{nearest(pattern, every)}")
 
-    def matches(own: Sequence[str], out: bool) -> bool:
+    def matches(aliases: Sequence[str], out: bool) -> bool:
         asked = [glob.removeprefix("-") for glob in globs if glob.startswith("-") == out]
-        return any(fnmatchcase(name, glob) for name in own for glob in asked)
+        return any(fnmatchcase(name, glob) for name in aliases for glob in asked)
 
     buffers = {name for name, _ in network.named_buffers(remove_duplicate=False)}
-    asked = [first for first, own in names.items() if matches(own, out=False)]
+    asked = [first for first, aliases in names.items() if matches(aliases, out=False)]
     layers = {
         first.rpartition(".")[0] for first in asked if first not in buffers and not matches(names[first], out=True)
     }
     asked = {*asked, *(first for first in names if first in buffers and first.rpartition(".")[0] in layers)}
-    chosen = [first for first, own in names.items() if first in asked and not matches(own, out=True)]
+    chosen = [first for first, aliases in names.items() if first in asked and not matches(aliases, out=True)]
     if not chosen:
         raise UserError(f"{WHO}: select leaves nothing to generate")
     return chosen
@@ -325,8 +327,8 @@ def _selected(network: nn.Module, names: Mapping[str, tuple[str, ...]], globs: S
 def _fill(network: nn.Module, names: Mapping[str, tuple[str, ...]], chosen: Sequence[str], file: Path) -> list[str]:
     """Give the network a checkpoint's weights; the selected ones that it has not in this shape. Raises FileError."""
     given, state, missing = read_state(file), network.state_dict(), list[str]()
-    for first, own in names.items():
-        tensor = next((given[name] for name in own if name in given), None)
+    for first, aliases in names.items():
+        tensor = next((given[name] for name in aliases if name in given), None)
         if tensor is not None and tensor.shape == state[first].shape:
             state[first].copy_(tensor)
         elif first in chosen:

@@ -29,15 +29,15 @@ class Descriptions(Wording):
 
     def sentences(self, classes: Sequence[str], templated: Sequence[str]) -> list[tuple[str, ...]]:
         described = read_descriptions(self.file)
-        found = []
+        sentences = []
         for name, otherwise in zip(classes, templated, strict=True):
             if name not in described and self.missing == "error":
                 raise UserError(
                     f"{self.file}: does not describe {name!r}{nearest(name, list(described)) or ';'} "
                     "`texts.missing: template` would say it as the template does"
                 )
-            found.append(described.get(name, (otherwise,)))
-        return found
+            sentences.append(described.get(name, (otherwise,)))
+        return sentences
 
 
 def read_descriptions(file: Path) -> dict[str, tuple[str, ...]]:

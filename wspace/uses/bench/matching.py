@@ -106,9 +106,9 @@ def _barriers(ours: nn.Module, theirs: nn.Module, images: Mapping[str, tuple[Ten
     depth = sum(isinstance(layer, nn.Linear) for layer in ours.modules()) - 1
     spec, started = _spec(ours, depth), time.perf_counter()
     first, second = (spec.flatten(network.state_dict()) for network in (ours, theirs))
-    found: dict[str, Mapping[str, Move]] = {"before": {}, "weights": match(second[None], first, spec, spec.free)}
+    matched: dict[str, Mapping[str, Move]] = {"before": {}, "weights": match(second[None], first, spec, spec.free)}
     halfway = time.perf_counter()
-    found["activations"] = match_activations(theirs, ours, images["train"][0].split(BATCH), spec)
+    matched["activations"] = match_activations(theirs, ours, images["train"][0].split(BATCH), spec)
     seconds = {"weights": halfway - started, "activations": time.perf_counter() - halfway}
     barrier, accuracy = {}, {}
     for part, (pixels, digits) in images.items():
@@ -117,7 +117,7 @@ def _barriers(ours: nn.Module, theirs: nn.Module, images: Mapping[str, tuple[Ten
             how: straight_line(
                 spec.unflatten(first), spec.unflatten(move(second[None], spec, moves)[0]), loss, POINTS
             ).barrier
-            for how, moves in found.items()
+            for how, moves in matched.items()
         }
         with torch.no_grad():
             accuracy[part] = [float((n(pixels).argmax(1) == digits).float().mean()) for n in (ours, theirs)]

@@ -98,28 +98,28 @@ class CodeTransformer(Generator):
         rates = 2 * torch.pi * torch.exp2(-torch.arange(WAVES, device=row.device, dtype=torch.float32) * 0.75)
         angles = row[:, None] * rates
         waves = torch.cat([angles.sin(), angles.cos()], dim=1)
-        found = self.of_tensor(self.tensors)[tensor] + self.of_row(row % ROWS) + self.of_block(block % BLOCKS)
-        return found + self.of_waves(waves)
+        learned = self.of_tensor(self.tensors)[tensor] + self.of_row(row % ROWS) + self.of_block(block % BLOCKS)
+        return learned + self.of_waves(waves)
 
-    def _asked(self, told: Tensor, hidden: Tensor) -> Tensor:
+    def _asked(self, memory: Tensor, hidden: Tensor) -> Tensor:
         """The mean of what is told (B, L, width): (B, width)."""
         shown = ~hidden[..., None]
-        return self.overall((told * shown).sum(1) / shown.sum(1))
+        return self.overall((memory * shown).sum(1) / shown.sum(1))
 
     def _joined(self, places: Tensor, asked: Tensor) -> Tensor:
         """What is to be written where: (..., width) each."""
-        found = places + asked
-        return found + self.joined(found)
+        total = places + asked
+        return total + self.joined(total)
 
-    def _said(self, codes: Tensor) -> Tensor:
+    def _embedded(self, codes: Tensor) -> Tensor:
         """Vectors of pieces' codes: (..., levels) -> (..., width)."""
         return sum(
             (self.of_code[level][codes[..., level]] for level in range(self.levels)), codes.new_zeros(()).float()
         )
 
-    def _given(self, found: Tensor, codes: Tensor, level: int) -> Tensor:
+    def _given(self, features: Tensor, codes: Tensor, level: int) -> Tensor:
         """What a level's code follows from, given that and the code (...) of the level before: (..., width) -> the same."""
-        return found if level == 0 else found + self.of_earlier[level - 1][codes]
+        return features if level == 0 else features + self.of_earlier[level - 1][codes]
 
     # ------------------------------------------------------------ training
 
@@ -129,12 +129,12 @@ class CodeTransformer(Generator):
         share = torch.rand(len(codes), 1, generator=rng, device=rng.device)
         share = share * (torch.rand(len(codes), 1, generator=rng, device=rng.device) < self.forget)
         hidden = torch.rand(codes.shape[:2], generator=rng, device=rng.device) < share
-        found = self.seen(codes, pairs.condition.where(keep, pairs.null), hidden.to(codes.device))
+        features = self.seen(codes, pairs.condition.where(keep, pairs.null), hidden.to(codes.device))
         losses = dict[str, Tensor]()
         for level, head in enumerate(self.heads):
-            found = self._given(found, codes[..., level - 1], level)
+            features = self._given(features, codes[..., level - 1], level)
             losses[f"code {level + 1}"] = functional.cross_entropy(
-                head(found).flatten(0, 1), codes[..., level].flatten(), label_smoothing=self.smoothing
+                head(features).flatten(0, 1), codes[..., level].flatten(), label_smoothing=self.smoothing
             )
         return losses
 
@@ -147,16 +147,16 @@ class CodeTransformer(Generator):
         No piece knows the codes of `forgotten` ones (B, N), if any.
         """
         places, count = self._placed(slice(None)), codes.shape[1]
-        said = self._said(codes)
+        embedded = self._embedded(codes)
         if forgotten is not None:
-            said = said.masked_fill(forgotten[..., None], 0)
-        before = torch.cat([self.start.expand(len(codes), 1, -1), said[:, :-1]], dim=1)
-        told, hidden = self.of_condition(condition.tokens), ~condition.mask
+            embedded = embedded.masked_fill(forgotten[..., None], 0)
+        before = torch.cat([self.start.expand(len(codes), 1, -1), embedded[:, :-1]], dim=1)
+        memory, hidden = self.of_condition(condition.tokens), ~condition.mask
         last = functional.pad(self.of_last_place(places[:-1]), (0, 0, 1, 0))
-        x = before + self._joined(places, self._asked(told, hidden)[:, None]) + last
+        x = before + self._joined(places, self._asked(memory, hidden)[:, None]) + last
         far = _band(count, self.window, x.device) if count > self.window else None
         for block in self.blocks:
-            x = block(x, told, hidden, far)
+            x = block(x, memory, hidden, far)
         return self.norm(x)
 
     # ------------------------------------------------------------ drawing
@@ -181,21 +181,21 @@ class CodeTransformer(Generator):
         batch, guided = len(condition.mask), how.guidance != 1
         tokens = torch.cat([condition.tokens, null.tokens]) if guided else condition.tokens
         hidden = ~torch.cat([condition.mask, null.mask]) if guided else ~condition.mask
-        told = self.of_condition(tokens)
-        caches = [Cache(block.crossed(told), hidden, self.window) for block in self.blocks]  # type: ignore[operator]
-        asked_for = self._asked(told, hidden)
-        said, last = self.start.expand(len(told), -1), torch.zeros(self.width, device=told.device)
+        memory = self.of_condition(tokens)
+        caches = [Cache(block.crossed(memory), hidden, self.window) for block in self.blocks]  # type: ignore[operator]
+        asked_for = self._asked(memory, hidden)
+        embedded, last = self.start.expand(len(memory), -1), torch.zeros(self.width, device=memory.device)
         for number in range(len(self.places) if count is None else count):
             place = self._placed(slice(number, number + 1))[0]
-            x = (said + self._joined(place, asked_for) + last)[:, None]
+            x = (embedded + self._joined(place, asked_for) + last)[:, None]
             for block, cache in zip(self.blocks, caches, strict=True):
                 x = block.step(x, cache)  # type: ignore[operator]
-            found = self.norm(x[:, 0])
-            codes = torch.zeros(batch, self.levels, dtype=torch.long, device=told.device)
+            features = self.norm(x[:, 0])
+            codes = torch.zeros(batch, self.levels, dtype=torch.long, device=memory.device)
             for level, head in enumerate(self.heads):
                 before = codes[:, level - 1]
-                found = self._given(found, before.repeat(2) if guided else before, level)
-                logits = head(found)
+                features = self._given(features, before.repeat(2) if guided else before, level)
+                logits = head(features)
                 if guided:
                     asked, nothing = logits.chunk(2)
                     logits = nothing + how.guidance * (asked - nothing)
@@ -204,7 +204,7 @@ class CodeTransformer(Generator):
                 else:
                     codes[:, level] = self._typical(logits, None if meanings is None else meanings[level])
             yield codes
-            said = self._said(codes.repeat(2, 1) if guided else codes)
+            embedded = self._embedded(codes.repeat(2, 1) if guided else codes)
             last = self.of_last_place(place)
 
     def _typical(self, logits: Tensor, meanings: Tensor | None) -> Tensor:
@@ -251,8 +251,8 @@ class Cache:
         slot = self.filled % self.window
         self.keys[:, :, slot : slot + 1], self.values[:, :, slot : slot + 1] = key, value
         self.filled += 1
-        known = min(self.filled, self.window)
-        return self.keys[:, :, :known], self.values[:, :, :known]
+        filled = min(self.filled, self.window)
+        return self.keys[:, :, :filled], self.values[:, :, :filled]
 
 
 class Block(nn.Module):
@@ -271,27 +271,27 @@ class Block(nn.Module):
         """(B, N, parts * width) -> parts of (B, H, N, C)."""
         return tuple(rearrange(x, "b n (parts h c) -> parts b h n c", parts=parts, h=self.count))
 
-    def crossed(self, told: Tensor) -> tuple[Tensor, Tensor]:
+    def crossed(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the condition (B, L, width)."""
-        key, value = self._parts(self.told(told), 2)
+        key, value = self._parts(self.told(memory), 2)
         return key, value
 
-    def forward(self, x: Tensor, told: Tensor, hidden: Tensor, near: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, memory: Tensor, hidden: Tensor, near: Tensor | None) -> Tensor:
         """(B, N, width) -> (B, N, width), all pieces at once."""
         query, key, value = self._parts(self.own(self.norms[0](x)), 3)
-        found = functional.scaled_dot_product_attention(query, key, value, attn_mask=near, is_causal=near is None)
-        return self._rest(x + self._out(found, self.own_out), self.crossed(told), ~hidden[:, None, None])
+        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=near, is_causal=near is None)
+        return self._rest(x + self._out(attended, self.own_out), self.crossed(memory), ~hidden[:, None, None])
 
     def step(self, x: Tensor, cache: Cache) -> Tensor:
         """(B, 1, width) -> (B, 1, width), one piece after those in the cache."""
         query, key, value = self._parts(self.own(self.norms[0](x)), 3)
-        found = functional.scaled_dot_product_attention(query, *cache.add(key, value))
-        return self._rest(x + self._out(found, self.own_out), cache.crossed, cache.seen)
+        attended = functional.scaled_dot_product_attention(query, *cache.add(key, value))
+        return self._rest(x + self._out(attended, self.own_out), cache.crossed, cache.seen)
 
     def _rest(self, x: Tensor, crossed: tuple[Tensor, Tensor], seen: Tensor) -> Tensor:
         (query,) = self._parts(self.asking(self.norms[1](x)), 1)
         x = x + self._out(functional.scaled_dot_product_attention(query, *crossed, attn_mask=seen), self.told_out)
         return x + self.layers(self.norms[2](x))
 
-    def _out(self, found: Tensor, layer: nn.Linear) -> Tensor:
-        return layer(rearrange(found, "b h n c -> b n (h c)"))
+    def _out(self, attended: Tensor, layer: nn.Linear) -> Tensor:
+        return layer(rearrange(attended, "b h n c -> b n (h c)"))

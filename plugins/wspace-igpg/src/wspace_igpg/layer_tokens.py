@@ -30,8 +30,8 @@ def kind_of(entry: WeightEntry) -> str:
             f"vectors, matrices and kernels of up to {MOST_DIMS} dimensions"
         )
     if dims == 1:
-        known = {"bias": "bias", "running_mean": "mean", "running_var": "variance"}
-        return known.get(name, "bias" if name.startswith("b") else "scale")
+        kinds = {"bias": "bias", "running_mean": "mean", "running_var": "variance"}
+        return kinds.get(name, "bias" if name.startswith("b") else "scale")
     if dims > 2:
         return "kernel" if name == "weight" else "table"
     return "matrix"
@@ -123,11 +123,11 @@ class Cuts:
     @cached_property
     def places(self) -> Tensor:
         """(N, 3): of each piece its tensor, the row, and where in the row."""
-        found = []
+        rows = []
         for number, cut in enumerate(self.each):
             grid = torch.cartesian_prod(torch.arange(cut.rows), torch.arange(cut.blocks))
-            found.append(functional.pad(grid.view(-1, 2), (1, 0), value=number))
-        return torch.cat(found)
+            rows.append(functional.pad(grid.view(-1, 2), (1, 0), value=number))
+        return torch.cat(rows)
 
 
 def described(spec: WeightSpec) -> Tensor:

@@ -88,8 +88,8 @@ class WeightCodes(Tokenizer):
         """One tensor's values (B, size of the tensor) -> (B, pieces, levels)."""
         center, spread = cut.scale
         pieces = cut.pieces_of((values - center) / spread)
-        found = torch.cat([self.code.codes_of(part) for part in pieces.flatten(0, 1).split(TOGETHER)])
-        return found.unflatten(0, pieces.shape[:2]).to(values.dtype)
+        codes = torch.cat([self.code.codes_of(part) for part in pieces.flatten(0, 1).split(TOGETHER)])
+        return codes.unflatten(0, pieces.shape[:2]).to(values.dtype)
 
     def detokenize(self, tokens: Tensor) -> Tensor:
         parts = tokens.split([cut.pieces for cut in self.cuts.each], dim=1)
@@ -105,11 +105,11 @@ class WeightCodes(Tokenizer):
 
     def _pieces(self, weights: Tensor) -> Tensor:
         """(B, P) -> (B, N, size), scaled."""
-        found = []
+        pieces = []
         for cut, values in self.cuts.with_values(weights):
             center, spread = cut.scale
-            found.append(cut.pieces_of((values - center) / spread))
-        return torch.cat(found, dim=1)
+            pieces.append(cut.pieces_of((values - center) / spread))
+        return torch.cat(pieces, dim=1)
 
 
 class Code(nn.Module):
@@ -148,8 +148,8 @@ class Code(nn.Module):
                 commitment_weight=1.0,
             )
         elif codebook not in STEPS_OF_A_VALUE:
-            known = ", ".join(map(str, STEPS_OF_A_VALUE))
-            raise UserError(f"tokenizer 'vq': fsq has codebooks of {known} codes, not of {codebook}")
+            sizes = ", ".join(map(str, STEPS_OF_A_VALUE))
+            raise UserError(f"tokenizer 'vq': fsq has codebooks of {sizes} codes, not of {codebook}")
         else:
             steps = list(STEPS_OF_A_VALUE[codebook])
             self.quantizer = ResidualFSQ(levels=steps, num_quantizers=levels, dim=size)
@@ -197,13 +197,13 @@ class Code(nn.Module):
     def loss(self, pieces: Tensor) -> dict[str, Tensor]:
         self._begin()
         latents = self.encoder(pieces)
-        found = self.quantizer(latents[None])
-        quantized, terms = found[0][0], dict[str, Tensor]()
+        coded = self.quantizer(latents[None])
+        quantized, terms = coded[0][0], dict[str, Tensor]()
         if self.learns_codebook:  # straight through: the codebook follows the latents, and is no parameter
             terms["commitment"] = self.commitment * functional.mse_loss(latents, quantized.detach())
             quantized = latents + (quantized - latents).detach()
         terms["squares"] = functional.mse_loss(self.decoder(quantized), pieces)
-        counts = torch.bincount(found[1][0, :, 0], minlength=self.codebook).float()
+        counts = torch.bincount(coded[1][0, :, 0], minlength=self.codebook).float()
         share = counts / counts.sum()
         perplexity = torch.exp(-(share * share.clamp_min(1e-12).log()).sum())
         self.log_values = {"codes_used": (counts > 0).float().mean(), "perplexity": perplexity}
@@ -216,9 +216,9 @@ class Code(nn.Module):
         self._begin()
         learning = self.quantizer.training
         self.quantizer.eval()
-        found = self.quantizer(self.encoder(pieces)[None])[1][0]
+        indices = self.quantizer(self.encoder(pieces)[None])[1][0]
         self.quantizer.train(learning)
-        return found
+        return indices
 
     @torch.no_grad()
     def meanings(self) -> Tensor:

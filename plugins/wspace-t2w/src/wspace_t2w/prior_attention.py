@@ -65,9 +65,9 @@ class PriorAttention(Denoiser):
         hidden = padding(condition, count)
         for block in self.blocks:
             sequence = block(sequence, src_key_padding_mask=hidden)
-        found = self.norm(sequence[:, -count:])
+        normed = self.norm(sequence[:, -count:])
         maps = self.leave.expand(count, -1, -1)  # (N, width, D)
-        out = einsum(found, maps, "b n width, n width d -> b n d") + self.leave_bias
+        out = einsum(normed, maps, "b n width, n width d -> b n d") + self.leave_bias
         if self.skip:
             out = out + rearrange(self.gate(waves), "b n -> b n 1") * x
         return out  # (B, N, D)

@@ -14,8 +14,9 @@ from wspace_t2w.prior_attention import padding
 
 
 class UnitAttention(Denoiser):
-    """F(g·x) = g·F(x) for every permutation g of the units, exactly but for rounding (Tian et al., 2025, eq. 12: about).
+    """A denoiser F with F(g·x) = g·F(x) for every permutation g of the hidden units, up to rounding.
 
+    Tian et al. (2025) train a denoiser towards this by a loss (eq. 12), which holds it only approximately.
     A token for each hidden unit, all through the same maps, none with a position: what a unit is shows in its own noisy
     weights and in its anchor, the mean network's weights of that unit, which move when the units do. Tokens that are no
     units (an output bias) keep maps and positions of their own.
@@ -62,19 +63,19 @@ class UnitAttention(Denoiser):
 
     def forward(self, x: Tensor, level: Tensor, condition: Condition, anchor: Tensor) -> Tensor:
         waves = sinusoids(level, self.width)  # (B, width)
-        known = torch.cat([x, anchor], dim=2)  # (B, N, 2D)
-        units = self.enter(known[:, : self.units])  # (B, U, width)
-        others = einsum(known[:, self.units :], self.enter_others, "b n d, n d width -> b n width") + self.position
+        inputs = torch.cat([x, anchor], dim=2)  # (B, N, 2D)
+        units = self.enter(inputs[:, : self.units])  # (B, U, width)
+        others = einsum(inputs[:, self.units :], self.enter_others, "b n d, n d width -> b n width") + self.position
         time = rearrange(self.of_level(waves), "b width -> b 1 width")
         sequence = torch.cat([self.of_condition(condition.tokens), time, units, others], dim=1)
         hidden = padding(condition, x.shape[1])
         for block in self.blocks:
             sequence = block(sequence, src_key_padding_mask=hidden)
-        found = self.norm(sequence[:, -x.shape[1] :])
+        normed = self.norm(sequence[:, -x.shape[1] :])
         of_others = (
-            einsum(found[:, self.units :], self.leave_others, "b n width, n width d -> b n d") + self.bias_others
+            einsum(normed[:, self.units :], self.leave_others, "b n width, n width d -> b n d") + self.bias_others
         )
-        out = torch.cat([self.leave(found[:, : self.units]), of_others], dim=1)  # (B, N, D)
+        out = torch.cat([self.leave(normed[:, : self.units]), of_others], dim=1)  # (B, N, D)
         gate = self.gate(waves)  # (B, 2)
         of_units = torch.arange(x.shape[1], device=x.device) < self.units  # (N,)
         return out + torch.where(of_units, gate[:, :1], gate[:, 1:])[..., None] * x

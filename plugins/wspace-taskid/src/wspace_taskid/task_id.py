@@ -61,9 +61,11 @@ class TaskId(Conditioner):
         names = _names_of(prompts)
         for name, row in zip(names, self._rows(names).tolist(), strict=True):
             if row < 0:
-                raise UserError(f"task {name!r} was not in training; known: {self._told()}; use a text conditioner")
+                raise UserError(
+                    f"task {name!r} was not in training; known: {self._names_seen()}; use a text conditioner"
+                )
 
-    def _told(self) -> str:
+    def _names_seen(self) -> str:
         count = int(self.count)
         starts = [bytes(row.tolist()).rstrip(b"\0") for row in self.shown[: min(count, TOLD)]]
         names = [start.decode(errors="ignore") + "..." * (len(start) == SHOWN) for start in starts]
@@ -78,11 +80,11 @@ class TaskId(Conditioner):
 
     def forward(self, prompts: Prompts) -> Condition:
         rows = self._rows(_names_of(prompts)).to(prompts.mask.device)
-        known = (rows >= 0)[:, None]
-        one_hot = nn.functional.one_hot(rows.clamp_min(0), self.room) * known  # (B, room)
+        seen = (rows >= 0)[:, None]
+        one_hot = nn.functional.one_hot(rows.clamp_min(0), self.room) * seen  # (B, room)
         pooled = one_hot.float() * self.room**0.5  # values about one in size
-        tokens = pooled if self.vectors is None else self.vectors[rows.clamp_min(0)] * known
-        return Condition(tokens[:, None], torch.ones_like(known), pooled)
+        tokens = pooled if self.vectors is None else self.vectors[rows.clamp_min(0)] * seen
+        return Condition(tokens[:, None], torch.ones_like(seen), pooled)
 
     def null(self, like: Condition) -> Condition:
         return Condition(torch.zeros_like(like.tokens), torch.ones_like(like.mask), torch.zeros_like(like.pooled))
