@@ -29,9 +29,9 @@ def bind_recipe(recipe: str, settings: list[str] | None, plugins: list[Path] | N
 
     bound = bind_any(recipe, settings, plugins)
     if isinstance(bound, Study | Joint):
-        what = "a study" if isinstance(bound, Study) else "a joint recipe"
+        called = "a study" if isinstance(bound, Study) else "a joint recipe"
         raise UserError(
-            f"{bound.source}: {what}, of which `run`, `check` and `report` know what to do; name its recipe"
+            f"{bound.source}: {called}, of which `run`, `check` and `report` know what to do; name its recipe"
         )
     return bound
 

@@ -69,18 +69,18 @@ def _run_several(bound: Any, runs: Path, dry: bool, only: str | None, force: lis
     from wspace.support import processes, progress
     from wspace.support.errors import UserError
 
-    kind, what = (study, "a study") if isinstance(bound, Study) else (joint, "a joint recipe")
+    module, called = (study, "a study") if isinstance(bound, Study) else (joint, "a joint recipe")
     if processes.launched().count > 1:
-        raise UserError(f"{what} runs in one process: start it without torchrun or accelerate")
+        raise UserError(f"{called} runs in one process: start it without torchrun or accelerate")
     if only is not None:
-        raise UserError(f"--only: {what} runs all stages of its members")
+        raise UserError(f"--only: {called} runs all stages of its members")
     if dry:
-        for name, plan in kind.plan(bound, runs, force or (), workshop=workshop).items():
+        for name, plan in module.plan(bound, runs, force or (), workshop=workshop).items():
             print(name)
             for step in plan:
                 _print_step(step)
         return
-    folder, plan = kind.run(bound, runs, progress.for_terminal(), force or (), workshop=workshop)
+    folder, plan = module.run(bound, runs, progress.for_terminal(), force or (), workshop=workshop)
     if all(step.action == "cached" for step in plan):
         print("nothing has changed: no stage had to run")
     _print_report(folder)

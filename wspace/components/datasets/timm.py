@@ -181,8 +181,8 @@ class TimmDataset(Dataset):
     def _tree(self, split: str) -> Part:
         assert self.path is not None
         if not self.path.is_dir():
-            what = "is a file, not a folder" if self.path.exists() else "no such folder"
-            raise DataError(f"{self.path}: {what}")
+            problem = "is a file, not a folder" if self.path.exists() else "no such folder"
+            raise DataError(f"{self.path}: {problem}")
         try:
             dataset = self._create(self.path, split)
         except (OSError, RuntimeError) as error:
