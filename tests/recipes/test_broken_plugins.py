@@ -161,6 +161,16 @@ def test_a_class_that_cannot_be_imported_is_told(
     assert str(caught.value).startswith(f"denoiser 'net' of plugin 'mine'{joint}{said}")
 
 
+def test_a_class_that_misspells_a_method_of_its_contract_is_told(install: Install, tmp_path: Path) -> None:
+    install(plug_mine=HOOK + "    register('fusion', 'first', 'plug_part:First')")
+    (tmp_path / "plug_part.py").write_text(
+        "from wspace.api import Fusion\n\n\nclass First(Fusion):\n    def fusse(self, first, second):\n        return first\n"
+    )
+    with pytest.raises(UserError) as caught:
+        load_plugins().registry.get("fusion", "first").load()
+    assert str(caught.value) == ("fusion 'first' of plugin 'mine': plug_part:First has no fuse, which every fusion has")
+
+
 def test_an_error_that_is_ours_already_stays(install: Install, tmp_path: Path) -> None:
     install()
     (tmp_path / "plug_part.py").write_text("from wspace.support.errors import UserError\nraise UserError('set X to Y')")

@@ -212,6 +212,21 @@ def test_class_names_need_not_be_in_the_data_set(nano, inside, tmp_path):
     assert refused.stderr.startswith("error: the data set has no images of 'otter', 'lamp', 'Übergröße' to score on.")
 
 
+def test_classes_that_nothing_was_trained_on_are_told_with_the_nearest_that_was(nano, inside, tmp_path):
+    run, out = package.load(nano), tmp_path / "head.safetensors"
+    trained = [run.zoo.classes[number] for number in run.zoo.tasks.classes]
+    apart = next(name for number, name in enumerate(run.zoo.classes) if number not in run.zoo.tasks.classes)
+    done = inside("generate", nano, "--classes", f"{trained[0]}, {apart}, {trained[1]}s", "--out", out)
+    nearest = run.untrained([apart, f"{trained[1]}s"])
+    assert done.returncode == 0 and done.stderr.splitlines() == [
+        f"note: the generator was not trained on {name!r}, nor is anything known to it nearer than {nearest[name]!r}; "
+        "scores of unseen-classes say what weights for such a class are worth"
+        for name in (apart, f"{trained[1]}s")
+    ]
+    assert nearest[f"{trained[1]}s"] == trained[1] and nearest[apart] != apart
+    assert inside("generate", nano, "--classes", f"{trained[0]}, {trained[1]}", "--out", out).stderr == ""
+
+
 def test_several_draws_differ_and_repeat_with_their_seed(nano, inside, known, tmp_path):
     for name in ("a", "b"):
         inside(

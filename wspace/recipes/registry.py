@@ -98,9 +98,14 @@ class Component:
     def load(self) -> type:
         """Import the class. This is the only place that does.
 
-        Raises MissingPackage, or UserError for a module that fails in any other way or has no such class.
+        Raises MissingPackage, or UserError for a module that fails in any other way or has no such class, and for a class
+        that lacks a method of its contract.
         """
-        return imported(self.target, f"{self.kind} {self.name!r} of plugin {self.plugin!r}", "class")
+        who = f"{self.kind} {self.name!r} of plugin {self.plugin!r}"
+        loaded = imported(self.target, who, "class")
+        if missing := sorted(getattr(loaded, "__abstractmethods__", ())):
+            raise UserError(f"{who}: {self.target} has no {' and no '.join(missing)}, which every {self.kind} has")
+        return loaded
 
 
 def imported(target: str, who: str, what: str) -> Any:

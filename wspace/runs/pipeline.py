@@ -216,7 +216,7 @@ def _run(
     from wspace.runs.stages import Job
 
     stage = step.stage
-    progress.say(f"{stage.name}: {step.why}")
+    progress.say(f"{stage.name} starts: {step.why}")
     function = stage.load()
     with store.making(stage.name, step.key) as folder:
         before = read_json(folder / ELAPSED) if (folder / ELAPSED).is_file() else 0.0

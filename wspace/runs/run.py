@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from wspace.data.splits import UNSEEN_TASKS
+from wspace.data.splits import UNSEEN_CLASSES, UNSEEN_TASKS
 from wspace.data.tasks import Task, prompts_of
 from wspace.interfaces import Prompts, Target
 from wspace.learning.baselines import descriptions
@@ -218,12 +218,33 @@ class Run:
             temperature = 1.0
         asked = {"steps": steps, "guidance": guidance, "temperature": temperature}
         settings = replace(defaults, **{name: value for name, value in asked.items() if value is not None})
-        drawn = self.system.sample(self.prompts_for(names, count), settings, stream(seed, "generate")).cpu()
+        prompts = self.prompts_for(names, count)
+        for name, nearest in self.untrained(names).items():
+            tested = UNSEEN_CLASSES in self.zoo.tasks.splits
+            worth = f"scores of {UNSEEN_CLASSES} say" if tested else "nothing in its report says"
+            self.bench.progress.say(
+                f"note: the generator was not trained on {name!r}, nor is anything known to it nearer than {nearest!r}; "
+                f"{worth} what weights for such a class are worth"
+            )
+        drawn = self.system.sample(prompts, settings, stream(seed, "generate")).cpu()
         origin = f"{self.recipe.name}, seed {seed}, temperature {settings.temperature}"
         return [
             self.network(names, row, f"{origin}, draw {number + 1} of {count}")
             for number, row in enumerate(self.calibrated_for(drawn, names))
         ]
+
+    def untrained(self, names: Sequence[str]) -> dict[str, str]:
+        """Of these class names those that nothing was trained on, each with the trained class of the nearest text vector.
+
+        A data set may have pictures of one and the run have set it apart (`tasks.unseen_classes`).
+        """
+        trained = [self.zoo.classes[number] for number in self.zoo.tasks.classes]
+        strangers = [name for name in names if name not in trained]
+        if not strangers:
+            return {}
+        of_trained = self.prompt_texts[list(self.zoo.tasks.classes)]  # (n, T), rows of unit length
+        nearest = (self.bench.encode_prompt_texts(strangers) @ of_trained.T).argmax(dim=1)  # (len(strangers),)
+        return {name: trained[number] for name, number in zip(strangers, nearest.tolist(), strict=True)}
 
     def network(self, names: Sequence[str], weights: Tensor, origin: str) -> Network:
         """Weights (P,) of this run, with all that their file says of them."""
