@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from wspace.runs.run import Run
 
 __all__ = ["PLUGIN_API", "AddCommand", "Register", "__version__", "hookimpl", "load"]
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 """The installed version."""
 
 PLUGIN_API = 1

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.support.synthetic import bench_of, recipe_of, run
+from wspace import __version__
 from wspace.data.tasks import FEWEST_UNSEEN, tasks_around
 from wspace.interfaces.weights import Product, WeightEntry, WeightSpec
 from wspace.runs.artifacts import Zoo
@@ -400,7 +401,7 @@ def test_info_and_verify(zoo: StoredZoo, call: Any) -> None:
         "metric   acc: 0.0667 on average, 0 to 0.2 (6 networks)",
         "parents  base",
         "licence  unknown",
-        "source   a test, written by wspace 0.1.0",
+        f"source   a test, written by wspace {__version__}",
     ]
     said = json.loads(call("info", zoo.folder, "--json")[1])
     assert said["networks"] == 6 and said["tensors"] == {"a": [3, 2], "b": [2], "seen": []}
