@@ -91,7 +91,7 @@ def test_an_importer_that_needs_arguments_is_noted_and_the_others_are_tried(
 ) -> None:
     columns = numbers.with_name("plug_columns.py")
     columns.write_text(
-        NUMBERS.replace('"numbers", "plug_numbers:', '"columns", "plug_columns:').replace(
+        NUMBERS.replace('"numbers", "number_files:', '"columns", "plug_columns:').replace(
             "    def recognises",
             "    def __init__(self, separator: str):\n        self.separator = separator\n\n    def recognises",
         )
