@@ -15,7 +15,7 @@ from tests.support.synthetic import RECIPE, bench_of, run
 from wspace.recipes.bind import BoundRecipe, bind
 from wspace.recipes.plugins import load_plugins
 from wspace.recipes.source import read_recipe
-from wspace.runs.artifacts import Trained, Zoo, chosen_of
+from wspace.runs.artifacts import TrainedOpponents, Zoo, chosen_of
 from wspace.runs.keys import STAGES, keys, slots_of
 from wspace.runs.report.methods import methods_of
 from wspace.support.errors import RecipeError, UserError, WspaceError
@@ -107,7 +107,7 @@ def test_a_plugin_of_one_file_adds_opponents_of_both_sorts(plugin: Path, tmp_pat
         "one-step",
     ]
     assert {row["split"] for row in scores if row["method"] == "one-step"} == {"seen", "unseen-tasks", "unseen-classes"}
-    zoo, trained = Zoo(tmp_path / "zoo"), Trained(tmp_path / "opponents")
+    zoo, trained = Zoo(tmp_path / "zoo"), TrainedOpponents(tmp_path / "opponents")
     tasks = zoo.tasks.scored("seen")
     expected = bench_of(recipe).accuracies(
         zoo.base.lerp(zoo.weights.mean(0), 0.25).expand(len(tasks), -1), tasks, bench_of(recipe).test

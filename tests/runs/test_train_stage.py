@@ -23,7 +23,7 @@ from wspace.components.opponents.oracle import RATE_TASKS
 from wspace.interfaces import Generator, Prompts
 from wspace.learning.denoising import Denoising
 from wspace.learning.system import System
-from wspace.runs.artifacts import Trained, Zoo
+from wspace.runs.artifacts import TrainedOpponents, Zoo
 from wspace.runs.run import Run
 from wspace.support.errors import UserError
 from wspace.support.files import read_json
@@ -240,7 +240,11 @@ def test_base_and_universal_are_trained_on_one_task_of_all_known_classes(
     assert fitted[3] == list(tasks.choosing)[:RATE_TASKS]
     assert fitted[4:7] == [list(tasks.scored(split)) for split in tasks.splits]
     assert fitted[7:] == [[tasks.classes]]  # the universal network
-    assert Trained(tmp_path / "opponents").oracle("unseen-classes").shape[0] == len(tasks.scored("unseen-classes")) == 6
+    assert (
+        TrainedOpponents(tmp_path / "opponents").oracle("unseen-classes").shape[0]
+        == len(tasks.scored("unseen-classes"))
+        == 6
+    )
 
 
 def test_fresh_tasks_of_the_task_loss_are_none_that_are_kept_back(go: Go, monkeypatch: pytest.MonkeyPatch) -> None:

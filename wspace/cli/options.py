@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from wspace.runs.report.section import Section
+    from wspace.runs.run import Run
 
 Recipe = Annotated[str, typer.Argument(help="A recipe file, or the name of a packaged recipe.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
@@ -63,7 +67,7 @@ def registry_of(plugins: list[Path] | None) -> Any:
     return loaded.registry
 
 
-def open_run(run: Path, plugins: list[Path] | None) -> Any:
+def open_run(run: Path, plugins: list[Path] | None) -> Run:
     """A `Run`, which says on the terminal what it does. Raises NotARun."""
     from wspace.runs.run import Run
     from wspace.support.progress import for_terminal
@@ -71,7 +75,7 @@ def open_run(run: Path, plugins: list[Path] | None) -> Any:
     return Run.open(run, plugins or (), for_terminal())
 
 
-def show_section(section: Any, run: Path, as_json: bool = False, *, keep: bool = True) -> None:
+def show_section(section: Section, run: Path, as_json: bool = False, *, keep: bool = True) -> None:
     """Print a `Section`, which a command made of a run; with `keep`, it becomes a section of the run's report as well.
 
     A section of the same `use` is replaced. Studies of the run's tasks are kept; what a user asked of classes or files

@@ -95,7 +95,7 @@ def chosen_of(evaluate: Path) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedOpponents:
     """The opponents stage's folder, read."""
 
     folder: Path

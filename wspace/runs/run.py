@@ -24,7 +24,7 @@ from wspace.recipes.bind import BoundRecipe, bind
 from wspace.recipes.plugins import load_plugins
 from wspace.recipes.registry import Registry
 from wspace.recipes.source import read_recipe
-from wspace.runs.artifacts import Trained, Zoo, chosen_of
+from wspace.runs.artifacts import TrainedOpponents, Zoo, chosen_of
 from wspace.runs.assemble import build_system, load_system
 from wspace.runs.report.page import with_sections
 from wspace.runs.report.section import sections
@@ -104,9 +104,9 @@ class Run:
         return load_system(system, self.artifacts["train"] / GENERATOR).to(self.bench.device)
 
     @cached_property
-    def opponents(self) -> Trained:
+    def opponents(self) -> TrainedOpponents:
         """What generated networks are compared with and was trained on images: the oracles, the universal head."""
-        return Trained(self.artifacts["opponents"])
+        return TrainedOpponents(self.artifacts["opponents"])
 
     @cached_property
     def prompt_texts(self) -> Tensor:

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 
 class Unlawful(AssertionError):
     """Which component breaks which law, and by how much: one sentence."""

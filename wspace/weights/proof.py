@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,9 +13,6 @@ from wspace.interfaces import Part, Symmetry, Target
 from wspace.interfaces.axes import names_in
 from wspace.interfaces.weights import WeightEntry, WeightSpec
 from wspace.support.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 TOLERANCE = 1e-4  # relative, float32: an order above rounding, orders below a wrong axis
 ELEMENTS, IMAGES, CLASSES = 16, 8, 5  # so many elements that not all are the identity, even of an axis of two units

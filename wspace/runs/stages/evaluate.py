@@ -17,7 +17,7 @@ from wspace.learning.baselines import descriptions
 from wspace.learning.fitting import predict
 from wspace.learning.system import System
 from wspace.recipes.bind import BoundRecipe
-from wspace.runs.artifacts import Trained, Zoo
+from wspace.runs.artifacts import TrainedOpponents, Zoo
 from wspace.runs.keys import trains_on_images
 from wspace.runs.report.methods import methods_of
 from wspace.runs.report.summary import interval, summary
@@ -94,7 +94,7 @@ def _neighbourhood(job: Job, zoo: Zoo) -> Neighbourhood:
 
 def _methods(job: Job, zoo: Zoo) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """Weights (B, P) of every method, for the scored tasks of each split; and what was chosen on validation images."""
-    splits, trained = zoo.tasks.splits, Trained(job.inputs["opponents"])
+    splits, trained = zoo.tasks.splits, TrainedOpponents(job.inputs["opponents"])
     texts = load_file(job.inputs["train"] / PROMPT_TEXTS)["texts"]
     prompts = [prompts_of(tasks, texts) for tasks in (zoo.tasks.seen, *map(zoo.tasks.scored, splits))]
     of_zoo, *of_splits = descriptions(*prompts)
@@ -160,7 +160,7 @@ def _trajectory(job: Job, zoo: Zoo) -> dict[str, Any]:
     rows = along_steps(
         system, prompts_of(tasks, texts, zoo.classes).to(bench.device), job.recipe, accuracy, job.progress
     )
-    oracle = Trained(job.inputs["opponents"]).oracle(UNSEEN_TASKS)[: len(tasks)]
+    oracle = TrainedOpponents(job.inputs["opponents"]).oracle(UNSEEN_TASKS)[: len(tasks)]
     return {"trajectory": rows, "trajectory_oracle": summary(accuracy(oracle), job.recipe)}
 
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from wspace.runs import pipeline
 from wspace.runs.pipeline import WORKSHOP, Step, Workshop
@@ -18,9 +17,6 @@ from wspace.support.files import disk_errors, write_json
 from wspace.support.names import REPORT, RUN, STUDY
 from wspace.support.processes import launched
 from wspace.support.progress import Progress
-
-if TYPE_CHECKING:
-    pass
 
 
 def plan(
