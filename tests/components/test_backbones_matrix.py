@@ -190,7 +190,7 @@ def test_every_pair_has_artifacts_of_its_own_and_says_why(matrix: Matrix) -> Non
     pairs = list(matrix)
     for (before, _), (now, text) in pairwise(pairs):
         said = matrix[now, text].said
-        assert f"backbone.model {before} -> {now}" in said.splitlines()[0] and "opponents: follows zoo" in said
+        assert f"backbone.model {before} -> {now}" in said.splitlines()[0] and "opponents starts: follows zoo" in said
 
 
 def test_features_are_extracted_once_for_each_encoder_and_kept(matrix: Matrix) -> None:
