@@ -69,12 +69,12 @@ def test_both_cannot_be_set() -> None:
 
 def test_the_command_line_says_it_once_on_standard_error(inside: Inside, tmp_path: Path) -> None:
     file = tmp_path / "old.yaml"
-    file.write_text(find_recipe("nano").read_text(encoding="utf-8") + "texts: template\n", encoding="utf-8")
+    file.write_text(find_recipe("core").read_text(encoding="utf-8") + "texts: template\n", encoding="utf-8")
     line = len(file.read_text(encoding="utf-8").splitlines())
     done = inside("check", file)
     assert (done.returncode, done.stdout) == (0, f"{file}: no problems\n")
     assert done.stderr == f"note: {file}:{line}: texts: is now called wording; write that\n"
-    assert inside("check", "nano").stderr == ""
+    assert inside("check", "core").stderr == ""
     assert "wording: {use: template}" in inside("check", file, "--fill").stdout
 
 
