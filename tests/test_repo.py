@@ -34,7 +34,7 @@ LIGHT = [
     or name in ("wspace", "wspace.components", "wspace.runs.keys", "wspace.runs.pipeline", "wspace.runs.store")
     or (
         name.startswith(("wspace.runs.study.", "wspace.runs.joint.", "wspace.runs.report."))
-        and name not in ("wspace.runs.joint.training", "wspace.runs.report.summary")
+        and name not in ("wspace.runs.joint.training", "wspace.runs.report.intervals")
     )
     or (name.startswith("wspace.support.") and name not in ("wspace.support.checkpoints", "wspace.support.seeding"))
 ]

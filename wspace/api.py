@@ -7,9 +7,9 @@ registers them.
 Contracts, an abstract class per kind: `Architecture`, `Backbone`, `Conditioner`, `Dataset`, `Denoiser`, `Discriminator`,
     `Fusion`, `Generator`, `Importer`, `Metric`, `Opponent`, `Predictor`, `Symmetry`, `Target`, `Text`, `Tokenizer`,
     `Wording`.
-What they are given and give: `Closed`, `Condition`, `Contest`, `Evidence`, `Generate`, `Images`, `Layers`, `Moves`,
-    `Outcome`, `Pairs`, `Part`, `Prompts`, `Task`, `TokenLayout`, `Told`, `WeightEntry`, `WeightSpec`; the splits `TRAIN`,
-    `VAL`, `TEST`; `CODES`, `PICTURE`, `PICTURE_SIDE`.
+What they are given and give: `Closed`, `Condition`, `Contest`, `Evidence`, `Fit`, `Generate`, `Images`, `Layers`, `Moves`,
+    `Outcome`, `Pairs`, `Part`, `Product`, `Prompts`, `Task`, `TokenLayout`, `Told`, `WeightEntry`, `WeightSpec`; the splits
+    `TRAIN`, `VAL`, `TEST`; `CODES`, `PICTURE`, `PICTURE_SIDE`.
 Pictures of a data set: `StoredImages`, `open_picture`; its identity: `fingerprint`.
 Constructors: a component as default, `Default`, and `built`, which makes it in plain Python; `Since`, the version that a new
     parameter came with.
@@ -48,6 +48,7 @@ from wspace.interfaces import (
     Description,
     Discriminator,
     Evidence,
+    Fit,
     Fusion,
     Generator,
     Images,
@@ -61,6 +62,7 @@ from wspace.interfaces import (
     Pairs,
     Part,
     Predictor,
+    Product,
     Prompts,
     Symmetry,
     Target,
@@ -96,12 +98,12 @@ from wspace.weights.zoo.sidecars import Sidecars
 __all__ = [
     "CODES", "PICTURE", "PICTURE_SIDE", "TEST", "TRAIN", "VAL", "Architecture", "AxisPermutations", "Backbone",
     "Closed", "Collection", "Condition", "Conditioner", "Contest", "DataError", "Dataset", "Default", "Denoiser",
-    "Description", "Discriminator", "Evidence", "Figure", "FileError", "Fusion", "Generate", "Generator", "Images",
-    "ImportedNetwork", "Importer", "Inferred", "Json", "Layers", "MeanLoss", "Metric", "Move", "Moves", "Opponent",
-    "Outcome", "Pairs", "Part", "PluginFiles", "Predictor", "Prompts", "Row", "Run", "RunFolder", "Scale", "Section",
-    "Sidecars", "Since", "StoredImages", "StoredZoo", "Symmetry", "Table", "Target", "Task", "Text", "TokenLayout",
-    "Tokenizer", "Told", "UserError", "WeightEntry", "WeightSpec", "Wording", "WspaceError", "affine", "built",
-    "cosine_scores", "fingerprint", "fit_scale", "infer", "match", "match_activations", "move", "open_picture",
-    "open_run", "prove_module", "read_spec", "seeded", "show_section", "sinusoids", "spread_of", "straight_line",
-    "stream", "uniform_by_fan_in", "weights_of",
+    "Description", "Discriminator", "Evidence", "Figure", "FileError", "Fit", "Fusion", "Generate", "Generator",
+    "Images", "ImportedNetwork", "Importer", "Inferred", "Json", "Layers", "MeanLoss", "Metric", "Move", "Moves",
+    "Opponent", "Outcome", "Pairs", "Part", "PluginFiles", "Predictor", "Product", "Prompts", "Row", "Run",
+    "RunFolder", "Scale", "Section", "Sidecars", "Since", "StoredImages", "StoredZoo", "Symmetry", "Table", "Target",
+    "Task", "Text", "TokenLayout", "Tokenizer", "Told", "UserError", "WeightEntry", "WeightSpec", "Wording",
+    "WspaceError", "affine", "built", "cosine_scores", "fingerprint", "fit_scale", "infer", "match",
+    "match_activations", "move", "open_picture", "open_run", "prove_module", "read_spec", "seeded", "show_section",
+    "sinusoids", "spread_of", "straight_line", "stream", "uniform_by_fan_in", "weights_of",
 ]  # fmt: skip

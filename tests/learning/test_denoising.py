@@ -268,7 +268,8 @@ def test_the_symmetry_term_and_error_vanish_for_an_equivariant_denoiser_and_for_
         system = system_of(name)
         pairs, _ = moved_pairs(system)
         term = float(system.generator.loss(pairs, seeded(1))["symmetry"].detach())
-        errors = system.generator.equivariance_error(pairs, seeded(1))  # type: ignore[operator]
+        errors = system.generator.equivariance_error(pairs, seeded(1))
+        assert errors is not None
         assert errors.shape == (COUNT,)
         assert (term < 1e-10 and bool((errors < 1e-10).all())) == zero, name
         assert (term > 1e-3 and bool((errors > 1e-2).any())) != zero, name
@@ -290,7 +291,8 @@ def test_an_equivariant_denoiser_needs_the_anchor_moved() -> None:
 def test_the_equivariance_error_is_relative_to_what_the_denoiser_says() -> None:
     system = system_of("mlp", dropout=0.0)
     pairs, elements = moved_pairs(system)
-    errors = system.generator.equivariance_error(pairs, seeded(11))  # type: ignore[operator]
+    errors = system.generator.equivariance_error(pairs, seeded(11))
+    assert errors is not None
     of_moved, moved_of = by_hand(system, pairs, elements, 11)
     expected = [
         float(((a - b).norm() / b.norm()).detach()) for a, b in zip(of_moved, moved_of, strict=True)

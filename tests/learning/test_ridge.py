@@ -1,12 +1,8 @@
-"""Closed forms and intervals: ridge against a direct solve, baselines, the bootstrap's coverage."""
+"""Closed forms: ridge against a direct solve, baselines."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,8 +10,6 @@ from torch import Tensor
 
 from wspace.learning import baselines
 from wspace.learning.ridge_regression import PENALTIES, Ridge
-from wspace.runs.report.summary import interval
-from wspace.support.settings import Evaluate
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -108,33 +102,3 @@ def test_the_ridge_baseline_chooses_by_accuracy_without_the_held_out() -> None:
     for predicted, p in zip(tried, PENALTIES, strict=True):
         expected = direct(pooled[:8].numpy(), weights[:8].numpy(), p, pooled[8:].numpy())
         np.testing.assert_allclose(predicted.numpy(), expected, rtol=1e-6, atol=1e-8)
-
-
-# ---------------------------------------------------------------- intervals
-
-
-def recipe(seed: int = 0, bootstrap: int = 400, confidence: float = 0.95) -> Any:
-    return SimpleNamespace(seed=seed, evaluate=Evaluate(bootstrap, confidence))
-
-
-@pytest.mark.parametrize("confidence", [0.95, 0.6])
-def test_the_interval_covers_the_true_mean_as_often_as_it_says(confidence: float) -> None:
-    rng, covered = seeded(0), 0
-    for trial in range(400):
-        values = torch.rand(60, generator=rng) ** 2  # of mean 1/3
-        low, high = interval(values, recipe(seed=trial, confidence=confidence))
-        covered += low <= 1 / 3 <= high
-    assert covered / 400 == pytest.approx(confidence, abs=0.06 if confidence < 0.9 else 0.035)
-
-
-def test_the_interval_is_as_wide_as_the_normal_one_and_follows_the_seed() -> None:
-    values = normal(200, seed=3)
-    low, high = interval(values, recipe(bootstrap=2000))
-    assert high - low == pytest.approx(2 * 1.96 * float(values.std()) / 200**0.5, rel=0.1)
-    assert low < float(values.mean()) < high
-    assert interval(values, recipe(bootstrap=2000)) == (low, high) != interval(values, recipe(1, 2000))
-
-
-def test_the_interval_of_equal_values_is_a_point() -> None:
-    assert interval(torch.full((5,), 0.25), recipe()) == (0.25, 0.25)
-    assert interval(torch.tensor([0.5]), recipe()) == (0.5, 0.5)

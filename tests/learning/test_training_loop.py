@@ -22,8 +22,8 @@ from wspace.data.tasks import prompts_of
 from wspace.interfaces import Prompts
 from wspace.learning.adversary import Adversary
 from wspace.learning.loop import TrainingLoop, warmup_cosine
+from wspace.learning.phases import GeneratorStep, TrainingPairs, TrainingSet, generator_parameters
 from wspace.learning.system import System
-from wspace.learning.training import GeneratorStep, TrainingPairs, TrainingSet, generator_parameters
 from wspace.runs.artifacts import Zoo
 from wspace.runs.assemble import load_system
 from wspace.support.errors import Diverged, FileError, UserError, WspaceError

@@ -8,16 +8,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from filelock import FileLock
-from torch import Tensor
 
 from tests.support.tiny import RECIPE, TINY_STAGES, WORKSHOP, Tiny, stages_fixture, tiny_fixture  # noqa: F401
 from wspace.data import splits
 from wspace.data.tasks import TaskSet
-from wspace.learning import intervals
 from wspace.recipes.plugins import load_plugins
 from wspace.recipes.registry import Component
 from wspace.recipes.source import read_recipe
@@ -494,58 +491,6 @@ def test_other_commands_want_a_recipe(call, tmp_path: Path) -> None:
     told = f"error: {file}: a study, of which `run`, `check` and `report` know what to do; name its recipe\n"
     assert call("plan", file) == (2, "", told)
     assert call("run", file, "--only", "zoo") == (2, "", "error: --only: a study runs all stages of its members\n")
-
-
-# ---------------------------------------------------------------- intervals
-
-
-def naive_over_seeds(values: list[Tensor], resamples: int, rng: torch.Generator) -> np.ndarray:
-    """The same draws, one at a time."""
-    total = np.zeros(resamples)
-    for _ in values:
-        tasks = [torch.randint(len(own), (resamples, len(own)), generator=rng) for own in values]
-        seeds = torch.randint(len(values), (1, resamples), generator=rng)[0]
-        for r in range(resamples):
-            own = values[int(seeds[r])]
-            total[r] += float(np.mean([float(own[int(i)]) for i in tasks[int(seeds[r])][r]]))
-    return total / len(values)
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def test_the_interval_over_seeds_is_that_of_naive_draws() -> None:
-    values = [torch.rand(n, generator=seeded(n)) for n in (5, 7, 6)]
-    means = naive_over_seeds(values, 200, seeded(1))
-    found = intervals.over_seeds(values, 200, 0.9, seeded(1))
-    assert found == pytest.approx(tuple(np.quantile(means, [0.05, 0.95])), abs=1e-6)
-
-
-def test_of_one_seed_it_is_the_interval_over_tasks() -> None:
-    values = torch.rand(30, generator=seeded(0))
-    assert intervals.over_seeds([values], 300, 0.9, seeded(1)) == intervals.over_tasks(values, 300, 0.9, seeded(1))
-
-
-def test_seeds_that_differ_widen_the_interval() -> None:
-    rng = seeded(0)
-    alike = [torch.full((50,), 0.5) + 0.01 * torch.randn(50, generator=rng) for _ in range(3)]
-    apart = [own + shift for own, shift in zip(alike, (-0.1, 0.0, 0.1), strict=True)]
-    narrow = intervals.over_seeds(alike, 1000, 0.95, seeded(0))
-    wide = intervals.over_seeds(apart, 1000, 0.95, seeded(0))
-    assert narrow[1] - narrow[0] < 0.01 and wide[1] - wide[0] > 0.1
-
-
-@pytest.mark.parametrize(("of_seeds", "low", "high"), [(0.0, 0.93, 1.0), (1.0, 0.80, 0.95)])
-def test_intervals_hold_the_truth_about_as_often_as_they_say(of_seeds: float, low: float, high: float) -> None:
-    """Six seeds: too wide where seeds do not differ (tasks are drawn twice), too narrow where they alone do."""
-    held, rng = 0, seeded(3)
-    for _ in range(300):
-        means = of_seeds * torch.randn(6, generator=rng)
-        values = [mean + torch.randn(20, generator=rng) for mean in means]
-        below, above = intervals.over_seeds(values, 200, 0.95, rng)
-        held += below <= 0 <= above
-    assert low <= held / 300 <= high
 
 
 # ---------------------------------------------------------------- tables

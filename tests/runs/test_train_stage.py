@@ -250,14 +250,14 @@ def test_base_and_universal_are_trained_on_one_task_of_all_known_classes(
 def test_fresh_tasks_of_the_task_loss_are_none_that_are_kept_back(go: Go, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: dict[bool, set[tuple[int, ...]]] = {True: set(), False: set()}
     for fresh in (True, False):
-        batches = __import__("wspace.learning.training", fromlist=["TaskBatches"]).TaskBatches
+        batches = __import__("wspace.learning.phases", fromlist=["TaskBatches"]).TaskBatches
 
         def spy(tasks: Any, *rest: Any, fresh: bool = fresh, batches: Any = batches) -> Any:
             drawn[fresh] |= set(tasks)
             return batches(tasks, *rest)
 
         with monkeypatch.context() as patched:
-            patched.setattr("wspace.learning.training.TaskBatches", spy)
+            patched.setattr("wspace.learning.phases.TaskBatches", spy)
             folder = go(f"task_loss={{steps: 20, batch: 16, fresh: {str(fresh).lower()}}}", name=str(fresh))
     tasks = Zoo(folder.parent / "zoo").tasks
     assert drawn[False] <= set(tasks.training) and len(drawn[False]) > 20

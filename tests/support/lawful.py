@@ -24,12 +24,14 @@ from wspace.api import (
     Condition,
     Conditioner,
     Contest,
+    DataError,
     Dataset,
     Denoiser,
     Description,
     Discriminator,
     Evidence,
     Fusion,
+    Generate,
     Generator,
     Images,
     ImportedNetwork,
@@ -40,17 +42,18 @@ from wspace.api import (
     Pairs,
     Part,
     Predictor,
+    Product,
     Prompts,
     Symmetry,
     Target,
     Text,
     Tokenizer,
     TokenLayout,
+    UserError,
+    WeightEntry,
+    WeightSpec,
     Wording,
 )
-from wspace.interfaces.weights import Product, WeightEntry, WeightSpec
-from wspace.support.errors import DataError, UserError
-from wspace.support.settings import Generate
 
 EXAMPLES = {
     "dataset": ("Painted", {"path": "pictures"}),

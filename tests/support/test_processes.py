@@ -22,8 +22,8 @@ from tests.support.stand_ins import Judge, Units
 from wspace.components.denoisers.mlp import MLP as Denoiser
 from wspace.learning.adversary import Adversary
 from wspace.learning.loop import TrainingLoop
+from wspace.learning.phases import GeneratorStep, TrainingPairs, TrainingSet, generator_parameters
 from wspace.learning.system import System
-from wspace.learning.training import GeneratorStep, TrainingPairs, TrainingSet, generator_parameters
 from wspace.recipes.bind import bind
 from wspace.recipes.plugins import load_plugins
 from wspace.recipes.source import read_recipe

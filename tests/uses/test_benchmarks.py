@@ -18,7 +18,7 @@ from tests.support import synthetic
 from tests.support.stand_ins import Adapter
 from wspace.data.splits import UNSEEN_TASKS
 from wspace.data.tasks import prompts_of
-from wspace.runs.report.summary import interval
+from wspace.runs.report.intervals import interval
 from wspace.runs.run import Run
 from wspace.support.errors import UserError
 from wspace.support.progress import Bar, Progress

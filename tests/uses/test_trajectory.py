@@ -24,7 +24,7 @@ from wspace.learning.fitting import accuracies
 from wspace.runs.artifacts import Zoo
 from wspace.runs.assemble import build_system, load_system
 from wspace.runs.report import figures
-from wspace.runs.report.summary import interval
+from wspace.runs.report.intervals import interval
 from wspace.runs.stages.evaluate import MARKED, _followed
 from wspace.support.progress import Bar
 from wspace.support.seeding import stream

@@ -12,20 +12,22 @@ Letters in shapes, everywhere:
     L  condition tokens                  C  width of a condition token
 """
 
-from wspace.interfaces.comparing import Contest, Evidence, Fit, Fusion, Metric, Opponent, Outcome, Task
 from wspace.interfaces.conditions import PICTURE, PICTURE_SIDE, Condition, Conditioner, Prompts, Told
-from wspace.interfaces.data import TEST, TRAIN, VAL, Backbone, Dataset, Images, Layers, Text, Wording
+from wspace.interfaces.data import TEST, TRAIN, VAL, Backbone, Dataset, Images, Layers, Task, Text, Wording
+from wspace.interfaces.fusions import Fusion
 from wspace.interfaces.generators import Closed, Denoiser, Discriminator, Generator, Moves, Pairs, Predictor
 from wspace.interfaces.importing import Collection, Description, ImportedNetwork, Importer
+from wspace.interfaces.metrics import Metric, Outcome
+from wspace.interfaces.opponents import Contest, Evidence, Fit, Opponent
 from wspace.interfaces.symmetry import Part, Symmetry
 from wspace.interfaces.targets import Architecture, Target
 from wspace.interfaces.tokens import CODES, Tokenizer, TokenLayout
-from wspace.interfaces.weights import WeightEntry, WeightSpec
+from wspace.interfaces.weights import Product, WeightEntry, WeightSpec
 
 __all__ = [
     "CODES", "PICTURE", "PICTURE_SIDE", "TEST", "TRAIN", "VAL", "Architecture", "Backbone", "Closed", "Collection",
     "Condition", "Conditioner", "Contest", "Dataset", "Denoiser", "Description", "Discriminator", "Evidence", "Fit",
     "Fusion", "Generator", "Images", "ImportedNetwork", "Importer", "Layers", "Metric", "Moves", "Opponent", "Outcome",
-    "Pairs", "Part", "Predictor", "Prompts", "Symmetry", "Target", "Task", "Text", "TokenLayout", "Tokenizer", "Told",
-    "WeightEntry", "WeightSpec", "Wording",
+    "Pairs", "Part", "Predictor", "Product", "Prompts", "Symmetry", "Target", "Task", "Text", "TokenLayout",
+    "Tokenizer", "Told", "WeightEntry", "WeightSpec", "Wording",
 ]  # fmt: skip

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from wspace.support.errors import UserError
 
+Task = tuple[int, ...]
+"""Classes of one task, ascending, as indices into the data set's classes."""
+
 TRAIN = 0
 """Value of `Images.split` for images that networks are trained on."""
 VAL = 1

@@ -118,6 +118,10 @@ class Generator(nn.Module, ABC):
             "losses.adversarial: this generator makes no estimates for a discriminator to judge; set it to 0"
         )
 
+    def equivariance_error(self, pairs: Pairs, rng: torch.Generator) -> Tensor | None:
+        """|F(g x) - g F(x)| / |F(x)| of the learned map F, for `pairs.moves` as g: (B,); None of a generator without one."""
+        return None
+
     def task_parameters(self) -> list[nn.Parameter]:
         """What a task loss trains, and `loss` then leaves alone; none if this generator learns from weights only."""
         return []

@@ -137,7 +137,7 @@ class Denoising(Generator):
 
     @torch.no_grad()
     def equivariance_error(self, pairs: Pairs, rng: torch.Generator) -> Tensor:
-        """|F(g x) - g F(x)| / |F(x)| of the denoiser F, (B,); `pairs` must have moves."""
+        """Of the denoiser."""
         assert pairs.moves is not None
         move = pairs.moves.act
         clean, anchor = self._clean(pairs)

@@ -10,10 +10,14 @@ from functools import cache
 from pathlib import Path
 
 from wspace.recipes.signature import UnreadableSignature, source_file
+from wspace.support.moved import MOVED
 
 CORE = "wspace"
 DOOR = "wspace.api"
 """What plugins import from: only the modules that the names come from count, not all that it names."""
+
+DOORS = (CORE, DOOR, "wspace.testing")
+"""All that a third party may import from: see docs/stability.md."""
 
 NAMED = 3  # modules that a sentence names; of others it says how many
 
@@ -68,6 +72,25 @@ def changes(sources: Mapping[str, str]) -> Changes:
     gone = tuple(module for module, file in files.items() if file is None)
     edited = tuple(module for module, file in files.items() if file is not None and _digest(file) != sources[module])
     return Changes(edited, gone)
+
+
+def behind_the_doors(module: str) -> tuple[str, ...]:
+    """What a module imports from wspace past its doors, those for type checkers left out; nothing of wspace's own modules.
+
+    Raises UnreadableSignature for a module that is not there.
+    """
+    file = source_file(module)
+    if module.partition(".")[0] == CORE:
+        return ()
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    private: dict[str, None] = {}
+    for whence, name in _imports(ast.parse(file.read_bytes()), package):
+        whole = whence if name is None or whence in DOORS[1:] else f"{whence}.{name}"
+        if whence == CORE and _file_of(whole) is None:  # a name of the light door
+            continue
+        if whole.partition(".")[0] == CORE and whole not in DOORS and whence not in MOVED:
+            private[whole] = None
+    return tuple(private)
 
 
 def _file_of(module: str) -> Path | None:

@@ -34,6 +34,12 @@ def proven(recipe: BoundRecipe, bench: Workbench) -> Symmetry | None:
     return symmetry
 
 
+def check(recipe: BoundRecipe, bench: Workbench) -> None:
+    """Raises UserError for components that do not suit the target: said before anything is trained for it."""
+    proven(recipe, bench)
+    build_system(recipe, bench.target.spec, bench.text.dim)
+
+
 def write_prompt_texts(file: Path, texts: Tensor, context: Told | None) -> None:
     """`texts` (n, T) are of every class of the data set; `context` is what the conditioner asked for, if it did."""
     tensors = (

@@ -18,8 +18,8 @@ from wspace.data.tasks import Task, prompts_of
 from wspace.interfaces import PICTURE, TokenLayout, Told
 from wspace.interfaces.weights import plain_spec
 from wspace.learning.fitting import Schedule, fit
+from wspace.learning.phases import GeneratorStep, TrainingPairs, TrainingSet
 from wspace.learning.system import System
-from wspace.learning.training import GeneratorStep, TrainingPairs, TrainingSet
 from wspace.recipes.bind import BoundRecipe
 from wspace.runs.assemble import build_system, proven
 from wspace.runs.stages import Job

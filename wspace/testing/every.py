@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from wspace.recipes.imports import behind_the_doors
 from wspace.recipes.signature import UnreadableSignature, mentions_slot, signature_of
 from wspace.support.errors import MissingPackage, MissingWeights, UserError, reason
 from wspace.support.parameters import is_default
@@ -34,6 +35,19 @@ def check_signature_is_readable(subject: Subject) -> None:
         signature_of(subject.component)
     except UnreadableSignature as error:
         subject.fail(f"its constructor cannot be read: {error}")
+
+
+@check()
+def check_imports_through_the_doors(subject: Subject) -> None:
+    """Its module takes from wspace what third parties may rely on, and nothing that may be gone in the next version."""
+    try:
+        private = behind_the_doors(subject.component.module)
+    except UnreadableSignature as error:
+        raise Unreadable(str(error)) from error
+    subject.hold(
+        not private,
+        f"it imports {', '.join(private)}, which the next version may move: import from wspace, wspace.api or wspace.testing",
+    )
 
 
 @check()

@@ -18,8 +18,8 @@ from torch.utils.hooks import RemovableHandle
 from wspace.data.tasks import Task
 from wspace.interfaces import TEST, Layers, Target
 from wspace.runs.report.drawing import BLUE, GREY, INK, SCALE, TEXT, VERMILLION, encoded, new_figure, short
+from wspace.runs.report.intervals import summary
 from wspace.runs.report.section import Figure, Form, Row, Section, Table, percent
-from wspace.runs.report.summary import summary
 from wspace.runs.run import Run
 from wspace.runs.stages.report import evenly
 from wspace.support.errors import MissingPackage, UserError, nearest

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from wspace.data.tasks import Task
 from wspace.interfaces.weights import WeightEntry, WeightSpec
+from wspace.runs.report.intervals import summary
 from wspace.runs.report.section import Row, Section, Table, percent
-from wspace.runs.report.summary import summary
 from wspace.runs.run import Run
 from wspace.support.errors import UserError
 from wspace.support.seeding import stream

@@ -13,8 +13,8 @@ from wspace.data.tasks import Task
 from wspace.interfaces import Prompts, Symmetry
 from wspace.learning.fitting import Schedule, fit
 from wspace.runs.report.drawing import BLUE, GREY, INK, TEXT, VERMILLION, dress, encoded, new_figure
+from wspace.runs.report.intervals import summary
 from wspace.runs.report.section import Figure, Row, Section, Table, percent
-from wspace.runs.report.summary import summary
 from wspace.runs.run import Run
 from wspace.support.errors import UserError
 from wspace.support.methods import OURS

@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from wspace.data.tasks import Task
 from wspace.learning.fitting import Schedule, accuracies, fit_until_validated
+from wspace.runs.report.intervals import summary
 from wspace.runs.report.section import Row, Section, Table, percent
-from wspace.runs.report.summary import summary
 from wspace.runs.run import Run
 from wspace.support.methods import OURS
 from wspace.support.seeding import stream

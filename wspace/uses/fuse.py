@@ -13,8 +13,8 @@ from wspace.interfaces import Fusion, Prompts
 from wspace.learning.fitting import Schedule, fit
 from wspace.recipes.bind import Bound, bind_example, bind_one
 from wspace.recipes.source import parse_recipe
+from wspace.runs.report.intervals import summary
 from wspace.runs.report.section import Form, Row, Section, Table, percent
-from wspace.runs.report.summary import summary
 from wspace.runs.run import Run
 from wspace.support.errors import UserError, did_you_mean
 from wspace.support.methods import BASE, OURS, RIDGE, UNIVERSAL

@@ -14,8 +14,8 @@ from wspace.data.tasks import Task
 from wspace.interfaces import Target
 from wspace.learning.fitting import Schedule, accuracies, calibrated, fit, losses
 from wspace.runs.report.drawing import BLUE, GREEN, GREY, INK, ORANGE, TEXT, VERMILLION, dress, encoded, new_figure
+from wspace.runs.report.intervals import summary
 from wspace.runs.report.section import Figure, Row, Section, Table, percent
-from wspace.runs.report.summary import summary
 from wspace.runs.run import Run
 from wspace.support.methods import BASE, OURS, RIDGE, UNIVERSAL
 from wspace.support.seeding import stream

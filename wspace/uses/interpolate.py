@@ -12,8 +12,8 @@ from wspace.data.splits import SEEN, UNSEEN_TASKS
 from wspace.data.tasks import Task
 from wspace.interfaces import Condition
 from wspace.runs.report.drawing import BLUE, GREEN, INK, ORANGE, TEXT, dress, encoded, new_figure
+from wspace.runs.report.intervals import summary
 from wspace.runs.report.section import Figure, Row, Section, Table, percent
-from wspace.runs.report.summary import summary
 from wspace.runs.run import Run
 from wspace.support.errors import UserError
 from wspace.support.seeding import stream

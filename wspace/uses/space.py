@@ -12,8 +12,8 @@ from torch import Tensor
 
 from wspace.data.splits import UNSEEN_TASKS
 from wspace.runs.report.drawing import BLUE, GREEN, INK, ORANGE, TEXT, VERMILLION, dress, encoded, new_figure
+from wspace.runs.report.intervals import summary
 from wspace.runs.report.section import Figure, Row, Section, Table
-from wspace.runs.report.summary import summary
 from wspace.runs.run import Run
 from wspace.support.methods import BASE, ORACLE, OURS, UNIVERSAL
 from wspace.support.names import GENERATED

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from wspace.runs.report.drawing import INK, TEXT, encoded, new_figure
 from wspace.runs.report.figures import TITLES, draw_along_steps
+from wspace.runs.report.intervals import summary
 from wspace.runs.report.section import Figure, Row, Section, Table, percent
-from wspace.runs.report.summary import summary
 from wspace.runs.run import Run
 from wspace.runs.stages.evaluate import along_steps
 from wspace.support.errors import UserError

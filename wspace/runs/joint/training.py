@@ -15,7 +15,7 @@ from torch.nn import functional
 from wspace.data.tasks import prompts_of
 from wspace.interfaces import Prompts
 from wspace.learning.loop import Log
-from wspace.learning.training import GeneratorTraining, TrainingPairs, TrainingSet
+from wspace.learning.phases import GeneratorTraining, TrainingPairs, TrainingSet
 from wspace.recipes.bind import BoundRecipe
 from wspace.runs.artifacts import Zoo
 from wspace.runs.assemble import build_system, load_system, write_prompt_texts

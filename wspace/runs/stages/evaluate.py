@@ -19,8 +19,8 @@ from wspace.learning.system import System
 from wspace.recipes.bind import BoundRecipe
 from wspace.runs.artifacts import TrainedOpponents, Zoo
 from wspace.runs.keys import trains_on_images
+from wspace.runs.report.intervals import interval, summary
 from wspace.runs.report.methods import methods_of
-from wspace.runs.report.summary import interval, summary
 from wspace.runs.stages import Job
 from wspace.runs.stages.generate import trained_system
 from wspace.runs.stages.opponents import checked, evidence_of

@@ -1,7 +1,7 @@
 """Stage train: the generator, on the zoo's pairs.
 
 In phases: the tokenizer's code, if it has to learn one; closed forms; the task loss, where the recipe has one and the
-generator takes it; the generator's own loss. Artifacts are opened and written here; `wspace.learning.training` trains.
+generator takes it; the generator's own loss. Artifacts are opened and written here; `wspace.learning.phases` trains.
 """
 
 from __future__ import annotations
@@ -19,16 +19,15 @@ from torch import Tensor
 from wspace.data.tasks import Task, fresh_tasks, prompts_of
 from wspace.interfaces import Prompts, Symmetry
 from wspace.learning.adversary import Adversary
-from wspace.learning.denoising import Denoising
 from wspace.learning.loop import Log
-from wspace.learning.system import System
-from wspace.learning.training import (
+from wspace.learning.phases import (
     GeneratorTraining,
     TaskLossStep,
     TrainingPairs,
     TrainingSet,
     generator_parameters,
 )
+from wspace.learning.system import System
 from wspace.recipes.bind import BoundRecipe
 from wspace.runs.artifacts import Zoo
 from wspace.runs.assemble import build_system, proven, read_context, write_prompt_texts
@@ -84,9 +83,10 @@ def run(job: Job) -> None:
 
     if adversary is not None:
         health["discriminator_accuracy"] = float(adversary.accuracy)
-    if symmetry is not None and isinstance(system.generator, Denoising) and not system.tokenizer.lossy:
+    if symmetry is not None and not system.tokenizer.lossy:
         error = _equivariance_error(recipe, system, symmetry, networks.held_out, validation.prompts)
-        health["equivariance_error"] = error
+        if error is not None:
+            health["equivariance_error"] = float(error.mean())
     accuracies = _accuracies(zoo, networks, validation)
     write_trained(job.folder, system, logs, {**accuracies, "processes": here().count, **health})
     _warn(job, validation, accuracies, adversary)
@@ -334,13 +334,12 @@ def adversary_of(job: Job, system: System) -> Adversary | None:
 
 def _equivariance_error(
     recipe: BoundRecipe, system: System, symmetry: Symmetry, networks: Tensor, prompts: Prompts
-) -> float:
-    """Mean of `Denoising.equivariance_error` over the first of these networks (m, P)."""
-    generator, rng = system.generator, stream(recipe.seed, "equivariance")
-    assert isinstance(generator, Denoising)
+) -> Tensor | None:
+    """`Generator.equivariance_error` at the first n of these networks (m, P), for n prompts: (n,)."""
+    rng = stream(recipe.seed, "equivariance")
     moves = system.moves(symmetry, len(prompts.mask), rng, augment=0.0, penalty=False)
     few = networks[: len(prompts.mask)].to(prompts.mask.device)
-    return float(generator.equivariance_error(system.pairs(few, prompts, moves), rng).mean())
+    return system.generator.equivariance_error(system.pairs(few, prompts, moves), rng)
 
 
 # ---------------------------------------------------------------- the other processes

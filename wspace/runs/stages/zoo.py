@@ -12,7 +12,7 @@ from torch import Tensor
 from wspace.data.tasks import Task, TaskSet, draw_tasks, tasks_around
 from wspace.learning.fitting import Schedule, accuracies, fit
 from wspace.runs.artifacts import whole
-from wspace.runs.assemble import build_system, proven
+from wspace.runs.assemble import check
 from wspace.runs.stages import Job
 from wspace.support.errors import FileError, UserError, did_you_mean
 from wspace.support.files import link_or_copy, save_tensors, write_json
@@ -24,8 +24,7 @@ from wspace.weights.zoo.format import BASE, SHARD, Entry, Header, Parent, Stored
 def run(job: Job) -> None:
     recipe, bench = job.recipe, job.bench
     source = None if recipe.zoo.source is None else _checked_source(job, recipe.zoo.source)
-    proven(recipe, bench)  # what does not suit the target is said before anything is trained for it
-    build_system(recipe, bench.target.spec, bench.text.dim)
+    check(recipe, bench)
     classes, rng = bench.images.classes, stream(recipe.seed, "tasks")
     rows: list[int] = []
     if source is None:

@@ -152,7 +152,7 @@ def _seconds(results: Iterable[Result]) -> dict[str, float]:
 
 
 def _summary(values: Sequence[Tensor]) -> dict[str, Any]:
-    from wspace.learning.intervals import over_seeds
+    from wspace.runs.report.intervals import over_seeds
     from wspace.support.seeding import stream
 
     means = [float(of_seed.mean()) for of_seed in values]

@@ -15,7 +15,7 @@ from wspace.components.generators.diffusion import Diffusion
 from wspace.data.splits import UNSEEN_TASKS
 from wspace.interfaces import Generator
 from wspace.recipes.bind import BoundRecipe
-from wspace.runs.report.summary import interval
+from wspace.runs.report.intervals import interval
 from wspace.runs.run import Run
 from wspace.support.errors import UserError
 from wspace.support.seeding import stream

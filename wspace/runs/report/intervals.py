@@ -7,6 +7,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from wspace.recipes.bind import BoundRecipe
+from wspace.support.seeding import stream
+
+
+def interval(values: Tensor, recipe: BoundRecipe) -> tuple[float, float]:
+    """Of the mean over tasks (B,), as the recipe's section `evaluate` has it: low, high."""
+    settings = recipe.evaluate
+    return over_tasks(values, settings.bootstrap, settings.confidence, stream(recipe.seed, "bootstrap"))
+
+
+def summary(values: Tensor, recipe: BoundRecipe) -> dict[str, float]:
+    """Mean over tasks (B,), and its interval."""
+    low, high = interval(values, recipe)
+    return {"mean": float(values.mean()), "ci_low": low, "ci_high": high, "n": len(values)}
+
 
 def over_tasks(values: Tensor, resamples: int, confidence: float, rng: torch.Generator) -> tuple[float, float]:
     """Percentile interval of the mean (Efron and Tibshirani, 1993, chapter 13): (B,) -> low, high."""

@@ -14,9 +14,7 @@ from tests.support.stand_ins import Judge, Units
 from wspace.components.conditioners.text_set import TextSet
 from wspace.interfaces import Closed, Condition, Generator, Pairs, Tokenizer, TokenLayout, Told
 from wspace.learning.adversary import Adversary
-from wspace.learning.system import System
-from wspace.learning.terms import RESERVED, check_terms
-from wspace.learning.training import (
+from wspace.learning.phases import (
     GeneratorStep,
     GeneratorTraining,
     ReconstructionStep,
@@ -24,6 +22,8 @@ from wspace.learning.training import (
     TrainingSet,
     generator_parameters,
 )
+from wspace.learning.system import System
+from wspace.learning.terms import RESERVED, check_terms
 from wspace.support.errors import UserError
 from wspace.support.progress import Progress
 from wspace.support.seeding import stream
