@@ -37,10 +37,14 @@ class WeightEntry:
 class Product:
     """Two matrices of which only the product counts: a linear layer's low-rank update, scale · left · right (LoRA)."""
 
-    layer: str  # whose weight it is added to
-    left: str  # an entry (out, r)
-    right: str  # an entry (r, in)
+    layer: str
+    """The layer whose weight (out, in) it is added to."""
+    left: str
+    """The entry of shape (out, r)."""
+    right: str
+    """The entry of shape (r, in)."""
     scale: float = 1.0
+    """Of the product: alpha / r, in LoRA's terms."""
 
 
 @dataclass(frozen=True)
