@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -24,6 +25,10 @@ from wspace.support.errors import FileError, MissingPackage, UserError, nearest
 from wspace.support.seeding import seeded, stream
 from wspace.weights.batched import affine, uniform_by_fan_in
 from wspace.weights.lowrank import lora_spec
+
+CLASSIFIER = re.compile(r"(head|head_dist|fc|last_linear|score|lm_head|(\w+_)?classifier)\.")
+"""How names of tensors begin that turn pooled features into scores of classes; nothing of a classifier is used here."""
+SHOWN = 3  # tensors, in messages
 
 
 class Lora(Target):
@@ -175,12 +180,21 @@ def _with_weights(network: nn.Module, file: Path | None, who: str) -> nn.Module:
     """The network with a checkpoint's weights, if there is one; a classifier in it is left out. Raises FileError."""
     if file is None:
         return network
-    expected = network.state_dict()
+    expected, state = network.state_dict(), read_state(file)
+    _check_unused([name for name in state if name not in expected], file, who)
     try:
-        network.load_state_dict({name: tensor for name, tensor in read_state(file).items() if name in expected})
+        network.load_state_dict({name: tensor for name, tensor in state.items() if name in expected})
     except RuntimeError as error:
         raise FileError(f"{file}: its tensors do not fit {who}{first_misfit(error)}") from error
     return network
+
+
+def _check_unused(names: Sequence[str], where: Path, who: str) -> None:
+    """Raises FileError for tensors of a checkpoint that the network lacks, unless they are of a classifier."""
+    unused = [name for name in names if not CLASSIFIER.match(name)]
+    if unused:
+        shown = ", ".join(unused[:SHOWN]) + (f" and {len(unused) - SHOWN} more" if len(unused) > SHOWN else "")
+        raise FileError(f"{where}: its weights are of another network than {who}, which has no {shown}")
 
 
 def _transformers(folder: Path | None) -> nn.Module:
@@ -192,10 +206,33 @@ def _transformers(folder: Path | None) -> nn.Module:
         from transformers import AutoModel
     except ImportError as error:
         raise MissingPackage("target 'lora' needs transformers for this base: pip install \"wspace[lora]\"") from error
-    try:
-        return AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        raise FileError(f"{folder}: transformers cannot read it: {str(error).splitlines()[0]}") from error
+
+    def load(**options: Any) -> tuple[nn.Module, list[str]]:
+        """The network, and which of its tensors the folder lacks."""
+        try:
+            network, report = AutoModel.from_pretrained(
+                folder,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **options,
+            )
+        except (OSError, ValueError) as error:
+            raise FileError(f"{folder}: transformers cannot read it: {str(error).splitlines()[0]}") from error
+        misfits = sorted(name for name, *_ in report["mismatched_keys"])
+        if misfits:
+            raise FileError(f"{folder}: its weights do not fit its config.json (the first that does not: {misfits[0]})")
+        _check_unused(sorted(report["unexpected_keys"]), folder, "its config.json says")
+        return network, sorted(report["missing_keys"])
+
+    network, lacking = load()
+    if lacking and all(name.startswith("pooler.") for name in lacking):
+        # a network that was trained with a classifier was trained without a pooler
+        network, lacking = load(add_pooling_layer=False)
+    if lacking:
+        raise FileError(f"{folder}: its weights lack {lacking[0]}, which its config.json asks for")
+    return network
 
 
 def _matching(network: nn.Module, globs: tuple[str, ...]) -> dict[str, nn.Linear]:
