@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -351,6 +352,22 @@ def test_the_frozen_network_may_come_from_a_file(tmp_path: Path) -> None:
         torch.testing.assert_close(target.network(images), network(images))
 
 
+def test_a_file_of_another_depth_or_width_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "other.safetensors"
+    save_file(on_features(depth=3).network.state_dict(), file)
+    assert said_by(lambda: on_features(depth=2, file=file)) == (
+        f"{file}: its weights are of another network than this transformer, which has no blocks.2.attn.proj.bias, "
+        "blocks.2.attn.proj.weight, blocks.2.attn.qkv.bias and 9 more"
+    )
+    with pytest.raises(UserError, match="the first that does not: blocks.3.norm1.weight"):
+        on_features(depth=4, file=file)
+    with pytest.raises(UserError, match="the first that does not: position"):
+        Lora(width=16, heads=2, depth=3, feature_dim=FEATURES, text_dim=TEXTS, file=file)
+    deeper = timm.create_model("test_vit", img_size=SIDE, patch_size=8, depth=7)
+    save_file(deeper.state_dict(), file)
+    assert "test_vit, which has no blocks.6.attn.proj.bias" in said_by(lambda: on_pictures(file=file))
+
+
 # ---------------------------------------------------------------- folders of adapters
 
 
@@ -471,8 +488,14 @@ PREFIX = "base_model.model.first"
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (configured(peft_type="IA3"), "{s}/1/adapter_config.json: its peft_type is 'IA3', and only LORA can be read"),
-        (configured(use_dora=True), "{s}/1/adapter_config.json: has use_dora, and only plain LoRA can be read"),
+        (
+            configured(peft_type="IA3"),
+            "{s}/1/adapter_config.json: its peft_type is 'IA3', and only LORA can be read{skip}",
+        ),
+        (
+            configured(use_dora=True),
+            "{s}/1/adapter_config.json: use_dora is True, and only plain LoRA can be read{skip}",
+        ),
         (configured(r=0), "{s}/1/adapter_config.json: r and lora_alpha must be above 0"),
         (
             configured(base_model_name_or_path="other"),
@@ -486,9 +509,9 @@ PREFIX = "base_model.model.first"
             lambda s: (s / "1/adapter_model.safetensors").rename(s / "1/adapter_model.bin"),
             "{s}/1/adapter_model.bin: a pickle can run any program when it is opened, so it is not; where you trust it, "
             "convert it: python -c \"import torch, safetensors.torch as s; s.save_file(torch.load('adapter_model.bin', "
-            "weights_only=True), 'adapter_model.safetensors')\"",
+            "weights_only=True), 'adapter_model.safetensors')\"{skip}",
         ),
-        (lambda s: (s / "1/adapter_model.safetensors").unlink(), "{s}/1: has no adapter_model.safetensors"),
+        (lambda s: (s / "1/adapter_model.safetensors").unlink(), "{s}/1: has no adapter_model.safetensors{skip}"),
         (
             lambda s: (s / "1/adapter_model.safetensors").write_bytes(b"cut"),
             "{s}/1/adapter_model.safetensors: truncated, or not a safetensors file",
@@ -496,7 +519,7 @@ PREFIX = "base_model.model.first"
         (
             retensored(lambda t: t | {f"{PREFIX}.lora_magnitude_vector": torch.zeros(3)}),
             "{s}/1/adapter_model.safetensors: holds base_model.model.first.lora_magnitude_vector, which is no factor of a "
-            "linear layer's LoRA",
+            "linear layer's LoRA{skip}",
         ),
         (
             retensored(lambda t: {k: v for k, v in t.items() if "first.lora_B" not in k}),
@@ -526,7 +549,8 @@ def test_adapters_that_cannot_be_imported(tmp_path: Path, spoil: Any, message: s
         folder_of(source / str(n), n, 3)
     spoil(source)
     before = set(tmp_path.rglob("*"))
-    assert said_by(lambda: import_zoo(source, tmp_path / "zoo", Peft())) == message.format(s=source)
+    expected = message.format(s=source, skip="; --skip-unknown leaves it out")
+    assert said_by(lambda: import_zoo(source, tmp_path / "zoo", Peft())) == expected
     assert set(tmp_path.rglob("*")) == before
 
 
@@ -563,7 +587,7 @@ def test_peft_loads_and_runs_what_is_written(peft: Any, made: Any, tmp_path: Pat
         if name.startswith(layer):
             (tensor[1:] if name.endswith("A") else tensor[:, 1:]).zero_()
     write_adapter(tmp_path, target.spec, network.tensors, base_model="", texts=("a", "b"), classes=network.classes)
-    assert read_json(tmp_path / "adapter_config.json")["rank_pattern"] == {layer.replace(".", r"\."): 1}
+    assert read_json(tmp_path / "adapter_config.json")["rank_pattern"] == {"^" + layer.replace(".", r"\."): 1}
     model = loaded(peft, target.network, tmp_path)
     with torch.no_grad():
         pooled = model(features[0].view(-1, *target.input_shape))
@@ -597,6 +621,50 @@ def vit(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
     folder = tmp_path_factory.mktemp("vit")
     model.save_pretrained(folder)
     return model, folder
+
+
+def on_folder(folder: Path) -> Lora:
+    return on_pictures(base="transformers", modules=("*layers*",), file=folder)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"num_hidden_layers": 1},
+            "its weights are of another network than its config.json says, which has no layers.1.attention.k_proj.bias, "
+            "layers.1.attention.k_proj.weight, layers.1.attention.o_proj.bias and 13 more",
+        ),
+        (
+            {"num_hidden_layers": 3},
+            "its weights lack layers.2.attention.k_proj.bias, which its config.json asks for",
+        ),
+        (
+            {"intermediate_size": 32},
+            "its weights do not fit its config.json (the first that does not: layers.0.mlp.fc1.bias)",
+        ),
+    ],
+    ids=["shallower", "deeper", "wider"],
+)
+def test_a_folder_of_transformers_holds_the_network_it_says(
+    vit: Any, changed: dict[str, int], message: str, tmp_path: Path
+) -> None:
+    shutil.copytree(vit[1], tmp_path / "vit")
+    config = tmp_path / "vit/config.json"
+    write_json(config, read_json(config) | changed)
+    assert said_by(lambda: on_folder(tmp_path / "vit")) == f"{tmp_path}/vit: {message}"
+
+
+def test_a_classifier_of_transformers_is_read_without_a_random_pooler(vit: Any, tmp_path: Path) -> None:
+    import transformers
+
+    classifier = transformers.ViTForImageClassification(vit[0].config).eval()
+    classifier.save_pretrained(tmp_path)
+    images = torch.randn(2, 3, SIDE, SIDE, generator=rng_of(0))
+    target = on_folder(tmp_path)
+    with torch.no_grad():
+        expected = classifier.vit(images).last_hidden_state.mean(1)
+        torch.testing.assert_close(target._pooled(images.flatten(1)), expected)
 
 
 def test_what_peft_wrote_is_a_zoo_and_the_targets_weights(peft: Any, vit: Any, tmp_path: Path) -> None:

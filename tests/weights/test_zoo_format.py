@@ -527,7 +527,7 @@ FILES = "cats.safetensors,x\ndeep/dogs.safetensors,x\n"
             pickled,
             "{s}/model.pt: a pickle can run any program when it is opened, so it is not; where you trust it, convert it: "
             "python -c \"import torch, safetensors.torch as s; s.save_file(torch.load('model.pt', weights_only=True), "
-            "'model.safetensors')\"",
+            "'model.safetensors')\"; --skip-unknown leaves it out",
         ),
         (truncated, "{s}/owls.safetensors: truncated, or not a safetensors file"),
         (

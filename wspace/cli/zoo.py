@@ -35,6 +35,9 @@ def import_zoo(
     recipe: Annotated[str | None, typer.Option(help="Whose target these are weights of.")] = None,
     name: Annotated[str | None, typer.Option(help="What the zoo is called; else as its folder.")] = None,
     licence: Licence = None,
+    skip_unknown: Annotated[
+        bool, typer.Option("--skip-unknown", help="Leave out, and name, what is not understood, and import the rest.")
+    ] = False,
     settings: Settings = None,
     plugin: PluginFiles = None,
 ) -> None:
@@ -47,11 +50,22 @@ def import_zoo(
         bound = bind_recipe(recipe, settings, plugin)
         built = Workbench(bound, Progress()).target
         target, base_model = (bound.target.told(), built.spec), built.base_model
+    from wspace.support.progress import LineProgress
     from wspace.weights.zoo.card import summary
     from wspace.weights.zoo.importing import import_zoo
 
     chosen = _importer_of(source, importer, registry_of(plugin))
-    zoo = import_zoo(source, out, chosen, name=name, licence=licence or "unknown", target=target, base_model=base_model)
+    zoo = import_zoo(
+        source,
+        out,
+        chosen,
+        name=name,
+        licence=licence or "unknown",
+        target=target,
+        base_model=base_model,
+        skip_unknown=skip_unknown,
+        progress=LineProgress(),
+    )
     print(summary(zoo))
 
 

@@ -45,6 +45,7 @@ class Collection:
     spec: WeightSpec | None = None  # names, shapes and axes
     target: dict[str, Any] | None = None  # as a recipe writes it
     made_with: dict[str, Any] = field(default_factory=dict)  # what else they need: a base model, data
+    left_over: Sequence[str] = ()  # what was not understood and may be a network: a sentence each, which names the file
 
 
 class Importer(ABC):

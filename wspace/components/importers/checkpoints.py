@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -15,9 +16,12 @@ from torch import Tensor
 from wspace.interfaces import Collection, Description, ImportedNetwork, Importer
 from wspace.support.errors import DataError, FileError
 from wspace.weights.files.network import METADATA
-from wspace.weights.files.peft import CONFIG, pickled
+from wspace.weights.files.peft import CONFIG, is_adapter, pickled
+from wspace.weights.zoo.leftover import below, is_of_training, left_over
 from wspace.weights.zoo.sidecars import Sidecars
 
+SUFFIX = ".safetensors"
+PART = re.compile(r".+-\d{5}-of-\d{5}\.safetensors", re.IGNORECASE)
 PICKLES = frozenset({".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"})
 
 
@@ -30,30 +34,49 @@ class Checkpoints(Importer):
     takes = "checkpoints (.safetensors)"
 
     def recognises(self, folder: Path) -> bool:
-        files = list(folder.rglob("*"))
-        weights = any(file.suffix == ".safetensors" or file.suffix.lower() in PICKLES for file in files)
+        files = below(folder)
+        weights = any(file.suffix.lower() in {SUFFIX, *PICKLES} for file in files)
         return weights and not any(file.name == CONFIG for file in files)
 
     def collect(self, folder: Path) -> Collection:
-        files = sorted(file for file in folder.rglob("*") if file.is_file())
-        for file in files:
-            if file.suffix.lower() in PICKLES and not file.with_suffix(".safetensors").is_file():
-                raise pickled(file)
-        weights = [file for file in files if file.suffix == ".safetensors"]
+        files = [file for file in below(folder) if file.is_file() and not is_of_training(file)]
+        safe = [file for file in files if file.suffix.lower() == SUFFIX]
+        pickles = [file for file in files if file.suffix.lower() in PICKLES]
+        refused = {file: why for file in safe if (why := _no_network(file))}
+        weights = [file for file in safe if file not in refused]
+        converted = {file.with_suffix("") for file in weights}
+        others = [f"{file}: {why}" for file, why in refused.items()]
+        others += [str(pickled(file)) for file in pickles if file.with_suffix("") not in converted]
+        others += left_over(folder, {*safe, *pickles}, self.takes)
         if not weights:
-            raise DataError(f"{folder}: holds no {self.takes}")
-        sidecars, names = Sidecars(folder), frozenset(file.relative_to(folder).as_posix() for file in weights)
+            raise DataError(others[0] if others else f"{folder}: holds no {self.takes}")
+        names = frozenset(file.relative_to(folder).as_posix() for file in (*safe, *pickles))
+        sidecars = Sidecars(folder)
         networks = []
         for file in weights:
             description = sidecars.of(file, names) or _described_inside(file)
             name = file.relative_to(folder).with_suffix("").as_posix()
             networks.append(ImportedNetwork(name, file, description, partial(_read, file)))
-        return Collection(networks)
+        return Collection(networks, left_over=others)
 
     def example(self, folder: Path) -> None:
         for number, text in enumerate(("cats and dogs", "cups and saucers")):
             save_file({"w": torch.full((2, 3), float(number)), "b": torch.ones(3)}, folder / f"{number}.safetensors")
             (folder / f"{number}.txt").write_text(f"{text}\n", encoding="utf-8")
+
+
+def _no_network(file: Path) -> str:
+    """Why a safetensors file is not a network of its own; empty if it is, or if it cannot be read."""
+    if PART.fullmatch(file.name):
+        return "a part of a network that was saved in several files: save it as one"
+    try:
+        with safe_open(file, "pt") as opened:
+            names = list(opened.keys())
+    except SafetensorError:
+        return ""
+    if is_adapter(names):
+        return f"holds an adapter ({names[0]}, ...) and no network; of adapters, folders that PEFT wrote can be read"
+    return ""
 
 
 def _read(file: Path) -> Mapping[str, Tensor]:

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from wspace.interfaces import Collection, Description, ImportedNetwork, Importer
 from wspace.support.errors import DataError, FileError
-from wspace.weights.files.peft import CONFIG, AdapterFolder, write_adapter
+from wspace.weights.files.peft import CONFIG, PICKLE, WEIGHTS, AdapterFolder, NotUnderstood, write_adapter
 from wspace.weights.lowrank import lora_spec, padded
+from wspace.weights.zoo.leftover import below, left_over
 from wspace.weights.zoo.sidecars import Sidecars
 
 
@@ -31,14 +32,20 @@ class Peft(Importer):
         return bool(_adapter_folders(folder))
 
     def collect(self, folder: Path) -> Collection:
-        opened = [AdapterFolder.open(adapter) for adapter in _adapter_folders(folder)]
+        adapters, opened, others = _adapter_folders(folder), list[AdapterFolder](), list[str]()
+        for adapter in adapters:
+            try:
+                opened.append(AdapterFolder.open(adapter))
+            except NotUnderstood as error:
+                others.append(str(error))
+        others += left_over(folder, {a / name for a in adapters for name in (CONFIG, WEIGHTS, PICKLE)}, self.takes)
         if not opened:
-            raise DataError(f"{folder}: holds no {self.takes}")
+            raise DataError(others[0] if others else f"{folder}: holds no {self.takes}")
         first = opened[0]
         for other in opened[1:]:
             _check(other, first)
         rank = max(layer.rank for adapter in opened for layer in adapter.layers.values())
-        sidecars, names = Sidecars(folder), frozenset(a.folder.relative_to(folder).as_posix() for a in opened)
+        sidecars, names = Sidecars(folder), frozenset(adapter.relative_to(folder).as_posix() for adapter in adapters)
         networks = []
         for adapter in opened:
             description = sidecars.of(adapter.folder, names) or Description(adapter.texts, adapter.classes)
@@ -48,8 +55,9 @@ class Peft(Importer):
             networks.append(ImportedNetwork(name, adapter.folder, described, partial(_read, adapter, first, rank)))
         scale = {name: layer.scale for name, layer in first.layers.items()}
         spec = lora_spec({name: (layer.out, layer.width) for name, layer in first.layers.items()}, rank, scale)
-        made_with: dict[str, Any] = {"base_model": first.base_model} if first.base_model else {}
-        return Collection(networks, spec, {"use": "lora", "rank": rank}, made_with)
+        made_with = {"base_model": first.base_model, "base_model_revision": first.revision}
+        made_with: dict[str, Any] = {key: value for key, value in made_with.items() if value}
+        return Collection(networks, spec, {"use": "lora", "rank": rank}, made_with, others)
 
     def example(self, folder: Path) -> None:
         spec = lora_spec({"layer": (6, 7)}, 2, {"layer": 1.0})
@@ -61,13 +69,18 @@ class Peft(Importer):
 
 
 def _adapter_folders(root: Path) -> list[Path]:
-    return sorted(file.parent for file in root.rglob(CONFIG))
+    return [file.parent for file in below(root) if file.name == CONFIG]
 
 
 def _check(adapter: AdapterFolder, first: AdapterFolder) -> None:
     if adapter.base_model != first.base_model:
         raise FileError(
             f"{adapter.folder}: is for base model {adapter.base_model!r}; {first.folder} is for {first.base_model!r}"
+        )
+    if adapter.revision != first.revision:
+        raise FileError(
+            f"{adapter.folder}: is for revision {adapter.revision or 'main'!r} of its base model; {first.folder} is for "
+            f"{first.revision or 'main'!r}"
         )
     more, fewer = set(adapter.layers) - set(first.layers), set(first.layers) - set(adapter.layers)
     if more or fewer:

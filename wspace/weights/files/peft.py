@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,42 @@ from wspace.weights.lowrank import trimmed
 
 CONFIG, WEIGHTS, PICKLE, README = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin", "README.md"
 PREFIX = "base_model.model."
-FACTOR = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_(A|B)(?:\.\w+)?\.weight")
+FACTOR = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_(A|B)(?:\.(\w+))?\.weight")
+ANY_FACTOR = re.compile(
+    r"[._]lora_?[._]?(A|B|up|down|mid|embedding_A|embedding_B|magnitude_vector|linear_layer)\.|\.(hada|lokr|oft|boft)_\w+$"
+)
+"""In names of tensors of adapters by PEFT, Kohya's scripts, diffusers and LyCORIS; wspace's own names are none of these."""
+SETTINGS_OF_A_FACTOR = (".alpha", ".dora_scale", ".scalar")
+
+READ = {
+    "peft_type", "base_model_name_or_path", "revision", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora",
+    "target_modules", "exclude_modules",
+}  # fmt: skip
+"""Keys of adapter_config.json whose values are used here."""
+NEUTRAL = {
+    "task_type", "auto_mapping", "peft_version", "inference_mode", "lora_dropout", "fan_in_fan_out", "layers_to_transform",
+    "layers_pattern", "megatron_core", "qalora_group_size", "loftq_config", "eva_config", "corda_config", "lora_ga_config",
+    "velora_config",
+}  # fmt: skip
+"""Keys that change nothing of what a trained adapter computes: what they say is in its tensors, or is of its training alone."""
+KEPT_BASE = ("gaussian", "eva", "orthogonal", "mica")
+"""`init_lora_weights`, besides true and false, that leave the network below as it is. Others subtract B · A from it."""
+
 UNFILLED = "Model Card for Model ID"
 """Title of the card that PEFT writes by itself: it says nothing of the task."""
+BY_A_TRAINER = re.compile(
+    r"axolotl version|More information needed|It achieves the following results|It has been trained using \[TRL\]|"
+    r"This model is a fine-tuned version of|This model was trained (from scratch on|using AutoTrain)|"
+    r"This (\S+ )?model was trained 2x faster|This is a merge of pre-trained|This is a LoRA extracted from|"
+    r"Model trained with \[AI Toolkit|Trained on Replicate|The following \S+ (quantization config )?(was|were) used|"
+    r"Users \(both direct and downstream\)|Use the code below to get started|Carbon emissions can be estimated",
+    re.IGNORECASE,
+)
+"""How paragraphs begin that training programs write into cards by themselves: they are the same for every task."""
+
+
+class NotUnderstood(FileError):
+    """Adapters, but none that can be read: the file is whole, and of another kind."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +77,18 @@ class AdapterFolder:
     folder: Path
     layers: dict[str, Layer]
     base_model: str
-    texts: tuple[str, ...]  # what its README says; none, if that is PEFT's own, not filled in
+    revision: str  # of the base model; none is its newest
+    texts: tuple[str, ...]  # what its README says; none, if nobody but a program wrote it
     classes: tuple[str, ...]
 
     @classmethod
     def open(cls, folder: Path) -> AdapterFolder:
-        """Raises FileError unless this is plain LoRA of linear layers, in safetensors."""
+        """Raises NotUnderstood unless this is plain LoRA of linear layers, in safetensors; FileError for what is broken."""
         config = _config(folder)
         layers = _layers(folder / WEIGHTS, config)
         texts, classes = _task_of(folder / README)
-        return cls(folder, layers, str(config.get("base_model_name_or_path") or ""), texts, classes)
+        base_model, revision = (str(config.get(key) or "") for key in ("base_model_name_or_path", "revision"))
+        return cls(folder, layers, base_model, revision, texts, classes)
 
     def read(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Layer -> B (out, r) and A (r, in). Raises FileError."""
@@ -72,15 +108,42 @@ def _config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise FileError(f"{file}: not the configuration of an adapter")
     if config.get("peft_type") != "LORA":
-        raise FileError(f"{file}: its peft_type is {config.get('peft_type')!r}, and only LORA can be read")
-    for key in ("use_dora", "lora_bias", "modules_to_save"):
-        if config.get(key):
-            raise FileError(f"{file}: has {key}, and only plain LoRA can be read")
+        raise NotUnderstood(f"{file}: its peft_type is {config.get('peft_type')!r}, and only LORA can be read")
+    for key, value in config.items():
+        if not _is_plain(key, value):
+            raise NotUnderstood(
+                f"{file}: {key} is {reprlib.repr(value)}, and only plain LoRA can be read{_way_out(key)}"
+            )
     if not (folder / WEIGHTS).is_file():
         if (folder / PICKLE).is_file():
-            raise pickled(folder / PICKLE)
-        raise FileError(f"{folder}: has no {WEIGHTS}")
+            raise NotUnderstood(str(pickled(folder / PICKLE)))
+        raise NotUnderstood(f"{folder}: has no {WEIGHTS}")
     return config
+
+
+def _is_plain(key: str, value: Any) -> bool:
+    """Whether an adapter with this setting is scale · B · A, as far as it is known here.
+
+    A key that is not known passes if it is off, as PEFT writes what is not used.
+    """
+    if key in READ or key in NEUTRAL:
+        return True
+    if key == "init_lora_weights" and value is not None:
+        return isinstance(value, bool) or str(value).lower() in KEPT_BASE
+    return value is None or value is False or value in ({}, [], "") or (key, value) == ("bias", "none")
+
+
+def _way_out(key: str) -> str:
+    if key != "init_lora_weights":
+        return ""
+    return "; PEFT's save_pretrained makes that of some others, by path_initial_model_for_weight_conversion"
+
+
+def is_adapter(names: Collection[str]) -> bool:
+    """Whether tensors of these names are what is added to a network, in whatever form, and no network."""
+    return any(map(ANY_FACTOR.search, names)) and all(
+        ANY_FACTOR.search(name) or name.endswith(SETTINGS_OF_A_FACTOR) for name in names
+    )
 
 
 def pickled(file: Path) -> FileError:
@@ -93,13 +156,22 @@ def pickled(file: Path) -> FileError:
 
 def _layers(file: Path, config: Mapping[str, Any]) -> dict[str, Layer]:
     factors: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {}
+    named: dict[str | None, str] = {}  # adapter, as keys may name it -> the first of its keys
     try:
         with safe_open(file, "pt") as opened:
             for key in opened.keys():  # noqa: SIM118 (not a dict)
                 match, shape = FACTOR.fullmatch(key), tuple(opened.get_slice(key).get_shape())
-                if match is None or len(shape) != 2:
-                    raise FileError(f"{file}: holds {key}, which is no factor of a linear layer's LoRA")
-                factors.setdefault(match[1], {})[match[2]] = (key, shape)
+                # below `base_layer` is what PEFT put into a layer that is not linear
+                if match is None or len(shape) != 2 or "base_layer" in match[1].split("."):
+                    raise NotUnderstood(f"{file}: holds {key}, which is no factor of a linear layer's LoRA")
+                pair = factors.setdefault(match[1], {})
+                twins = [pair[match[2]][0]] if match[2] in pair else []
+                strangers = [first for name, first in named.items() if name != match[3]]
+                if twins or strangers:
+                    other = (twins + strangers)[0]
+                    raise NotUnderstood(f"{file}: holds {other} and {key}, which are of two adapters: keep one of them")
+                pair[match[2]] = (key, shape)
+                named.setdefault(match[3], key)
     except SafetensorError as error:
         raise FileError(f"{file}: truncated, or not a safetensors file") from error
     if not factors:
@@ -111,27 +183,52 @@ def _layers(file: Path, config: Mapping[str, Any]) -> dict[str, Layer]:
         (a, (rank, width)), (b, (out, other)) = pair["A"], pair["B"]
         if rank != other:
             raise FileError(f"{file}: layer {name!r} has lora_A of rank {rank} and lora_B of rank {other}")
-        layers[name] = Layer(a, b, rank, out, width, _scale(name, config, file))
+        if not _is_targeted(name, config, file):
+            raise FileError(
+                f"{file}: holds layer {name!r}, and {CONFIG} does not target it, so PEFT would leave it out"
+            )
+        configured = _by_pattern(name, "rank_pattern", "r", config, file)
+        if rank != configured:
+            raise FileError(f"{file}: layer {name!r} has rank {rank}, and {configured} by {CONFIG}")
+        alpha = _by_pattern(name, "alpha_pattern", "lora_alpha", config, file)
+        layers[name] = Layer(a, b, rank, out, width, alpha / (rank**0.5 if config.get("use_rslora") else rank))
     return layers
 
 
-def _scale(layer: str, config: Mapping[str, Any], file: Path) -> float:
-    """alpha / r, or alpha / sqrt(r) for rank-stabilised LoRA; a layer may have its own, by a pattern of its name."""
+def _by_pattern(layer: str, patterns: str, otherwise: str, config: Mapping[str, Any], file: Path) -> float:
+    """Of the first pattern of its name that matches a layer, as PEFT matches them; else what all layers have."""
+    given = config.get(patterns) or {}
+    matching = (value for key, value in given.items() if _pattern(rf"(.*\.)?({key})$", patterns, file).match(layer))
+    value = next(matching, given.get(layer, config.get(otherwise)))
+    if not isinstance(value, int | float) or value <= 0:
+        raise FileError(f"{file.with_name(CONFIG)}: r and lora_alpha must be above 0")
+    return value
 
-    def by_pattern(patterns: Mapping[str, Any], otherwise: Any) -> float:
-        matching = (value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", layer))
-        value = next(matching, otherwise)
-        if not isinstance(value, int | float) or value <= 0:
-            raise FileError(f"{file.with_name(CONFIG)}: r and lora_alpha must be above 0")
-        return value
 
-    rank = by_pattern(config.get("rank_pattern") or {}, config.get("r"))
-    alpha = by_pattern(config.get("alpha_pattern") or {}, config.get("lora_alpha"))
-    return alpha / (rank**0.5 if config.get("use_rslora") else rank)
+def _is_targeted(layer: str, config: Mapping[str, Any], file: Path) -> bool:
+    """Whether PEFT adapts a layer of this name; where it chooses by the kind of layer or of model, it may."""
+
+    def names(key: str) -> bool:
+        modules = config[key]
+        if isinstance(modules, str):
+            return _pattern(modules, key, file).fullmatch(layer) is not None
+        return any(layer == name or layer.endswith(f".{name}") for name in modules)
+
+    chosen = config.get("target_modules") in (None, "all-linear") or names("target_modules")
+    return chosen and not (config.get("exclude_modules") and names("exclude_modules"))
+
+
+def _pattern(text: str, key: str, file: Path) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise FileError(
+            f"{file.with_name(CONFIG)}: {key} has {text!r}, which is no regular expression: {error}"
+        ) from error
 
 
 def _task_of(file: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Texts and classes of the task: those that wspace wrote, else the first paragraph of prose."""
+    """Texts and classes of the task: those that wspace wrote, else the first paragraph of prose that is not a program's."""
     if not file.is_file():
         return (), ()
     content = file.read_text(encoding="utf-8", errors="replace")
@@ -148,9 +245,16 @@ def _task_of(file: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if UNFILLED in body:
         return (), ()
     body = re.sub(r"<!--.*?-->|```.*?```", "", body, flags=re.DOTALL)
-    paragraphs = (" ".join(part.split()) for part in re.split(r"\n\s*\n", body))
-    prose = (text for text in paragraphs if text and not text.startswith(("#", "-", "*", "|", "<", "!", "[")))
-    return tuple(prose)[:1], ()
+    prose = _prose(body)[:1]
+    if prose and BY_A_TRAINER.match(prose[0]):
+        _, _, described = body.partition("## Model description\n")  # which people are asked to fill in
+        prose = [text for text in _prose(described.partition("\n#")[0])[:1] if not BY_A_TRAINER.match(text)]
+    return tuple(prose), ()
+
+
+def _prose(text: str) -> list[str]:
+    paragraphs = (" ".join(part.split()) for part in re.split(r"\n\s*\n", text))
+    return [part for part in paragraphs if part and not part.startswith(("#", "-", "*", "|", "<", "!", "["))]
 
 
 # ---------------------------------------------------------------- writing
@@ -162,11 +266,13 @@ def write_adapter(
     tensors: Mapping[str, Tensor],
     *,
     base_model: str,
+    revision: str = "",
     texts: Sequence[str],
     classes: Sequence[str],
 ) -> None:
     """A folder that `peft.PeftModel.from_pretrained(base, folder)` loads; directions that are all zero are left out.
 
+    Layers are named by anchored patterns: of plain names PEFT would also take layers whose names end so.
     Raises UserError for weights that are not LoRA adapters.
     """
     covered = {name for product in spec.products for name in (product.left, product.right)}
@@ -180,12 +286,13 @@ def write_adapter(
         "peft_type": "LORA",
         "task_type": None,
         "base_model_name_or_path": base_model or None,
+        "revision": revision or None,
         "inference_mode": True,
         "r": rank,
         "lora_alpha": alpha,
-        "rank_pattern": {re.escape(layer): r for layer, r in ranks.items() if r != rank},
-        "alpha_pattern": {re.escape(layer): a for layer, a in alphas.items() if a != alpha},
-        "target_modules": sorted(factors),
+        "rank_pattern": {f"^{re.escape(layer)}": r for layer, r in ranks.items() if r != rank},
+        "alpha_pattern": {f"^{re.escape(layer)}": a for layer, a in alphas.items() if a != alpha},
+        "target_modules": "|".join(map(re.escape, sorted(factors))),
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": False,

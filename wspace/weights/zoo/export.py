@@ -43,6 +43,14 @@ def take(folder: Path, name: str, out: Path, peft: bool) -> None:
     if peft:
         base = str(zoo.header.made_with.get("base_model") or _base_model_of_0_1(zoo.header.target or {}))
         with new_folder(out) as made:
-            write_adapter(made, zoo.spec, tensors, base_model=base, texts=entry.texts, classes=entry.classes)
+            write_adapter(
+                made,
+                zoo.spec,
+                tensors,
+                base_model=base,
+                revision=str(zoo.header.made_with.get("base_model_revision") or ""),
+                texts=entry.texts,
+                classes=entry.classes,
+            )
     else:
         Network(entry.classes, tensors, f"network {name} of zoo {zoo.header.name}").save(out)

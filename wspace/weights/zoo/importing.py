@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from wspace.interfaces import Collection, ImportedNetwork, Importer, WeightSpec
 from wspace.support.errors import DataError, FileError
 from wspace.support.files import new_folder, save_tensors
 from wspace.support.names import ZOO_HEADER
+from wspace.support.progress import Progress
 from wspace.weights.zoo.format import (
+    MOST_PROBLEMS,
     SHARD,
     Entry,
     Header,
@@ -37,8 +39,13 @@ def import_zoo(
     licence: str = "unknown",
     target: tuple[dict[str, Any], WeightSpec] | None = None,
     base_model: str = "",
+    skip_unknown: bool = False,
+    progress: Progress | None = None,
 ) -> StoredZoo:
     """The networks of a folder, copied into a zoo at `out`, which is not there yet; all of them, or nothing.
+
+    With `skip_unknown`, what the importer does not understand is left out; else it ends the import. `progress` says so, and
+    what else is worth knowing.
 
     `target`, as a recipe writes it, and its spec say whose weights these are, where the importer does not know; so does
     `base_model` (`Target.base_model`), unless the importer does. Raises UserError.
@@ -48,13 +55,10 @@ def import_zoo(
     if (source / ZOO_HEADER).is_file():
         raise DataError(f"{source}: is a zoo already: a recipe takes it as it is, by zoo.source")
     collection = importer.collect(source)
+    say = (progress or Progress()).say
+    _check_left_over(collection, skip_unknown, say)
     written, spec = target or (collection.target, collection.spec)
-    for network in collection.networks:
-        if not network.description.texts and not network.description.classes:
-            raise FileError(
-                f"{network.file}: nothing says what it was trained for; put a {network.file.stem}.txt or .json beside it, "
-                "or one CSV for all into the folder"
-            )
+    _check_described(collection.networks, say)
     with new_folder(out) as folder:
         tensors = _tensors(collection.networks[0], spec)
         header = Header(
@@ -69,6 +73,39 @@ def import_zoo(
         )
         seal(folder, header, _copied(collection, header, folder))
     return StoredZoo.open(out)
+
+
+def _check_left_over(collection: Collection, skip: bool, say: Callable[[str], None]) -> None:
+    others = collection.left_over
+    if others and not skip:
+        if len(others) == 1:
+            raise FileError(f"{others[0]}; --skip-unknown leaves it out")
+        more = [f"and {len(others) - MOST_PROBLEMS} more"] if len(others) > MOST_PROBLEMS else []
+        raise FileError("\n".join([*others[:MOST_PROBLEMS], *more, "--skip-unknown leaves them out"]))
+    for sentence in others:
+        say(f"note: left out: {sentence}")
+
+
+def _check_described(networks: Sequence[ImportedNetwork], say: Callable[[str], None]) -> None:
+    named, described = dict[str, ImportedNetwork](), set[tuple[tuple[str, ...], tuple[str, ...]]]()
+    for network in networks:
+        texts, classes = network.description.texts, network.description.classes
+        if not texts and not classes:
+            beside = network.file.name if network.file.is_dir() else network.file.stem
+            raise FileError(
+                f"{network.file}: nothing says what it was trained for; put a {beside}.txt or .json beside it, "
+                "or one CSV for all into the folder"
+            )
+        if network.name in named:
+            raise FileError(f"{network.file}: is called {network.name!r}, and so is {named[network.name].file}")
+        named[network.name] = network
+        described.add((texts, classes))
+    if len(networks) > 1 and len(described) == 1:
+        first = networks[0].description
+        say(
+            f"note: all {len(networks)} networks are described alike ({'; '.join(first.texts or first.classes)!r}): nothing "
+            "can be learnt from them of what a text asks for; a text of its own beside each says it"
+        )
 
 
 def _tensors(first: ImportedNetwork, spec: WeightSpec | None) -> tuple[StoredTensor, ...]:
