@@ -49,7 +49,7 @@ class Checkpoints(Importer):
         others += [str(pickled(file)) for file in pickles if file.with_suffix("") not in converted]
         others += left_over(folder, {*safe, *pickles}, self.takes)
         if not weights:
-            raise DataError(others[0] if others else f"{folder}: holds no {self.takes}")
+            raise FileError(others[0]) if others else DataError(f"{folder}: holds no {self.takes}")
         names = frozenset(file.relative_to(folder).as_posix() for file in (*safe, *pickles))
         sidecars = Sidecars(folder)
         networks = []

@@ -40,7 +40,7 @@ class Peft(Importer):
                 others.append(str(error))
         others += left_over(folder, {a / name for a in adapters for name in (CONFIG, WEIGHTS, PICKLE)}, self.takes)
         if not opened:
-            raise DataError(others[0] if others else f"{folder}: holds no {self.takes}")
+            raise FileError(others[0]) if others else DataError(f"{folder}: holds no {self.takes}")
         first = opened[0]
         for other in opened[1:]:
             _check(other, first)

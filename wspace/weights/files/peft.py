@@ -37,7 +37,6 @@ READ = {
 NEUTRAL = {
     "task_type", "auto_mapping", "peft_version", "inference_mode", "lora_dropout", "fan_in_fan_out", "layers_to_transform",
     "layers_pattern", "megatron_core", "qalora_group_size", "loftq_config", "eva_config", "corda_config", "lora_ga_config",
-    "velora_config",
 }  # fmt: skip
 """Keys that change nothing of what a trained adapter computes: what they say is in its tensors, or is of its training alone."""
 KEPT_BASE = ("gaussian", "eva", "orthogonal", "mica")
@@ -198,7 +197,9 @@ def _layers(file: Path, config: Mapping[str, Any]) -> dict[str, Layer]:
 def _by_pattern(layer: str, patterns: str, otherwise: str, config: Mapping[str, Any], file: Path) -> float:
     """Of the first pattern of its name that matches a layer, as PEFT matches them; else what all layers have."""
     given = config.get(patterns) or {}
-    matching = (value for key, value in given.items() if _pattern(rf"(.*\.)?({key})$", patterns, file).match(layer))
+    matching = (
+        value for key, value in given.items() if re.match(rf"(.*\.)?({_pattern(key, patterns, file).pattern})$", layer)
+    )
     value = next(matching, given.get(layer, config.get(otherwise)))
     if not isinstance(value, int | float) or value <= 0:
         raise FileError(f"{file.with_name(CONFIG)}: r and lora_alpha must be above 0")
