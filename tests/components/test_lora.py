@@ -496,7 +496,7 @@ PREFIX = "base_model.model.first"
             configured(use_dora=True),
             "{s}/1/adapter_config.json: use_dora is True, and only plain LoRA can be read{skip}",
         ),
-        (configured(r=0), "{s}/1/adapter_config.json: r and lora_alpha must be above 0"),
+        (configured(r=0), "{s}/1/adapter_config.json: r: must be greater than 0"),
         (
             configured(base_model_name_or_path="other"),
             "{s}/1: is for base model 'other'; {s}/0 is for 'toy'",

@@ -223,6 +223,23 @@ def linear(network: nn.Module) -> dict[str, nn.Linear]:
     return {name: layer for name, layer in network.named_modules() if isinstance(layer, nn.Linear)}
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_adapters_of_16_bits_are_not_rounded_when_one_is_scaled(
+    peft: Any, base: Network, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    for name, alpha in (("a", 4), ("b", 6)):
+        file = (
+            saved(adapted(peft, base, lora_alpha=alpha, seed=alpha), tmp_path / "source" / name)
+            / "adapter_model.safetensors"
+        )
+        save_file({key: tensor.to(dtype) for key, tensor in load_file(file).items()}, file)
+    import_zoo(tmp_path / "source", tmp_path / "zoo", Peft())
+    for name in ("a", "b"):
+        take(tmp_path / "zoo", name, tmp_path / f"taken-{name}", peft=True)
+        found, expected = (loaded(peft, base, tmp_path / where) for where in (f"taken-{name}", f"source/{name}"))
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
 # ---------------------------------------------------------------- what is refused
 
 
@@ -322,7 +339,7 @@ def test_two_adapters_in_one_file_are_refused(folder: Path) -> None:
         ),
         (
             {"alpha_pattern": {"*first": 2}},
-            "adapter_config.json: alpha_pattern has '*first', which is no regular expression: nothing to repeat at position 0",
+            "adapter_config.json: '*first' is no regular expression: nothing to repeat",
         ),
         (
             {"target_modules": ["first"]},
@@ -334,11 +351,30 @@ def test_two_adapters_in_one_file_are_refused(folder: Path) -> None:
             "adapter_model.safetensors: holds layer 'deep.proj', and adapter_config.json does not target it, so PEFT would "
             "leave it out",
         ),
+        (
+            {"target_modules": "("},
+            "adapter_config.json: '(' is no regular expression: missing ), unterminated subpattern",
+        ),
+        ({"rank_pattern": [1]}, "adapter_config.json: rank_pattern: must be an object"),
+        ({"lora_alpha": 0}, "adapter_config.json: lora_alpha: must be greater than 0"),
+        ({"lora_alpha": float("inf")}, "adapter_config.json: lora_alpha: must be a finite number"),
+        ({"lora_alpha": "8"}, "adapter_config.json: lora_alpha: must be a valid number"),
+        ({"r": True}, "adapter_config.json: r: must be a valid integer"),
+        ({"use_rslora": "no"}, "adapter_config.json: use_rslora: must be a valid boolean"),
     ],
 )
 def test_tensors_and_settings_that_disagree_are_refused(folder: Path, changed: dict[str, Any], message: str) -> None:
     configure(folder, **changed)
     assert said_by(lambda: AdapterFolder.open(folder)) == f"{folder}/{message}"
+
+
+def test_factors_that_are_no_fractions_are_refused(folder: Path) -> None:
+    file = folder / "adapter_model.safetensors"
+    key = "base_model.model.first.lora_A.weight"
+    save_file(load_file(file) | {key: torch.ones(3, 6, dtype=torch.int64)}, file)
+    assert said_by(lambda: AdapterFolder.open(folder)) == (
+        f"{file}: {key} is of type I64, and not of F16, BF16, F32, F64"
+    )
 
 
 def test_what_is_in_a_layer_that_is_not_linear_is_refused(peft: Any, tmp_path: Path) -> None:

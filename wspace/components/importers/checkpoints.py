@@ -31,6 +31,7 @@ class Checkpoints(Importer):
     That is a text, a JSON file, or one CSV for all (docs/zoo-format.md). Files of `wspace generate` say it themselves.
     """
 
+    version = 2
     takes = "checkpoints (.safetensors)"
 
     def recognises(self, folder: Path) -> bool:

@@ -23,9 +23,10 @@ class Peft(Importer):
     """A folder of PEFT adapters (plain LoRA of linear layers) of one base model, each a folder of its own.
 
     Ranks may differ: adapters of smaller rank are padded with zeros to the greatest, and scaled to the first one's
-    alpha / r.
+    alpha / r. If one has to be scaled, all are held in float32 at least, so that none is rounded to 16 bits again.
     """
 
+    version = 2
     takes = f"PEFT adapters ({CONFIG})"
 
     def recognises(self, folder: Path) -> bool:
@@ -44,6 +45,7 @@ class Peft(Importer):
         first = opened[0]
         for other in opened[1:]:
             _check(other, first)
+        scaled = any(a.layers[name].scale != layer.scale for a in opened for name, layer in first.layers.items())
         rank = max(layer.rank for adapter in opened for layer in adapter.layers.values())
         sidecars, names = Sidecars(folder), frozenset(adapter.relative_to(folder).as_posix() for adapter in adapters)
         networks = []
@@ -52,7 +54,9 @@ class Peft(Importer):
             name = adapter.folder.relative_to(folder).as_posix()
             name = adapter.folder.resolve().name if name == "." else name
             described = _with_ranks(description, adapter, rank)
-            networks.append(ImportedNetwork(name, adapter.folder, described, partial(_read, adapter, first, rank)))
+            networks.append(
+                ImportedNetwork(name, adapter.folder, described, partial(_read, adapter, first, rank, scaled))
+            )
         scale = {name: layer.scale for name, layer in first.layers.items()}
         spec = lora_spec({name: (layer.out, layer.width) for name, layer in first.layers.items()}, rank, scale)
         made_with = {"base_model": first.base_model, "base_model_revision": first.revision}
@@ -102,9 +106,11 @@ def _with_ranks(description: Description, adapter: AdapterFolder, rank: int) -> 
     return replace(description, extra={"ranks": ranks} if ranks else {})
 
 
-def _read(adapter: AdapterFolder, first: AdapterFolder, rank: int) -> Mapping[str, Tensor]:
+def _read(adapter: AdapterFolder, first: AdapterFolder, rank: int, scaled: bool) -> Mapping[str, Tensor]:
     tensors = {}
     for name, (b, a) in adapter.read().items():
+        if scaled:
+            a, b = (tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in (a, b))
         factor = adapter.layers[name].scale / first.layers[name].scale
         b, a = padded(b if factor == 1 else b * factor, a, rank)  # multiplied only if need be: bytes stay the same
         tensors |= {f"{name}.lora_A": a, f"{name}.lora_B": b}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import reprlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Gt
+from pydantic import Field, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from safetensors import SafetensorError, safe_open
@@ -17,23 +20,20 @@ from torch import Tensor
 from wspace.interfaces.weights import WeightSpec
 from wspace.support.errors import FileError, UserError
 from wspace.support.files import read_json, save_tensors, write_json, write_text
+from wspace.support.invalid import first
 from wspace.support.yaml import dump
 from wspace.weights.lowrank import trimmed
 
 CONFIG, WEIGHTS, PICKLE, README = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin", "README.md"
 PREFIX = "base_model.model."
 FACTOR = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_(A|B)(?:\.(\w+))?\.weight")
+FLOATS = ("F16", "BF16", "F32", "F64")  # types of factors, as safetensors calls them
 ANY_FACTOR = re.compile(
     r"[._]lora_?[._]?(A|B|up|down|mid|embedding_A|embedding_B|magnitude_vector|linear_layer)\.|\.(hada|lokr|oft|boft)_\w+$"
 )
 """In names of tensors of adapters by PEFT, Kohya's scripts, diffusers and LyCORIS; wspace's own names are none of these."""
 SETTINGS_OF_A_FACTOR = (".alpha", ".dora_scale", ".scalar")
 
-READ = {
-    "peft_type", "base_model_name_or_path", "revision", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora",
-    "target_modules", "exclude_modules",
-}  # fmt: skip
-"""Keys of adapter_config.json whose values are used here."""
 NEUTRAL = {
     "task_type", "auto_mapping", "peft_version", "inference_mode", "lora_dropout", "fan_in_fan_out", "layers_to_transform",
     "layers_pattern", "megatron_core", "qalora_group_size", "loftq_config", "eva_config", "corda_config", "lora_ga_config",
@@ -83,10 +83,10 @@ class AdapterFolder:
     @classmethod
     def open(cls, folder: Path) -> AdapterFolder:
         """Raises NotUnderstood unless this is plain LoRA of linear layers, in safetensors; FileError for what is broken."""
-        config = _config(folder)
-        layers = _layers(folder / WEIGHTS, config)
+        settings = _settings(folder)
+        layers = _layers(folder / WEIGHTS, settings)
         texts, classes = _task_of(folder / README)
-        base_model, revision = (str(config.get(key) or "") for key in ("base_model_name_or_path", "revision"))
+        base_model, revision = settings.base_model_name_or_path or "", settings.revision or ""
         return cls(folder, layers, base_model, revision, texts, classes)
 
     def read(self) -> dict[str, tuple[Tensor, Tensor]]:
@@ -101,7 +101,29 @@ class AdapterFolder:
             raise FileError(f"{self.folder / WEIGHTS}: truncated, or not a safetensors file") from error
 
 
-def _config(folder: Path) -> dict[str, Any]:
+_Alpha = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """The keys of adapter_config.json whose values are used here, and what PEFT takes where they are missing."""
+
+    base_model_name_or_path: str | None = None
+    revision: str | None = None
+    r: Annotated[int, Gt(0)] = 8
+    lora_alpha: _Alpha = 8
+    rank_pattern: dict[str, Annotated[int, Gt(0)]] | None = None  # by a regular expression of the layer's name
+    alpha_pattern: dict[str, _Alpha] | None = None
+    use_rslora: bool = False
+    target_modules: list[str] | str | None = None
+    exclude_modules: list[str] | str | None = None
+
+
+_SETTINGS = TypeAdapter(_Settings)
+READ = {"peft_type", *(field.name for field in fields(_Settings))}
+
+
+def _settings(folder: Path) -> _Settings:
     file = folder / CONFIG
     config = read_json(file)
     if not isinstance(config, dict):
@@ -113,11 +135,27 @@ def _config(folder: Path) -> dict[str, Any]:
             raise NotUnderstood(
                 f"{file}: {key} is {reprlib.repr(value)}, and only plain LoRA can be read{_way_out(key)}"
             )
+    try:
+        settings = _SETTINGS.validate_json(json.dumps(config), strict=True)
+    except ValidationError as error:
+        raise FileError(f"{file}: {first(error)}") from error
+    for modules in (settings.target_modules, settings.exclude_modules):
+        if isinstance(modules, str):
+            _check_expression(modules, modules, file)
+    for key in (*(settings.rank_pattern or ()), *(settings.alpha_pattern or ())):
+        _check_expression(f"({key})", key, file)  # as PEFT puts it into another, where it may not set flags
     if not (folder / WEIGHTS).is_file():
         if (folder / PICKLE).is_file():
             raise NotUnderstood(str(pickled(folder / PICKLE)))
         raise NotUnderstood(f"{folder}: has no {WEIGHTS}")
-    return config
+    return settings
+
+
+def _check_expression(text: str, written: str, file: Path) -> None:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise FileError(f"{file}: {written!r} is no regular expression: {error.msg}") from error
 
 
 def _is_plain(key: str, value: Any) -> bool:
@@ -153,22 +191,26 @@ def pickled(file: Path) -> FileError:
     )
 
 
-def _layers(file: Path, config: Mapping[str, Any]) -> dict[str, Layer]:
+def _layers(file: Path, settings: _Settings) -> dict[str, Layer]:
     factors: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {}
     named: dict[str | None, str] = {}  # adapter, as keys may name it -> the first of its keys
     try:
         with safe_open(file, "pt") as opened:
             for key in opened.keys():  # noqa: SIM118 (not a dict)
-                match, shape = FACTOR.fullmatch(key), tuple(opened.get_slice(key).get_shape())
+                match, held = FACTOR.fullmatch(key), opened.get_slice(key)
+                shape = tuple(held.get_shape())
                 # below `base_layer` is what PEFT put into a layer that is not linear
                 if match is None or len(shape) != 2 or "base_layer" in match[1].split("."):
                     raise NotUnderstood(f"{file}: holds {key}, which is no factor of a linear layer's LoRA")
+                if held.get_dtype() not in FLOATS:
+                    raise FileError(f"{file}: {key} is of type {held.get_dtype()}, and not of {', '.join(FLOATS)}")
                 pair = factors.setdefault(match[1], {})
                 twins = [pair[match[2]][0]] if match[2] in pair else []
-                strangers = [first for name, first in named.items() if name != match[3]]
+                strangers = [other for name, other in named.items() if name != match[3]]
                 if twins or strangers:
-                    other = (twins + strangers)[0]
-                    raise NotUnderstood(f"{file}: holds {other} and {key}, which are of two adapters: keep one of them")
+                    raise NotUnderstood(
+                        f"{file}: holds {(twins + strangers)[0]} and {key}, which are of two adapters: keep one of them"
+                    )
                 pair[match[2]] = (key, shape)
                 named.setdefault(match[3], key)
     except SafetensorError as error:
@@ -182,50 +224,34 @@ def _layers(file: Path, config: Mapping[str, Any]) -> dict[str, Layer]:
         (a, (rank, width)), (b, (out, other)) = pair["A"], pair["B"]
         if rank != other:
             raise FileError(f"{file}: layer {name!r} has lora_A of rank {rank} and lora_B of rank {other}")
-        if not _is_targeted(name, config, file):
+        if not _is_targeted(name, settings):
             raise FileError(
                 f"{file}: holds layer {name!r}, and {CONFIG} does not target it, so PEFT would leave it out"
             )
-        configured = _by_pattern(name, "rank_pattern", "r", config, file)
+        configured = _by_pattern(name, settings.rank_pattern or {}, settings.r)
         if rank != configured:
             raise FileError(f"{file}: layer {name!r} has rank {rank}, and {configured} by {CONFIG}")
-        alpha = _by_pattern(name, "alpha_pattern", "lora_alpha", config, file)
-        layers[name] = Layer(a, b, rank, out, width, alpha / (rank**0.5 if config.get("use_rslora") else rank))
+        alpha = _by_pattern(name, settings.alpha_pattern or {}, settings.lora_alpha)
+        layers[name] = Layer(a, b, rank, out, width, alpha / (rank**0.5 if settings.use_rslora else rank))
     return layers
 
 
-def _by_pattern(layer: str, patterns: str, otherwise: str, config: Mapping[str, Any], file: Path) -> float:
+def _by_pattern(layer: str, patterns: Mapping[str, float], otherwise: float) -> float:
     """Of the first pattern of its name that matches a layer, as PEFT matches them; else what all layers have."""
-    given = config.get(patterns) or {}
-    matching = (
-        value for key, value in given.items() if re.match(rf"(.*\.)?({_pattern(key, patterns, file).pattern})$", layer)
-    )
-    value = next(matching, given.get(layer, config.get(otherwise)))
-    if not isinstance(value, int | float) or value <= 0:
-        raise FileError(f"{file.with_name(CONFIG)}: r and lora_alpha must be above 0")
-    return value
+    matching = (value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", layer))
+    return next(matching, patterns.get(layer, otherwise))
 
 
-def _is_targeted(layer: str, config: Mapping[str, Any], file: Path) -> bool:
+def _is_targeted(layer: str, settings: _Settings) -> bool:
     """Whether PEFT adapts a layer of this name; where it chooses by the kind of layer or of model, it may."""
 
-    def names(key: str) -> bool:
-        modules = config[key]
+    def names(modules: Sequence[str] | str) -> bool:
         if isinstance(modules, str):
-            return _pattern(modules, key, file).fullmatch(layer) is not None
+            return re.fullmatch(modules, layer) is not None
         return any(layer == name or layer.endswith(f".{name}") for name in modules)
 
-    chosen = config.get("target_modules") in (None, "all-linear") or names("target_modules")
-    return chosen and not (config.get("exclude_modules") and names("exclude_modules"))
-
-
-def _pattern(text: str, key: str, file: Path) -> re.Pattern[str]:
-    try:
-        return re.compile(text)
-    except re.error as error:
-        raise FileError(
-            f"{file.with_name(CONFIG)}: {key} has {text!r}, which is no regular expression: {error}"
-        ) from error
+    chosen = settings.target_modules in (None, "all-linear") or names(settings.target_modules)
+    return chosen and not (settings.exclude_modules and names(settings.exclude_modules))
 
 
 def _task_of(file: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
