@@ -183,6 +183,11 @@ def dora(folder: Path) -> None:
     write_json(folder / "dora/adapter_config.json", read_json(folder / "0/adapter_config.json") | {"use_dora": True})
 
 
+def hidden(folder: Path) -> None:
+    (folder / ".old").mkdir()
+    save_file({"w": torch.ones(2)}, folder / ".old/model.safetensors")
+
+
 AMONG_ADAPTERS = "not understood among PEFT adapters (adapter_config.json)"
 AMONG_CHECKPOINTS = "not understood among checkpoints (.safetensors)"
 
@@ -208,6 +213,7 @@ AMONG_CHECKPOINTS = "not understood among checkpoints (.safetensors)"
             "that PEFT wrote can be read",
         ),
         (checkpoints, lambda f: (f / "model.gguf").write_bytes(b"GGUF"), f"model.gguf: {AMONG_CHECKPOINTS}"),
+        (adapters, hidden, f".old/model.safetensors: {AMONG_ADAPTERS}"),
         (checkpoints, lambda f: (f / "a.npz").symlink_to(f / "gone"), "a.npz: a link to a file that is not there"),
         (
             checkpoints,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from wspace.components.importers.peft import Peft
 from wspace.support.errors import FileError, UserError
 from wspace.support.files import read_json, write_json
-from wspace.weights.files.peft import KEPT_BASE, NEUTRAL, READ, AdapterFolder, NotUnderstood, write_adapter
+from wspace.weights.files.peft import KEPT_BASE, NEUTRAL, READ, AdapterFolder, NotUnderstood, is_adapter, write_adapter
 from wspace.weights.lowrank import lora_spec
 from wspace.weights.zoo.export import take
 from wspace.weights.zoo.importing import import_zoo
@@ -392,6 +392,30 @@ def test_what_is_in_a_layer_that_is_not_linear_is_refused(peft: Any, tmp_path: P
     assert "attn.base_layer.out_proj.lora_A.weight, which is no factor of a linear layer's LoRA" in said_by(
         lambda: import_zoo(tmp_path / "source", tmp_path / "zoo", Peft())
     )
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("base_model.model.q.lora_A.weight", "base_model.model.q.lora_B.weight"),
+        ("q.lora_A.default.weight", "q.lora_magnitude_vector.weight"),
+        ("lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight", "lora_unet_double_blocks_0_img_attn_qkv.alpha"),
+        ("unet.mid.attn.processor.to_k_lora.down.weight", "unet.mid.attn.processor.to_k_lora.up.weight"),
+        ("unet.mid.to_k.lora.down.weight", "unet.mid.to_k.lora_linear_layer.up.weight"),
+        ("lycoris_blocks_0.hada_w1_a", "lycoris_blocks_0.lokr_w2", "lycoris_blocks_0.dora_scale"),
+        ("layers.0.attn.q_proj.lora_a.weight", "layers.0.attn.q_proj.lora_b.weight"),
+        ("model.layers.0.q_proj.lora_a", "model.layers.0.q_proj.lora_b"),
+    ],
+    ids=["peft", "dora", "kohya", "old diffusers", "diffusers", "lycoris", "torchtune", "mlx"],
+)
+def test_tensors_of_adapters_are_told_from_those_of_networks(names: tuple[str, ...]) -> None:
+    assert is_adapter(names)
+    assert not is_adapter((*names, "base_model.model.q.base_layer.weight")), "a network and its adapter are a network"
+
+
+def test_networks_are_no_adapters() -> None:
+    for names in ((), ("w", "b"), ("first.lora_A", "first.lora_B"), ("flora.a.weight", "mixer.alpha"), ("x.alpha",)):
+        assert not is_adapter(names)
 
 
 # ---------------------------------------------------------------- cards

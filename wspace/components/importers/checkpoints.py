@@ -17,12 +17,10 @@ from wspace.interfaces import Collection, Description, ImportedNetwork, Importer
 from wspace.support.errors import DataError, FileError
 from wspace.weights.files.network import METADATA
 from wspace.weights.files.peft import CONFIG, is_adapter, pickled
-from wspace.weights.zoo.leftover import below, is_of_training, left_over
+from wspace.weights.zoo.leftover import PICKLES, SAFE, below, is_of_training, left_over
 from wspace.weights.zoo.sidecars import Sidecars
 
-SUFFIX = ".safetensors"
 PART = re.compile(r".+-\d{5}-of-\d{5}\.safetensors", re.IGNORECASE)
-PICKLES = frozenset({".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"})
 
 
 class Checkpoints(Importer):
@@ -36,12 +34,12 @@ class Checkpoints(Importer):
 
     def recognises(self, folder: Path) -> bool:
         files = below(folder)
-        weights = any(file.suffix.lower() in {SUFFIX, *PICKLES} for file in files)
+        weights = any(file.suffix.lower() in {SAFE, *PICKLES} for file in files)
         return weights and not any(file.name == CONFIG for file in files)
 
     def collect(self, folder: Path) -> Collection:
         files = [file for file in below(folder) if file.is_file() and not is_of_training(file)]
-        safe = [file for file in files if file.suffix.lower() == SUFFIX]
+        safe = [file for file in files if file.suffix.lower() == SAFE]
         pickles = [file for file in files if file.suffix.lower() in PICKLES]
         refused = {file: why for file in safe if (why := _no_network(file))}
         weights = [file for file in safe if file not in refused]

@@ -29,9 +29,10 @@ PREFIX = "base_model.model."
 FACTOR = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_(A|B)(?:\.(\w+))?\.weight")
 FLOATS = ("F16", "BF16", "F32", "F64")  # types of factors, as safetensors calls them
 ANY_FACTOR = re.compile(
-    r"[._]lora_?[._]?(A|B|up|down|mid|embedding_A|embedding_B|magnitude_vector|linear_layer)\.|\.(hada|lokr|oft|boft)_\w+$"
+    r"[._]lora_?[._]?(A|B|a|b|up|down|mid|embedding_A|embedding_B|magnitude_vector|linear_layer)\.|"
+    r"\.(lora_[ab]|(hada|lokr|oft|boft)_\w+)$"
 )
-"""In names of tensors of adapters by PEFT, Kohya's scripts, diffusers and LyCORIS; wspace's own names are none of these."""
+"""In names of tensors of adapters by PEFT, Kohya's scripts, diffusers, LyCORIS, torchtune and MLX, and never of wspace."""
 SETTINGS_OF_A_FACTOR = (".alpha", ".dora_scale", ".scalar")
 
 NEUTRAL = {

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from wspace.support.errors import FileError
 
+SAFE = ".safetensors"
+PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"}
 NO_NETWORKS = {
     ".bib", ".cfg", ".css", ".csv", ".html", ".ini", ".ipynb", ".jinja", ".json", ".jsonl", ".log", ".md", ".md5", ".pdf",
     ".py", ".rst", ".sh", ".sha256", ".toml", ".tsv", ".txt", ".xml", ".yaml", ".yml",
@@ -54,9 +56,10 @@ def is_of_training(path: Path) -> bool:
 
 def _is_no_network(path: Path) -> bool:
     """By its name: a text, a picture, what is hidden, a README or LICENSE, or what a training program put there."""
-    if any(part.startswith(".") for part in path.parts) or is_of_training(path):
+    suffix = path.suffix.lower()
+    if any(part.startswith(".") for part in path.parts) and suffix not in {SAFE, *PICKLES}:
         return True
-    return path.suffix.lower() in NO_NETWORKS or path.name in NAMES
+    return suffix in NO_NETWORKS or path.name in NAMES or is_of_training(path)
 
 
 def _why(path: Path, takes: str) -> str:
