@@ -209,6 +209,66 @@ def test_a_reader_who_leaves_early_is_no_error(buffered: bool) -> None:
         assert (process.wait(timeout=60), err) == (0, b"")
 
 
+SCRIPT = f"{sys.executable} -c 'from wspace.cli import main; main()'"
+
+
+def shell(line: str, folder: Path, **environment: str) -> Done:
+    """A line of a shell's, in a process of its own, `wspace` in it being ours."""
+    done = subprocess.run(
+        ["bash", "-c", line.replace("wspace", SCRIPT)],
+        cwd=folder,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ["ls", "--version", "show generator diffusion"])
+def test_a_full_standard_output_is_one_sentence(tmp_path: Path, command: str, unbuffered: str) -> None:
+    done = shell(f"wspace {command} > /dev/full", tmp_path, PYTHONUNBUFFERED=unbuffered)
+    assert done == Done(1, "", "error: standard output cannot be written: No space left on device\n")
+
+
+@pytest.mark.parametrize("command", ["ls", "--help", "run core"])
+def test_a_closed_standard_output_is_told_before_anything_is_done(tmp_path: Path, command: str) -> None:
+    done = shell(f"wspace {command} >&-", tmp_path)
+    assert done == Done(1, "", "error: standard output is closed; send it to a file, or to /dev/null\n")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("stderr", ["2>&-", "2>/dev/full"])
+def test_without_a_standard_error_the_status_tells(tmp_path: Path, stderr: str) -> None:
+    assert shell(f"wspace check nosuch {stderr}", tmp_path) == Done(2, "", "")
+    done = shell(f"wspace check core {stderr}", tmp_path)
+    assert done.status == 0 and done.out.endswith("no problems\n")
+
+
+def test_a_name_that_the_terminal_cannot_show_is_shown_escaped(tmp_path: Path) -> None:
+    done = shell("wspace cp core résumé.yaml", tmp_path, PYTHONIOENCODING="ascii")
+    assert done == Done(0, "r\\xe9sum\\xe9.yaml\n", "") and (tmp_path / "résumé.yaml").is_file()
+
+
+def test_a_file_that_the_system_refuses_is_one_sentence(call: Call) -> None:
+    name = "a" * 300
+    assert call("report", name) == Done(1, "", f"error: {name}/study.json: File name too long\n")
+
+
+@pytest.mark.parametrize("command", ["cp core {}", "run core --runs {}", "new-plugin mine --dest {}"])
+@pytest.mark.parametrize("place", ["file/x", "/proc/x", "new/" + "a" * 300, "a" * 300])
+def test_a_place_where_nothing_can_be_is_told_before_the_work(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    done = call(*command.format(place).split())
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith(f"error: {place}") and ": cannot be written: " in done.err and done.err.count("\n") == 1
+    assert os.listdir(tmp_path) == ["file"]
+
+
 # ---------------------------------------------------------------- recipes
 
 

@@ -179,7 +179,73 @@ def test_a_malformed_set_says_what_is_expected(changed, setting: str) -> None:
 def test_a_set_value_that_is_not_yaml_is_refused(changed, setting: str) -> None:
     with pytest.raises(UserError) as caught:
         changed(setting)
-    assert str(caught.value) == f"--set {setting}: the value is not YAML"
+    way_out = "text that YAML cannot read goes in quotes: a='...'"
+    assert str(caught.value) == f"--set {setting}: the value is not YAML; {way_out}"
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("D/x #1", "D/x #1"),
+        ("#1 of {}", "#1 of {}"),
+        (" D/x #1 ", "D/x #1"),
+        ("C#", "C#"),
+        ("5 # five", "5 # five"),
+        ("true #", "true #"),
+        ("&D /x", "&D /x"),
+        ("--- x", "--- x"),
+        ("x ...", "x ..."),
+        ("'D/x #1'", "D/x #1"),
+        ('"a" # b', "a"),
+        ("[a, 2] # b", ["a", 2]),
+        ("{use: a} # b", {"use": "a"}),
+        ("|\n a #b", "a #b"),
+        ("a\n b", "a b"),
+        ("5", 5),
+        ("1e-3", 0.001),
+        ("", None),
+        ("~", None),
+    ],
+)
+def test_a_bare_set_value_is_what_was_written(changed, written: str, value: object) -> None:
+    result = changed(f"a={written}")["a"]
+    assert result == value and type(result) is type(value)
+
+
+# ---------------------------------------------------------------- aliases
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a: &x {b: *x}\n", 1),
+        ("a: &x [1, *x]\n", 1),
+        ("seed: 1\na:\n  &x\n  b: *x\n", 3),
+        ("a: &x\n  b: &y\n    c: *x\n", 1),
+        ("seed: 1\nb: &x\n  <<: *x\n", 2),
+        ("? &x [*x]\n: 1\n", 1),
+    ],
+)
+def test_an_alias_within_what_it_names_is_refused(text: str, line: int) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(text, "r.yaml")
+    sentence = "not YAML: the alias *x stands within what it names, which so has no end"
+    assert str(caught.value) == f"r.yaml:{line}: {sentence}"
+
+
+def test_aliases_of_aliases_end_where_they_stand_for_too_much() -> None:
+    lines = [f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]" for before, name in itertools.pairwise("abcdefghi")]
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe("\n".join(["a: &a [1, 2]", *lines]), "bomb.yaml")
+    assert str(caught.value) == "bomb.yaml: not YAML: its aliases (*NAME) stand for more than 100,000 values"
+
+
+def test_an_alias_of_what_is_whole_is_taken() -> None:
+    assert parse_recipe("a: &x {b: 1}\nc: *x\nd: {<<: *x, e: 2}\n", "r.yaml").values == {
+        "a": {"b": 1},
+        "c": {"b": 1},
+        "d": {"b": 1, "e": 2},
+    }
 
 
 # ---------------------------------------------------------------- dump

@@ -5,11 +5,12 @@ It may import every room.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -60,6 +61,38 @@ def _notes() -> Iterator[None]:
         yield
 
 
+def _check_output() -> None:
+    """Whether there is a standard output to print to, before anything is done for it. Raises DiskError."""
+    from wspace.support.errors import DiskError
+
+    if sys.stderr is None:  # closed: print would write to standard output instead
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stdout is None:
+        raise DiskError("standard output is closed; send it to a file, or to /dev/null")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no reason to end
+
+
+def _tell(message: str) -> None:
+    """On standard error, if that takes it: what became of the command is in its exit status as well."""
+    with suppress(OSError):
+        print(message, file=sys.stderr)
+
+
+def _end_output() -> None:
+    """Nothing more goes to standard output, which does not take it; Python would try again in the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _output_fails() -> bool:
+    """Whether standard output takes nothing more."""
+    try:
+        print(flush=True)
+    except OSError:
+        return True
+    return False
+
+
 def main(workshop: Workshop | None = None) -> None:
     """Run the command line; errors a user can mend are one message and an exit status, never a traceback.
 
@@ -69,24 +102,34 @@ def main(workshop: Workshop | None = None) -> None:
 
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two torch processes on few cores would starve each other
     try:
+        _check_output()
         with _notes():
             status = app(standalone_mode=False, obj=workshop)
         if status == 130:  # what typer makes of a KeyboardInterrupt
             raise KeyboardInterrupt
         sys.stdout.flush()
     except WspaceError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _tell(f"error: {error}")
         sys.exit(error.exit_status)
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted: the same command goes on from here", file=sys.stderr)
+        _tell("interrupted: the same command goes on from here")
         sys.exit(130)
     except (BrokenPipeError, SystemExit) as error:  # the reader of our output went away, as `head` does
         if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
             raise  # typer makes a SystemExit of a broken pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _end_output()
         sys.exit(0)
+    except OSError as error:
+        if error.filename:  # a file or a folder that is the user's to mend
+            _tell(f"error: {error.filename2 or error.filename}: {error.strerror}")
+        elif _output_fails():
+            _end_output()
+            _tell(f"error: standard output cannot be written: {error.strerror}")
+        else:
+            raise
+        sys.exit(1)
     except Exception as error:
         if type(error).__module__.split(".")[0] not in ("click", "typer") or not hasattr(error, "exit_code"):
             raise
-        print(f"error: {error.format_message()}", file=sys.stderr)  # type: ignore[attr-defined]
+        _tell(f"error: {error.format_message()}")  # type: ignore[attr-defined]
         sys.exit(2)

@@ -32,6 +32,16 @@ def generate(
 
     For classes that the run was not trained on they are no better than one head for all classes.
     """
+    from wspace.support.errors import UserError
+    from wspace.support.files import check_file, check_new_folder
+
+    out = out or Path("adapter" if peft else "head.safetensors")
+    if not out.name:
+        raise UserError(f"--out {out}: name a {'folder to make' if peft else 'file to write'}")
+    files = [out] if count == 1 else [out.with_stem(f"{out.stem}-{number + 1}") for number in range(count)]
+    for file in files:
+        (check_new_folder if peft else check_file)(file)
+
     from wspace.runs.run import Run
     from wspace.support.progress import for_terminal
 
@@ -39,9 +49,7 @@ def generate(
     networks = opened.generate_many(
         classes.split(","), count, seed=seed, steps=steps, guidance=guidance, temperature=temperature
     )
-    out = out or Path("adapter" if peft else "head.safetensors")
-    for number, network in enumerate(networks, start=1):
-        file = out if count == 1 else out.with_stem(f"{out.stem}-{number}")
+    for network, file in zip(networks, files, strict=True):
         if peft:
             opened.save_adapter(network, file)
         else:

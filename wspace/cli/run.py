@@ -167,16 +167,17 @@ def cp(name: str, dest: Path) -> None:
     """Copy a packaged recipe, to change it."""
     from wspace.recipes.source import find_recipe
     from wspace.support.errors import UserError
+    from wspace.support.files import check_place, disk_errors, write_text
 
     source = find_recipe(name)
+    check_place(dest)
     file = dest / source.name if dest.is_dir() else dest
     if file.exists():
         raise UserError(f"{file}: is there already")
-    try:
-        with file.open("x", encoding="utf-8") as stream:
-            stream.write(source.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{file}: cannot be written: {error.strerror}") from error
+    if not file.parent.is_dir():
+        raise UserError(f"{file}: cannot be written: No such file or directory")
+    with disk_errors(file):
+        write_text(file, source.read_text(encoding="utf-8"))
     print(file)
 
 

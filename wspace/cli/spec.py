@@ -22,10 +22,13 @@ def spec(
 ) -> None:
     """The axes of a model's tensors, inferred by tracing it, and the proof; of several models, a table of Markdown."""
     from wspace.support.errors import UserError
+    from wspace.support.files import check_file
     from wspace.weights.tracing.spec_file import spec_text, write_spec
 
     if len(models) > 1 and (out is not None or as_json):
         raise UserError("--out and --json: name one model")
+    if out is not None:
+        check_file(out)
     if len(models) > 1:
         print("| model | tensors | free axes | their units | error | to infer |\n|---|---|---|---|---|---|")
         for model in models:
@@ -77,8 +80,9 @@ def _sizes(shape: str) -> list[int]:
 
 def _timm(name: str, arguments: list[str]) -> Any:
     import timm
-    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
+    from wspace.recipes.source import read_value
     from wspace.support.errors import UnknownComponent, UserError, nearest, reason
 
     if not timm.is_model(name):
@@ -88,7 +92,10 @@ def _timm(name: str, arguments: list[str]) -> Any:
         key, equals, value = argument.partition("=")
         if not equals:
             raise UserError(f"--arg: {argument!r} is not NAME=VALUE")
-        options[key] = YAML(typ="safe").load(value)
+        try:
+            options[key] = read_value(value)
+        except YAMLError as error:
+            raise UserError(f"--arg {argument}: the value is not YAML; text that YAML cannot read goes in quotes: {key}='...'") from error
     try:
         return timm.create_model(name, **options)
     except (TypeError, AssertionError, ValueError, RuntimeError) as error:

@@ -28,10 +28,13 @@ def initialise(
 ) -> None:
     """Train from generated weights and from the usual initialisations: accuracy, loss, and steps to get there."""
     from wspace.support.errors import UserError
+    from wspace.support.files import check_file
 
     counts = [_shots(text.strip()) for text in shots.split(",")]
     if out is not None and classes is None:
         raise UserError("--out: a study trains many heads; name the --classes of one")
+    if out is not None:
+        check_file(out)
     opened = open_run(run, plugin)
     from wspace.uses.init import study
 
@@ -68,22 +71,22 @@ def enhance(
 ) -> None:
     """Noise weights and denoise them under their task's text: what half-trained heads gain by it."""
     from wspace.support.errors import UserError
+    from wspace.support.files import check_file
 
     if head is None and (out is not None or level is not None):
         raise UserError("--out and --level: a study makes many heads at many levels; name the one to enhance")
+    if head is not None:
+        out = out or head.with_stem(f"{head.stem}-enhanced")
+        check_file(out)
     opened = open_run(run, plugin)
     from wspace.uses.enhance import one, study
 
-    if head is None:
+    if head is None or out is None:
         show_section(study(opened, opened.unseen(tasks), temperature=temperature, seed=seed), run, as_json, keep=True)
         return
     better, used = one(opened, opened.load_network(head), level, temperature, seed)
-    file = out or head.with_stem(f"{head.stem}-enhanced")
-    better.save(file)
-    if as_json:
-        print(json.dumps({"file": str(file), "level": used}))
-    else:
-        print(file)
+    better.save(out)
+    print(json.dumps({"file": str(out), "level": used}) if as_json else out)
 
 
 def ensemble(
@@ -99,9 +102,12 @@ def ensemble(
 ) -> None:
     """Several draws for one task: the best of them, their averaged weights, their vote; beside as many trained heads."""
     from wspace.support.errors import UserError
+    from wspace.support.files import check_file
 
     if out is not None and classes is None:
         raise UserError("--out: a study makes heads for many tasks; name the --classes of one")
+    if out is not None:
+        check_file(out)
     opened = open_run(run, plugin)
     from wspace.uses.ensemble import one, study
 
@@ -196,6 +202,7 @@ def fuse(
 ) -> None:
     """One head for two tasks: generated from their joined texts, or two heads fused by their weights."""
     from wspace.support.errors import UserError
+    from wspace.support.files import check_file
 
     if first is None and out is not None:
         raise UserError("--out: a study fuses many heads; name the two to fuse")
@@ -203,6 +210,8 @@ def fuse(
         raise UserError(f"{first} alone: name two heads to fuse, or none for the study")
     if out is not None and method is None:
         raise UserError("--out: there are many ways to fuse two heads; name one by --method")
+    if out is not None:
+        check_file(out)
     opened = open_run(run, plugin)
     from wspace.uses.fuse import compared, load_pair, one, study
 

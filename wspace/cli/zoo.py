@@ -42,6 +42,9 @@ def import_zoo(
     plugin: PluginFiles = None,
 ) -> None:
     """Networks that others trained, made into a zoo; docs/zoo-format.md says what must lie beside them."""
+    from wspace.support.files import check_new_folder
+
+    check_new_folder(out)
     target, base_model = None, ""
     if recipe is not None:
         from wspace.runs.workbench import Workbench
@@ -141,7 +144,9 @@ def take_network(
     peft: Annotated[bool, typer.Option("--peft", help="LoRA adapters, as a folder that PEFT loads.")] = False,
 ) -> None:
     """One network out of a zoo."""
+    from wspace.support.files import check_file, check_new_folder
     from wspace.weights.zoo.export import take
 
+    (check_new_folder if peft else check_file)(out)
     take(zoo, network, out, peft)
     print(out)

@@ -29,7 +29,8 @@ from wspace.recipes.signature import (
 )
 from wspace.recipes.source import Source
 from wspace.support import settings
-from wspace.support.errors import Problem, RecipeError, UnknownComponent, did_you_mean
+from wspace.support.errors import Problem, RecipeError, UnknownComponent, UserError, did_you_mean
+from wspace.support.files import expanded
 from wspace.support.methods import ORACLE, OURS
 
 __all__ = ["Bound", "BoundRecipe", "Joined", "bind", "bind_example", "bind_one"]
@@ -218,7 +219,11 @@ class _Binder:
         except (TypeError, ValueError):
             self.problem(path, f"expected a plain finite value, got {value!r}")
             return None
-        return _absolute(checked)
+        try:
+            return _absolute(checked)
+        except UserError as error:
+            self.problem(path, str(error))
+            return None
 
 
 @cache
@@ -230,7 +235,7 @@ def _absolute(value: Any) -> Any:
     """Paths made absolute, those in a list as well."""
     if isinstance(value, list | tuple):
         return type(value)(_absolute(inner) for inner in value)
-    return value.expanduser().absolute() if isinstance(value, Path) else value
+    return expanded(value).absolute() if isinstance(value, Path) else value
 
 
 def _optional_slot(annotation: Any) -> str | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from wspace.recipes.plugins import load_plugins
 from wspace.support.errors import FileError, UserError
+from wspace.support.files import check_place
 
 PACKAGE = Path(__file__).parent.parent
 PACKAGED = PACKAGE / "_example_plugin"  # where an installed wspace keeps it
@@ -29,6 +30,7 @@ def new_plugin(name: str, dest: Path) -> Path:
         if fact.name == name:
             raise UserError(f"there is a plugin {name!r} already ({fact.source}): choose another name")
     folder = dest / f"wspace-{name}"
+    check_place(folder)
     if not dest.is_dir():
         raise FileError(f"{dest}: no such folder")
     if folder.exists():

@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 from ruamel.yaml.scalarbool import ScalarBoolean
 
 from wspace.support.errors import FileError, Problem, RecipeError, Renamed, UserError, did_you_mean
@@ -22,6 +23,12 @@ RECIPES = PACKAGE / "_recipes"  # where an installed wspace keeps the recipes th
 SOURCE_RECIPES = PACKAGE.parent / "recipes"  # in a checkout
 RENAMED = {"texts": "wording"}
 """Keys of a recipe that have another name now: the old one is taken until wspace 0.3, with a note."""
+
+NOT_BARE = ("'", '"', "|", ">", "!", "*")
+"""What a YAML scalar begins with that is not written as it is."""
+
+MOST_VALUES = 100_000
+"""In one recipe, what aliases stand for counted each time. The recipes that come with wspace have under 200."""
 
 
 @dataclass
@@ -135,9 +142,22 @@ def _with_new_keys(source: Source) -> None:
         source.lines = {(new, *k[1:]) if k[:1] == (old,) else k: line for k, line in source.lines.items()}
 
 
+def read_value(text: str) -> Any:
+    """A value as the command line gives it: in YAML, but a line of bare text is what it is, with any `#` in it.
+
+    Raises YAMLError, of the kind that a quote around the value helps against.
+    """
+    value, text = _plain(_load(text), (), {}), text.strip()
+    is_scalar, is_bare = not isinstance(value, dict | list), not text.startswith(NOT_BARE) and "\n" not in text
+    # to YAML the rest after a `#` is a comment, which nobody writes here, and a leading `&word` a name for the value
+    return text if is_scalar and is_bare and ("#" in text or isinstance(value, str)) else value
+
+
 def _load(text: str) -> Any:
     """What ruamel makes of it. Raises YAMLError alone, also where ruamel trips over a tag or a date."""
     try:
+        if "*" in text:
+            _check_aliases(text)
         return YAML(typ="rt", pure=True).load(text)
     except YAMLError:
         raise
@@ -145,6 +165,28 @@ def _load(text: str) -> Any:
         raise YAMLError(f"a value does not fit its tag or form: {error}") from error
     except RecursionError as error:
         raise YAMLError("nested too deeply") from error
+
+
+def _check_aliases(text: str) -> None:
+    """Raises YAMLError for an alias that stands within what it names, and for aliases that stand for too much.
+
+    Asked of the nodes: of what they become, ruamel leaves a mapping within itself empty.
+    """
+    sizes: dict[Node, int] = {}  # of what is read to its end
+
+    def size(node: Node, around: tuple[Node, ...]) -> int:
+        if node in around:
+            problem = f"the alias *{node.anchor} stands within what it names, which so has no end"
+            raise MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        if node not in sizes:
+            inner = node.value if isinstance(node, SequenceNode | MappingNode) else []
+            parts = [part for item in inner for part in (item if isinstance(item, tuple) else (item,))]
+            sizes[node] = 1 + sum(size(part, (*around, node)) for part in parts)
+        return sizes[node]
+
+    root = YAML(typ="rt", pure=True).compose(text)
+    if root is not None and size(root, ()) > MOST_VALUES:
+        raise YAMLError(f"its aliases (*NAME) stand for more than {MOST_VALUES:,} values")
 
 
 def _plain(node: Any, path: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int | None]) -> Any:
@@ -172,9 +214,9 @@ def _setting(setting: str) -> tuple[list[str], Any]:
     if not equals or not all(keys):
         raise UserError(f"--set {setting}: expected PATH=VALUE, as in --set train.steps=500")
     try:
-        return keys, _plain(_load(text), (), {})
+        return keys, read_value(text)
     except YAMLError as error:
-        raise UserError(f"--set {setting}: the value is not YAML") from error
+        raise UserError(f"--set {setting}: the value is not YAML; text that YAML cannot read goes in quotes: {path}='...'") from error
 
 
 def _outer_first(setting: tuple[list[str], Any]) -> tuple[int, bool]:

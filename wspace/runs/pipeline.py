@@ -16,7 +16,7 @@ from wspace.recipes.imports import UNCHANGED, Changes, changes, sources_of
 from wspace.runs.keys import JOINED, STAGES, Stage, components_of, keys, modules_of, slots_of, stages_of
 from wspace.runs.store import Store
 from wspace.support.errors import UserError
-from wspace.support.files import disk_errors, read_json, sizes, write_json, write_text
+from wspace.support.files import check_place, disk_errors, read_json, sizes, write_json, write_text
 from wspace.support.memory import keep_freed_memory
 from wspace.support.names import ELAPSED, MANIFEST, RECIPE, RUN, STUDY
 from wspace.support.progress import Progress
@@ -167,7 +167,8 @@ def run(
 
 
 def check_folder(runs: Path) -> None:
-    """Raises UserError for a file where run folders are to be."""
+    """Raises UserError for a file where run folders are to be, and where no folder can be."""
+    check_place(runs)
     if runs.exists() and not runs.is_dir():
         raise UserError(f"{runs}: not a folder")
 

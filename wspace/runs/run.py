@@ -30,7 +30,7 @@ from wspace.runs.report.page import with_sections
 from wspace.runs.report.section import sections
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import NotARun, Renamed, UserError, did_you_mean
-from wspace.support.files import new_folder, read_json, read_text, write_text
+from wspace.support.files import disk_errors, new_folder, read_json, read_text, write_text
 from wspace.support.methods import RIDGE
 from wspace.support.names import GENERATOR, PAGE, PROMPT_TEXTS, RECIPE, REPORT, RUN, STUDY
 from wspace.support.progress import Progress
@@ -307,5 +307,6 @@ def report_of(folder: Path) -> dict[str, Any]:
 def write_page(folder: Path) -> Path:
     """The run's report.html: what its stages left, and what was studied since. Raises NotARun, FileError."""
     page = read_text(folder / stages_of(folder)["report"] / PAGE)
-    write_text(folder / PAGE, with_sections(page, sections(folder)))
+    with disk_errors(folder):
+        write_text(folder / PAGE, with_sections(page, sections(folder)))
     return folder / PAGE

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,17 +24,75 @@ def sizes(folder: Path) -> dict[str, int]:
     return {str(f.relative_to(folder)): f.stat().st_size for f in sorted(folder.rglob("*")) if f.is_file()}
 
 
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+"""How a system says that a disk takes nothing more, or nothing from this user."""
+
+
 @contextmanager
-def disk_errors(where: Path) -> Iterator[None]:
-    """A full or read-only disk, as one sentence. What is finished, and what can be gone on with, stays."""
+def disk_errors(where: Path, made: Path | None = None) -> Iterator[None]:
+    """A full or read-only disk, as one sentence. What is finished, and what can be gone on with, stays.
+
+    made: what is being made to take the place of `where`, under a name that a user need not see.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
-            place = error.filename or where
+        if error.errno in DISK:
+            place = str(error.filename2 or error.filename or where)  # of a copy, the second is written
+            if made is not None and Path(place).is_relative_to(made):
+                place = str(where)
             message = f"{place}: cannot be written: {error.strerror}; the same command goes on from here"
             raise DiskError(message) from error
         raise
+
+
+def check_place(path: Path) -> None:
+    """Whether a file or a folder can be made there, tried before the work that makes it. Leaves nothing behind.
+
+    Raises UserError for a place where there can be none, DiskError for a disk that takes nothing.
+    """
+    try:
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        for part in path.parts:
+            with suppress(FileNotFoundError):
+                (folder / part).lstat()  # a name too long, or something under what is no folder
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        kind = DiskError if error.errno in DISK else UserError
+        raise kind(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def check_file(file: Path) -> None:
+    """Whether this can be a file's name, as `check_place`; a file that is there will be replaced, and nothing else."""
+    check_place(file)
+    _check_replaceable(file)
+
+
+def check_new_folder(out: Path) -> None:
+    """Whether a folder can be made there, as `check_place`. Raises UserError if something is there, save an empty one."""
+    check_place(out)
+    if out.exists() and out.samefile("."):
+        raise UserError(f"{out}: is the folder you are in; name one to make")
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise UserError(f"{out}: is there already")
+
+
+def _check_replaceable(file: Path) -> None:
+    if file.is_dir():
+        raise UserError(f"{file}: is a folder; name a file to write")
+    if file.exists() and not file.is_file():  # a device or a pipe
+        raise UserError(f"{file}: is no ordinary file; name one to write")
+
+
+def expanded(path: Path) -> Path:
+    """With a home folder for a leading `~`. Raises UserError where there is none."""
+    try:
+        if path.parts[:1] == ("~",) and os.environ.get("HOME") == "":  # to Python it would be the root
+            raise RuntimeError
+        return path.expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path}: there is no home folder for {path.parts[0]}; write the path out, or set HOME") from error
 
 
 def write_json(file: Path, value: Any) -> None:
@@ -86,29 +146,33 @@ def save_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
                 {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, dict(metadata or {})
             )
         except SafetensorError as error:  # it wraps the operating system's errors
-            if "No space left" in str(error):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            if number := re.search(r"\(os error (\d+)\)", str(error)):
+                raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error
             raise
 
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """A file to write that becomes `file` when all went well, and is gone otherwise."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    """A file to write that becomes `file` when all went well, and is gone otherwise. Raises UserError for a folder."""
+    _check_replaceable(file)
+    temporary = _beside(file)
     try:
         yield temporary
         os.replace(temporary, file)
+    except OSError as error:
+        if error.filename == str(temporary):
+            error.filename = str(file)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A folder to fill that becomes `out` when all went well, and is gone otherwise. Raises UserError if `out` is there."""
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"{out}: is there already")
-    partial = out.with_name(f".{out.name}.{os.getpid()}")
-    with disk_errors(out):
+    """A folder to fill that becomes `out` when all went well, and is gone otherwise. Raises what `check_new_folder` does."""
+    check_new_folder(out)
+    partial = _beside(out)
+    with disk_errors(out, partial):
         out.parent.mkdir(parents=True, exist_ok=True)
         partial.mkdir()
         try:
@@ -116,6 +180,11 @@ def new_folder(out: Path) -> Iterator[Path]:
             os.replace(partial, out)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    """Where it is made. A part of its name is enough, and is no longer than a name may be."""
+    return path.with_name(f".{path.name[:50]}.{os.getpid()}")
 
 
 def link_or_copy(source: Path, file: Path) -> None:

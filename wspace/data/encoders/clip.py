@@ -14,6 +14,7 @@ import open_clip
 from wspace.data.encoders.downloads import Hub, Url, find_or_download
 from wspace.support.checkpoints import UNREADABLE, first_misfit, unreadable
 from wspace.support.errors import FileError, MissingPackage, MissingWeights, UnknownComponent, did_you_mean, nearest
+from wspace.support.files import expanded
 from wspace.support.seeding import seeded
 
 
@@ -65,7 +66,7 @@ def _downloaded(who: str, tag: dict[str, Any]) -> Path:
         safe = Path(name).with_suffix(".safetensors").as_posix() if name else "open_clip_model.safetensors"
         source: Hub | Url = Hub(repository, (safe, name or "open_clip_pytorch_model.bin"))
     else:
-        source = Url(tag["url"], Path("~/.cache/clip").expanduser())
+        source = Url(tag["url"], expanded(Path("~/.cache/clip")))
     return find_or_download(source, who, "give 'file: PATH', or set 'pretrained: null'")
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wspace.interfaces.weights import WeightSpec
 from wspace.support.errors import FileError, UserError
-from wspace.support.files import disk_errors, save_tensors
+from wspace.support.files import check_file, disk_errors, save_tensors
 
 METADATA = "wspace"
 """The entry of a file's metadata that says what its weights are: JSON with `classes`, `origin` and, of a run's, `zoo`."""
@@ -28,7 +28,8 @@ class Network:
     zoo: str = ""  # the artifact that its run stands on; none of weights from elsewhere
 
     def save(self, file: Path) -> None:
-        """As safetensors, the classes in its metadata. Raises DiskError."""
+        """As safetensors, the classes in its metadata. Raises DiskError, and UserError for what cannot be a file."""
+        check_file(file)
         with disk_errors(file):
             file.parent.mkdir(parents=True, exist_ok=True)
             # one entry: safetensors writes several in an order that changes from process to process

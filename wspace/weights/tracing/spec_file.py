@@ -19,6 +19,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 
 from wspace.support.errors import FileError, UserError
+from wspace.support.files import check_file, disk_errors, write_text
 from wspace.weights.tracing.by_hand import Shapes, checked
 from wspace.weights.tracing.infer import Inferred
 
@@ -41,11 +42,10 @@ def _flow(items: list[Any]) -> CommentedSeq:
 
 
 def write_spec(file: Path, inferred: Inferred) -> None:
-    """Raises FileError."""
-    try:
-        file.write_text(spec_text(inferred), encoding="utf-8")
-    except OSError as error:
-        raise FileError(f"{file}: cannot be written: {error.strerror}") from error
+    """Raises DiskError, and UserError for what cannot be a file."""
+    check_file(file)
+    with disk_errors(file):
+        write_text(file, spec_text(inferred))
 
 
 def read_spec(file: Path, shapes: Shapes) -> Inferred:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wspace.support.errors import FileError
-from wspace.support.files import new_folder, write_text
+from wspace.support.files import check_new_folder, new_folder, write_text
 from wspace.weights.files.network import Network
 from wspace.weights.files.peft import write_adapter
 from wspace.weights.zoo.card import README, card
@@ -19,6 +19,7 @@ from wspace.weights.zoo.format import INDEX, StoredZoo, write_header
 def export(folder: Path, out: Path, licence: str | None = None) -> StoredZoo:
     """A zoo's folder, copied to `out` with a card, and nothing else of what lies beside it. Raises UserError."""
     zoo = StoredZoo.open(folder)
+    check_new_folder(out)
     problems = zoo.problems()
     if problems:
         raise FileError(f"{folder}: {problems[0]}")
