@@ -148,9 +148,7 @@ def test_a_file_that_cannot_be_opened_goes_by_its_own_name() -> None:
         ("/h", "~nobody-of-that-name/x", "~nobody-of-that-name/x: there is no home folder for ~nobody-of-that-name;"),
     ],
 )
-def test_a_home_that_there_is_not(
-    monkeypatch: pytest.MonkeyPatch, home: str | None, path: str, sentence: str
-) -> None:
+def test_a_home_that_there_is_not(monkeypatch: pytest.MonkeyPatch, home: str | None, path: str, sentence: str) -> None:
     leave_home(monkeypatch, home)
     with pytest.raises(UserError) as caught:
         expanded(Path(path))

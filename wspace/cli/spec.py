@@ -80,7 +80,6 @@ def _sizes(shape: str) -> list[int]:
 
 def _timm(name: str, arguments: list[str]) -> Any:
     import timm
-    from ruamel.yaml.error import YAMLError
 
     from wspace.recipes.source import read_value
     from wspace.support.errors import UnknownComponent, UserError, nearest, reason
@@ -92,10 +91,7 @@ def _timm(name: str, arguments: list[str]) -> Any:
         key, equals, value = argument.partition("=")
         if not equals:
             raise UserError(f"--arg: {argument!r} is not NAME=VALUE")
-        try:
-            options[key] = read_value(value)
-        except YAMLError as error:
-            raise UserError(f"--arg {argument}: the value is not YAML; text that YAML cannot read goes in quotes: {key}='...'") from error
+        options[key] = read_value(value, "--arg", key)
     try:
         return timm.create_model(name, **options)
     except (TypeError, AssertionError, ValueError, RuntimeError) as error:

@@ -142,12 +142,16 @@ def _with_new_keys(source: Source) -> None:
         source.lines = {(new, *k[1:]) if k[:1] == (old,) else k: line for k, line in source.lines.items()}
 
 
-def read_value(text: str) -> Any:
-    """A value as the command line gives it: in YAML, but a line of bare text is what it is, with any `#` in it.
+def read_value(text: str, option: str, name: str) -> Any:
+    """The value of `OPTION NAME=TEXT`: in YAML, but a line of bare text is what it is, with any `#` in it.
 
-    Raises YAMLError, of the kind that a quote around the value helps against.
+    Raises UserError for what is not YAML.
     """
-    value, text = _plain(_load(text), (), {}), text.strip()
+    try:
+        value, text = _plain(_load(text), (), {}), text.strip()
+    except YAMLError as error:
+        way_out = f"text that YAML cannot read goes in quotes: {name}='...'"
+        raise UserError(f"{option} {name}={text}: the value is not YAML; {way_out}") from error
     is_scalar, is_bare = not isinstance(value, dict | list), not text.startswith(NOT_BARE) and "\n" not in text
     # to YAML the rest after a `#` is a comment, which nobody writes here, and a leading `&word` a name for the value
     return text if is_scalar and is_bare and ("#" in text or isinstance(value, str)) else value
@@ -213,10 +217,7 @@ def _setting(setting: str) -> tuple[list[str], Any]:
     keys = path.strip().split(".")
     if not equals or not all(keys):
         raise UserError(f"--set {setting}: expected PATH=VALUE, as in --set train.steps=500")
-    try:
-        return keys, read_value(text)
-    except YAMLError as error:
-        raise UserError(f"--set {setting}: the value is not YAML; text that YAML cannot read goes in quotes: {path}='...'") from error
+    return keys, read_value(text, "--set", path)
 
 
 def _outer_first(setting: tuple[list[str], Any]) -> tuple[int, bool]:

@@ -38,7 +38,9 @@ def cache_folder() -> Path:
     try:
         return expanded(Path("~/.cache/wspace"))
     except UserError as error:
-        raise UserError("there is no home folder to keep a cache in: name a folder in WSPACE_CACHE, or set HOME") from error
+        raise UserError(
+            "there is no home folder to keep a cache in: name a folder in WSPACE_CACHE, or set HOME"
+        ) from error
 
 
 PICTURES = 8  # training images of each class that a conditioner is shown

@@ -92,7 +92,9 @@ def expanded(path: Path) -> Path:
             raise RuntimeError
         return path.expanduser()
     except RuntimeError as error:
-        raise UserError(f"{path}: there is no home folder for {path.parts[0]}; write the path out, or set HOME") from error
+        raise UserError(
+            f"{path}: there is no home folder for {path.parts[0]}; write the path out, or set HOME"
+        ) from error
 
 
 def write_json(file: Path, value: Any) -> None:
