@@ -415,6 +415,15 @@ def test_report_as_json_is_one_object_and_nothing_else(call: Call, recipe, tiny,
     assert (done.status, done.err) == (0, "")
 
 
+def test_report_ends_with_where_the_page_is(call: Call, recipe, tiny, stages, tmp_path: Path) -> None:
+    call("run", recipe, "--runs", tmp_path / "runs", "--plugin", tiny.plugin)
+    folder = tmp_path / "runs/tiny"
+    assert call("report", folder).out.splitlines()[-1] == f"{folder}/report.html"
+    assert "report.html" not in call("report", folder, "--markdown").out
+    (folder / "report.html").unlink()
+    assert "report.html" not in call("report", folder).out
+
+
 def test_a_report_that_was_taken_away_is_told_by_name(call: Call, recipe, tiny, stages, tmp_path: Path) -> None:
     call("run", recipe, "--runs", tmp_path / "runs", "--plugin", tiny.plugin)
     (file,) = (tmp_path / "runs/tiny").glob("report-*/report.json")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -292,20 +294,71 @@ def test_rows_of_a_task_are_those_of_its_features() -> None:
 # ---------------------------------------------------------------- a browser
 
 
-@pytest.mark.parametrize("width", [380, 1200])
-def test_a_browser_shows_the_page(page: str, tmp_path: Path, width: int) -> None:
+FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+         "--hide-scrollbars", "--allow-file-access-from-files")  # fmt: skip
+LOOK = """<script>
+const boxes = [...document.querySelectorAll(".scroll")];
+const out = e => !e.closest(".scroll, pre") && e.getBoundingClientRect().right > innerWidth + 0.5;
+document.body.dataset.looked = JSON.stringify({
+  cut: [...document.querySelectorAll("main *")].filter(out).map(e => e.tagName),
+  over: boxes.map(e => e.getBoundingClientRect().right - innerWidth),
+  left: Math.min(...boxes.map(e => e.getBoundingClientRect().left)),
+  hidden: boxes.map(e => getComputedStyle(e).overflowX == "auto" ? 0 : e.scrollWidth - e.clientWidth),
+  needed: boxes.map(e => e.scrollWidth), given: boxes.map(e => e.clientWidth),
+  page: document.documentElement.scrollWidth, window: innerWidth}) </script></body>"""
+"""What is asked of the page from within."""
+
+
+def browse(folder: Path, page: str, width: int, *flags: str) -> str:
+    """What chromium prints of the page in a frame of this width: a window of its own is at least 500 wide."""
     browser = shutil.which("chromium")
     if browser is None:
         pytest.skip("chromium is not installed: the page is not looked at")
-    file, picture = tmp_path / "report.html", tmp_path / "report.png"
-    file.write_text(page, encoding="utf-8")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    flags += ["--hide-scrollbars", f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},2400"]
-    command = [browser, *flags, f"--screenshot={picture}", file.as_uri()]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    (folder / "frame.html").write_text(
+        f'<body style="margin:0"><iframe id=f src=report.html style="border:0;width:{width}px;height:2400px"></iframe>'
+        "<script>f.onload = () => document.body.dataset.looked = f.contentDocument.body.dataset.looked</script></body>",
+        encoding="utf-8",
+    )
+    command = [
+        browser,
+        *FLAGS,
+        f"--user-data-dir={folder / 'profile'}",
+        f"--window-size={max(width, 500)},2400",
+        *flags,
+    ]
+    done = subprocess.run(
+        [*command, (folder / "frame.html").as_uri()], check=True, capture_output=True, text=True, timeout=120
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize("width", [360, 1200])
+def test_a_browser_shows_the_page(page: str, tmp_path: Path, width: int) -> None:
+    picture = tmp_path / "report.png"
+    browse(tmp_path, page, width, f"--screenshot={picture}")
     with Image.open(picture) as image:
-        shot = np.asarray(image.convert("RGB")).astype(int)
+        shot = np.asarray(image.convert("RGB")).astype(int)[:, :width]
     assert shot.shape[:2] == (2400, width)
     plain = np.abs(shot - shot[0, 0]).max(2) < 12
     assert 0.02 < 1 - plain.mean() < 0.98  # something is shown
     assert plain[:, -8:].all()  # and nothing runs over the right edge
+
+
+@pytest.mark.parametrize("width", [360, 800, 1200, 1400])
+def test_the_page_fits_or_scrolls_and_nothing_is_cut(drawn: dict[str, str], tmp_path: Path, width: int) -> None:
+    report = report_of(("seen", "unseen-tasks", "unseen-classes"))
+    report["scores"] += [
+        row(method, "unseen-tasks", metric, 0.000278, 0.000232, 0.000331)
+        for method in MEANS
+        for metric in ("novelty", "error_overlap")
+    ]
+    page = html.render(report, drawn, "seed: 42\n", {"python": "3.11"}, METHODS)
+    page = re.sub(r"<meta http-equiv=.Content-Security-Policy.*?>", "", page).replace("</body>", LOOK)
+    looked = re.search(r'data-looked="([^"]*)"', browse(tmp_path, page, width, "--dump-dom"))
+    assert looked is not None
+    seen = json.loads(unescape(looked[1]))
+    assert seen["window"] == width and seen["page"] <= width and seen["cut"] == []
+    assert max(seen["over"]) <= 0 and seen["left"] >= 0 and not any(seen["hidden"])
+    assert 900 < seen["needed"][0] < 1100 or width > 1200
+    assert (seen["given"][0] >= seen["needed"][0]) == (width >= 1200), "the table of scores fits where there is room"

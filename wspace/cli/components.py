@@ -19,6 +19,7 @@ def list_components(
     from wspace.recipes.registry import KINDS
     from wspace.recipes.signature import UnreadableSignature, signature_of
     from wspace.support.errors import UnknownComponent, UserError, did_you_mean
+    from wspace.support.terminal import beside
 
     if kind is not None and kind not in KINDS:
         raise UnknownComponent(f"no kind {kind!r}.{did_you_mean(kind, list(KINDS))}")
@@ -35,7 +36,7 @@ def list_components(
             summary = signature_of(component).doc.partition("\n")[0]
         except UnreadableSignature as error:
             summary = f"broken: {error}"
-        print(f"{component.kind:12} {component.name:16} {component.plugin:8} {summary}")
+        print(beside(f"{component.kind:12} {component.name:16} {component.plugin:8} ", summary))
 
 
 def show(kind: str, name: str, plugin: PluginFiles = None) -> None:
@@ -54,13 +55,14 @@ def show(kind: str, name: str, plugin: PluginFiles = None) -> None:
 def plugins(plugin: PluginFiles = None) -> None:
     """The plugins that were found, and what became of them."""
     from wspace.recipes.plugins import load_plugins
+    from wspace.support.terminal import beside
 
     for fact in load_plugins(plugin or ()).facts:
         commands = f", {fact.commands} commands" if fact.commands else ""
         note = f"; {fact.note}" if fact.note else ""
         works = f"{fact.components} components{commands}{note}"
         state = "not in WSPACE_PLUGINS" if fact.skipped else fact.error or works
-        print(f"{fact.name:12} {fact.source:20} {state}")
+        print(beside(f"{fact.name:12} {fact.source:20} ", state))
 
 
 def new_plugin(

@@ -88,8 +88,10 @@ def _run_several(bound: Any, runs: Path, dry: bool, only: str | None, force: lis
 
 
 def _print_step(step: Any) -> None:
+    from wspace.support.terminal import beside
+
     state = {"cached": "cached", "link": "will link", "run": "will run"}[step.action]
-    print(f"{step.stage.name:9} {state:9} {step.why}")
+    print(beside(f"{step.stage.name:9} {state:9} ", step.why))
 
 
 def check(
@@ -124,6 +126,7 @@ def plan(
         return
     bound = bind_recipe(recipe, settings, plugin)
     from wspace.runs.plan import plan as make_plan
+    from wspace.support.terminal import beside
 
     made = make_plan(bound)
     if as_json:
@@ -135,9 +138,8 @@ def plan(
     )
     for stage in made["stages"]:
         memory, disk = stage["memory"] / 2**30, stage["disk"] / 2**30
-        print(
-            f"{stage['stage']:9} {memory:5.1f} GiB of memory, {disk:5.2f} GiB of disk, {stage['seconds'] / 60:6.1f} min"
-        )
+        cost = f"{memory:5.1f} GiB of memory, {disk:5.2f} GiB of disk, {stage['seconds'] / 60:6.1f} min"
+        print(beside(f"{stage['stage']:9} ", cost))
 
 
 def _plan_of_model(bound: Any, model: str, as_json: bool) -> None:
@@ -158,9 +160,11 @@ def _plan_of_model(bound: Any, model: str, as_json: bool) -> None:
 def list_recipes() -> None:
     """The recipes that come with wspace."""
     from wspace.recipes.source import packaged_recipes
+    from wspace.support.terminal import beside
 
     for name, file in packaged_recipes().items():
-        print(f"{name:20} {file.read_text(encoding='utf-8').splitlines()[0].removeprefix('# ')}")
+        summary = file.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+        print(beside(f"{name:20} ", summary))
 
 
 def cp(name: str, dest: Path) -> None:
@@ -186,14 +190,17 @@ def report(
     as_json: Json = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="As a table of GitHub's Markdown.")] = False,
 ) -> None:
-    """The table of a finished run, or of a study."""
+    """The table of a finished run, or of a study, and where a run's page is."""
     from wspace.runs.run import report_of
     from wspace.runs.study import comparing as study
+    from wspace.support.names import PAGE
 
     if as_json:
         print(json.dumps(study.report_of(run) or report_of(run)))
-    else:
-        _print_report(run, (), markdown)
+        return
+    _print_report(run, (), markdown)
+    if not markdown and (run / PAGE).is_file():
+        print(run / PAGE)
 
 
 def _print_report(run: Path, plugins: Sequence[Path] = (), markdown: bool = False) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from wspace.data.splits import UNSEEN_CLASSES, UNSEEN_TASKS
 from wspace.data.tasks import Task, prompts_of
+from wspace.data.twins import APART, listed, twins
 from wspace.interfaces import Prompts, Target
 from wspace.learning.baselines import descriptions
 from wspace.learning.fitting import predict
@@ -118,12 +119,22 @@ class Run:
 
         Raises UserError unless there are two different ones at least and the data set has all of them.
         """
-        names, classes_with_images = check_classes(classes), self.bench.images.classes
+        names, classes_with_images = self.told_apart(classes), self.bench.images.classes
         missing = [name for name in names if name not in classes_with_images]
         if missing:
             hint = did_you_mean(missing[0], classes_with_images).partition(" Known:")[0]
             raise UserError(f"the data set has no images of {', '.join(map(repr, missing))} to score on.{hint}")
         return tuple(map(classes_with_images.index, names))
+
+    def told_apart(self, classes: Sequence[str]) -> tuple[str, ...]:
+        """The names, trimmed, of classes that the recipe's text encoder tells apart. Raises UserError for others."""
+        names = check_classes(classes)
+        for group in twins(self.bench.encode_classes(names)):
+            raise UserError(
+                f"the text encoder makes one vector of {listed([names[number] for number in group])}: no network can tell "
+                "them apart; name one of them, or one of them otherwise"
+            )
+        return names
 
     def names_of(self, task: Task) -> tuple[str, ...]:
         """The names of a task's classes: (K,)."""
@@ -141,6 +152,7 @@ class Run:
 
     def prompts_for(self, classes: Sequence[str], count: int = 1) -> Prompts:
         """The prompts of a task of any classes, `count` times. Raises UserError if the generator knows nothing of it."""
+        classes = self.told_apart(classes)
         prompts = prompts_of([tuple(range(len(classes)))] * count, self.bench.encode_prompt_texts(classes), classes)
         self.system.conditioner.check(prompts)
         return prompts.to(self.bench.device)
@@ -197,7 +209,8 @@ class Run:
 
         Any names are taken. For classes that the zoo was not trained on, weights are no better than the universal network's.
 
-        Raises UserError for fewer than two classes, or one named twice.
+        Raises UserError for fewer than two classes, for one named twice, and for two of which the text encoder makes one
+        vector.
         """
         return self.generate_many(classes, 1, seed=seed, steps=steps, guidance=guidance, temperature=temperature)[0]
 
@@ -219,7 +232,15 @@ class Run:
         asked = {"steps": steps, "guidance": guidance, "temperature": temperature}
         settings = replace(defaults, **{name: value for name, value in asked.items() if value is not None})
         prompts = self.prompts_for(names, count)
+        same = self.twins_of(names)
+        for name, others in same.items():
+            pair = listed([name, *others])
+            self.bench.progress.say(
+                f"note: the text encoder makes one vector of {pair}: the same weights are for all of them"
+            )
         for name, nearest in self.untrained(names).items():
+            if nearest in same.get(name, ()):
+                continue
             tested = UNSEEN_CLASSES in self.zoo.tasks.splits
             worth = f"scores of {UNSEEN_CLASSES} say" if tested else "nothing in its report says"
             self.bench.progress.say(
@@ -245,6 +266,17 @@ class Run:
         of_trained = self.prompt_texts[list(self.zoo.tasks.classes)]  # (n, T), rows of unit length
         nearest = (self.bench.encode_prompt_texts(strangers) @ of_trained.T).argmax(dim=1)  # (len(strangers),)
         return {name: trained[number] for name, number in zip(strangers, nearest.tolist(), strict=True)}
+
+    def twins_of(self, names: Sequence[str]) -> dict[str, list[str]]:
+        """Of these class names those that are, to the text encoder, other classes of the zoo, each with these."""
+        vectors, of_zoo = self.bench.encode_classes(names), self.zoo.class_texts
+        near = torch.cdist(vectors.double(), of_zoo.double()) < APART  # (len(names), n)
+        groups = {
+            name: [self.zoo.classes[number] for number in row.nonzero().flatten().tolist()]
+            for name, row in zip(names, near, strict=True)
+        }
+        others = {name: [other for other in group if other != name] for name, group in groups.items()}
+        return {name: group for name, group in others.items() if group}
 
     def network(self, names: Sequence[str], weights: Tensor, origin: str) -> Network:
         """Weights (P,) of this run, with all that their file says of them."""

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
+
 from wspace.data.splits import AS_READ
+from wspace.support import terminal
 from wspace.support.methods import OURS
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from wspace.runs.report.methods import Methods
     from wspace.runs.report.section import Section
 
-WIDTH = 160  # columns at most, where no terminal says otherwise
+UNLIMITED = 10_000  # columns, where output is no terminal's
 
 Cells = tuple[list[str], list[list[str]]]
 """A head and lines."""
@@ -97,7 +102,7 @@ def print_section(section: Section, markdown: bool = False) -> None:
         ]
         _show((["", *table.columns], lines), markdown, table.title, bold=lambda line, names=set_off: line[0] in names)
     for sentence in section.says:
-        print(sentence)
+        print(terminal.beside("", sentence))
 
 
 def _show(
@@ -116,18 +121,64 @@ def _show(
         print()
         return
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(title=title or None, title_justify="left")
-    for number, name in enumerate(head):
-        table.add_column(name, justify="right" if number else "left", no_wrap=number > 0)
-    for line in lines:
-        escaped = [cell.replace("[", "\\[") for cell in line]
-        table.add_row(*escaped, style="bold" if bold(line) else None)
-    console = Console(width=None if Console().is_terminal else WIDTH)
-    console.print(table)
+    width = terminal.width() or UNLIMITED
+    console = Console(width=width, height=25)  # without a height, rich takes a plain terminal to have 80 columns
+    if title:
+        console.print(title, style="italic", markup=False, highlight=False)
+    parts = _fitting(cells, width)
+    if parts is None:
+        _print_blocks(cells, width)
+    else:
+        for part in parts:
+            _print_grid(part, [bold(line) for line in lines], console)
     if note:
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
+        console.print(note, markup=False, highlight=False)
+
+
+def _fitting(cells: Cells, width: int) -> list[Cells] | None:
+    """The table as one or several of at most this width, each with the first column; None if not two columns fit."""
+    head, lines = cells
+    wide = [max(cell_len(cell) for cell in column) + 3 for column in zip(head, *lines, strict=True)]  # with its borders
+    parts, room = [[0]], width - 1 - wide[0]
+    left = room
+    for number, columns in enumerate(wide[1:], start=1):
+        if columns > room:
+            return None
+        if columns > left:
+            parts.append([0])
+            left = room
+        parts[-1].append(number)
+        left -= columns
+    return [([head[n] for n in part], [[line[n] for n in part] for line in lines]) for part in parts]
+
+
+def _print_grid(cells: Cells, bold: Sequence[bool], console: Console) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    for number, name in enumerate(cells[0]):
+        table.add_column(Text(name), justify="right" if number else "left", no_wrap=True)
+    for line, is_bold in zip(cells[1], bold, strict=True):
+        table.add_row(*map(Text, line), style="bold" if is_bold else None)
+    console.print(table)
+
+
+def _print_blocks(cells: Cells, width: int) -> None:
+    """A line of the table as a block of lines: its name, and below it each column that has something to say."""
+    (corner, *head), lines = cells
+    title_width = max(map(cell_len, head)) + 2
+    beside = 2 + title_width + max(cell_len(value) for _, *values in lines for value in values) <= width
+    if corner:
+        print(corner)
+    for name, *values in lines:
+        print(name)
+        for title, value in zip(head, values, strict=True):
+            if value:
+                print(
+                    f"  {title}{' ' * (title_width - cell_len(title))}{value}" if beside else f"  {title}\n    {value}"
+                )
 
 
 def _percent(score: Mapping[str, Any] | None, signed: bool = False) -> str:

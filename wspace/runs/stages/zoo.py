@@ -10,11 +10,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from wspace.data.tasks import Task, TaskSet, draw_tasks, tasks_around
+from wspace.data.twins import held_together, listed, twins
 from wspace.learning.fitting import Schedule, accuracies, fit
 from wspace.runs.artifacts import whole
 from wspace.runs.assemble import check
 from wspace.runs.stages import Job
-from wspace.support.errors import FileError, UserError, did_you_mean
+from wspace.support.errors import DataError, FileError, UserError, did_you_mean
 from wspace.support.files import link_or_copy, save_tensors, write_json
 from wspace.support.names import TASKS, WORLD, WORLD_TENSORS
 from wspace.support.seeding import stream
@@ -33,6 +34,7 @@ def run(job: Job) -> None:
         tasks, rows = tasks_around(recipe.tasks, _tasks_of(source, classes), len(classes), rng)
     for note in (*bench.target.notes, *tasks.notes):
         job.progress.say(f"note: {note}")
+    _tell_of_twins(job, tasks)
     tasks.save(job.folder / TASKS)
     world = {
         "classes": list(classes),
@@ -54,6 +56,20 @@ def run(job: Job) -> None:
         if all(parent.name != "base" for parent in parents):
             parents = (*parents, _parent(job, _base(job, tasks.classes)))
         _take(job, source, rows, parents)
+
+
+def _tell_of_twins(job: Job, tasks: TaskSet) -> None:
+    """A note on each group of classes whose names are one to the text encoder. Raises DataError if a task holds two."""
+    classes, groups = job.bench.images.classes, twins(job.bench.class_texts)
+    for group in groups:
+        names = listed([classes[number] for number in group])
+        job.progress.say(f"note: the text encoder makes one vector of {names}: they are one class to every network")
+    if both := held_together((*tasks.seen, *tasks.unseen, *tasks.novel), groups):
+        names = listed([classes[number] for number in both])
+        raise DataError(
+            f"a task would hold the classes {names}, and no network could tell them apart: the text encoder makes one "
+            "vector of their names; rename or leave out all but one, or use another `text`"
+        )
 
 
 # ---------------------------------------------------------------- trained here
