@@ -13,9 +13,11 @@ import pytest
 from tests.support.tiny import Tiny, tiny_fixture  # noqa: F401
 from wspace import PLUGIN_API
 from wspace.recipes import plugins
+from wspace.recipes.bind import bind
 from wspace.recipes.plugins import PluginFact, load_plugins
 from wspace.recipes.registry import KINDS, Component, Registry
-from wspace.support.errors import FileError, NameClash, Renamed, UnknownComponent, UserError
+from wspace.recipes.source import read_recipe
+from wspace.support.errors import FileError, NameClash, RecipeError, Renamed, UnknownComponent, UserError
 
 GOOD = """import wspace
 
@@ -320,6 +322,49 @@ def test_two_one_file_plugins_of_one_name_are_refused(install: Install, tmp_path
 
 
 # ---------------------------------------------------------------- registry
+
+
+# ---------------------------------------------------------------- not in use
+
+
+def refused(file: Path) -> str:
+    with pytest.raises(RecipeError) as caught:
+        bind(read_recipe(file), load_plugins().registry)
+    return f"{caught.value}\n"
+
+
+def test_a_plugin_that_the_allow_list_leaves_out_is_named_where_a_recipe_needs_it(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(plug_fine=GOOD.format(name="thing", module="plug_fine"), plug_sick="raise ZeroDivisionError")
+    file = tmp_path / "r.yaml"
+    file.write_text("generator: {use: diffusion, denoiser: thing}\n")
+    monkeypatch.setenv("WSPACE_PLUGINS", "")
+    assert (
+        "r.yaml:1: generator.denoiser.use: no denoiser named 'thing'. Known: mlp; plugin 'fine' has it, which WSPACE_PLUGINS "
+        "leaves out\n"
+    ) in refused(file)
+    file.write_text("generator: {use: diffusion, denoiser: thong}\n")
+    assert "no denoiser named 'thong'. Known: mlp\n" in refused(file)
+
+
+@pytest.mark.parametrize("beside", ["recipe", "us"])
+def test_a_one_file_plugin_that_lies_there_is_named_where_a_recipe_needs_it(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: str
+) -> None:
+    install()
+    file, here = tmp_path / "recipes/r.yaml", tmp_path / "here"
+    for folder in (file.parent, here):
+        folder.mkdir()
+        (folder / "other.py").write_text("thing = 'thing'\n")
+        (folder / "latin.py").write_bytes(b"# \xe9\n")
+    monkeypatch.chdir(here)
+    plugin = (file.parent if beside == "recipe" else Path()) / "my plugin.py"
+    plugin.write_text(GOOD.format(name="thing", module="my"))
+    file.write_text("generator: {use: diffusion, denoiser: thing}\n")
+    assert f"'thing'. Known: mlp; if the plugin {plugin} has it, add --plugin '{plugin}'\n" in refused(file)
+    file.write_text("generator: {use: diffusion, denoiser: thin}\n")
+    assert "no denoiser named 'thin'. Known: mlp\n" in refused(file)
 
 
 def test_the_registry_lists_by_kind_in_the_order_of_the_data_flow(tiny: Tiny) -> None:

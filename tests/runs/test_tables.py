@@ -90,7 +90,7 @@ def test_names_and_numbers_are_whole_at_any_width(
         assert max(map(len, out.splitlines())) <= width
 
 
-@pytest.mark.parametrize(("width", "tables"), [(None, 2), (80, 2), (60, 3), (40, 5), (20, 0)])
+@pytest.mark.parametrize(("width", "tables"), [(None, 2), (80, 2), (60, 3), (40, 4), (20, 0)])
 def test_a_table_is_one_or_several_or_blocks(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int | None, tables: int
 ) -> None:

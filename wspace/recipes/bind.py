@@ -16,6 +16,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import TypeAdapter, ValidationError
 
 from wspace.recipes.bound import Bound, Joined
+from wspace.recipes.plugins import who_has
 from wspace.recipes.registry import Component, Registry
 from wspace.recipes.schema import SCHEMA, BoundRecipe
 from wspace.recipes.signature import (
@@ -176,7 +177,8 @@ class _Binder:
             component = self.registry.get(kind, block["use"])
             signature = signature_of(component)
         except UnknownComponent as error:
-            self.problem((*path, "use"), str(error))
+            folders = (Path(self.source.file).parent, Path())
+            self.problem((*path, "use"), f"{error}{who_has(kind, block['use'], folders)}")
             return None
         except UnreadableSignature as error:
             self.problem((*path, "use"), f"{kind} {block['use']!r} is broken: {error}")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
+import shlex
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -87,6 +90,25 @@ def load_plugins(
         except (Exception, SystemExit) as error:
             raise UserError(f"{file}: cannot be used: {reason(error)}") from error
     return plugins
+
+
+def who_has(kind: str, name: str, folders: Iterable[Path] = ()) -> str:
+    """Which plugin that is not in use has a component, and how it comes to be used, for the end of a message; or nothing.
+
+    Asked are those installed that $WSPACE_PLUGINS leaves out and, by their source alone, one-file plugins in `folders`.
+    """
+    allow_list = os.environ.get("WSPACE_PLUGINS")
+    for entry in entry_points(group="wspace") if allow_list is not None else ():
+        with suppress(Exception, SystemExit):  # told by `wspace plugins`
+            offered, _ = _offered(entry.name, entry.load())
+            if any((kind, name) == (component.kind, component.name) for component in offered):
+                return f"; plugin {entry.name!r} has it, which WSPACE_PLUGINS leaves out"
+    for file in (file for folder in dict.fromkeys(folders) for file in sorted(folder.glob("*.py"))):
+        with suppress(OSError, UnicodeDecodeError):
+            source = file.read_text(encoding="utf-8")
+            if "wspace_register" in source and re.search(rf"""(['"]){re.escape(name)}\1""", source):
+                return f"; if the plugin {file} has it, add --plugin {shlex.quote(str(file))}"
+    return ""
 
 
 def built_in() -> Plugins:
