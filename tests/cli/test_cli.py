@@ -269,6 +269,40 @@ def test_a_place_where_nothing_can_be_is_told_before_the_work(
     assert os.listdir(tmp_path) == ["file"]
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "generate . --classes a,b --out {}",
+        "generate . --classes a,b --count 2 --out {}",
+        "generate . --classes a,b --peft --out {}",
+        "init . --classes a,b --out {}",
+        "ensemble . --classes a,b --out {}",
+        "enhance . a --out {}",
+        "fuse . a b --method ties --out {}",
+        "zoo import . --out {}",
+        "zoo take . x --out {}",
+        "zoo take . x --peft --out {}",
+        "spec resnet18 --out {}",
+    ],
+)
+@pytest.mark.parametrize("place", ["file/x", "/proc/x", "a" * 300, "~/x", "."])
+def test_a_result_that_can_go_nowhere_is_told_before_the_run_is_opened(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    done = call(*command.format(place).split())
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith("error: ") and place in done.err
+    assert done.err.count("\n") == 1 and os.listdir(tmp_path) == ["file"]
+
+
+def test_a_zoo_that_finds_no_room_blames_where_it_goes(nano: Path, tmp_path: Path) -> None:
+    done = shell(f"ulimit -f 4; wspace zoo export {nano} --out mine", tmp_path)
+    sentence = "mine: cannot be written: File too large; the same command goes on from here"
+    assert done == Done(1, "", f"error: {sentence}\n") and os.listdir(tmp_path) == []
+
+
 # ---------------------------------------------------------------- recipes
 
 

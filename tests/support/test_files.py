@@ -56,6 +56,7 @@ NOWHERE = {
     "file/x/y": "file/x/y: cannot be written: Not a directory",
     "/proc/x": "/proc/x: cannot be written: No such file or directory",
     LONG: f"{LONG}: cannot be written: File name too long",
+    "~/x": "~/x: would make a folder named ~ here; write your home folder out",
     f"new/{LONG}": f"new/{LONG}: cannot be written: File name too long",
     f"new/{LONG}/x": f"new/{LONG}/x: cannot be written: File name too long",
 }

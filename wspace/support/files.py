@@ -51,6 +51,8 @@ def check_place(path: Path) -> None:
 
     Raises UserError for a place where there can be none, DiskError for a disk that takes nothing.
     """
+    if path.parts[:1] == ("~",) and not Path("~").exists():  # shells expand no `--out=~/x`
+        raise UserError(f"{path}: would make a folder named ~ here; write your home folder out")
     try:
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         for part in path.parts:
