@@ -43,8 +43,8 @@ def test_a_user_without_a_home_is_told_of_the_variable(monkeypatch: pytest.Monke
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     with pytest.raises(UserError) as caught:
         cache_folder()
-    told = "there is no home folder to keep a cache in: name a folder in WSPACE_CACHE, or set HOME"
-    assert str(caught.value) == told
+    sentence = "there is no home folder to keep a cache in: name a folder in WSPACE_CACHE, or set HOME"
+    assert str(caught.value) == sentence
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
     assert cache_folder() == Path("/x/wspace")
 
@@ -54,5 +54,5 @@ def test_a_recipe_that_asks_for_a_home_there_is_not_says_where(monkeypatch: pyte
     recipe = tiny.recipe.replace("dataset: grid", "dataset: {use: files, path: a, more: [b, ~/c]}")
     with pytest.raises(RecipeError) as caught:
         tiny.bind(recipe)
-    told = "~/c: there is no home folder for ~; write the path out, or set HOME"
-    assert str(caught.value) == f"tiny.yaml:1: dataset.more: {told}"
+    sentence = "~/c: there is no home folder for ~; write the path out, or set HOME"
+    assert str(caught.value) == f"tiny.yaml:1: dataset.more: {sentence}"

@@ -130,8 +130,8 @@ def test_a_full_disk_names_the_file_or_folder_that_was_asked_for(folder: Path) -
             write_text(Path("text"), "x" * 8192)
         with pytest.raises(DiskError) as of_tensors, disk_errors(Path("tensors")):
             save_tensors(Path("tensors"), {"x": torch.ones(4096)})
-    told = [str(caught.value) for caught in (of_copy, of_text, of_tensors)]
-    assert told == [sentence.format(name) for name in ("out", "text", "tensors")]
+    sentences = [str(caught.value) for caught in (of_copy, of_text, of_tensors)]
+    assert sentences == [sentence.format(name) for name in ("out", "text", "tensors")]
     assert sorted(os.listdir(folder)) == ["file", "full", "pipe"], "nothing half-written"
 
 
