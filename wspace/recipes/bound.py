@@ -31,7 +31,7 @@ class Bound(Generic[Interface]):
         return {"use": self.name} | {key: as_written(value) for key, value in self.arguments.items()}
 
     def keyed(self) -> dict[str, Any]:
-        """As `filled`, without what artifacts made before it existed cannot know."""
+        """As `filled`, without what artifacts made before it existed cannot know; paths stay paths."""
         kept = {key: value for key, value in self.arguments.items() if key not in self.unkeyed}
         return {"use": self.name} | {key: as_keyed(value) for key, value in kept.items()}
 
@@ -68,9 +68,11 @@ def as_written(value: Any) -> Any:
 
 
 def as_keyed(value: Any) -> Any:
-    """An argument as `as_written`, of components what `Bound.keyed` has of them."""
+    """An argument as `as_written`, of components what `Bound.keyed` has of them; paths stay paths."""
     if isinstance(value, Bound):
         return value.keyed()
+    if isinstance(value, Path):
+        return value
     if isinstance(value, list | tuple):
         return [as_keyed(inner) for inner in value]
     return as_written(value)

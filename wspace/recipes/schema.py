@@ -95,13 +95,16 @@ class BoundRecipe(Recipe):
         return written
 
     def keyed(self, slot: str) -> dict[str, Any]:
-        """{slot: its value} as `filled`, without settings at their default that came `Since` artifacts were first made."""
+        """{slot: its value} as `filled`, without settings at their default that came `Since` artifacts were first made.
+
+        Paths stay paths.
+        """
         value = getattr(self, slot)
         if not settings.is_section(value):
             return {} if slot in self.unkeyed else {slot: as_keyed(value)}
         of_all = SCHEMA.settable[slot].since
         kept = {
-            name: as_written(getattr(value, name))
+            name: as_keyed(getattr(value, name))
             for name, setting in settings_signature(type(value)).settable.items()
             if not (of_all or setting.since) or getattr(value, name) != setting.default
         }

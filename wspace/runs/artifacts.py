@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -50,10 +50,10 @@ class Zoo:
         world = read_json(self.folder / WORLD)
         return {"feature_dim": world["feature_dim"], "text_dim": world["text_dim"]}
 
-    def check(self, fingerprints: Mapping[str, str]) -> None:
-        """Raise WspaceError if images or encoders, by their fingerprints, are no longer those the zoo was trained on."""
+    def check(self, accepted: Mapping[str, Sequence[str]]) -> None:
+        """Raise WspaceError unless images and encoders have a fingerprint by which the zoo knows what it was trained on."""
         made = read_json(self.folder / WORLD)["fingerprints"]
-        changed = [name for name, fingerprint in fingerprints.items() if made[name] != fingerprint]
+        changed = [name for name, fingerprints in accepted.items() if made[name] not in fingerprints]
         if changed:
             raise WspaceError(
                 f"{self.folder}: made with other {' and '.join(changed)} than those here now (has a package that carries "

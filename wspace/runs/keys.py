@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wspace.recipes.bind import Bound, BoundRecipe
+from wspace.recipes.bound import as_written
 from wspace.support import fingerprint
 from wspace.support.errors import FileError
 from wspace.support.names import ZOO_HEADER
@@ -77,6 +78,11 @@ def slots_of(recipe: BoundRecipe, stage: Stage) -> dict[str, Any]:
 
     A setting at its default that came later (`wspace.support.parameters.Since`) is not in it.
     """
+    return {name: as_written(value) for name, value in _slots(recipe, stage).items()}
+
+
+def _slots(recipe: BoundRecipe, stage: Stage) -> dict[str, Any]:
+    """As `slots_of`; paths are paths."""
     flat: dict[str, Any] = {}
     for slot in stage.reads:
         if slot == "against":
@@ -140,7 +146,7 @@ def keys(recipe: BoundRecipe, stages: Sequence[Stage] = STAGES) -> dict[str, str
         bound = _components(recipe, stage, keyed=True)
         parts = {
             "stage": [stage.name, stage.version],
-            "slots": slots_of(recipe, stage),
+            "slots": {name: _anywhere(value) for name, value in _slots(recipe, stage).items()},
             # the first version of an opponent goes without saying: so it was when there was no such kind
             "versions": [
                 [b.component.kind, b.name, b.signature.version]
@@ -154,6 +160,13 @@ def keys(recipe: BoundRecipe, stages: Sequence[Stage] = STAGES) -> dict[str, str
             parts["joined"] = recipe.joined.key
         made[stage.name] = fingerprint.of_json(parts)
     return made
+
+
+def _anywhere(value: Any) -> Any:
+    """A setting as a key has it: of a file counts what it holds, wherever it lies."""
+    if isinstance(value, Path):
+        return "a file"
+    return [_anywhere(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _paths(bound: Bound[Any]) -> list[Path]:

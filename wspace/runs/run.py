@@ -185,7 +185,7 @@ class Run:
         """Networks (B, P) whose statistics, where the target has such, are of training images of tasks[b]."""
         if not self.target.statistics:
             return weights
-        self.zoo.check(self.bench.fingerprints)
+        self.zoo.check(self.bench.accepted)
         return self.bench.calibrated(weights, tasks)
 
     def calibrated_for(self, weights: Tensor, names: Sequence[str]) -> Tensor:
@@ -296,7 +296,7 @@ class Run:
 
     def score(self, network: Network) -> dict[str, Any]:
         """Accuracy on the test images of the network's classes. Raises UserError if the data set has not all of them."""
-        self.zoo.check(self.bench.fingerprints)
+        self.zoo.check(self.bench.accepted)
         task = self.task_of(network.classes)
         predicted, labels = predict(self.target, self.flat(network), task, self.bench.test, self.bench.class_texts)
         accuracy = float((predicted[0] == labels).float().mean())

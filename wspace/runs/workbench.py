@@ -147,6 +147,12 @@ class Workbench:
         """Of all that weights are trained on: a package upgrade can change what a recipe does not name."""
         return {"images": self.images.fingerprint, "backbone": self.backbone.fingerprint, "text": self.text.fingerprint}
 
+    @property
+    def accepted(self) -> dict[str, tuple[str, ...]]:
+        """`fingerprints`, each with those by which earlier versions of wspace knew the same."""
+        former = {"images": self.images.former_fingerprints}
+        return {name: (now, *former.get(name, ())) for name, now in self.fingerprints.items()}
+
     def conditioner_context(self, classes: Sequence[int]) -> Told:
         """For a conditioner that asks: some training images of each of these classes, and the target in words."""
         pictures, rng = [], stream(0, "pictures")

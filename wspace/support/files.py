@@ -99,6 +99,22 @@ def expanded(path: Path) -> Path:
         ) from error
 
 
+def files_below(folder: Path, around: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
+    """Whatever is no folder, at any depth and through linked folders too, in no order. Raises OSError.
+
+    A link back to a folder that it lies in is not followed. `around`: device and inode of each folder on the way down.
+    """
+    status = folder.stat()
+    here = (status.st_dev, status.st_ino)
+    if here in around:
+        return
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from files_below(entry, around | {here})
+        else:
+            yield entry
+
+
 def write_json(file: Path, value: Any) -> None:
     """Whole or not at all."""
     write_text(file, json.dumps(value, indent=1, ensure_ascii=False) + "\n")

@@ -145,7 +145,7 @@ def study(
     Raises UserError for a layer that gives no maps and for classes the data set has no images of, MissingPackage without
     the package grad-cam, WspaceError if the run's data are no longer those of its zoo.
     """
-    run.zoo.check(run.bench.fingerprints)
+    run.zoo.check(run.bench.accepted)
     task = task_shown(run, classes)
     layers = run.bench.backbone.layers()
     features, labels = run.bench.test.of_task(task)

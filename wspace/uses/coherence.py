@@ -49,7 +49,7 @@ def study(run: Run, tasks: Sequence[Task], *, draws: int, temperature: float, se
     Raises UserError if the generator cannot be told of a task, WspaceError if the run's data are no longer those of its
     zoo.
     """
-    run.zoo.check(run.bench.fingerprints)
+    run.zoo.check(run.bench.accepted)
     spec, zoo = run.target.spec, run.zoo.weights
 
     def scored(networks: Tensor) -> Tensor:

@@ -86,7 +86,7 @@ def study(
     Raises UserError if the generator cannot be told of a task, WspaceError if the run's data are no longer those of its
     zoo.
     """
-    run.zoo.check(run.bench.fingerprints)
+    run.zoo.check(run.bench.accepted)
     generated = run.sample(tasks, stream(seed, "enhance"))
     tables, says, curves, levels = list[Table](), list[str](), dict[str, dict[str, list[float]]](), dict[str, float]()
     with run.bench.progress.bar("enhance", len(starts) * (len(LEVELS) + 1)) as bar:

@@ -98,7 +98,7 @@ def study(run: Run, tasks: Sequence[Task], *, count: int, temperature: float, se
     Raises UserError if the generator cannot be told of a task, WspaceError if the run's data are no longer those of its
     zoo.
     """
-    run.zoo.check(run.bench.fingerprints)
+    run.zoo.check(run.bench.accepted)
     generated = _ways(run, drawn(run, tasks, count, temperature, seed), tasks)
     trained = _ways(run, oracles(run, tasks, count, seed), tasks)
     typical = run.sample(tasks, stream(seed, "ensemble"), temperature=0.0)

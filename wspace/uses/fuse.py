@@ -132,7 +132,7 @@ def study(run: Run, *, pairs: int = 20, method: str | None = None, seed: int = 0
     no longer those of its zoo.
     """
     chosen = _chosen(run, method)
-    run.zoo.check(run.bench.fingerprints)
+    run.zoo.check(run.bench.accepted)
     first, second = drawn_pairs(run, pairs, seed)
     others = _without_heads(run, first, second, seed)
     scores, says = dict[str, Fused](), list[str]()
@@ -275,7 +275,7 @@ def compared(run: Run, first: Network, second: Network, method: str | None, seed
     Raises UserError for classes that the data set has no images of, or a method there is not.
     """
     chosen = _chosen(run, method)
-    run.zoo.check(run.bench.fingerprints)
+    run.zoo.check(run.bench.accepted)
     tasks = [run.task_of(head.classes) for head in (first, second)]
     flat = [run.flat(head) for head in (first, second)]
     networks = dict(zip(HEADS, flat, strict=True))

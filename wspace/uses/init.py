@@ -137,7 +137,7 @@ def study(
     Raises UserError if the generator cannot be told of a task, WspaceError if the run's data are no longer those of its
     zoo.
     """
-    run.zoo.check(run.bench.fingerprints)
+    run.zoo.check(run.bench.accepted)
     begun = starts(run, tasks, stream(seed, "init"))
     tables, curves, says, kept = list[Table](), dict[str, dict[str, Trained]](), list[str](), None
     with run.bench.progress.bar("init", len(shots) * len(begun)) as bar:

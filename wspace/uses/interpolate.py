@@ -202,7 +202,7 @@ def study(run: Run, *, pairs: int = 20, steps: int = 9, seed: int = 0) -> Sectio
     Raises UserError if no two tasks are without a class in common, WspaceError if the run's data are no longer those of its
     zoo.
     """
-    run.zoo.check(run.bench.fingerprints)
+    run.zoo.check(run.bench.accepted)
     tasks, split = run.zoo.tasks.scored(UNSEEN_TASKS), "unseen"
     if not run.knows(tasks):
         tasks, split = tuple(dict.fromkeys(run.zoo.tasks.scored(SEEN))), "seen"
@@ -239,7 +239,7 @@ def one(run: Run, named: Sequence[Sequence[str]], *, steps: int, seed: int) -> S
     for before, after in pairwise(tasks):
         if set(before) == set(after):
             raise UserError("there is no way from a task to itself: name other classes")
-    run.zoo.check(run.bench.fingerprints)
+    run.zoo.check(run.bench.accepted)
     corners, at = Corners(run, [[task] for task in tasks], seed), positions(len(tasks), steps)
     accuracy = _sweep(corners, at)
     names = ["the first task", *(f"task {number}" for number in range(2, len(tasks))), "the last task"]

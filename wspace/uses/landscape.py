@@ -150,7 +150,7 @@ def landscapes(
     """
     if grid % 2 == 0:
         raise UserError(f"--grid {grid}: the middle point is the head itself, so take an odd number: {grid + 1}")
-    run.zoo.check(run.bench.fingerprints)
+    run.zoo.check(run.bench.accepted)
     task = task_shown(run, classes)
     images = Images(*run.bench.test.of_task(task), run.bench.class_texts[list(task)])
     folder = run.folder / USES / "landscape"

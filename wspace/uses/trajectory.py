@@ -27,7 +27,7 @@ def study(run: Run, *, tasks: int = 32) -> Section:
 
     Raises UserError for a generator that takes no steps, WspaceError if the run's data are no longer those of its zoo.
     """
-    run.zoo.check(run.bench.fingerprints)
+    run.zoo.check(run.bench.accepted)
     of_splits = {split: _of_split(run, split, tasks) for split in run.zoo.tasks.splits}
     if not any(rows for rows, _ in of_splits.values()):
         raise UserError("plot trajectory: this run's generator takes no steps that could be followed")

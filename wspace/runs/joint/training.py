@@ -46,7 +46,7 @@ class Pupil:
 
     def __init__(self, name: str, recipe: BoundRecipe, folder: Path, progress: Progress):
         self.name, self.bench, self.zoo = name, Workbench(recipe, progress), Zoo(folder)
-        self.zoo.check(self.bench.fingerprints)
+        self.zoo.check(self.bench.accepted)
         self.system = build_system(recipe, self.bench.target.spec, self.bench.text.dim).to(self.bench.device).eval()
         if self.system.needs_telling:
             self.system.tell(self.bench.conditioner_context(self.zoo.tasks.classes))
@@ -111,7 +111,7 @@ def run(zoos: Sequence[MemberZoo], folder: Path, progress: Progress) -> None:
 def member(job: Job) -> None:
     """A member's train stage: the joint generator, in the shape of its own networks."""
     bench, zoo, joint = job.bench, Zoo(job.inputs["zoo"]), job.inputs["joint"]
-    zoo.check(bench.fingerprints)
+    zoo.check(bench.accepted)
     pupil = Pupil(job.recipe.name, job.recipe, job.inputs["zoo"], job.progress)
     context = bench.conditioner_context(zoo.tasks.classes) if pupil.system.conditioner.asks else None
     write_prompt_texts(job.folder / PROMPT_TEXTS, bench.prompt_texts, context)

@@ -39,7 +39,7 @@ MARKED = 20  # of these steps at most, evenly from the first to the last
 
 def run(job: Job) -> None:
     zoo = Zoo(job.inputs["zoo"])
-    zoo.check(job.bench.fingerprints)
+    zoo.check(job.bench.accepted)
     table = methods_of(bound.component for bound in job.recipe.against)
     methods, chosen = _methods(job, zoo)
     metrics: list[Metric] = [bound.build({}) for bound in job.recipe.metrics]

@@ -23,7 +23,7 @@ from wspace.support.seeding import stream
 
 def run(job: Job) -> None:
     zoo = Zoo(job.inputs["zoo"])
-    zoo.check(job.bench.fingerprints)
+    zoo.check(job.bench.accepted)
     evidence = evidence_of(job, zoo)
     for bound in job.recipe.against:
         if trains_on_images(bound):

@@ -54,7 +54,7 @@ def run(job: Job) -> None:
     Raises Diverged, UserError for losses that the generator has not, and WspaceError for a tokenizer that loses too much.
     """
     recipe, bench, zoo = job.recipe, job.bench, Zoo(job.inputs["zoo"])
-    zoo.check(bench.fingerprints)
+    zoo.check(bench.accepted)
     system = _new_system(job, zoo)
     symmetry = proven(recipe, bench)
     networks = _Networks.of(job, zoo, symmetry)

@@ -45,7 +45,7 @@ def samplers(
     after a warm-up. Raises UserError for a generator that has none of the samplers `compared`.
     """
     zoo, bench, recipe, system = run.zoo, run.bench, run.recipe, run.system
-    zoo.check(bench.fingerprints)
+    zoo.check(bench.accepted)
     contestants = _contestants(system.generator, compared)
     chosen = zoo.tasks.scored(UNSEEN_TASKS)[:tasks]
     prompts = run.prompts(chosen)
