@@ -18,7 +18,7 @@ from PIL import Image
 from wspace.components.datasets import icons as icons_module
 from wspace.components.datasets.folder import Folder
 from wspace.components.datasets.icons import STYLES, Icons, words_of
-from wspace.data.pictures import open_picture
+from wspace.data.pictures import MOST_PIXELS, open_picture
 from wspace.interfaces import TEST, TRAIN, VAL, Images
 from wspace.support import fingerprint
 from wspace.support.errors import DataError, DiskError, MissingPackage
@@ -374,9 +374,9 @@ def test_folder_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     pixels = everything(before)
     opened = []
 
-    def counted(path: Path, size: int) -> np.ndarray:
+    def counted(path: Path, size: int, most_pixels: int) -> np.ndarray:
         opened.append(path)
-        return open_picture(path, size)
+        return open_picture(path, size, most_pixels)
 
     monkeypatch.setattr("wspace.components.datasets.folder.open_picture", counted)
     again = load(root, test=0.4)
@@ -426,7 +426,9 @@ def test_class_without_pictures(tmp_path: Path) -> None:
     root = paint_classes(tmp_path / "data", "dog", "cow")
     (root / "cat").mkdir()
     (root / "cat" / "x.txt").write_text("")
-    assert error_of(root) == f"{root}: class 'cat' has no pictures"
+    assert error_of(root) == (
+        f"{root}: class 'cat' has no pictures; 1 file (1 .txt) is no picture by its name and is left out: cat/x.txt"
+    )
 
 
 @pytest.mark.parametrize(("count", "pictures"), [(1, "1 picture"), (2, "2 pictures")])
@@ -503,24 +505,42 @@ def dangling(path: Path) -> None:
     path.symlink_to("nowhere")
 
 
-@pytest.mark.parametrize("spoil", [bomb, truncated, empty, text, dangling, os.mkfifo])
-def test_unreadable_pictures_are_skipped(tmp_path: Path, spoil) -> None:
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (bomb, "too large, 400,000,000 pixels (20,000 x 20,000), where 89,478,485 are allowed: make it smaller, or raise "
+               "the data set's 'most_pixels'"),
+        (truncated, "image file is truncated (146 bytes not processed)"),
+        (empty, "cannot identify image file"),
+        (text, "cannot identify image file"),
+        (dangling, "there is no such file"),
+        (os.mkfifo, "it is no file"),
+    ],
+)  # fmt: skip
+def test_unreadable_pictures_are_skipped_and_said_with_the_reason(tmp_path: Path, spoil, reason: str) -> None:
     root = paint_classes(tmp_path / "data", "cat", "dog")
     whole = load(root)
     spoil(root / "cat" / "x.png")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         images = load(root)
-    assert images.warnings == ("1 of 21 pictures cannot be read and is skipped: cat/x.png",)
+    assert images.warnings == (f"1 of 21 pictures cannot be read and is skipped: cat/x.png: {reason}",)
     assert np.array_equal(everything(images), everything(whole))
     assert images.labels.tolist() == whole.labels.tolist() and images.split.tolist() == whole.split.tolist()
 
 
-def test_a_picture_pillow_warns_of_is_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paint(tmp_path / "large.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 24 * 20 - 1)
-    with pytest.raises(DataError, match="large.png: cannot be read as a picture$"):
-        open_picture(tmp_path / "large.png", 16)
+def test_a_picture_of_too_many_pixels_is_read_once_that_is_allowed(tmp_path: Path) -> None:
+    root = paint_classes(tmp_path / "data", "cat", "dog")
+    Image.new("1", (10_000, 10_000)).save(root / "cat" / "x.png")
+    assert load(root).warnings == (
+        "1 of 21 pictures cannot be read and is skipped: cat/x.png: too large, 100,000,000 pixels (10,000 x 10,000), where "
+        "89,478,485 are allowed: make it smaller, or raise the data set's 'most_pixels'",
+    )
+    images = load(root, most_pixels=100_000_000)
+    assert images.warnings == () and len(images) == 21
+    with pytest.raises(DataError, match="0.png: cannot be read as a picture: too large, 480 pixels"):
+        open_picture(root / "cat" / "0.png", 16, 479)
+    assert Image.MAX_IMAGE_PIXELS == MOST_PIXELS, "Pillow's own limit is as it was"
 
 
 def test_unreadable_pictures_are_counted(tmp_path: Path) -> None:
@@ -528,7 +548,9 @@ def test_unreadable_pictures_are_counted(tmp_path: Path) -> None:
     for name in ("cat/5x.png", "dog/0.png", "dog/9.png"):
         text(root / name)
     images = load(root)
-    assert images.warnings == ("3 of 21 pictures cannot be read and are skipped, the first: cat/5x.png",)
+    assert images.warnings == (
+        "3 of 21 pictures cannot be read and are skipped, the first: cat/5x.png: cannot identify image file",
+    )
     assert splits_by_class(images) == {"cat": [6, 2, 2], "dog": [5, 1, 2]}
     assert everything(images).max(axis=(1, 2, 3)).min() > 0
 
@@ -537,11 +559,12 @@ def test_a_class_of_unreadable_pictures(tmp_path: Path) -> None:
     root = paint_classes(tmp_path / "data", "cat", "dog", count=3)
     for i in range(3):
         text(root / "cat" / f"{i}.png")
-    assert error_of(root) == f"{root}: class 'cat' has no picture that can be read"
+    first = "the first: cat/0.png: cannot identify image file"
+    assert error_of(root) == f"{root}: class 'cat' has no picture that can be read, {first}"
     for i in range(3):
         text(root / "dog" / f"{i}.png")
-    assert error_of(root) == f"{root}: none of the 6 pictures can be read"
-    assert error_of(root) == f"{root}: none of the 6 pictures can be read"
+    assert error_of(root) == f"{root}: none of the 6 pictures can be read, {first}"
+    assert error_of(root) == f"{root}: none of the 6 pictures can be read, {first}"
 
 
 def test_a_class_of_too_few_readable_pictures(tmp_path: Path) -> None:
@@ -574,11 +597,15 @@ def test_open_picture(tmp_path: Path, dataset: Icons | Folder) -> None:
     pixels = dataset.open_picture(path)
     assert pixels.shape == (20, 20, 3) and pixels.dtype == np.uint8
     assert pixels[10, 2].tolist() == [255, 255, 255] and pixels[10, 17].tolist() == [255, 0, 0]
-    for name in ("missing.png", "text.png", "."):
-        text(tmp_path / "text.png")
+    text(tmp_path / "text.png")
+    for name, reason in (
+        ("missing.png", "there is no such file"),
+        ("text.png", "cannot identify image file"),
+        (".", "it is no file"),
+    ):
         with pytest.raises(DataError) as caught:
             dataset.open_picture(tmp_path / name)
-        assert str(caught.value) == f"{tmp_path / name}: cannot be read as a picture"
+        assert str(caught.value) == f"{tmp_path / name}: cannot be read as a picture: {reason}"
 
 
 def test_pictures_of_every_mode(tmp_path: Path) -> None:

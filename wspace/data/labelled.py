@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import PIL
 
-from wspace.data.pictures import StoredImages, stored_pixels
+from wspace.data.pictures import MOST_PIXELS, StoredImages, Unreadable, stored_pixels
 from wspace.interfaces import TEST, TRAIN, VAL, Images
 from wspace.support import fingerprint
 from wspace.support.errors import DataError, DiskError
-from wspace.support.files import write_text
+from wspace.support.files import shown, write_text
 
 READER = 1
 """Raise it when a change in how pictures are read changes a pixel."""
@@ -36,32 +37,43 @@ class Labelled:
 
     origin: str  # what messages call the data set
     pictures: Sequence[Picture]
-    open: Callable[[int], np.ndarray]  # picture i as (size, size, 3) uint8 RGB; raises DataError
+    open: Callable[[int], np.ndarray]  # picture i as (size, size, 3) uint8 RGB; raises Unreadable
     contents: Callable[[], object]  # what the pixels depend on, as `fingerprint.of_json` takes it
+    former_contents: Callable[[], object] | None  # the same, as before 0.2, if it was written otherwise then
     size: int
+    most_pixels: int
     test: float
     val: float  # also a share of train, where pictures have splits but none is VAL
     places: Mapping[int, str]  # how messages name TRAIN and TEST
+    notes: Sequence[str] = ()  # what else a user should know
 
     def images(self, cache: Path, kind: str) -> Images:
         """Raises DataError if a class has too few pictures for its splits."""
         self._check()
-        key = fingerprint.of_json([READER, PIL.__version__, self.size, self.contents()])
+        key = self._key(self.contents())
         pixels, unreadable = self._read(cache / f"{kind}-{key[:16]}.npy")
         rows = np.array(
             [i for i, picture in enumerate(self.pictures) if picture.path not in unreadable], dtype=np.int64
         )
         readable = [self.pictures[i] for i in rows]
-        self._check_readable(readable)
+        self._check_readable(readable, unreadable)
 
         classes = sorted({picture.class_name for picture in self.pictures})
         index = {name: k for k, name in enumerate(classes)}
         labels = np.array([index[picture.class_name] for picture in readable])
         split = self._split(readable)
-        identity = fingerprint.of_json([key, classes, labels.tolist(), split.tolist(), rows.tolist()])
-        skipped = [picture.path for picture in self.pictures if picture.path in unreadable]
-        notes = _skipped(skipped, len(self.pictures))
-        return StoredImages(classes, labels, split, pixels, rows, identity, notes)
+
+        def identity(of_contents: str) -> str:
+            return fingerprint.of_json([of_contents, classes, labels.tolist(), split.tolist(), rows.tolist()])
+
+        former = () if self.former_contents is None else (identity(self._key(self.former_contents())),)
+        skipped = {picture.path: unreadable[picture.path] for picture in self.pictures if picture.path in unreadable}
+        notes = [*self.notes, *_skipped(skipped, len(self.pictures))]
+        return StoredImages(classes, labels, split, pixels, rows, identity(key), notes, former)
+
+    def _key(self, contents: object) -> str:
+        allowed = [] if self.most_pixels == MOST_PIXELS else [self.most_pixels]
+        return fingerprint.of_json([READER, PIL.__version__, self.size, contents, *allowed])
 
     def _check(self) -> None:
         """Every class has pictures enough for its splits, before any is opened."""
@@ -72,13 +84,18 @@ class Labelled:
             if None not in splits:
                 self._check_splits(name, splits, "")
 
-    def _check_readable(self, readable: Sequence[Picture]) -> None:
+    def _check_readable(self, readable: Sequence[Picture], unreadable: Mapping[str, str]) -> None:
+        def first(pictures: Sequence[Picture]) -> str:
+            return f"the first: {shown(pictures[0].path)}: {unreadable[pictures[0].path]}"
+
         if not readable:
-            raise DataError(f"{self.origin}: none of the {len(self.pictures)} pictures can be read")
+            raise DataError(
+                f"{self.origin}: none of the {len(self.pictures)} pictures can be read, {first(self.pictures)}"
+            )
         left = dict(_by_class(readable))
         for name, pictures in _by_class(self.pictures):
             if name not in left:
-                raise DataError(f"{self.origin}: class {name!r} has no picture that can be read")
+                raise DataError(f"{self.origin}: class {name!r} has no picture that can be read, {first(pictures)}")
             if pictures[0].split is None and len(left[name]) < 3:
                 self._too_few(name, len(left[name]), " that can be read")
             if pictures[0].split is not None:
@@ -96,21 +113,21 @@ class Labelled:
             if split not in splits:
                 raise DataError(f"{self.origin}: class {name!r} has no pictures{which} in {place}")
 
-    def _read(self, file: Path) -> tuple[np.ndarray, set[str]]:
-        """The pixels of all pictures, black where unreadable, and the paths of these."""
+    def _read(self, file: Path) -> tuple[np.ndarray, Mapping[str, str]]:
+        """The pixels of all pictures, black where unreadable, and the paths of these with why."""
         opened: set[int] = set()
-        unreadable: set[str] = set()
+        unreadable: dict[str, str] = {}
 
         def picture(i: int) -> np.ndarray:
             opened.add(i)
             try:
                 return self.open(i)
-            except DataError:
-                unreadable.add(self.pictures[i].path)
+            except Unreadable as error:
+                unreadable[self.pictures[i].path] = error.reason
                 return np.zeros((self.size, self.size, 3), dtype=np.uint8)
 
         count, remembered = len(self.pictures), file.with_suffix(".json")
-        recorded = _paths_in(remembered)
+        recorded = _reasons_in(remembered)
         if recorded is None:
             _remove(file)  # pixels are of no use without the list of those that are none
         pixels = stored_pixels(file, count, self.size, picture)
@@ -143,10 +160,28 @@ def class_name(folder: str) -> str:
     return " ".join(unicodedata.normalize("NFC", folder).replace("_", " ").replace("-", " ").split())
 
 
-def file_identity(path: Path) -> str:
+def class_names(folders: Sequence[str], place: str) -> dict[str, str]:
+    """Folder -> class name. Raises DataError where one has none, or two have the same."""
+    named: dict[str, str] = {}
+    for folder in folders:
+        if shown(folder) != folder:
+            raise DataError(
+                f"{place}/{shown(folder)}: a class is named after its folder, and this name is not UTF-8: rename it"
+            )
+        name = class_name(folder)
+        if not name:
+            raise DataError(f"{place}/{folder}: no class name is left of this folder's name")
+        if name in named.values():
+            other = next(earlier for earlier, value in named.items() if value == name)
+            raise DataError(f"{place}: folders {other!r} and {folder!r} give the same class name {name!r}")
+        named[folder] = name
+    return named
+
+
+def file_identity(path: Path, of_file: Callable[[Path], str] = fingerprint.of_file) -> str:
     """Of a picture that may be missing or unreadable."""
     try:
-        return fingerprint.of_file(path) if path.is_file() else "not a file"
+        return of_file(path) if path.is_file() else "not a file"
     except OSError as error:
         return f"unreadable: {error.errno}"
 
@@ -173,20 +208,36 @@ def _by_class(pictures: Sequence[Picture]) -> list[tuple[str, list[Picture]]]:
 # ---------------------------------------------------------------- unreadable pictures
 
 
-def _skipped(unreadable: Sequence[str], count: int) -> list[str]:
-    if not unreadable:
-        return []
-    if len(unreadable) == 1:
-        return [f"1 of {count} pictures cannot be read and is skipped: {unreadable[0]}"]
-    return [f"{len(unreadable)} of {count} pictures cannot be read and are skipped, the first: {unreadable[0]}"]
+KINDS = 3
+"""Reasons that get a note of their own."""
 
 
-def _paths_in(file: Path) -> set[str] | None:
+def _skipped(unreadable: Mapping[str, str], count: int) -> list[str]:
+    """A note on each kind of reason: reasons that differ in figures alone are one kind."""
+    kinds: dict[str, list[str]] = {}
+    for path, reason in unreadable.items():
+        kinds.setdefault(re.sub(r"\d+", "", reason), []).append(path)
+    by_size = sorted(kinds.values(), key=len, reverse=True)
+    rest = [path for paths in by_size[KINDS:] for path in paths]
+    return [_note(paths, count, unreadable) for paths in (*by_size[:KINDS], rest) if paths]
+
+
+def _note(paths: Sequence[str], count: int, reasons: Mapping[str, str]) -> str:
+    which = (
+        "1 of {} pictures cannot be read and is skipped"
+        if len(paths) == 1
+        else "{1} of {0} pictures cannot be read and are skipped, the first"
+    )
+    return f"{which.format(count, len(paths))}: {shown(paths[0])}: {reasons[paths[0]]}"
+
+
+def _reasons_in(file: Path) -> dict[str, str] | None:
     try:
-        paths = json.loads(file.read_text(encoding="utf-8"))
+        reasons = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return set(paths) if isinstance(paths, list) and all(isinstance(path, str) for path in paths) else None
+    whole = isinstance(reasons, dict) and all(isinstance(reason, str) for reason in reasons.values())
+    return reasons if whole else None  # before 0.2 it was a list of paths, without reasons
 
 
 def _remove(file: Path) -> None:
@@ -196,8 +247,8 @@ def _remove(file: Path) -> None:
         raise DiskError(f"{file}: cannot be removed: {error.strerror or error}") from error
 
 
-def _remember(file: Path, paths: set[str]) -> None:
+def _remember(file: Path, reasons: Mapping[str, str]) -> None:
     try:
-        write_text(file, json.dumps(sorted(paths)))
+        write_text(file, json.dumps(reasons))
     except OSError as error:
         raise DiskError(f"{file}: cannot be written: {error.strerror or error}") from error

@@ -3,26 +3,62 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from wspace.interfaces import Images
 from wspace.support.errors import DataError, DiskError
-from wspace.support.files import replacing
+from wspace.support.files import replacing, shown
+
+FORMATS = (
+    "AVIF", "BLP", "BMP", "CUR", "DCX", "DDS", "DIB", "FITS", "FLI", "FTEX", "GBR", "GIF", "ICNS", "ICO", "IM", "JPEG",
+    "JPEG2000", "MPO", "MSP", "PCD", "PCX", "PIXAR", "PNG", "PPM", "PSD", "QOI", "SGI", "SUN", "TGA", "TIFF", "WEBP", "XBM",
+    "XPM",
+)  # fmt: skip
+"""What Pillow decodes by itself. Others hand a file to a program (EPS), need a system (WMF), or only know the header."""
+
+MOST_PIXELS = 89_478_485
+"""Pillow's own limit: a small file can say that it is so large that no memory holds it."""
 
 
-def open_picture(path: Path, size: int) -> np.ndarray:
-    """The middle square of a picture, upright and on white: (size, size, 3) uint8 RGB. Raises DataError."""
-    return _decode(path, str(path), size)
+class Unreadable(DataError):
+    """A picture that cannot be read. `reason` says why without naming it."""
+
+    def __init__(self, name: str, reason: str):
+        super().__init__(f"{name}: cannot be read as a picture: {reason}")
+        self.reason = reason
 
 
-def decode_picture(content: bytes, name: str, size: int) -> np.ndarray:
+@cache
+def suffixes() -> frozenset[str]:
+    """How the names of picture files end: `.png`, in lower case."""
+    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS)
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those that this Pillow opens by their names: some come with another's."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def open_picture(path: Path, size: int, most_pixels: int = MOST_PIXELS) -> np.ndarray:
+    """The middle square of a picture, upright and on white: (size, size, 3) uint8 RGB.
+
+    Raises DataError, also for a picture of more than `most_pixels`.
+    """
+    return _decode(path, shown(path), size, most_pixels)
+
+
+def decode_picture(content: bytes, name: str, size: int, most_pixels: int = MOST_PIXELS) -> np.ndarray:
     """As `open_picture`, of what a picture file holds; `name` is for the message."""
-    return _decode(BytesIO(content), name, size)
+    return _decode(BytesIO(content), name, size, most_pixels)
 
 
 def square(image: Image.Image, size: int) -> np.ndarray:
@@ -30,25 +66,83 @@ def square(image: Image.Image, size: int) -> np.ndarray:
     return np.array(ImageOps.fit(_on_white(image), (size, size), Image.Resampling.BICUBIC), dtype=np.uint8)
 
 
-def _decode(source: Path | BytesIO, name: str, size: int) -> np.ndarray:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            if isinstance(source, Path) and not source.is_file():
-                raise FileNotFoundError(source)  # opening a named pipe would wait for ever
-            with Image.open(source) as image:
+def _decode(source: Path | BytesIO, name: str, size: int, most_pixels: int) -> np.ndarray:
+    if isinstance(source, Path) and not source.is_file():  # opening a named pipe would wait for ever
+        raise Unreadable(name, "it is no file" if source.exists() else "there is no such file")
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with _at_most(None):
+                image = Image.open(source, formats=_formats())
+            with image, _at_most(most_pixels):
+                _check_size(image, name, most_pixels)
                 image.draft(None, (2 * size, 2 * size))  # a large JPEG is decoded at a fraction of its size
-                return square(ImageOps.exif_transpose(image), size)
-    except Exception as error:
-        # Decoders raise almost anything on a broken file: SyntaxError, struct.error, ValueError, OSError, ...
-        raise DataError(f"{name}: cannot be read as a picture") from error
+                return square(_upright(image), size)
+        except Unreadable:
+            raise
+        except UnidentifiedImageError as error:
+            lacking = [str(warning.message) for warning in noted]  # a library that Pillow was built without
+            raise Unreadable(name, "; ".join(["cannot identify image file", *lacking])) from error
+        except Exception as error:
+            # Decoders raise almost anything on a broken file: SyntaxError, struct.error, ValueError, OSError, ...
+            said = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+            raise Unreadable(name, said.splitlines()[0]) from error
+
+
+@contextmanager
+def _at_most(pixels: int | None) -> Iterator[None]:
+    """Pillow's limit, which is one for the whole process, for a while."""
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, pixels
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _check_size(image: Image.Image, name: str, most_pixels: int) -> None:
+    count = image.width * image.height
+    if count > most_pixels:
+        raise Unreadable(
+            name,
+            f"too large, {count:,} pixels ({image.width:,} x {image.height:,}), where {most_pixels:,} are allowed: make it "
+            "smaller, or raise the data set's 'most_pixels'",
+        )
+
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF's orientations."""
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """As its EXIF wants it; as it is, if that is broken."""
+    # Not ImageOps.exif_transpose: it writes the EXIF back, which fails where a tag that says nothing of orientation is broken.
+    image.load()
+    try:
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # almost anything, as above
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 def _on_white(image: Image.Image) -> Image.Image:
+    """Raises ValueError for pixels that no range of brightness is known of."""
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, of no range that is known: convert it to 8 bits")
     if image.mode.startswith("I"):
         # Sixteen bits of grey; converted as they are, all but the darkest would come out white.
-        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise ValueError("its pixels are 32-bit integers, of no range that is known: convert it to 8 bits")
+        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
     paper = Image.new("RGBA", image.size, "white")
@@ -67,11 +161,13 @@ class StoredImages(Images):
         rows: np.ndarray,  # (M,) the row of `pixels` that holds image m
         fingerprint: str,
         notes: Sequence[str] = (),
+        former_fingerprints: Sequence[str] = (),
     ):
         self.classes = tuple(classes)
         self.labels = labels.astype(np.int64)
         self.split = split.astype(np.int8)
         self.fingerprint = fingerprint
+        self.former_fingerprints = tuple(former_fingerprints)
         self.warnings = tuple(notes)
         self._pixels = pixels
         self._rows = rows

@@ -31,7 +31,9 @@ class Images(ABC):
     labels: np.ndarray  # (M,) int64, index into classes
     split: np.ndarray  # (M,) int8: TRAIN, VAL or TEST; every class has TRAIN and TEST images, and most have VAL ones
     fingerprint: str  # changes whenever a pixel, a label or a split does
-    former_fingerprints: tuple[str, ...] = ()  # of the same images, by earlier versions: what was made with these is valid
+    former_fingerprints: tuple[
+        str, ...
+    ] = ()  # of the same images, by earlier versions: what was made with these is valid
     warnings: tuple[str, ...] = ()  # what a user should know, one sentence each
 
     def __len__(self) -> int:

@@ -108,11 +108,17 @@ def files_below(folder: Path, around: frozenset[tuple[int, int]] = frozenset()) 
     here = (status.st_dev, status.st_ino)
     if here in around:
         return
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            yield from files_below(entry, around | {here})
-        else:
-            yield entry
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from files_below(Path(entry.path), around | {here})
+            else:
+                yield Path(entry.path)
+
+
+def shown(path: Path | str) -> str:
+    """As a message has it: bytes of a name that are not UTF-8, which no stream takes, as `\\xe9`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def write_json(file: Path, value: Any) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from functools import lru_cache
+import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +19,40 @@ ENDS = 16 * 1024
 def of_file(path: Path) -> str:
     """Of every byte. Raises OSError.
 
-    A process reads a large file once, and again only if its size, its times or the file under this name are others.
+    A process reads a file once, and again only if its size, its times or the file under this name are others.
     """
-    status = path.stat()
-    if status.st_size <= 2 * ENDS:
-        return of_ends(path)
-    return _of_content(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
-@lru_cache(maxsize=None)
-def _of_content(path: Path, *_: int) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return _once(_of_ends if path.stat().st_size <= 2 * ENDS else _of_content, path)
 
 
 def of_ends(path: Path) -> str:
     """Of its size and its first and last 16 KiB, which is all there is of a small file. Raises OSError.
 
-    For large files this was the identity before 0.2: artifacts made then go by it.
+    Before 0.2 this was the identity of large files too: artifacts made then go by it.
     """
+    return _once(_of_ends, path)
+
+
+SETTLED = 1_000_000_000
+"""Nanoseconds after which another change of a file has another time, on any file system that keeps times finely."""
+
+
+def _once(read: Any, path: Path) -> str:
+    """`read` is one of the two below: what it says of a file is remembered until that changes."""
+    status = path.stat()
+    if time.time_ns() - status.st_ctime_ns < SETTLED:
+        return read.__wrapped__(path)
+    # unlike the time of the last modification, that of the last change (ctime) is set back by no program
+    return read(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@cache
+def _of_content(path: Path, *_: int) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@cache
+def _of_ends(path: Path, *_: int) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size

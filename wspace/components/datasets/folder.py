@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from annotated_types import Ge, Gt, Lt
 
-from wspace.data.labelled import Labelled, Picture, class_name, file_identity
+from wspace.data.labelled import Labelled, Picture, class_name, class_names, file_identity
 from wspace.data.pictures import open_picture
-from wspace.interfaces import TEST, TRAIN, VAL, Dataset, Images
+from wspace.data.trees import Tree, left_out, left_out_by_name, repeated, split_of, splits_in, tree_of
+from wspace.interfaces import TEST, TRAIN, Dataset, Images
 from wspace.support.errors import DataError
-
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif"})
-SPLIT_FOLDERS = {"train": TRAIN, "val": VAL, "test": TEST}
+from wspace.support.files import shown
+from wspace.support.fingerprint import of_ends
+from wspace.support.parameters import Since
 
 
 class Folder(Dataset):
     """Sub-folders of pictures, one a class. Split by train/, val/ and test/ if these are there, else by hash.
 
-    `test` and `val` are shares of a class's pictures. With train/ and test/, `test` is unused, and `val` is a
-    share of train/, taken if there is no val/.
+    Splits may have any usual name in any case (`Training`, `valid`, `eval`), and lie around the classes' folders or in each
+    of them. `test` and `val` are shares of a class's pictures. With train/ and test/, `test` is unused, and `val` is a
+    share of train/, taken if there is no val/. Where the same sub-folders are in several folders (Art/bike, Photo/bike),
+    `classes` has to say which are the classes: `inner` (bike) or `outer` (Art, Photo). A picture of more than `most_pixels`
+    is skipped, with a note.
     """
 
     version: ClassVar[int] = 1
@@ -34,95 +38,201 @@ class Folder(Dataset):
         size: Annotated[int, Ge(16)] = 96,
         test: Annotated[float, Gt(0), Lt(1)] = 0.25,
         val: Annotated[float, Gt(0), Lt(1)] = 0.15,
+        classes: Annotated[Literal["outer", "inner"] | None, Since("0.2")] = None,
+        most_pixels: Annotated[int, Ge(1), Since("0.2")] = 89_478_485,
     ):
         self.path = Path(path)
         self.size = size
         self.test = test
         self.val = val
+        self.classes: Literal["outer", "inner"] | None = classes
+        self.most_pixels = most_pixels
 
     def load(self, cache: Path) -> Images:
         if self.test + self.val >= 1:
             raise DataError(f"test {self.test:g} and val {self.val:g} together leave no picture to train on")
-        listed = list_pictures(self.path)
+        listing = list_pictures(self.path, self.classes)
+        listed = listing.pictures
         return Labelled(
-            str(self.path),
+            shown(self.path),
             listed,
-            lambda i: open_picture(self.path / listed[i].path, self.size),
+            lambda i: open_picture(self.path / listed[i].path, self.size, self.most_pixels),
             lambda: [[picture.path, file_identity(self.path / picture.path)] for picture in listed],
+            lambda: [[picture.path, file_identity(self.path / picture.path, of_ends)] for picture in listed],
             self.size,
+            self.most_pixels,
             self.test,
             self.val,
-            {TRAIN: "train/", TEST: "test/"},
+            listing.places,
+            listing.notes,
         ).images(cache, "folder")
 
     def open_picture(self, path: Path) -> np.ndarray:
-        return open_picture(path, self.size)
+        return open_picture(path, self.size, self.most_pixels)
 
 
 # ---------------------------------------------------------------- what is in the folder
 
 
-def list_pictures(root: Path) -> list[Picture]:
-    """All pictures, by class and path. Raises DataError if the folder is not one of classes."""
+@dataclass(frozen=True)
+class Listing:
+    pictures: Sequence[Picture]  # by class and path
+    places: Mapping[int, str]  # how messages name TRAIN and TEST
+    notes: Sequence[str]  # on what is left out
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the folders around a picture mean."""
+
+    splits: Mapping[tuple[str, ...], int]  # ("train",) or, where each class has splits of its own, ("cat", "train")
+    inner: bool  # whether the class is the inner of two folders
+
+    @property
+    def depth(self) -> int:
+        """In how many folders the splits' folders are, themselves counted; 0 without splits."""
+        return len(next(iter(self.splits), ()))
+
+    @property
+    def place(self) -> int:
+        """Where the class's folder stands in a path."""
+        place = int(self.inner)
+        return place + 1 if 0 < self.depth <= place + 1 else place
+
+    @property
+    def names(self) -> dict[int, str]:
+        """How messages name the splits."""
+        return {split: f"{parts[-1]}/" for parts, split in self.splits.items()}
+
+    def takes(self, path: PurePosixPath) -> bool:
+        return not self.splits or path.parts[: self.depth] in self.splits
+
+    def split(self, path: PurePosixPath) -> int | None:
+        return self.splits.get(path.parts[: self.depth])
+
+    def folders(self, path: PurePosixPath) -> tuple[str, ...]:
+        """Those around a picture, without the split's."""
+        parts = path.parent.parts
+        return parts[: self.depth - 1] + parts[self.depth :] if self.splits else parts
+
+
+def list_pictures(root: Path, classes: Literal["outer", "inner"] | None = None) -> Listing:
+    """Raises DataError if the folder is not one of classes."""
+    tree = tree_of(root)
+    layout = Layout(_splits_of(root, tree), classes == "inner")
+    taken = [path for path in tree.pictures if layout.takes(path)]
+    inside = [path for path in taken if len(layout.folders(path)) > layout.inner]
+    if classes is None:
+        _check_classes_are_clear(root, [layout.folders(path) for path in inside])
+    _check_none_is_empty(root, layout, tree, inside)
+    names = _named(root, layout, inside)
+    notes = [
+        *left_out(
+            [p for p in tree.pictures if not layout.takes(p)], "pictures lie in no split", "picture lies in no split"
+        ),
+        *left_out(
+            [p for p in taken if p not in names],
+            "pictures lie in no class's folder",
+            "picture lies in no class's folder",
+        ),
+        *left_out_by_name(tree),
+    ]
+    _check_number(root, names, notes)
+    pictures = [Picture(str(path), name, layout.split(path)) for path, name in names.items()]
+    return Listing(sorted(pictures, key=lambda picture: (picture.class_name, picture.path)), layout.names, notes)
+
+
+def _sub_folders(path: Path) -> list[str]:
+    return sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _splits_of(root: Path, tree: Tree) -> dict[tuple[str, ...], int]:
+    """The folders of splits, around the classes or in each of them."""
     folders = _sub_folders(root)
-    names = {folder.name for folder in folders}
-    if {"train", "test"} <= names:
-        pictures = [
-            picture
-            for folder in folders
-            if folder.name in SPLIT_FOLDERS
-            for picture in _classes_in(folder, root, SPLIT_FOLDERS[folder.name])
-        ]
-    elif names and names <= set(SPLIT_FOLDERS):
-        missing = " and ".join(f"{name}/" for name in ("train", "test") if name not in names)
-        raise DataError(f"{root}: has {' and '.join(f'{name}/' for name in sorted(names))} but no {missing}")
-    else:
-        pictures = _classes_in(root, root, None)
-    count = len({picture.class_name for picture in pictures})
-    if count < 2:
-        classes = "1 class" if count == 1 else "no classes"
-        raise DataError(f"{root}: has {classes} (sub-folders of pictures), and at least 2 are needed")
-    return sorted(pictures, key=lambda picture: (picture.class_name, picture.path))
-
-
-def _sub_folders(path: Path) -> list[Path]:
-    try:
-        return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such folder") from error
-    except NotADirectoryError as error:
-        raise DataError(f"{path}: is a file, not a folder") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be listed: {error.strerror or error}") from error
-
-
-def _classes_in(parent: Path, root: Path, split: int | None) -> list[Picture]:
-    pictures = []
-    for name, folder in _named(_sub_folders(parent)).items():
-        paths = sorted(path.relative_to(root).as_posix() for path in _files_in(folder))
-        if not paths:
-            raise DataError(f"{parent}: class {name!r} has no pictures")
-        pictures += [Picture(path, name, split) for path in paths]
-    return pictures
-
-
-def _named(folders: Sequence[Path]) -> Mapping[str, Path]:
-    named: dict[str, Path] = {}
+    if _are_splits(folders):
+        return {(name,): split for name, split in _whole(folders, root).items()}
+    within = {folder: _sub_folders(root / folder) for folder in folders}
+    having = [folder for folder, names in within.items() if _are_splits(names)]
+    if not having:
+        return {}
     for folder in folders:
-        name = class_name(folder.name)
-        if not name:
-            raise DataError(f"{folder}: no class name is left of this folder's name")
-        if name in named:
+        if folder not in having and any(path.parts[0] == folder for path in tree.pictures):
             raise DataError(
-                f"{folder.parent}: folders {named[name].name!r} and {folder.name!r} give the same class name {name!r}"
+                f"{shown(root)}: {shown(having[0])}/ has folders of splits in it, and {shown(folder)}/ has not"
             )
-        named[name] = folder
-    return named
+    return {(folder, name): split for folder in having for name, split in _whole(within[folder], root / folder).items()}
 
 
-def _files_in(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if Path(name).suffix.lower() in EXTENSIONS and not name.startswith("."):
-                yield Path(parent, name)
+def _are_splits(folders: Sequence[str]) -> bool:
+    """Whether names are those of splits: two different ones, whatever else there is, or nothing else."""
+    splits = [split_of(folder) for folder in folders]
+    return len({split for split in splits if split is not None}) > 1 or (bool(splits) and None not in splits)
+
+
+def _whole(folders: Sequence[str], place: Path) -> dict[str, int]:
+    splits = splits_in(folders, shown(place))
+    missing = [f"{name}/" for name, split in (("train", TRAIN), ("test", TEST)) if split not in splits.values()]
+    if missing:
+        raise DataError(f"{shown(place)}: has {_and(f'{name}/' for name in splits)} but no {_and(missing)}")
+    return splits
+
+
+def _check_classes_are_clear(root: Path, folders: Sequence[tuple[str, ...]]) -> None:
+    repeats = repeated(folders)
+    if len(repeats) < 2:
+        return
+    inner, outer = list(repeats), sorted({place for places in repeats.values() for place in places})
+    raise DataError(
+        f"{shown(root)}: folders {_some(outer)} have the same folders in them, {_some(inner)}: set the data set's 'classes' to "
+        "inner if these are the classes, or to outer if those are (if those are splits, call them train, val and test)"
+    )
+
+
+def _check_none_is_empty(root: Path, layout: Layout, tree: Tree, inside: Sequence[PurePosixPath]) -> None:
+    for parts in layout.splits:
+        if layout.depth == 1 and not any(path.parts[:1] == parts for path in inside):
+            loose = sum(path.parts[:1] == parts for path in tree.pictures)
+            which = f"its {loose} pictures lie in no class's folder" if loose else "has no pictures"
+            raise DataError(f"{shown(root / parts[0])}: {which}")
+    full = {path.parts[: layout.place + 1] for path in inside}
+    for parent in sorted({parts[:-1] for parts in full}):
+        for folder in _sub_folders(root.joinpath(*parent)):
+            if (*parent, folder) not in full:
+                within = [path for path in tree.others if path.parts[: layout.place + 1] == (*parent, folder)]
+                raise DataError(
+                    f"{shown(root.joinpath(*parent))}: class {class_name(shown(folder))!r} has no pictures"
+                    + "".join(f"; {note}" for note in left_out_by_name(Tree((), (), within)))
+                )
+
+
+def _named(root: Path, layout: Layout, inside: Sequence[PurePosixPath]) -> dict[PurePosixPath, str]:
+    """Of each picture its class's name."""
+    folders = {path.parts[: layout.place + 1] for path in inside}
+    names: dict[tuple[str, ...], str] = {}
+    for parent in sorted({parts[:-1] for parts in folders}):
+        mine = sorted(parts[-1] for parts in folders if parts[:-1] == parent)
+        named = class_names(mine, shown(root.joinpath(*parent)))
+        names |= {(*parent, folder): name for folder, name in named.items()}
+    return {path: names[path.parts[: layout.place + 1]] for path in inside}
+
+
+def _check_number(root: Path, names: Mapping[PurePosixPath, str], notes: Sequence[str]) -> None:
+    classes = set(names.values())
+    if len(classes) > 1:
+        return
+    deeper = sorted({path.parts[:2] for path in names if len(path.parts) > 2})
+    hint = f"; is 'path' to be {shown(root / deeper[0][0])}?" if len(deeper) > 1 else ""
+    raise DataError(
+        f"{shown(root)}: has {'1 class' if classes else 'no classes'} (sub-folders of pictures), and at least 2 are needed"
+        + hint
+        + "".join(f"; {note}" for note in notes)
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    few = [repr(shown(name)) for name in names[:3]]
+    return f"{', '.join(few)} and {len(names) - 3} more" if len(names) > 3 else _and(few)
+
+
+def _and(names: Iterable[str]) -> str:
+    return " and ".join(names)
