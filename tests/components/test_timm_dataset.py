@@ -112,7 +112,7 @@ def test_a_tree_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     root = paint_splits(tmp_path / "data", "train", "test")
     before = TimmDataset("", root, test="test", size=16).load(tmp_path / "cache")
     opened, real = [], timm_module.open_picture
-    monkeypatch.setattr(timm_module, "open_picture", lambda path, size: (opened.append(path), real(path, size))[1])
+    monkeypatch.setattr(timm_module, "open_picture", lambda path, *rest: (opened.append(path), real(path, *rest))[1])
     again = TimmDataset("", root, test="test", size=16, val=0.3).load(tmp_path / "cache")
     assert len(opened) <= 3 and np.array_equal(everything(again), everything(before))
 
@@ -122,7 +122,9 @@ def test_unreadable_pictures_are_skipped_and_named(tmp_path: Path) -> None:
     file = root / "test" / "oak_tree" / "2.png"
     file.write_bytes(file.read_bytes()[:40])
     images = TimmDataset("", root, test="test", size=16).load(tmp_path / "cache")
-    assert images.warnings == ("1 of 16 pictures cannot be read and is skipped: test/oak_tree/2.png",)
+    assert images.warnings == (
+        "1 of 16 pictures cannot be read and is skipped: test/oak_tree/2.png: cannot identify image file",
+    )
     assert counts(images)["oak tree"] == [3, 1, 3]
     for i in range(4):
         (root / "test" / "oak_tree" / f"{i}.png").write_bytes(b"")
@@ -342,7 +344,7 @@ def test_a_data_set_of_the_hub(hub: Any, tmp_path: Path) -> None:
     hub.splits["train"][3]["image"]["bytes"] = b"broken"
     broken = dataset.load(tmp_path)
     assert broken.fingerprint != images.fingerprint
-    assert broken.warnings == ("1 of 24 pictures cannot be read and is skipped: train/3",)
+    assert broken.warnings == ("1 of 24 pictures cannot be read and is skipped: train/3: cannot identify image file",)
 
 
 @pytest.mark.parametrize("download", [True, False])
@@ -400,5 +402,5 @@ def test_one_picture_from_outside(tmp_path: Path) -> None:
     paint(tmp_path / "a.png", (1, 2, 3))
     dataset = TimmDataset("torch/cifar100", size=20)
     assert dataset.open_picture(tmp_path / "a.png").shape == (20, 20, 3)
-    with pytest.raises(DataError, match="none.png: cannot be read as a picture"):
+    with pytest.raises(DataError, match="none.png: cannot be read as a picture: there is no such file"):
         dataset.open_picture(tmp_path / "none.png")

@@ -303,7 +303,10 @@ def test_a_folder_that_is_no_run(inside, tmp_path):
 def test_a_picture_that_cannot_be_read(nano, inside, head, tmp_path):
     file = tmp_path / "no.png"
     file.write_text("not a picture")
-    assert refused(inside("predict", nano, head, file)) == f"{file}: cannot be read as a picture: cannot identify image file"
+    assert (
+        refused(inside("predict", nano, head, file))
+        == f"{file}: cannot be read as a picture: cannot identify image file"
+    )
 
 
 def test_a_data_set_with_one_class(inside, tmp_path):

@@ -39,7 +39,7 @@ class Labelled:
     pictures: Sequence[Picture]
     open: Callable[[int], np.ndarray]  # picture i as (size, size, 3) uint8 RGB; raises Unreadable
     contents: Callable[[], object]  # what the pixels depend on, as `fingerprint.of_json` takes it
-    former_contents: Callable[[], object] | None  # the same, as before 0.2, if it was written otherwise then
+    former_contents: Callable[[], object]  # the same, as it was written before 0.2
     size: int
     most_pixels: int
     test: float
@@ -66,10 +66,10 @@ class Labelled:
         def identity(of_contents: str) -> str:
             return fingerprint.of_json([of_contents, classes, labels.tolist(), split.tolist(), rows.tolist()])
 
-        former = () if self.former_contents is None else (identity(self._key(self.former_contents())),)
+        former = identity(self._key(self.former_contents()))
         skipped = {picture.path: unreadable[picture.path] for picture in self.pictures if picture.path in unreadable}
         notes = [*self.notes, *_skipped(skipped, len(self.pictures))]
-        return StoredImages(classes, labels, split, pixels, rows, identity(key), notes, former)
+        return StoredImages(classes, labels, split, pixels, rows, identity(key), notes, [former])
 
     def _key(self, contents: object) -> str:
         allowed = [] if self.most_pixels == MOST_PIXELS else [self.most_pixels]

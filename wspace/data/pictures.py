@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -69,18 +70,15 @@ def square(image: Image.Image, size: int) -> np.ndarray:
 def _decode(source: Path | BytesIO, name: str, size: int, most_pixels: int) -> np.ndarray:
     if isinstance(source, Path) and not source.is_file():  # opening a named pipe would wait for ever
         raise Unreadable(name, "it is no file" if source.exists() else "there is no such file")
-    with warnings.catch_warnings(record=True) as noted:
+    with warnings.catch_warnings(record=True) as noted, _at_most(most_pixels):
         warnings.simplefilter("always")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            with _at_most(None):
-                image = Image.open(source, formats=_formats())
-            with image, _at_most(most_pixels):
-                _check_size(image, name, most_pixels)
+            with Image.open(source, formats=_formats()) as image:
                 image.draft(None, (2 * size, 2 * size))  # a large JPEG is decoded at a fraction of its size
                 return square(_upright(image), size)
-        except Unreadable:
-            raise
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+            raise Unreadable(name, _too_large(error, most_pixels)) from error
         except UnidentifiedImageError as error:
             lacking = [str(warning.message) for warning in noted]  # a library that Pillow was built without
             raise Unreadable(name, "; ".join(["cannot identify image file", *lacking])) from error
@@ -91,7 +89,7 @@ def _decode(source: Path | BytesIO, name: str, size: int, most_pixels: int) -> n
 
 
 @contextmanager
-def _at_most(pixels: int | None) -> Iterator[None]:
+def _at_most(pixels: int) -> Iterator[None]:
     """Pillow's limit, which is one for the whole process, for a while."""
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, pixels
     try:
@@ -100,14 +98,14 @@ def _at_most(pixels: int | None) -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = before
 
 
-def _check_size(image: Image.Image, name: str, most_pixels: int) -> None:
-    count = image.width * image.height
-    if count > most_pixels:
-        raise Unreadable(
-            name,
-            f"too large, {count:,} pixels ({image.width:,} x {image.height:,}), where {most_pixels:,} are allowed: make it "
-            "smaller, or raise the data set's 'most_pixels'",
-        )
+def _too_large(error: Exception, most_pixels: int) -> str:
+    count = re.search(
+        r"(\d+) pixels", str(error)
+    )  # Pillow says it nowhere else; the limit that follows may be twice ours
+    size = f"{int(count[1]):,} pixels" if count else str(error)
+    return (
+        f"too large, {size}, where {most_pixels:,} are allowed: make it smaller, or raise the data set's 'most_pixels'"
+    )
 
 
 TURNS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -61,12 +61,23 @@ def tree_of(root: Path) -> Tree:
     return Tree(pictures, hidden, others)
 
 
+def sub_folders(path: Path) -> list[str]:
+    """Their names; hidden ones are none."""
+    return sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
 def split_of(folder: str) -> int | None:
     """Which split a folder's name means: 'Train' and 'training_set' TRAIN, 'val2017' VAL; None for any other name."""
     words = [word.removesuffix("set") for word in re.findall(r"[^\W\d_]+", folder.casefold())]
     splits = [SPLITS[word] for word in words if word in SPLITS]
     rest = {word for word in words if word and word not in SPLITS}
     return splits[0] if len(splits) == 1 and rest <= BESIDE else None
+
+
+def are_splits(folders: Sequence[str]) -> bool:
+    """Whether names are those of splits: two different ones, whatever else there is, or nothing else."""
+    splits = [split_of(folder) for folder in folders]
+    return len({split for split in splits if split is not None}) > 1 or (bool(splits) and None not in splits)
 
 
 def splits_in(folders: Iterable[str], place: str) -> dict[str, int]:
@@ -84,10 +95,11 @@ def splits_in(folders: Iterable[str], place: str) -> dict[str, int]:
     return splits
 
 
-def repeated(folders: Iterable[tuple[str, ...]]) -> Mapping[str, Sequence[str]]:
-    """Class names that folders in several folders give -> these; the pictures' folders are given as (outer, inner, ...).
+def repeats_among(folders: Iterable[tuple[str, ...]]) -> str:
+    """What a message says where the same sub-folders are in several folders, so that either may be the classes; else "".
 
-    A folder that is alone in its folder is passed by: what is in `amazon/images/` counts as in `amazon/`.
+    `folders`: of each picture those around it, from outside. One that is alone in its folder is passed by: what is in
+    `amazon/images/` counts as in `amazon/`. A single name that repeats (`cat/images`, `dog/images`) is no class.
     """
     within: dict[str, set[tuple[str, ...]]] = defaultdict(set)
     for outer, *rest in folders:
@@ -98,7 +110,21 @@ def repeated(folders: Iterable[tuple[str, ...]]) -> Mapping[str, Sequence[str]]:
             rests = {rest[1:] for rest in rests}
         for name in sorted({class_name(rest[0]) for rest in rests if rest}):
             outers[name].append(outer)
-    return {name: places for name, places in outers.items() if len(places) > 1}
+    repeated = {name: places for name, places in outers.items() if len(places) > 1}
+    if len(repeated) < 2:
+        return ""
+    places = sorted({place for places in repeated.values() for place in places})
+    return f"folders {_some(places)} have the same folders in them, {_some(list(repeated))}"
+
+
+def _some(names: Sequence[str]) -> str:
+    few = [repr(shown(name)) for name in names[:3]]
+    return f"{', '.join(few)} and {len(names) - 3} more" if len(names) > 3 else all_of(few)
+
+
+def all_of(names: Iterable[str]) -> str:
+    """'a and b', for a message."""
+    return " and ".join(names)
 
 
 def left_out(paths: Sequence[PurePosixPath], what: str, singular: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, ClassVar, Literal
@@ -12,7 +12,17 @@ from annotated_types import Ge, Gt, Lt
 
 from wspace.data.labelled import Labelled, Picture, class_name, class_names, file_identity
 from wspace.data.pictures import open_picture
-from wspace.data.trees import Tree, left_out, left_out_by_name, repeated, split_of, splits_in, tree_of
+from wspace.data.trees import (
+    Tree,
+    all_of,
+    are_splits,
+    left_out,
+    left_out_by_name,
+    repeats_among,
+    splits_in,
+    sub_folders,
+    tree_of,
+)
 from wspace.interfaces import TEST, TRAIN, Dataset, Images
 from wspace.support.errors import DataError
 from wspace.support.files import shown
@@ -142,17 +152,13 @@ def list_pictures(root: Path, classes: Literal["outer", "inner"] | None = None) 
     return Listing(sorted(pictures, key=lambda picture: (picture.class_name, picture.path)), layout.names, notes)
 
 
-def _sub_folders(path: Path) -> list[str]:
-    return sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-
-
 def _splits_of(root: Path, tree: Tree) -> dict[tuple[str, ...], int]:
     """The folders of splits, around the classes or in each of them."""
-    folders = _sub_folders(root)
-    if _are_splits(folders):
+    folders = sub_folders(root)
+    if are_splits(folders):
         return {(name,): split for name, split in _whole(folders, root).items()}
-    within = {folder: _sub_folders(root / folder) for folder in folders}
-    having = [folder for folder, names in within.items() if _are_splits(names)]
+    within = {folder: sub_folders(root / folder) for folder in folders}
+    having = [folder for folder, names in within.items() if are_splits(names)]
     if not having:
         return {}
     for folder in folders:
@@ -163,29 +169,21 @@ def _splits_of(root: Path, tree: Tree) -> dict[tuple[str, ...], int]:
     return {(folder, name): split for folder in having for name, split in _whole(within[folder], root / folder).items()}
 
 
-def _are_splits(folders: Sequence[str]) -> bool:
-    """Whether names are those of splits: two different ones, whatever else there is, or nothing else."""
-    splits = [split_of(folder) for folder in folders]
-    return len({split for split in splits if split is not None}) > 1 or (bool(splits) and None not in splits)
-
-
 def _whole(folders: Sequence[str], place: Path) -> dict[str, int]:
     splits = splits_in(folders, shown(place))
     missing = [f"{name}/" for name, split in (("train", TRAIN), ("test", TEST)) if split not in splits.values()]
     if missing:
-        raise DataError(f"{shown(place)}: has {_and(f'{name}/' for name in splits)} but no {_and(missing)}")
+        raise DataError(f"{shown(place)}: has {all_of(f'{name}/' for name in splits)} but no {all_of(missing)}")
     return splits
 
 
 def _check_classes_are_clear(root: Path, folders: Sequence[tuple[str, ...]]) -> None:
-    repeats = repeated(folders)
-    if len(repeats) < 2:
-        return
-    inner, outer = list(repeats), sorted({place for places in repeats.values() for place in places})
-    raise DataError(
-        f"{shown(root)}: folders {_some(outer)} have the same folders in them, {_some(inner)}: set the data set's 'classes' to "
-        "inner if these are the classes, or to outer if those are (if those are splits, call them train, val and test)"
-    )
+    repeats = repeats_among(folders)
+    if repeats:
+        raise DataError(
+            f"{shown(root)}: {repeats}: set the data set's 'classes' to inner if the latter are the classes, or to outer if "
+            "the former are; if the former are splits, call them train, val and test"
+        )
 
 
 def _check_none_is_empty(root: Path, layout: Layout, tree: Tree, inside: Sequence[PurePosixPath]) -> None:
@@ -196,7 +194,7 @@ def _check_none_is_empty(root: Path, layout: Layout, tree: Tree, inside: Sequenc
             raise DataError(f"{shown(root / parts[0])}: {which}")
     full = {path.parts[: layout.place + 1] for path in inside}
     for parent in sorted({parts[:-1] for parts in full}):
-        for folder in _sub_folders(root.joinpath(*parent)):
+        for folder in sub_folders(root.joinpath(*parent)):
             if (*parent, folder) not in full:
                 within = [path for path in tree.others if path.parts[: layout.place + 1] == (*parent, folder)]
                 raise DataError(
@@ -227,12 +225,3 @@ def _check_number(root: Path, names: Mapping[PurePosixPath, str], notes: Sequenc
         + hint
         + "".join(f"; {note}" for note in notes)
     )
-
-
-def _some(names: Sequence[str]) -> str:
-    few = [repr(shown(name)) for name in names[:3]]
-    return f"{', '.join(few)} and {len(names) - 3} more" if len(names) > 3 else _and(few)
-
-
-def _and(names: Iterable[str]) -> str:
-    return " and ".join(names)

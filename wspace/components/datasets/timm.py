@@ -6,10 +6,9 @@ import hashlib
 import importlib
 import importlib.util
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -21,8 +20,12 @@ from PIL import Image
 from wspace.data.encoders.downloads import offline_by_choice, reachable
 from wspace.data.labelled import Labelled, Picture, class_name, file_identity
 from wspace.data.pictures import decode_picture, open_picture, square
+from wspace.data.trees import all_of, are_splits, left_out, repeats_among, splits_in, sub_folders, tree_of
 from wspace.interfaces import TEST, TRAIN, Dataset, Images
 from wspace.support.errors import DataError, MissingPackage, did_you_mean, nearest
+from wspace.support.files import shown
+from wspace.support.fingerprint import of_ends
+from wspace.support.parameters import Since
 
 CIFAR = ("torch/cifar10", "torch/cifar100")
 TREES = ("", "folder", "torch/image_folder")  # of timm's own reader, twice, and of torchvision's
@@ -37,7 +40,9 @@ class Part:
     labels: Sequence[int]  # index into names
     paths: Sequence[str]  # of images: no other in the data set has the same
     contents: Sequence[str]  # what the images depend on
-    open: Callable[[int], np.ndarray]  # image i, square; raises DataError
+    former_contents: Sequence[str]  # the same as before 0.2
+    open: Callable[[int], np.ndarray]  # image i, square; raises Unreadable
+    notes: Sequence[str] = ()
 
 
 class TimmDataset(Dataset):
@@ -48,7 +53,8 @@ class TimmDataset(Dataset):
     path: where the data lie. Without it, CIFAR is kept in the cache folder and hub data in the hub's own.
     train, test: splits, as the data set calls them. `test: null` if there is none to test on: `test_share` of each
     class's images are then cut off, by hash. `val` is a share of those to train on.
-    exclude: classes to leave out. download: fetch what is not here. Class names that are WordNet's numbers (n02124075), as
+    exclude: classes to leave out. download: fetch what is not here. most_pixels: of a picture; a larger one is skipped, with a
+    note. Class names that are WordNet's numbers (n02124075), as
     those of ImageNet's relatives are, become words; the number in front of Caltech's names (001.ak47) goes.
 
     torchvision's readers of CIFAR unpickle the archive's files, once their MD5 sums are those of the official ones.
@@ -67,6 +73,7 @@ class TimmDataset(Dataset):
         size: Annotated[int, Ge(16)] = 224,
         exclude: tuple[str, ...] = (),
         download: bool = False,
+        most_pixels: Annotated[int, Ge(1), Since("0.2")] = 89_478_485,
     ):
         if name not in (*CIFAR, *TREES) and not name.startswith(HUB):
             raise DataError(
@@ -76,11 +83,11 @@ class TimmDataset(Dataset):
             raise DataError(f"dataset 'timm': name {name!r} is for folders: give 'path: FOLDER'")
         self.name, self.path, self.train, self.test = name, path, train, test
         self.test_share, self.val, self.size = test_share, val, size
-        self.exclude, self.download = exclude, download
+        self.exclude, self.download, self.most_pixels = exclude, download, most_pixels
 
     @property
     def origin(self) -> str:
-        return str(self.path) if self.name in TREES else f"dataset 'timm': {self.name}"
+        return shown(str(self.path)) if self.name in TREES else f"dataset 'timm': {self.name}"
 
     def load(self, cache: Path) -> Images:
         if self.test is None and self.test_share + self.val >= 1:
@@ -94,11 +101,12 @@ class TimmDataset(Dataset):
                 raise DataError(f"{self.origin}: splits {self.train!r} and {self.test!r} are the same images")
         names = self._names([name for _, part in parts for name in part.names])
         kept = [
-            (Picture(part.paths[i], names[part.names[label]], split), part.contents[i], partial(part.open, i))
+            (Picture(part.paths[i], names[part.names[label]], split), part, i)
             for split, part in parts
             for i, label in enumerate(part.labels)
             if names[part.names[label]] not in self.exclude
         ]
+        paths = {path for _, part in parts for path in part.paths}
         count = len({picture.class_name for picture, _, _ in kept})
         if count < 2:
             classes = "1 class" if count == 1 else "no classes"
@@ -106,21 +114,26 @@ class TimmDataset(Dataset):
         return Labelled(
             self.origin,
             [picture for picture, _, _ in kept],
-            lambda i: kept[i][2](),
-            lambda: [[picture.path, content] for picture, content, _ in kept],
+            lambda i: kept[i][1].open(kept[i][2]),
+            lambda: [[picture.path, part.contents[i]] for picture, part, i in kept],
+            lambda: [[picture.path, part.former_contents[i]] for picture, part, i in kept],
             self.size,
+            self.most_pixels,
             self.test_share,
             self.val,
             {TRAIN: f"split {self.train!r}", TEST: f"split {self.test!r}"},
+            [*dict.fromkeys(note for _, part in parts for note in part.notes), *self._left_out(paths)],
         ).images(cache, "timm")
 
     def open_picture(self, path: Path) -> np.ndarray:
-        return open_picture(path, self.size)
+        return open_picture(path, self.size, self.most_pixels)
 
     def _names(self, written: Sequence[str]) -> Mapping[str, str]:
         """Class names as the data set writes them -> as a sentence has them."""
         named: dict[str, str] = {}
         for name, words in in_words(list(dict.fromkeys(written))).items():
+            if shown(name) != name:
+                raise DataError(f"{self.origin}: the class name {shown(name)} is not UTF-8: rename its folder")
             if not words:
                 raise DataError(f"{self.origin}: no class name is left of {name!r}")
             if words in named.values():
@@ -151,11 +164,13 @@ class TimmDataset(Dataset):
             dataset = self._downloaded_cifar(split, root, error)
         images: np.ndarray = dataset.data  # (n, 32, 32, 3)
         part = "train" if dataset.train else "test"
+        contents = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
         return Part(
             dataset.classes,
             dataset.targets,
             [f"{part}/{i}" for i in range(len(images))],
-            [hashlib.sha256(image.tobytes()).hexdigest() for image in images],
+            contents,
+            contents,
             lambda i: square(Image.fromarray(images[i]), self.size),
         )
 
@@ -193,6 +208,7 @@ class TimmDataset(Dataset):
                 f"{self.path}: has no folder for the split {split!r}: name the folders there are as 'train' and 'test', "
                 "or set 'test: null'"
             )
+        self._check_is_no_split(Path(reader.root))
         samples = sorted(reader.samples)  # torchvision's order is another than timm's
         files = [Path(file) for file, _ in samples]
         return Part(
@@ -200,8 +216,36 @@ class TimmDataset(Dataset):
             [label for _, label in samples],
             [file.relative_to(self.path).as_posix() for file in files],
             [file_identity(file) for file in files],
-            lambda i: open_picture(files[i], self.size),
+            [file_identity(file, of_ends) for file in files],
+            lambda i: open_picture(files[i], self.size, self.most_pixels),
+            self._repeats(file.relative_to(reader.root).parent.parts for file in files),
         )
+
+    def _check_is_no_split(self, root: Path) -> None:
+        """Raises DataError where splits would be taken for classes, or for one."""
+        folders = sub_folders(root)
+        if are_splits(folders):
+            raise DataError(
+                f"{shown(root)}: has {all_of(f'{name}/' for name in splits_in(folders, shown(root)))}, which are splits: name "
+                "them as 'train' and 'test'"
+            )
+
+    def _repeats(self, folders: Iterable[tuple[str, ...]]) -> list[str]:
+        """A note where either of two folders may be the class."""
+        repeats = repeats_among(parts for parts in folders if parts)
+        if not repeats:
+            return []
+        taken, other = ("outer", TREES[0]) if self.name == TREES[-1] else ("inner", TREES[-1])
+        return [f"{repeats}: the {taken} ones are the classes; name {other!r} takes the others"]
+
+    def _left_out(self, read: Set[str]) -> list[str]:
+        """Notes on pictures of a tree that no split has, or that timm's or torchvision's reader passes by."""
+        if self.name not in TREES or self.path is None:
+            return []
+        tree = tree_of(self.path)
+        paths = [path for path in (*tree.pictures, *tree.hidden) if str(path) not in read]
+        why = "in no split that is named, or of a format that this reader passes by"
+        return left_out(paths, f"pictures are {why}", f"picture is {why}")
 
     def _hub(self, split: str) -> Part:
         if importlib.util.find_spec("datasets") is None:
@@ -225,12 +269,14 @@ class TimmDataset(Dataset):
                 return stream.read()
 
         paths = [f"{split}/{i}" for i in range(len(labels))]
+        contents = [hashlib.sha256(content(i)).hexdigest() for i in range(len(labels))]
         return Part(
             sorted(reader.class_to_idx, key=reader.class_to_idx.__getitem__),
             labels,
             paths,
-            [hashlib.sha256(content(i)).hexdigest() for i in range(len(labels))],
-            lambda i: decode_picture(content(i), paths[i], self.size),
+            contents,
+            contents,
+            lambda i: decode_picture(content(i), paths[i], self.size, self.most_pixels),
         )
 
     def _no_download(self) -> str | None:
