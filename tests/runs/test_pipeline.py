@@ -191,6 +191,40 @@ def test_what_files_hold_is_part_of_the_key(bind, tmp_path: Path) -> None:
     assert keys(recipe)["zoo"] == seen[2], "the same contents again"
 
 
+def test_where_files_lie_is_no_part_of_the_key(bind, tmp_path: Path) -> None:
+    data, extra = tmp_path / "data", tmp_path / "extra.bin"
+    data.mkdir()
+    (data / "a.png").write_bytes(b"1")
+    extra.write_bytes(b"2")
+    before = keys(bind(f"dataset={{use: files, path: {data}, more: [{extra}]}}"))
+    data.rename(tmp_path / "moved")
+    extra.rename(tmp_path / "moved.bin")
+    assert keys(bind(f"dataset={{use: files, path: {tmp_path}/moved, more: [{tmp_path}/moved.bin]}}")) == before
+    swapped = keys(bind(f"dataset={{use: files, path: {tmp_path}/moved.bin, more: [{tmp_path}/moved]}}"))
+    assert swapped["zoo"] != before["zoo"]
+    without = keys(bind(f"dataset={{use: files, path: {tmp_path}/moved}}"))
+    assert without["zoo"] != before["zoo"]
+
+
+def test_data_that_moved_unchanged_are_cached_and_changed_in_the_middle_are_not(go, why, tmp_path: Path) -> None:
+    data, moved = tmp_path / "data", tmp_path / "moved"
+    data.mkdir()
+    (data / "large.png").write_bytes(bytes(100_000))
+    here, there = (f"dataset={{use: files, path: {path}}}" for path in (data, moved))
+    go(here)
+    data.rename(moved)
+    assert go(there) == [] and set(why(there).values()) == {"cached"}
+    assert f"path: {moved}" in (tmp_path / "runs/tiny/recipe.yaml").read_text(), "where they lie now is written down"
+    with (moved / "large.png").open("r+b") as stream:
+        stream.seek(50_000)
+        stream.write(b"1")
+    assert why(there)["zoo"] == f"dataset.path {data} -> {moved}"
+    assert why(there, "seed=3")["zoo"] == "seed 42 -> 3", "where they lie is no reason"
+    go(there)
+    (moved / "large.png").write_bytes(bytes(100_001))
+    assert why(there)["zoo"] == "the files it reads, or a component's version, changed"
+
+
 def test_a_file_that_cannot_be_read_is_the_users_error(bind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "data").write_text("x")
     recipe = bind(f"dataset={{use: files, path: {tmp_path}/data}}")

@@ -81,6 +81,11 @@ def slots_of(recipe: BoundRecipe, stage: Stage) -> dict[str, Any]:
     return {name: as_written(value) for name, value in _slots(recipe, stage).items()}
 
 
+def files_of(recipe: BoundRecipe, stage: Stage) -> set[str]:
+    """Those of `slots_of` that name files or folders: not where these lie is in the key, but what they hold."""
+    return {name for name, value in _slots(recipe, stage).items() if _anywhere(value) != as_written(value)}
+
+
 def _slots(recipe: BoundRecipe, stage: Stage) -> dict[str, Any]:
     """As `slots_of`; paths are paths."""
     flat: dict[str, Any] = {}

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from wspace.recipes.bind import BoundRecipe
 from wspace.recipes.imports import UNCHANGED, Changes, changes, sources_of
-from wspace.runs.keys import JOINED, STAGES, Stage, components_of, keys, modules_of, slots_of, stages_of
+from wspace.runs.keys import JOINED, STAGES, Stage, components_of, files_of, keys, modules_of, slots_of, stages_of
 from wspace.runs.store import Store
 from wspace.support.errors import UserError
 from wspace.support.files import check_place, disk_errors, read_json, sizes, write_json, write_text
@@ -104,16 +104,18 @@ def _last_run(store: Store) -> dict[str, Any]:
 def _why(recipe: BoundRecipe, stage: Stage, last: Mapping[str, Any], at: Mapping[str, str]) -> str:
     if stage.name not in last:
         return "not done yet"
-    before, now = last[stage.name]["slots"], slots_of(recipe, stage)
-    changed = [
-        f"{name} {before.get(name, '(absent)')} -> {now.get(name, '(absent)')}"
+    before, now, files = last[stage.name]["slots"], slots_of(recipe, stage), files_of(recipe, stage)
+    changed = {
+        name: f"{name} {before.get(name, '(absent)')} -> {now.get(name, '(absent)')}"
         for name in sorted({*before, *now})
         if before.get(name) != now.get(name)
-    ]
-    if changed:
-        return ", ".join(changed)
+    }
+    if changed.keys() - files:
+        return ", ".join(changed[name] for name in changed if name not in files)
     redone = [take for take in stage.takes if take not in last or last[take]["key"] != at[take]]
-    return f"follows {', '.join(redone)}" if redone else "the files it reads, or a component's version, changed"
+    if redone:
+        return f"follows {', '.join(redone)}"
+    return ", ".join(changed.values()) or "the files it reads, or a component's version, changed"
 
 
 def run(
