@@ -223,6 +223,14 @@ def test_pictures_that_a_tree_of_timm_passes_by_are_counted(tmp_path: Path) -> N
     )
 
 
+@pytest.mark.parametrize("name", ["", "torch/image_folder"])
+def test_hidden_folders_are_no_classes_of_trees_either(tmp_path: Path, name: str) -> None:
+    root = paint(tmp_path / "data", "cat", "dog", ".ipynb_checkpoints")
+    images = TimmDataset(name, root, test=None, size=16).load(tmp_path / "cache")
+    assert images.classes == ("cat", "dog")
+    assert images.warnings == ("4 pictures are hidden and are left out, the first: .ipynb_checkpoints/0.png",)
+
+
 def test_a_folder_of_formats_that_are_not_read_says_so(tmp_path: Path) -> None:
     root = tmp_path / "data"
     for name in ("cat", "dog"):

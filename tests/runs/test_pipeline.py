@@ -218,7 +218,7 @@ def test_data_that_moved_unchanged_are_cached_and_changed_in_the_middle_are_not(
     with (moved / "large.png").open("r+b") as stream:
         stream.seek(50_000)
         stream.write(b"1")
-    assert why(there)["zoo"] == f"dataset.path {data} -> {moved}"
+    assert why(there)["zoo"] == f"dataset.path {data} -> {moved}, which holds something else"
     assert why(there, "seed=3")["zoo"] == "seed 42 -> 3", "where they lie is no reason"
     go(there)
     (moved / "large.png").write_bytes(bytes(100_001))

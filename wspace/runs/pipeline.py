@@ -115,7 +115,8 @@ def _why(recipe: BoundRecipe, stage: Stage, last: Mapping[str, Any], at: Mapping
     redone = [take for take in stage.takes if take not in last or last[take]["key"] != at[take]]
     if redone:
         return f"follows {', '.join(redone)}"
-    return ", ".join(changed.values()) or "the files it reads, or a component's version, changed"
+    moved = ", ".join(changed.values())
+    return f"{moved}, which holds something else" if moved else "the files it reads, or a component's version, changed"
 
 
 def run(

@@ -20,7 +20,17 @@ from PIL import Image
 from wspace.data.encoders.downloads import offline_by_choice, reachable
 from wspace.data.labelled import Labelled, Picture, class_name, file_identity
 from wspace.data.pictures import decode_picture, open_picture, square
-from wspace.data.trees import all_of, are_splits, left_out, repeats_among, splits_in, sub_folders, tree_of
+from wspace.data.trees import (
+    Tree,
+    all_of,
+    are_splits,
+    left_out,
+    left_out_by_name,
+    repeats_among,
+    splits_in,
+    sub_folders,
+    tree_of,
+)
 from wspace.interfaces import TEST, TRAIN, Dataset, Images
 from wspace.support.errors import DataError, MissingPackage, did_you_mean, nearest
 from wspace.support.files import shown
@@ -94,9 +104,10 @@ class TimmDataset(Dataset):
             raise DataError(
                 f"test_share {self.test_share:g} and val {self.val:g} together leave no picture to train on"
             )
-        parts = [(None if self.test is None else TRAIN, self._part(self.train, cache))]
+        tree = tree_of(self.path) if self.name in TREES and self.path is not None else Tree((), (), ())
+        parts = [(None if self.test is None else TRAIN, self._part(self.train, cache, tree))]
         if self.test is not None:
-            parts.append((TEST, self._part(self.test, cache)))
+            parts.append((TEST, self._part(self.test, cache, tree)))
             if list(parts[0][1].contents) == list(parts[1][1].contents):
                 raise DataError(f"{self.origin}: splits {self.train!r} and {self.test!r} are the same images")
         names = self._names([name for _, part in parts for name in part.names])
@@ -122,7 +133,7 @@ class TimmDataset(Dataset):
             self.test_share,
             self.val,
             {TRAIN: f"split {self.train!r}", TEST: f"split {self.test!r}"},
-            [*dict.fromkeys(note for _, part in parts for note in part.notes), *self._left_out(paths)],
+            [*dict.fromkeys(note for _, part in parts for note in part.notes), *self._left_out(tree, paths)],
         ).images(cache, "timm")
 
     def open_picture(self, path: Path) -> np.ndarray:
@@ -147,10 +158,10 @@ class TimmDataset(Dataset):
 
     # ------------------------------------------------------------ the factory
 
-    def _part(self, split: str, cache: Path) -> Part:
+    def _part(self, split: str, cache: Path, tree: Tree) -> Part:
         if self.name in CIFAR:
             return self._cifar(split, self.path or cache / "downloads")
-        return self._hub(split) if self.name.startswith(HUB) else self._tree(split)
+        return self._hub(split) if self.name.startswith(HUB) else self._tree(split, tree)
 
     def _create(self, root: Path | None, split: str, **options: Any) -> Any:
         from timm.data import create_dataset
@@ -193,11 +204,8 @@ class TimmDataset(Dataset):
         except (OSError, RuntimeError) as failed:
             raise DataError(f"{absent}: {_first_line(failed)}; try again, or give 'path: FOLDER'") from failed
 
-    def _tree(self, split: str) -> Part:
+    def _tree(self, split: str, tree: Tree) -> Part:
         assert self.path is not None
-        if not self.path.is_dir():
-            problem = "is a file, not a folder" if self.path.exists() else "no such folder"
-            raise DataError(f"{self.path}: {problem}")
         try:
             dataset = self._create(self.path, split)
         except (OSError, RuntimeError) as error:
@@ -209,7 +217,8 @@ class TimmDataset(Dataset):
                 "or set 'test: null'"
             )
         self._check_is_no_split(Path(reader.root))
-        samples = sorted(reader.samples)  # torchvision's order is another than timm's
+        pictures = frozenset(str(self.path / path) for path in tree.pictures)  # both readers take hidden ones as well
+        samples = sorted(sample for sample in reader.samples if sample[0] in pictures)  # torchvision's order is another
         files = [Path(file) for file, _ in samples]
         return Part(
             sorted(reader.class_to_idx, key=reader.class_to_idx.__getitem__),
@@ -238,14 +247,11 @@ class TimmDataset(Dataset):
         taken, other = ("outer", TREES[0]) if self.name == TREES[-1] else ("inner", TREES[-1])
         return [f"{repeats}: the {taken} ones are the classes; name {other!r} takes the others"]
 
-    def _left_out(self, read: Set[str]) -> list[str]:
-        """Notes on pictures of a tree that no split has, or that timm's or torchvision's reader passes by."""
-        if self.name not in TREES or self.path is None:
-            return []
-        tree = tree_of(self.path)
-        paths = [path for path in (*tree.pictures, *tree.hidden) if str(path) not in read]
+    def _left_out(self, tree: Tree, read: Set[str]) -> list[str]:
+        """Notes on what a tree has and no split: timm's and torchvision's readers pass some formats by."""
+        paths = [path for path in tree.pictures if str(path) not in read]
         why = "in no split that is named, or of a format that this reader passes by"
-        return left_out(paths, f"pictures are {why}", f"picture is {why}")
+        return [*left_out(paths, f"pictures are {why}", f"picture is {why}"), *left_out_by_name(tree)]
 
     def _hub(self, split: str) -> Part:
         if importlib.util.find_spec("datasets") is None:
