@@ -12,12 +12,14 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
 from wspace.components.datasets import icons as icons_module
 from wspace.components.datasets.folder import Folder
 from wspace.components.datasets.icons import STYLES, Icons, words_of
+from wspace.data.labelled import READER
 from wspace.data.pictures import MOST_PIXELS, open_picture
 from wspace.interfaces import TEST, TRAIN, VAL, Images
 from wspace.support import fingerprint
@@ -367,6 +369,25 @@ def test_fingerprint_of_a_folder_changes_with_pixels_and_split(tmp_path: Path) -
     assert changed.read([0])[0, 0, 0].tolist() == [1, 2, 3]
 
 
+def test_what_was_made_before_from_large_pictures_is_valid(tmp_path: Path) -> None:
+    root = paint_classes(tmp_path / "data", "cat", "dog", count=4)
+    assert load(root).former_fingerprints == (load(root).fingerprint,), "of small pictures nothing changed"
+    noise = np.random.default_rng(0).integers(0, 255, (120, 120, 3), np.uint8)
+    Image.fromarray(noise).save(root / "cat" / "0.png")
+    images = load(root)
+    names = [f"{name}/{i}.png" for name in ("cat", "dog") for i in range(4)]
+    contents = [[name, fingerprint.of_ends(root / name)] for name in names]
+    before = fingerprint.of_json([READER, PIL.__version__, 16, contents])
+    rows = [images.labels.tolist(), images.split.tolist(), list(range(8))]
+    assert images.former_fingerprints == (fingerprint.of_json([before, ["cat", "dog"], *rows]),)
+    assert images.fingerprint not in images.former_fingerprints
+    with (root / "cat" / "0.png").open("r+b") as stream:
+        stream.seek(20_000)
+        stream.write(b"broken")
+    changed = load(root)
+    assert changed.fingerprint != images.fingerprint and len(changed.warnings) == 1
+
+
 def test_folder_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = paint_classes(tmp_path / "data", "cat", "dog")
     (root / "cat" / "broken.png").write_bytes(b"broken")
@@ -508,8 +529,7 @@ def dangling(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (bomb, "too large, 400,000,000 pixels, where 89,478,485 are allowed: make it smaller, or raise "
-               "the data set's 'most_pixels'"),
+        (bomb, "too large, 400,000,000 pixels, where 89,478,485 are allowed: make it smaller, or raise 'dataset.most_pixels'"),
         (truncated, "image file is truncated (146 bytes not processed)"),
         (empty, "cannot identify image file"),
         (text, "cannot identify image file"),
@@ -534,7 +554,7 @@ def test_a_picture_of_too_many_pixels_is_read_once_that_is_allowed(tmp_path: Pat
     Image.new("1", (10_000, 10_000)).save(root / "cat" / "x.png")
     assert load(root).warnings == (
         "1 of 21 pictures cannot be read and is skipped: cat/x.png: too large, 100,000,000 pixels, where "
-        "89,478,485 are allowed: make it smaller, or raise the data set's 'most_pixels'",
+        "89,478,485 are allowed: make it smaller, or raise 'dataset.most_pixels'",
     )
     images = load(root, most_pixels=100_000_000)
     assert images.warnings == () and len(images) == 21

@@ -119,8 +119,8 @@ def test_sub_folders_that_repeat_are_asked_about(tmp_path: Path) -> None:
     )
     paint(root, "Photo/alarm-clock", "Photo/Ruler", count=5)
     assert error_of(root) == (
-        f"{root}: folders 'Art' and 'Product' have the same folders in them, 'Alarm Clock', 'Bike', 'Mug' and 1 more: set the "
-        "data set's 'classes' to inner if the latter are the classes, or to outer if the former are; if the former are splits, "
+        f"{root}: folders 'Art' and 'Product' have the same folders in them, 'Alarm Clock', 'Bike', 'Mug' and 1 more: set "
+        "'dataset.classes' to inner if the latter are the classes, or to outer if the former are; if the former are splits, "
         "call them train, val and test"
     )
     outer = load(root, classes="outer")
@@ -201,13 +201,14 @@ def test_nothing_with_pictures_in_it_is_left_out_in_silence(tmp_path: Path) -> N
     paint(root, "extra/cat", "train/.ipynb_checkpoints", ".", "test", count=2)
     (root / "train" / "cat" / "a.heic").write_bytes(b"")
     (root / "train" / "cat" / "notes").write_bytes(b"")
-    (root / "README.md").write_text("")
+    (root / "more.zip").write_bytes(b"")
+    (root / "gone").symlink_to("nowhere")
     images = load(root)
     assert counts(images) == counts(whole)
     assert images.warnings == (
         "4 pictures lie in no split and are left out, the first: 0.png",
         "2 pictures lie in no class's folder and are left out, the first: test/0.png",
-        "2 files (1 .heic, 1 without a suffix) are no pictures by their names and are left out, the first: train/cat/a.heic",
+        "4 files (2 without a suffix, 1 .zip, 1 .heic) are no pictures by their names and are left out, the first: gone",
         "2 pictures are hidden and are left out, the first: train/.ipynb_checkpoints/0.png",
     )
 

@@ -103,9 +103,7 @@ def _too_large(error: Exception, most_pixels: int) -> str:
         r"(\d+) pixels", str(error)
     )  # Pillow says it nowhere else; the limit that follows may be twice ours
     size = f"{int(count[1]):,} pixels" if count else str(error)
-    return (
-        f"too large, {size}, where {most_pixels:,} are allowed: make it smaller, or raise the data set's 'most_pixels'"
-    )
+    return f"too large, {size}, where {most_pixels:,} are allowed: make it smaller, or raise 'dataset.most_pixels'"
 
 
 TURNS = {

@@ -38,7 +38,7 @@ class Tree:
 
     pictures: Sequence[PurePosixPath]
     hidden: Sequence[PurePosixPath]  # pictures too, but a part of the path starts with a dot
-    others: Sequence[PurePosixPath]  # in some folder, and no pictures by their names
+    others: Sequence[PurePosixPath]  # no pictures by their names, and not hidden
 
 
 def tree_of(root: Path) -> Tree:
@@ -56,7 +56,7 @@ def tree_of(root: Path) -> Tree:
         is_hidden = any(part.startswith(".") for part in path.parts)
         if path.suffix.lower() in suffixes():
             (hidden if is_hidden else pictures).append(path)
-        elif len(path.parts) > 1 and not is_hidden:
+        elif not is_hidden:
             others.append(path)
     return Tree(pictures, hidden, others)
 

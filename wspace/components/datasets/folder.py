@@ -181,7 +181,7 @@ def _check_classes_are_clear(root: Path, folders: Sequence[tuple[str, ...]]) -> 
     repeats = repeats_among(folders)
     if repeats:
         raise DataError(
-            f"{shown(root)}: {repeats}: set the data set's 'classes' to inner if the latter are the classes, or to outer if "
+            f"{shown(root)}: {repeats}: set 'dataset.classes' to inner if the latter are the classes, or to outer if "
             "the former are; if the former are splits, call them train, val and test"
         )
 
@@ -218,8 +218,8 @@ def _check_number(root: Path, names: Mapping[PurePosixPath, str], notes: Sequenc
     classes = set(names.values())
     if len(classes) > 1:
         return
-    deeper = sorted({path.parts[:2] for path in names if len(path.parts) > 2})
-    hint = f"; is 'path' to be {shown(root / deeper[0][0])}?" if len(deeper) > 1 else ""
+    top, deeper = ({path.parts[:depth] for path in names if len(path.parts) > 2} for depth in (1, 2))
+    hint = f"; is 'path' to be {shown(root.joinpath(*min(top)))}?" if len(top) == 1 and len(deeper) > 1 else ""
     raise DataError(
         f"{shown(root)}: has {'1 class' if classes else 'no classes'} (sub-folders of pictures), and at least 2 are needed"
         + hint
