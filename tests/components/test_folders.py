@@ -77,9 +77,17 @@ def test_splits_lie_in_each_class_as_well(tmp_path: Path) -> None:
     images = load(root)
     assert counts(images) == {"cat": [5, 2, 3], "dog": [5, 2, 3]} and images.warnings == ()
     paint(root, "cow")
-    assert error_of(root) == f"{root}: cat/ has folders of splits in it, and cow/ has not"
+    assert (
+        error_of(root)
+        == f"{root}: cat/ has folders of splits in it, and cow/ has not: rename those in it, if they are none"
+    )
     paint(root, "cow/Train")
     assert error_of(root) == f"{root}/cow: has Train/ but no test/"
+
+
+def test_one_split_in_each_class_is_none(tmp_path: Path) -> None:
+    images = load(paint(tmp_path / "data", "cat/train", "dog/train", "cow/test", count=8))
+    assert counts(images) == {"cat": [5, 1, 2], "cow": [5, 1, 2], "dog": [5, 1, 2]}
 
 
 def test_two_folders_of_one_split_are_refused(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from wspace.data.trees import (
     left_out,
     left_out_by_name,
     repeats_among,
+    split_of,
     splits_in,
     sub_folders,
     tree_of,
@@ -158,13 +159,14 @@ def _splits_of(root: Path, tree: Tree) -> dict[tuple[str, ...], int]:
     if are_splits(folders):
         return {(name,): split for name, split in _whole(folders, root).items()}
     within = {folder: sub_folders(root / folder) for folder in folders}
-    having = [folder for folder, names in within.items() if are_splits(names)]
+    having = [folder for folder, names in within.items() if len({split_of(name) for name in names} - {None}) > 1]
     if not having:
         return {}
     for folder in folders:
         if folder not in having and any(path.parts[0] == folder for path in tree.pictures):
             raise DataError(
-                f"{shown(root)}: {shown(having[0])}/ has folders of splits in it, and {shown(folder)}/ has not"
+                f"{shown(root)}: {shown(having[0])}/ has folders of splits in it, and {shown(folder)}/ has "
+                "not: rename those in it, if they are none"
             )
     return {(folder, name): split for folder in having for name, split in _whole(within[folder], root / folder).items()}
 
