@@ -81,8 +81,8 @@ def test_splits_lie_in_each_class_as_well(tmp_path: Path) -> None:
         error_of(root)
         == f"{root}: cat/ has folders of splits in it, and cow/ has not: rename those in it, if they are none"
     )
-    paint(root, "cow/Train")
-    assert error_of(root) == f"{root}/cow: has Train/ but no test/"
+    paint(root, "cow/Train", "cow/valid")
+    assert error_of(root) == f"{root}/cow: has Train/ and valid/ but no test/"
 
 
 def test_one_split_in_each_class_is_none(tmp_path: Path) -> None:
