@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import chain, count, groupby
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,8 @@ class _Walk:
         if not tensors:
             return None
         shapes = [tuple(tensor.shape) for tensor in tensors]
+        if not any(map(prod, shapes)):  # no values
+            return _in_place(results)
         try:
             by_rule = rule_of(node.target)(_by_name(node.target, args, kwargs), shapes)
             several = not isinstance(results, Tensor)

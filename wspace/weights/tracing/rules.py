@@ -7,6 +7,7 @@ dimensions are the same (`unify`) and which must stay in place (`pin`), and give
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -52,6 +53,8 @@ def _rule(*names: str) -> Callable[[Rule], Rule]:
 
 def rule_of(operation: Any) -> Rule:
     """Raises NotUnderstood."""
+    if not isinstance(operation, torch._ops.OpOverload):  # one that runs functions, such as torch.cond
+        raise NotUnderstood(str(operation))
     name = operation._schema.name.removeprefix("aten::")
     rule = RULES.get(name) or RULES.get(name.removesuffix("_"))
     if rule is not None:
@@ -59,6 +62,19 @@ def rule_of(operation: Any) -> Rule:
     if torch.Tag.pointwise in operation.tags:
         return pointwise
     raise NotUnderstood(name)
+
+
+def along(x: Layout, dims: int | Sequence[int] | None) -> list[int]:
+    """The places of these dimensions, however they are counted; None and an empty list mean all of them."""
+    dims = [dims] if isinstance(dims, int) else dims
+    return [dim % len(x) for dim in dims] if x and dims else list(range(len(x)))
+
+
+def mixed(x: Layout, places: Sequence[int]) -> None:
+    """Values along these dimensions come together: what the others hold is the same for every value of these."""
+    met = set(digits_of([x[place] for place in places]))
+    for digit in list(digits_of([dim for place, dim in enumerate(x) if place not in places])):
+        restrict(digit, outers(digit) - met)
 
 
 def layouts_in(value: Any) -> list[Layout]:
@@ -81,14 +97,24 @@ class Traced(list[Dim]):
 # ---------------------------------------------------------------- value by value
 
 
-@_rule("hardswish", "_to_copy", "copy", "fill", "_prelu_kernel", "lift_fresh_copy", "lift_fresh", "detach", "alias")
-def pointwise(args: Arguments, shapes: list[Shape]) -> Layout:
-    return _together(layouts_in(args), shapes[0])
+@_rule("hardswish", "_to_copy", "copy", "fill", "zero", "_prelu_kernel", "lift_fresh_copy", "lift_fresh", "detach")
+@_rule("alias", "frexp")
+def pointwise(args: Arguments, shapes: list[Shape]) -> Layout | tuple[Layout, ...]:
+    together = _together(layouts_in(args), shapes[0])
+    return together if len(shapes) == 1 else (together,) * len(shapes)
 
 
-@_rule("native_dropout")
-def _native_dropout(args: Arguments, shapes: list[Shape]) -> tuple[Layout, ...]:
-    return args["input"], args["input"]
+@_rule("native_dropout", "rrelu_with_noise", "rrelu_with_noise_functional")
+def _random_in_training(args: Arguments, shapes: list[Shape]) -> Layout | tuple[Layout, ...]:
+    if args["train"] if "train" in args else args["training"]:
+        raise NotUnderstood("random numbers")
+    return pointwise(args, shapes)
+
+
+@_rule("log_sigmoid_forward")
+def _log_sigmoid(args: Arguments, shapes: list[Shape]) -> tuple[Layout, ...]:
+    """Beside the values what only the gradient needs, which some devices leave empty."""
+    return args["self"], args["self"] if len(shapes[1]) == len(args["self"]) else [fixed(n) for n in shapes[1]]
 
 
 def _together(layouts: Sequence[Layout], shape: Shape) -> Layout:
@@ -109,14 +135,18 @@ def _together(layouts: Sequence[Layout], shape: Shape) -> Layout:
 
 @_rule("_softmax", "_log_softmax", "_safe_softmax", "softmax", "log_softmax")
 def _softmax(args: Arguments, shapes: list[Shape]) -> Layout:
-    return args["self"]
+    x = args["self"]
+    mixed(x, along(x, args["dim"]))
+    return x
 
 
 @_rule("cumsum", "cumprod", "flip", "roll", "logcumsumexp")
-def _along(args: Arguments, shapes: list[Shape]) -> Layout:
-    dims = args["dims"] if "dims" in args else [args["dim"]]
-    pin([args["self"][dim] for dim in (dims or range(len(args["self"])))])
-    return args["self"]
+def _in_order(args: Arguments, shapes: list[Shape]) -> Layout:
+    x = args["self"]
+    places = along(x, args["dims"] if "dims" in args else args["dim"])
+    mixed(x, places)
+    pin([x[place] for place in places])
+    return x
 
 
 @_rule("tril", "triu")
@@ -174,9 +204,10 @@ def _mv(args: Arguments, shapes: list[Shape]) -> Layout:
     return args["self"][:1]
 
 
-@_rule("dot")
+@_rule("dot", "vdot")
 def _dot(args: Arguments, shapes: list[Shape]) -> Layout:
-    _contracted(args["self"][0], args["tensor"][0])
+    left, right = layouts_in(args)
+    _contracted(left[0], right[0])
     return []
 
 
@@ -221,6 +252,25 @@ def _part(dim: Dim) -> list[Digit]:
     return [part]
 
 
+@_rule("mkldnn_rnn_layer")
+def _lstm(args: Arguments, shapes: list[Shape]) -> tuple[Layout, ...]:
+    """One layer in one direction, (time, batch, units); weights have the units of four gates, one gate after the other."""
+    if args["mode"] != 2:
+        raise NotUnderstood("a recurrent layer that is none of an LSTM")
+    x, units = args["input"], [[Digit(args["hidden_size"])]]
+    mixed(x, [0])
+    pin([x[0]])
+    _contracted(x[2], args["weight0"][1])
+    unify(args["weight1"][1], units)
+    for name in ("weight0", "weight1", "weight2", "weight3"):
+        unify(args[name][0], units * 4)
+    for name in ("hx_", "cx_"):
+        unify(args[name][-2], x[1])
+        unify(args[name][-1], units)
+    y, *states, _ = [[*([[]] for _ in shape[:-2]), x[1], units] for shape in shapes]
+    return [x[0], *y[1:]], *states, [fixed(n) for n in shapes[-1]]
+
+
 # ---------------------------------------------------------------- normalisation
 
 
@@ -228,33 +278,44 @@ def _part(dim: Dim) -> list[Digit]:
 @_rule("_batch_norm_no_update")
 def _batch_norm(args: Arguments, shapes: list[Shape]) -> tuple[Layout, ...]:
     x = args["input"]
+    if args.get("training"):  # by the statistics of what comes in
+        mixed(x, [place for place in range(len(x)) if place != 1])
     for name in ("weight", "bias", "running_mean", "running_var"):
         if args.get(name):
             unify(args[name][0], x[1])
-    return _with_rest(x, shapes)
+    return x, *([x[1]] if shape == (length(x[1]),) else [fixed(n) for n in shape] for shape in shapes[1:])
 
 
 @_rule("native_layer_norm", "_fused_rms_norm")
 def _layer_norm(args: Arguments, shapes: list[Shape]) -> tuple[Layout, ...]:
     x = args["input"]
+    first = len(x) - len(args["normalized_shape"])
+    mixed(x, range(first, len(x)))
     parameters = [args[name] for name in ("weight", "bias") if args.get(name)]
-    return _with_rest(_together([x, *parameters], shapes[0]), shapes)
+    statistics: Layout = [*x[:first], *([[]] for _ in x[first:])]
+    return _together([x, *parameters], shapes[0]), *(statistics for _ in shapes[1:])
 
 
 @_rule("native_group_norm")
 def _group_norm(args: Arguments, shapes: list[Shape]) -> tuple[Layout, ...]:
     x, groups = args["input"], args["group"]
+    mixed(x, range(1, len(x)))
     group = Digit(groups, role="groups")
     unify(x[1], [[group, Digit(length(x[1]) // groups, {group})]])
     for name in ("weight", "bias"):
         if args[name]:
             unify(args[name][0], x[1])
-    return _with_rest(x, shapes)
+    return x, *([x[0], [[group]]] for _ in shapes[1:])
 
 
-def _with_rest(first: Layout, shapes: list[Shape]) -> tuple[Layout, ...]:
-    """Its other results, which nobody reads in evaluation, stay in place."""
-    return first, *([fixed(n) for n in shape] for shape in shapes[1:])
+@_rule("_weight_norm_interface")
+def _weight_norm(args: Arguments, shapes: list[Shape]) -> tuple[Layout, ...]:
+    """Each slice along a dimension by its own norm, and times its own size."""
+    direction, size = args["v"], args["g"]
+    kept = along(direction, args["dim"])
+    mixed(direction, [place for place in range(len(direction)) if place not in kept])
+    weight = _together([direction, size], shapes[0])
+    return weight, [dim if place in kept else [[]] for place, dim in enumerate(weight)]
 
 
 # ---------------------------------------------------------------- fewer values
@@ -276,9 +337,8 @@ def _with_rest(first: Layout, shapes: list[Shape]) -> tuple[Layout, ...]:
     "all",
 )
 def _reduction(args: Arguments, shapes: list[Shape]) -> Layout | tuple[Layout, ...]:
-    x, dims = args["self"], args.get("dim")
-    dims = [dims] if isinstance(dims, int) else (dims or range(len(x)))
-    gone = {dim % max(1, len(x)) for dim in dims}
+    x = args["self"]
+    gone = along(x, args.get("dim"))
     kept = [dim if place not in gone else [[]] for place, dim in enumerate(x)]
     reduced = kept if args.get("keepdim") else [dim for place, dim in enumerate(kept) if place not in gone]
     return reduced if len(shapes) == 1 else (reduced,) * len(shapes)
@@ -289,30 +349,38 @@ def _position(args: Arguments, shapes: list[Shape]) -> Layout | tuple[Layout, ..
     """Whose results tell a place along a dimension."""
     if "other" in args:
         return pointwise(args, shapes)
-    x, dim = args["self"], args.get("dim")
-    pin(x if dim is None else [x[dim]])
+    x = args["self"]
+    places = along(x, args.get("dim"))
+    mixed(x, places)
+    pin([x[place] for place in places])
     results = []
     for shape in shapes:
         if len(shape) == len(x):
             results.append([old if length(old) == n else fixed(n) for old, n in zip(x, shape, strict=True)])
         else:
-            results.append([] if dim is None else [old for place, old in enumerate(x) if place != dim % len(x)])
+            results.append([old for place, old in enumerate(x) if place not in places])
     return tuple(results) if len(shapes) > 1 else results[0]
 
 
-@_rule("max_pool2d_with_indices", "max_pool3d_with_indices", "adaptive_max_pool2d", "adaptive_max_pool3d")
-@_rule("avg_pool1d", "avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_avg_pool1d")
-@_rule("upsample_nearest1d", "upsample_nearest2d", "_upsample_nearest_exact2d", "upsample_bilinear2d")
-@_rule("upsample_bicubic2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "upsample_linear1d")
-@_rule("reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d")
-def _spatial(args: Arguments, shapes: list[Shape]) -> Layout | tuple[Layout, ...]:
-    """Channels stay apart; pixels are where they are."""
+def _spatial(count: int, args: Arguments, shapes: list[Shape]) -> Layout | tuple[Layout, ...]:
+    """Channels stay apart, with a batch in front of them or none; pixels, of so many dimensions, are where they are."""
     x = args.get("self") or args["input"]
-    changed = [place for place, n in enumerate(shapes[0]) if length(x[place]) != n]
-    first = min(changed, default=2)
-    pin(x[min(first, 2) :])
-    done = [*x[: min(first, 2)], *(fixed(n) for n in shapes[0][min(first, 2) :])]
+    kept = x[: len(x) - count]
+    pin(x[len(x) - count :])
+    done = [*kept, *(fixed(n) for n in shapes[0][len(kept) :])]
     return done if len(shapes) == 1 else (done,) * len(shapes)
+
+
+_rule("avg_pool1d", "adaptive_avg_pool1d", "max_pool1d_with_indices", "adaptive_max_pool1d")(partial(_spatial, 1))
+_rule("upsample_nearest1d", "_upsample_nearest_exact1d", "upsample_linear1d")(partial(_spatial, 1))
+_rule("reflection_pad1d", "replication_pad1d")(partial(_spatial, 1))
+_rule("avg_pool2d", "_adaptive_avg_pool2d", "max_pool2d_with_indices", "adaptive_max_pool2d")(partial(_spatial, 2))
+_rule("upsample_nearest2d", "_upsample_nearest_exact2d", "upsample_bilinear2d")(partial(_spatial, 2))
+_rule("upsample_bicubic2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa")(partial(_spatial, 2))
+_rule("reflection_pad2d", "replication_pad2d")(partial(_spatial, 2))
+_rule("avg_pool3d", "_adaptive_avg_pool3d", "max_pool3d_with_indices", "adaptive_max_pool3d")(partial(_spatial, 3))
+_rule("upsample_nearest3d", "_upsample_nearest_exact3d", "upsample_trilinear3d")(partial(_spatial, 3))
+_rule("reflection_pad3d", "replication_pad3d")(partial(_spatial, 3))
 
 
 # ---------------------------------------------------------------- the same values, elsewhere

@@ -180,6 +180,8 @@ def _merge(digit: Digit, into: Digit) -> None:
         for other, same, twin in members_before:
             if same == value and _same(outer, other):
                 unify([[member]], [[twin]])
+    for outer, _, _ in digit.members[:1]:
+        _select_by(into, outer)
     _join_members(into)
 
 
@@ -273,7 +275,16 @@ def at(layout: Layout, dim: Dim, index: int) -> Layout:
 
 
 def _at(layout: Layout, outer: Digit, value: int) -> Layout:
+    for digit in list(digits_of(layout)):
+        _select_by(digit, outer)
     return [[[_member(digit, outer, value) for digit in term] for term in normal(dim)] for dim in layout]
+
+
+def _select_by(digit: Digit, outer: Digit) -> None:
+    """Let it depend on no other digit of which single values were taken: they would have to agree where both are."""
+    others = {d for of_outer, _, _ in digit.members for d in digits_of([[[of_outer]]])} - set(digits_of([[[outer]]]))
+    if others & outers(digit):
+        restrict(digit, outers(digit) - others)
 
 
 def _member(digit: Digit, outer: Digit, value: int) -> Digit:
