@@ -173,6 +173,8 @@ class _Walk:
         if not any(map(prod, shapes)):  # no values
             return _in_place(results)
         try:
+            if _moves_values(node):
+                raise NotUnderstood
             by_rule = rule_of(node.target)(_by_name(node.target, args, kwargs), shapes)
             several = not isinstance(results, Tensor)
             layouts = [Traced(layout) for layout in (by_rule if several else (by_rule,))]
@@ -187,6 +189,15 @@ class _Walk:
         for layout in layouts:
             settle(layout)
         return layouts if several else layouts[0]
+
+
+def _moves_values(node: fx.Node) -> bool:
+    """Whether the strides that it is given are others than those that its input has."""
+    if node.target not in (torch.ops.aten.as_strided.default, torch.ops.aten.as_strided_.default):
+        return False
+    before, after = node.all_input_nodes[0].meta["val"], node.meta["val"]
+    steps = [[pair for pair in zip(x.shape, x.stride(), strict=True) if pair[0] != 1] for x in (before, after)]
+    return steps[0] != steps[1] or before.storage_offset() != after.storage_offset()
 
 
 def _by_name(operation: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

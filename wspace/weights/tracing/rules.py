@@ -386,8 +386,9 @@ _rule("reflection_pad3d", "replication_pad3d")(partial(_spatial, 3))
 # ---------------------------------------------------------------- the same values, elsewhere
 
 
-@_rule("view", "_unsafe_view", "reshape", "_reshape_alias", "squeeze", "unsqueeze", "squeeze_copy")
+@_rule("view", "_unsafe_view", "reshape", "_reshape_alias", "squeeze", "unsqueeze", "squeeze_copy", "as_strided")
 def _view(args: Arguments, shapes: list[Shape]) -> Layout:
+    """Of the same values in the same order, which the walk has made sure of where strides are given."""
     if "dtype" in args:
         raise NotUnderstood("view as another type")
     return reshaped(args["self"], shapes[0])
@@ -403,8 +404,9 @@ def _transpose(args: Arguments, shapes: list[Shape]) -> Layout:
     if "dim0" not in args:
         return args["self"][::-1]
     layout = list(args["self"])
-    one, other = args["dim0"], args["dim1"]
-    layout[one], layout[other] = layout[other], layout[one]
+    if layout:
+        one, other = args["dim0"], args["dim1"]
+        layout[one], layout[other] = layout[other], layout[one]
     return layout
 
 
@@ -430,20 +432,6 @@ def _pixel_shuffle(args: Arguments, shapes: list[Shape]) -> Layout:
     else:
         channels = [[*term, *squares[0]] for term in x[-3]]
     return [*x[:-3], channels, fixed(shape[-2]), fixed(shape[-1])]
-
-
-@_rule("as_strided")
-def _as_strided(args: Arguments, shapes: list[Shape]) -> Layout:
-    """Where only the strides of dimensions of length 1 change."""
-    strides = zip(args["size"], args["stride"], strict=True)
-    expected, step = [], 1
-    for n in reversed(shapes[0]):
-        expected.insert(0, step)
-        step *= n
-    contiguous = all(stride == want for (n, stride), want in zip(strides, expected, strict=True) if n != 1)
-    if not contiguous or sum(n != 1 for n in shapes[0]) != sum(length(dim) != 1 for dim in args["self"]):
-        raise NotUnderstood("as_strided")
-    return reshaped(args["self"], shapes[0])
 
 
 @_rule("expand")
@@ -566,8 +554,8 @@ def _embedding(args: Arguments, shapes: list[Shape]) -> Layout:
 
 @_rule("index_select")
 def _index_select(args: Arguments, shapes: list[Shape]) -> Layout:
-    pin([args["self"][args["dim"]], *args["index"]])
-    return _replaced(args["self"], args["dim"], fixed(shapes[0][args["dim"]]))
+    pin([*args["self"][args["dim"] :][:1], *args["index"]])
+    return _replaced(args["self"], args["dim"], fixed(shapes[0][args["dim"]])) if args["self"] else []
 
 
 @_rule("index", "_unsafe_index")
