@@ -19,7 +19,8 @@ from wspace.weights.matching.by_weights import Move, move
 from wspace.weights.tracing.infer import Inferred, infer, weights_of
 
 ROUNDING = 1e-9  # relative, float64
-STORED = 4  # ways in which an operation's tensors are stored
+JOINED = [{1}, {2}, {1, 2, 3, 4}]  # places of dimensions that are stored as one with the one before; then at random
+STORED = len(JOINED) + 2  # ways in which an operation's tensors are stored
 
 Step = Callable[[Tensor], Any]  # what one operation gives of a tensor: another, or several
 
@@ -53,11 +54,15 @@ class Stored:
     back: Callable[[Tensor], Tensor]
 
 
-def stored(tensor: Tensor, chance: Random) -> Stored:
-    order = chance.sample(range(tensor.ndim), tensor.ndim) if chance.random() < 0.5 else list(range(tensor.ndim))
+def stored(tensor: Tensor, chance: Random, joined: set[int] | None = None) -> Stored:
+    """With the dimensions at these places joined to those before them; by default some of them, perhaps in another order."""
+    order = list(range(tensor.ndim))
+    if joined is None:
+        chance.shuffle(order)
+        joined = {place for place in order if chance.random() < 0.5}
     shape, groups = [tensor.shape[place] for place in order], list[int]()
-    for size in shape:
-        if groups and chance.random() < 0.5:
+    for place, size in enumerate(shape):
+        if groups and place in joined:
             groups[-1] *= size
         else:
             groups.append(size)
@@ -68,12 +73,13 @@ def stored(tensor: Tensor, chance: Random) -> Stored:
 class Operated(nn.Module):
     """The sum of all that an operation gives of its parameters, each value times a parameter of its own."""
 
-    def __init__(self, inputs: list[Tensor], operation: Callable[..., Any], chance: Random):
+    def __init__(self, inputs: list[Tensor], operation: Callable[..., Any], seed: int):
         super().__init__()
-        self.operation, self.held = operation, [stored(tensor, chance) for tensor in inputs]
+        chance, joined = Random(seed), JOINED[seed] if seed < len(JOINED) else None
+        self.operation, self.held = operation, [stored(tensor, chance, joined) for tensor in inputs]
         self.given = parameters(self.held)
         results = tensors_in(operation(*inputs))
-        self.shown = [stored(torch.randn(result.shape, dtype=torch.float64), chance) for result in results]
+        self.shown = [stored(drawn(*result.shape), chance, joined) for result in results]
         self.taken = parameters(self.shown)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -253,7 +259,7 @@ def test_of_one_operation_no_axis_is_called_free_that_is_not(name: str) -> None:
     operation, shapes = OPERATIONS[name]
     torch.manual_seed(0)
     for seed in range(STORED):
-        module = Operated([drawn(*shape) for shape in shapes], operation, Random(seed)).eval()
+        module = Operated([drawn(*shape) for shape in shapes], operation, seed).eval()
         said = infer(module, torch.zeros(1))
         assert not wrongly_free(module, said), said.axes
 
@@ -262,7 +268,10 @@ def test_of_one_operation_no_axis_is_called_free_that_is_not(name: str) -> None:
 
 
 def chosen(x: Tensor, chance: Random) -> tuple[str, Callable[..., Tensor], tuple[int, ...] | None]:
-    """An operation on a tensor of this shape, with its name, and the shape of a parameter that it takes besides."""
+    """An operation on a tensor of this shape, with its name, and the shape of a parameter that it takes besides.
+
+    What normalises adds its input, since units of two values each would come out alike.
+    """
     dim, last = chance.randrange(x.ndim), x.shape[-1]
     size, half = x.shape[dim], x.shape[dim] // 2
     order = chance.sample(range(x.ndim), x.ndim)
@@ -276,8 +285,8 @@ def chosen(x: Tensor, chance: Random) -> tuple[str, Callable[..., Tensor], tuple
         (f"flip {dim}", lambda x: x + x.flip(dim), None),
         (f"sum {dim}", lambda x: x * x.sum(dim, keepdim=True), None),
         (f"repeat_interleave {dim}", lambda x: x * x.narrow(dim, 0, 1).repeat_interleave(size, dim), None),
-        ("layer_norm", lambda x: functional.layer_norm(x, (last,)), None),
-        ("layer_norm with weight", lambda x, w: functional.layer_norm(x, (last,), w), (last,)),
+        ("layer_norm", lambda x: x + functional.layer_norm(x, (last,)), None),
+        ("layer_norm with weight", lambda x, w: x + functional.layer_norm(x, (last,), w), (last,)),
         (f"permute {order}", lambda x: x.permute(order).clone(memory_format=torch.contiguous_format), None),
         ("add", lambda x, w: (x + w).tanh(), broadcast),
         ("linear", lambda x, w: x @ w, (last, chance.choice((2, 3, 4, 6)))),
@@ -299,7 +308,7 @@ def chosen(x: Tensor, chance: Random) -> tuple[str, Callable[..., Tensor], tuple
         choices += [
             (f"flatten {between}", lambda x: x.flatten(between, between + 1), None),
             ("attention", lambda x, w: functional.scaled_dot_product_attention(x, x.sin(), x * w), (last,)),
-            ("batch_norm", lambda x: functional.batch_norm(x, None, None, training=True), None),
+            ("batch_norm", lambda x: x + functional.batch_norm(x, None, None, training=True), None),
             ("avg_pool", lambda x: functional.avg_pool1d(x, 3, 1, 1) if x.ndim == 3 else x, None),
         ]
         if x.ndim == 3:
@@ -308,7 +317,7 @@ def chosen(x: Tensor, chance: Random) -> tuple[str, Callable[..., Tensor], tuple
         outer = chance.choice(parts)
         choices += [(f"unflatten {dim} {outer}", lambda x: x.unflatten(dim, (outer, -1)), None)] * 3
     if x.ndim > 1 and size % 2 == 0 and dim == 1:
-        choices.append(("group_norm", lambda x: functional.group_norm(x, 2), None))
+        choices.append(("group_norm", lambda x: x + functional.group_norm(x, 2), None))
     return chance.choice(choices)
 
 
@@ -336,7 +345,7 @@ class Chain(nn.Module):
             self.names.append(name)
             self.steps.append((step, [*range(len(self.held), len(self.held) + len(extra))]))
             self.held, x = self.held + extra, result
-        self.held.append(stored(torch.randn(x.shape, dtype=torch.float64), chance))
+        self.held.append(stored(drawn(*x.shape), chance))
         self.given = parameters(self.held)
 
     def forward(self, x: Tensor) -> Tensor:

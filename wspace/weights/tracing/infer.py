@@ -40,6 +40,7 @@ from wspace.weights.tracing.unification import (
     normal,
     outers,
     pin,
+    renewed,
     repeated,
     restrict,
     settle,
@@ -100,6 +101,7 @@ def _traced(module: nn.Module, weights: Mapping[str, Tensor], inputs: tuple[Tens
     results = [leaf for node in graph.nodes for leaf in pytree.tree_leaves(node.meta.get("val"))]
     if not all(isinstance(n, int) for result in results if isinstance(result, Tensor) for n in result.shape):
         raise UserError(f"{who}: the size of a tensor in it depends on the values of another; {instead}")
+    graph.eliminate_dead_code()
     return graph
 
 
@@ -141,6 +143,7 @@ class _Walk:
         self.used: dict[str, int] = {}  # the place where a weight is first read
         self.missing: dict[str, None] = {}  # operations without a rule
         self.layouts: dict[fx.Node, Any] = {}
+        self.changed = {_source(node) for node in nodes if _changes_its_input(node)}
         given = iter(names)
         for node in nodes:
             if node.op == "placeholder" and (name := next(given, None)) is not None:
@@ -159,7 +162,15 @@ class _Walk:
                 self.layouts[node] = self._called(node)
 
     def _arguments(self, written: Any) -> Any:
-        return fx.map_arg(written, self.layouts.get)
+        return fx.map_arg(written, self._read)
+
+    def _read(self, node: fx.Node) -> Any:
+        layouts = self.layouts[node]
+        if _source(node) in self.changed:  # what repeats may not do so for long
+            return layouts
+        return pytree.tree_map_only(
+            Traced, lambda layout: Traced(renewed(layout)), layouts, is_leaf=lambda value: isinstance(value, Traced)
+        )
 
     def _called(self, node: fx.Node) -> Any:
         args, kwargs = self._arguments(node.args), self._arguments(node.kwargs)
@@ -189,6 +200,23 @@ class _Walk:
         for layout in layouts:
             settle(layout)
         return layouts if several else layouts[0]
+
+
+def _changes_its_input(node: fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _source(node: fx.Node) -> fx.Node:
+    """The tensor of which it is a view, perhaps of a view of it, or which it changes."""
+    while node.args and isinstance(first := node.args[0], fx.Node) and _shares_storage(node.target):
+        node = first
+    return node
+
+
+def _shares_storage(operation: Any) -> bool:
+    if operation is operator.getitem:
+        return True
+    return isinstance(operation, torch._ops.OpOverload) and operation._schema.arguments[0].alias_info is not None
 
 
 def _moves_values(node: fx.Node) -> bool:

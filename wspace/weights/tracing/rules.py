@@ -22,11 +22,13 @@ from wspace.weights.tracing.unification import (
     digits_of,
     fixed,
     length,
+    one_of,
     outers,
     pin,
     repeated,
     reshaped,
     restrict,
+    selector,
     settle,
     unify,
 )
@@ -527,10 +529,11 @@ def _without(shape: Shape, dim: int) -> Shape:
 
 @_rule("stack")
 def _stack(args: Arguments, shapes: list[Shape]) -> Layout:
-    dim = args["dim"] % len(shapes[0])
-    together = _together(args["tensors"], shapes[0][:dim] + shapes[0][dim + 1 :])
-    together.insert(dim, fixed(shapes[0][dim]))
-    return together
+    layouts = args["tensors"]
+    which = selector(len(layouts))
+    stacked: Layout = [one_of(which, dims) for dims in zip(*layouts, strict=True)]
+    stacked.insert(args["dim"] % len(shapes[0]), [[which]])
+    return stacked
 
 
 @_rule("constant_pad_nd")

@@ -45,6 +45,14 @@ def repeated(size: int) -> Dim:
     return [[Digit(size, within=None)]] if size != 1 else [[]]
 
 
+def renewed(layout: Layout) -> Layout:
+    """For one more reader: where values repeat, it need not permute them as another reader does."""
+    return [
+        [[Digit(d.size, within=None) if d.within is None and not d.pinned else d for d in term] for term in normal(dim)]
+        for dim in layout
+    ]
+
+
 def length(dim: Dim) -> int:
     return sum(prod(digit.size for digit in term) for term in dim)
 
@@ -310,11 +318,23 @@ def as_product(dim: Dim) -> Term:
     if len(lengths) > 1 or is_pinned(stretches):
         pin([stretches])
         return fixed(length(stretches))[0]
-    which = Digit(len(stretches), pinned=True, selected=True)
-    each = Digit(lengths.pop(), {which})
-    for value, term in enumerate(stretches):
-        unify([[_member(each, which, value)]], [term])
-    return [which, each]
+    which = selector(len(stretches))
+    return [which, *one_of(which, [[term] for term in stretches])[0]]
+
+
+def selector(size: int) -> Digit:
+    """Of which each value stands for something of its own."""
+    return Digit(size, pinned=True, selected=True)
+
+
+def one_of(which: Digit, dims: Sequence[Dim]) -> Dim:
+    """One dimension in place of several of one length: where `which` is k, the k-th of them."""
+    if all(normal(dim) == normal(dims[0]) for dim in dims):
+        return dims[0]
+    each = Digit(length(dims[0]), {which})
+    for value, dim in enumerate(dims):
+        unify([[_member(each, which, value)]], dim)
+    return [[each]]
 
 
 # ---------------------------------------------------------------- other shapes
