@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from torch.optim.swa_utils import update_bn
 
 from tests.support.stand_ins import Units
@@ -24,6 +25,7 @@ from wspace.support.errors import UserError
 from wspace.weights.matching.activations import Measure, match_activations
 from wspace.weights.matching.barrier import Line, MeanLoss, straight_line, take_statistics
 from wspace.weights.matching.by_weights import Move, match, move
+from wspace.weights.tracing.infer import infer
 
 SEEDS = st.integers(0, 10_000)
 property_test = settings(deadline=None, max_examples=10, derandomize=True)
@@ -277,7 +279,7 @@ def test_networks_stay_in_their_mode_and_keep_no_hooks() -> None:
     match_activations(network, network, [CASES["cnn"].inputs(4, rng_of(0))], spec)
     assert network.training and network.widen_norm.training and not network.stem_norm.training
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
-    assert not any(layer._forward_hooks for layer in network.modules())
+    assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in network.modules())
 
 
 def test_a_transposed_convolution_makes_its_second_dimension() -> None:
@@ -287,6 +289,61 @@ def test_a_transposed_convolution_makes_its_second_dimension() -> None:
     other, undone = planted(network, spec, 1)
     found = match_activations(other, network, [torch.randn(4, 2, 3, 3, generator=rng_of(0))], spec)
     assert found["hidden"].places.tolist() == undone["hidden"].tolist()
+
+
+class Attention(nn.Module):
+    """torch's own, which applies its weights without a layer."""
+
+    def __init__(self, **options: Any):
+        super().__init__()
+        self.embed, self.attend, self.head = nn.Linear(5, 12), nn.MultiheadAttention(12, 3, **options), nn.Linear(12, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.embed(x)
+        others = (x, x) if not self.attend._qkv_same_embed_dim else (h, h) if self.attend.batch_first else (h.tanh(), h)
+        return self.head(h + self.attend(h, *others)[0])
+
+
+class Applied(nn.Module):
+    """Weights that the module's own code applies: as linear maps and as products, one of them a layer's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.gate = nn.Parameter(torch.zeros(5, 9)), nn.Linear(5, 9)
+        self.mix, self.head = nn.Parameter(torch.zeros(6, 9)), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = (x @ self.up).relu() * functional.linear(x, weight=self.gate.weight)
+        return self.head(functional.linear(h, self.mix).relu())
+
+
+@pytest.mark.parametrize("measure", ["correlation", "product"])
+@pytest.mark.parametrize(
+    ("build", "axes"),
+    [
+        (Attention, 4),
+        (lambda: Attention(batch_first=True), 4),
+        (lambda: Attention(bias=False, add_bias_kv=True), 4),
+        (lambda: Attention(kdim=5, vdim=5), 4),
+        (lambda: nn.Sequential(nn.Linear(5, 12), nn.TransformerEncoderLayer(12, 2, 7, batch_first=True), nn.Linear(12, 2)), 5),
+        (Applied, 2),
+        (lambda: nn.Sequential(weight_norm(nn.Linear(5, 9)), nn.ReLU(), spectral_norm(nn.Linear(9, 6)), nn.Linear(6, 2)), 2),
+    ],
+    ids=["attention", "batch first", "no bias", "other keys", "encoder layer", "applied by the module", "parametrised"],
+)  # fmt: skip
+def test_units_are_read_where_no_layer_makes_them(build: Callable[[], nn.Module], axes: int, measure: Measure) -> None:
+    network, rng = build().eval(), rng_of(0)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.copy_(
+                torch.randn(weight.shape, generator=rng) / (weight[0].numel() if weight.ndim > 1 else 4) ** 0.5
+            )
+    spec = infer(network, torch.zeros(2, 6, 5)).spec(network)
+    other, undone = planted(network, spec, 1)
+    batches = [torch.randn(n, 6, 5, generator=rng) for n in (40, 17)]
+    found = match_activations(other, network, batches, spec, measure=measure)
+    assert len(spec.free) == axes
+    assert {axis: move.places.tolist() for axis, move in found.items()} == {a: p.tolist() for a, p in undone.items()}
 
 
 def test_what_cannot_be_matched_by_activations_is_said() -> None:

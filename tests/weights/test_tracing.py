@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from tests.support.stand_ins import Units
 from wspace.interfaces.axes import names_in
@@ -263,6 +264,78 @@ def test_what_is_not_understood_stays_and_is_said(nets: Nets) -> None:
     )
     assert found.axes["b.weight"] == ("9", "a") and found.axes["c.weight"] == ("2", "9")
     assert all(not said.notes for name, (_, _, said) in nets.items() if name != "unknown")
+
+
+ELEMENTWISE = {
+    name: layer
+    for name, layer in vars(nn.modules.activation).items()
+    if isinstance(layer, type) and layer.__module__ == nn.modules.activation.__name__ and issubclass(layer, nn.Module)
+    and name not in ("MultiheadAttention", "Softmax", "Softmin", "LogSoftmax", "Softmax2d", "GLU", "Threshold")
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_every_elementwise_layer_of_torch_keeps_units_apart(name: str) -> None:
+    net = nn.Sequential(nn.Linear(4, 6), ELEMENTWISE[name](), nn.Linear(6, 2))
+    found = infer(net, torch.zeros(ROWS))
+    assert (found.free, found.notes) == (("layer0",), ())
+    assert module_error(net, found, [torch.zeros(ROWS)], rng_of(0)) < ERROR
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+def test_units_of_each_recurrent_layer_and_direction_are_an_axis(kind: type[nn.RNNBase]) -> None:
+    """An LSTM is one operation on a CPU; what is left of the last states joins no layers."""
+
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        steps, states = net.over(x)
+        states = states[0] if isinstance(states, tuple) else states
+        return net.out(torch.cat([steps[:, -1], *states], 1))
+
+    recurrent = kind(4, 6, num_layers=2, bidirectional=True, batch_first=True)
+    net, x = Net(forward, over=recurrent, out=nn.Linear(36, 2)), torch.zeros(2, 5, 4)
+    found = infer(net, x)
+    assert (found.free, found.notes) == (("over", "over.1", "over.2", "over.3"), ())
+    gates = {nn.RNN: "", nn.GRU: "3*", nn.LSTM: "4*"}[kind]
+    assert found.axes["over.weight_hh_l0_reverse"] == (f"{gates}over.1", "over.1")
+    assert found.axes["over.weight_ih_l1"] == (f"{gates}over.2", "over + over.1")
+    assert found.axes["out.weight"] == ("2", "over.2 + over.3 + over + over.1 + over.2 + over.3")
+    prove_module(net, found, [x], rng_of(0))
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+def test_an_lstm_without_biases_or_with_projected_states_has_its_axes() -> None:
+    for options, axes in (({"bias": False}, 1), ({"proj_size": 3}, 2)):
+        net = Net(lambda net, x: net.out(net.over(x)[0]), over=nn.LSTM(4, 6, **options), out=nn.Linear(9 - 3 * axes, 2))
+        found = infer(net, torch.zeros(2, 5, 4))
+        assert len(found.free) == axes and not found.notes
+        prove_module(net, found, [torch.zeros(2, 5, 4)], rng_of(0))
+
+
+@pytest.mark.parametrize("made", [
+    weight_norm, spectral_norm, lambda layer: weight_norm(layer, dim=1), lambda layer: weight_norm(layer, dim=None),
+], ids=["weight norm", "spectral norm", "weight norm of inputs", "weight norm of the whole"])  # fmt: skip
+def test_parametrised_weights_keep_their_units(made: Callable[[nn.Module], nn.Module]) -> None:
+    linear = nn.Sequential(made(nn.Linear(4, 6)), nn.ReLU(), made(nn.Linear(6, 5)), nn.Tanh(), made(nn.Linear(5, 2)))
+    convolution = nn.Sequential(made(nn.Conv2d(3, 6, 3)), nn.ReLU(), made(nn.ConvTranspose2d(6, 2, 3)))
+    for net, x, axes in ((linear, torch.zeros(ROWS), 2), (convolution, torch.zeros(SMALL), 1)):
+        found = infer(net, x)
+        assert len(found.free) == axes and not found.notes
+        prove_module(net, found, [x], rng_of(0))
+
+
+def test_a_softmax_over_outer_units_leaves_no_inner_ones_of_their_own() -> None:
+    net = nn.Sequential(nn.Linear(4, 12), nn.Unflatten(1, (3, 4)), nn.Softmax(1), nn.Flatten(), nn.Linear(12, 2))
+    found = infer(net, torch.zeros(ROWS))
+    assert found.axes["0.weight"] == ("layer0/4", "4") and found.axes["4.weight"] == ("2", "layer0/4")
+
+
+@pytest.mark.parametrize("pool", [nn.AvgPool2d((1, 3), 1, (0, 1)), nn.MaxPool2d(3, 1, 1), nn.AdaptiveAvgPool2d((6, 3))])
+def test_pixels_of_an_unbatched_picture_stay_in_place(pool: nn.Module) -> None:
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        return net.b(pool(net.a(x).view(4, 6, 6)).sum(2))
+
+    net = Net(forward, a=nn.Linear(5, 144), b=nn.Linear(6, 2))
+    assert infer(net, torch.zeros(5)).axes["b.weight"] == ("2", "6")
 
 
 def test_tracing_leaves_the_module_as_it_was(nets: Nets) -> None:

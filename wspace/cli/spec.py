@@ -31,10 +31,14 @@ def spec(
         check_file(out)
     if len(models) > 1:
         print("| model | tensors | free axes | their units | error | to infer |\n|---|---|---|---|---|---|")
+        notes = list[str]()
         for model in models:
             proven, units, error, seconds = _proven(model, shape, arguments or [])
             counts = f"{len(proven.axes)} | {len(proven.free)} | {units} | {error:.1e} | {seconds:.1f} s"
             print(f"| {model} | {counts} |", flush=True)
+            notes += [f"{model}: {note}" for note in proven.notes]
+        if notes:
+            print("", *notes, sep="\n")
         return
     proven, _, error, _ = _proven(models[0], shape, arguments or [])
     if out is not None:

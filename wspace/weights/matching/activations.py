@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Literal
+from dataclasses import dataclass, replace
+from inspect import signature
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.overrides import TorchFunctionMode
 
 from wspace.interfaces.axes import Block
-from wspace.interfaces.weights import WeightSpec
+from wspace.interfaces.weights import WeightEntry, WeightSpec
 from wspace.support.errors import UserError
 from wspace.weights.matching.by_weights import Move, assigned, families_of
 
@@ -32,14 +37,15 @@ def match_activations(
     Activation matching (Li et al., 2015, "Convergent Learning", section 3; Ainsworth et al., 2022, section 3.1): one linear
     assignment for each axis, whatever becomes of the others. What a unit is worth in another's place is the correlation of
     the two over all inputs and positions, or their mean product, which is what the latter paper's least squares come to.
-    Units are read where linear layers, convolutions and embeddings make them, before any normalisation or nonlinearity;
-    where several layers add to one axis (a residual stream), what they find is added.
+    Units are read where linear maps, convolutions and embeddings make them, before any normalisation or nonlinearity,
+    in layers, in torch's attention and wherever a module applies a weight itself; where several add to one axis (a residual
+    stream), what they find is added.
 
     `spec` calls tensors as the modules do. Beside one network's activations on one batch only sums are held: a number for
     each pair of units of a layer. Both networks run as for evaluation. Raises UserError.
     """
     axes = spec.free if axes is None else tuple(axes)
-    families, made = families_of(spec, axes), _made(network, spec, axes)
+    families, made = families_of(spec, axes), _Stretches(spec, axes)
     others = reference.state_dict()
     for entry in spec.entries:
         if entry.name not in others or others[entry.name].shape != entry.shape:
@@ -99,19 +105,61 @@ class _Made:
         return covariance / (theirs[:, None] * ours)
 
 
-def _made(network: nn.Module, spec: WeightSpec, axes: tuple[str, ...]) -> dict[str, list[_Made]]:
-    """By the name of the layer, what it makes along these axes."""
-    entries, by_layer = {entry.name: entry for entry in spec.entries}, dict[str, list[_Made]]()
-    for name, layer in network.named_modules():
-        entry, sides = entries.get(f"{name}.weight" if name else "weight"), _sides(layer)
-        if entry is None or sides is None:
-            continue
-        of_weight, of_output = sides
-        for block in spec.layout(entry)[of_weight]:
-            axis = block.axis if block.axis in axes else block.outer
-            if axis in axes:
-                by_layer.setdefault(name, []).append(_Made(axis, spec.axis_size(axis), of_output, block))
-    return by_layer
+@dataclass(frozen=True)
+class _Use:
+    """Of a stretch of a tensor, whose units are along dimension `side` of it and `dim` of what is made of it."""
+
+    name: str
+    side: int
+    start: int
+    length: int
+    dim: int
+
+
+class _Stretches(dict[_Use, list[_Made]]):
+    """What each use makes along these axes."""
+
+    def __init__(self, spec: WeightSpec, axes: tuple[str, ...]):
+        super().__init__()
+        self.spec, self.axes = spec, axes
+        self.entries = {entry.name: entry for entry in spec.entries}
+
+    def __missing__(self, use: _Use) -> list[_Made]:
+        made = []
+        for block in self.spec.layout(self.entries[use.name])[use.side]:
+            axis = block.axis if block.axis in self.axes else block.outer
+            inside = use.start <= block.start and block.start + block.length <= use.start + use.length
+            if axis in self.axes and axis is not None and inside:
+                stretch = replace(block, start=block.start - use.start)
+                made.append(_Made(axis, self.spec.axis_size(axis), use.dim, stretch))
+        self[use] = made
+        return made
+
+
+def _add(network: nn.Module, reference: nn.Module, inputs: Tensor, made: _Stretches) -> None:
+    """What both do on one batch; the reference's activations are let go at once."""
+    ours: dict[_Use, list[Tensor]] = defaultdict(list)
+
+    def keep(use: _Use, output: Tensor) -> None:
+        if made[use]:
+            ours[use].append(output.clone())  # what follows may change it in place
+
+    def compare(use: _Use, output: Tensor) -> None:
+        activations = ours[use].pop(0) if made[use] else output  # a weight may be used again
+        for along in made[use]:
+            along.add(along.rows(activations), along.rows(output))
+
+    with torch.no_grad():
+        for module, hear in ((network, keep), (reference, compare)):
+            with _watched(module, made.entries, hear):
+                module(inputs)
+
+
+# ---------------------------------------------------------------- where weights are used
+
+
+WEIGHTS = ("weight", "parametrizations.weight.original", "parametrizations.weight.original1", "weight_v", "weight_orig")
+"""What a layer's weight is called, or what has its shape and it is made of, by a parametrisation or an older hook."""
 
 
 def _sides(layer: nn.Module) -> tuple[int, int] | None:
@@ -130,33 +178,86 @@ def _sides(layer: nn.Module) -> tuple[int, int] | None:
     return None
 
 
-def _add(network: nn.Module, reference: nn.Module, inputs: Tensor, made: Mapping[str, list[_Made]]) -> None:
-    """What both do on one batch; the reference's activations are let go at once."""
-    ours: dict[str, list[Tensor]] = {name: [] for name in made}
+OPERATIONS: dict[Any, tuple[int, str, int, int]] = {  # where the weight is given, and which sides its units are on
+    functional.linear: (1, "weight", 0, -1),
+    functional.embedding: (1, "weight", 1, -1),
+    torch.conv1d: (1, "weight", 0, -2),
+    torch.conv2d: (1, "weight", 0, -3),
+    torch.conv3d: (1, "weight", 0, -4),
+    torch.matmul: (1, "other", 1, -1),
+    Tensor.matmul: (1, "other", 1, -1),
+    Tensor.__matmul__: (1, "other", 1, -1),
+    torch.addmm: (2, "mat2", 1, -1),
+}
 
-    def keep(name: str, output: Tensor) -> None:
-        ours[name].append(output.clone())  # what follows may change it in place
+Hear = Callable[[_Use, Tensor], None]
 
-    def compare(name: str, output: Tensor) -> None:
-        activations = ours[name].pop(0)  # a layer may be called again
-        for along in made[name]:
-            along.add(along.rows(activations), along.rows(output))
 
-    with torch.no_grad():
-        for module, hook in ((network, keep), (reference, compare)):
-            with _watched(module, made, hook):
-                module(inputs)
+class _Operations(TorchFunctionMode):
+    """Hears of what is made of the network's tensors outside layers: by torch's attention, or by a module's own code."""
+
+    def __init__(self, network: nn.Module, names: Container[str], hear: Hear):
+        super().__init__()
+        self.hear, self.in_layers = hear, 0
+        matrices = ((n, w) for n, w in network.named_parameters() if n in names and w.ndim > 1)
+        self.by_storage = {weight.untyped_storage().data_ptr(): (name, weight) for name, weight in matrices}
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        output = func(*args, **kwargs)
+        if self.in_layers:
+            return output
+        if func is functional.multi_head_attention_forward:
+            given = signature(func).bind(*args, **kwargs).arguments
+            for weight, made in [*_projections(given), (given["out_proj_weight"], output[0])]:
+                self._made_of(weight, 0, -1, made)
+        elif func in OPERATIONS:
+            place, name, side, dim = OPERATIONS[func]
+            self._made_of(args[place] if len(args) > place else kwargs[name], side, dim, output)
+        return output
+
+    def _made_of(self, weight: Tensor, side: int, dim: int, output: Tensor) -> None:
+        """Of a weight as it is, or of a stretch of one, such as a third of packed queries, keys and values."""
+        name, whole = self.by_storage.get(weight.untyped_storage().data_ptr(), ("", weight))
+        if name and weight.stride() == whole.stride() and weight.ndim == whole.ndim:
+            start = (weight.storage_offset() - whole.storage_offset()) // whole.stride(side)
+            self.hear(_Use(name, side, start, weight.shape[side], dim), output)
+
+
+def _projections(given: Mapping[str, Any]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The weights of queries, keys and values, and what they make, before heads are split."""
+    if given.get("use_separate_proj_weight"):
+        weights = [given[f"{name}_proj_weight"] for name in ("q", "k", "v")]
+    else:
+        weights = given["in_proj_weight"].chunk(3)
+    biases = [None] * 3 if given["in_proj_bias"] is None else given["in_proj_bias"].chunk(3)
+    for name, weight, bias in zip(("query", "key", "value"), weights, biases, strict=True):
+        yield weight, functional.linear(given[name], weight, bias)
 
 
 @contextmanager
-def _watched(network: nn.Module, names: Iterable[str], hook: Callable[[str, Tensor], None]) -> Iterator[None]:
+def _watched(network: nn.Module, entries: Mapping[str, WeightEntry], hear: Hear) -> Iterator[None]:
     with ExitStack() as stack:
-        for name in names:
+        operations = stack.enter_context(_Operations(network, entries, hear))
 
-            def called(_layer: nn.Module, _inputs: object, output: Tensor, name: str = name) -> None:
-                hook(name, output)
+        def called(_layer: nn.Module, _inputs: object) -> None:
+            operations.in_layers += 1
 
-            stack.callback(network.get_submodule(name).register_forward_hook(called).remove)
+        for name, layer in network.named_modules():
+            names = (f"{name}.{tensor}" if name else tensor for tensor in WEIGHTS)
+            entry = next((entries[tensor] for tensor in names if tensor in entries), None)
+            if entry is None or (sides := _sides(layer)) is None:
+                continue
+            use = _Use(entry.name, sides[0], 0, entry.shape[sides[0]], sides[1])
+
+            def done(_layer: nn.Module, _inputs: object, output: Tensor, use: _Use = use) -> None:
+                operations.in_layers -= 1
+                hear(use, output)
+
+            stack.callback(layer.register_forward_pre_hook(called).remove)
+            stack.callback(layer.register_forward_hook(done).remove)
         yield
 
 
