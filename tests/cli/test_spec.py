@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import pytest
 import timm
 
+from wspace.weights.tracing.rules import RULES
 from wspace.weights.tracing.spec_file import read_spec
 
 ERROR = 1e-5  # relative, float32
@@ -50,6 +52,16 @@ def test_the_command_makes_a_table_of_several_models(
     lines = [line.strip("| ").split(" | ") for line in done.stdout.splitlines()]
     assert [line[0] for line in lines] == ["model", "---|---|---|---|---|---", "test_resnet", "test_convnext"]
     assert all(float(line[4]) < ERROR and int(line[2]) > 5 for line in lines[2:])
+
+
+def test_below_the_table_stands_what_was_not_understood_and_of_which_model(
+    inside: Wspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(RULES, "avg_pool2d")
+    done = inside("spec", "test_resnet", "test_convnext", "--input", "3x32x32")
+    assert done.returncode == 0, done.stderr
+    note = "operation aten.avg_pool2d.default is not understood: the axes that it reads stay in place"
+    assert done.stdout.splitlines()[-2:] == ["", f"test_resnet: {note}"]
 
 
 def test_the_command_refuses_what_it_cannot_use(

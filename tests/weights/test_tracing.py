@@ -338,6 +338,15 @@ def test_pixels_of_an_unbatched_picture_stay_in_place(pool: nn.Module) -> None:
     assert infer(net, torch.zeros(5)).axes["b.weight"] == ("2", "6")
 
 
+def test_what_an_operation_runs_by_a_condition_stays_and_is_said() -> None:
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        return net.b(torch.cond(x.sum() > 0, torch.sin, torch.cos, (net.a(x),)).relu())
+
+    found = infer(Net(forward, a=nn.Linear(4, 6), b=nn.Linear(6, 2)), torch.zeros(ROWS))
+    assert found.free == ()
+    assert found.notes == ("operation cond is not understood: the axes that it reads stay in place",)
+
+
 def test_tracing_leaves_the_module_as_it_was(nets: Nets) -> None:
     net = cnn().train()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}

@@ -209,6 +209,7 @@ OPERATIONS: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = 
     "index of two": (lambda x: x[:, INDEX, INDEX], (X,)),
     "index of two apart": (lambda x: x[INDEX % 2, :, INDEX], (X,)),
     "index of a mask": (lambda x: x.masked_fill(MASK, 0.0), ((2, 3, 3),)),
+    "filled where a mask is": (lambda x, y: (x * y).masked_fill_(MASK, 0.0), ((2, 3, 3), (2, 3, 3))),
     "index_add": (lambda x, y: x.index_add(1, INDEX, y), (X, X)),
     "scatter": (lambda x, y: x.scatter(1, INDEX.expand(2, 4, 3).mT, y), (X, X)),
     "written into": (lambda x, y: written_into(x, y), (X, (2, 4))),

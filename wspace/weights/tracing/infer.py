@@ -155,7 +155,8 @@ class _Walk:
             elif node.op == "placeholder":
                 self.layouts[node] = _in_place(node.meta["val"])
             elif node.op == "get_attr":
-                self.layouts[node] = _constant(getattr(graph.owning_module, str(node.target)))
+                kept = getattr(graph.owning_module, str(node.target))  # a tensor, or a function that an operation runs
+                self.layouts[node] = _constant(kept) if isinstance(kept, Tensor) else None
             elif node.op == "output":
                 pin([dim for layout in layouts_in(self._arguments(node.args)) for dim in layout])
             else:

@@ -58,12 +58,19 @@ def rule_of(operation: Any) -> Rule:
     if not isinstance(operation, torch._ops.OpOverload):  # one that runs functions, such as torch.cond
         raise NotUnderstood(str(operation))
     name = operation._schema.name.removeprefix("aten::")
-    rule = RULES.get(name) or RULES.get(name.removesuffix("_"))
+    plain = name.removesuffix("_")
+    rule = RULES.get(name) or RULES.get(plain)
     if rule is not None:
         return rule
-    if torch.Tag.pointwise in operation.tags:
+    if torch.Tag.pointwise in operation.tags or _is_pointwise(getattr(torch.ops.aten, plain, None)):
         return pointwise
     raise NotUnderstood(name)
+
+
+def _is_pointwise(operation: Any) -> bool:
+    """By any of its overloads: of an operation that writes into its argument, torch often tags the other form alone."""
+    overloads = [] if operation is None else operation.overloads()
+    return any(torch.Tag.pointwise in getattr(operation, overload).tags for overload in overloads)
 
 
 def along(x: Layout, dims: int | Sequence[int] | None) -> list[int]:
@@ -553,6 +560,13 @@ def _pad(args: Arguments, shapes: list[Shape]) -> Layout:
 def _embedding(args: Arguments, shapes: list[Shape]) -> Layout:
     pin([args["weight"][0]])
     return [*args["indices"], *args["weight"][1:]]
+
+
+@_rule("_embedding_bag", "_embedding_bag_forward_only")
+def _embedding_bag(args: Arguments, shapes: list[Shape]) -> tuple[Layout, ...]:
+    table, *others = layouts_in(args)
+    pin([table[0], *(dim for other in others for dim in other)])
+    return [fixed(shapes[0][0]), table[1]], *([fixed(n) for n in shape] for shape in shapes[1:])
 
 
 @_rule("index_select")
