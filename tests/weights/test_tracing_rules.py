@@ -20,7 +20,7 @@ from wspace.weights.tracing.infer import Inferred, infer, weights_of
 
 ROUNDING = 1e-9  # relative, float64
 JOINED = [{1}, {2}, {1, 2, 3, 4}]  # places of dimensions that are stored as one with the one before; then at random
-STORED = len(JOINED) + 2  # ways in which an operation's tensors are stored
+STORED = len(JOINED) + 1  # ways in which an operation's tensors are stored
 
 Step = Callable[[Tensor], Any]  # what one operation gives of a tensor: another, or several
 
@@ -166,7 +166,7 @@ OPERATIONS: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = 
         ("adaptive_avg_pool2d to one", lambda x: F.adaptive_avg_pool2d(x, 1), shape2),
         ("adaptive_max_pool2d", lambda x: F.adaptive_max_pool2d(x, (2, 4)), shape2),
         ("avg_pool3d", lambda x: F.avg_pool3d(x, (1, 2, 2)), shape3),
-        ("avg_pool3d of one size", lambda x: F.avg_pool3d(x, 3, 1, 1), (*shape3[:-3], 2, 4, 4)),
+        ("avg_pool3d of one size", lambda x: F.avg_pool3d(x, (1, 3, 3), 1, (0, 1, 1)), shape3),
         ("max_pool3d", lambda x: F.max_pool3d(x, (1, 1, 2)), shape3),
         ("adaptive_avg_pool3d", lambda x: F.adaptive_avg_pool3d(x, (None, 2, 4)), shape3),
         ("reflection_pad2d", lambda x: F.pad(x, (1, 1, 0, 0), "reflect"), shape2),
@@ -357,7 +357,7 @@ class Chain(nn.Module):
         return x + (y * weights[-1]).sum()
 
 
-@settings(deadline=None, max_examples=150, derandomize=True)
+@settings(deadline=None, max_examples=80, derandomize=True)
 @given(seed=st.integers(0, 10**6), length=st.integers(2, 6))
 def test_of_operations_one_after_the_other_no_axis_is_called_free_that_is_not(seed: int, length: int) -> None:
     torch.manual_seed(seed)
