@@ -222,7 +222,7 @@ class _Operations(TorchFunctionMode):
         """Of a weight as it is, or of a stretch of one, such as a third of packed queries, keys and values."""
         name, whole = self.by_storage.get(weight.untyped_storage().data_ptr(), ("", weight))
         if name and weight.stride() == whole.stride() and weight.ndim == whole.ndim:
-            start = (weight.storage_offset() - whole.storage_offset()) // whole.stride(side)
+            start = int(weight.storage_offset() - whole.storage_offset()) // whole.stride(side)
             self.hear(_Use(name, side, start, weight.shape[side], dim), output)
 
 

@@ -143,7 +143,7 @@ class _Walk:
         self.used: dict[str, int] = {}  # the place where a weight is first read
         self.missing: dict[str, None] = {}  # operations without a rule
         self.layouts: dict[fx.Node, Any] = {}
-        self.changed = {_source(node) for node in nodes if _changes_its_input(node)}
+        self.changed = {_source(written) for node in nodes for written in _written_into(node)}
         given = iter(names)
         for node in nodes:
             if node.op == "placeholder" and (name := next(given, None)) is not None:
@@ -169,9 +169,7 @@ class _Walk:
         layouts = self.layouts[node]
         if _source(node) in self.changed:  # what repeats may not do so for long
             return layouts
-        return pytree.tree_map_only(
-            Traced, lambda layout: Traced(renewed(layout)), layouts, is_leaf=lambda value: isinstance(value, Traced)
-        )
+        return pytree.tree_map_only(Traced, lambda layout: Traced(renewed(layout)), layouts)
 
     def _called(self, node: fx.Node) -> Any:
         args, kwargs = self._arguments(node.args), self._arguments(node.kwargs)
@@ -203,8 +201,13 @@ class _Walk:
         return layouts if several else layouts[0]
 
 
-def _changes_its_input(node: fx.Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+def _written_into(node: fx.Node) -> Iterator[fx.Node]:
+    """The arguments that the operation changes."""
+    if isinstance(node.target, torch._ops.OpOverload):
+        given = _by_name(node.target, node.args, node.kwargs)
+        for argument in node.target._schema.arguments:
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                yield from (leaf for leaf in pytree.tree_leaves(given[argument.name]) if isinstance(leaf, fx.Node))
 
 
 def _source(node: fx.Node) -> fx.Node:
