@@ -6,7 +6,7 @@ import argparse
 import hashlib
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import safetensors.torch
@@ -18,6 +18,7 @@ from wspace.support.errors import FileError
 
 UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError, SafetensorError)
 """What reading a truncated or foreign file of weights raises."""
+SHOWN = 4  # tensors that a message names, of many
 
 
 def read_state(file: Path) -> dict[str, Tensor]:
@@ -62,3 +63,29 @@ def first_misfit(error: Exception | None) -> str:
     """The first tensor that torch complains of, in brackets."""
     match = re.search(r'size mismatch for (\S+):|key\(s\) in state_dict: "([^"]+)"', str(error))
     return f" (the first that does not: {match.group(1) or match.group(2)})" if match else ""
+
+
+CLASSIFIERS = frozenset(
+    {"aux_head", "classif", "classifier", "fc", "head", "head_dist", "heads", "heads_dist", "last_linear"}
+)
+"""What timm, torchvision and transformers call the layers that end a network: the first part of their tensors' names."""
+
+
+def left_over(given: Iterable[str], expected: Iterable[str]) -> list[str]:
+    """Names of a checkpoint's tensors that a network does not have and that are of no classifier: it is of another network."""
+    has = set(expected)
+    return [name for name in given if name not in has and name.partition(".")[0] not in CLASSIFIERS]
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first names and how many more there are, for a message."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(names[:SHOWN])}{more}"
+
+
+def check_numbers(source: object, given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Raises FileError for complex or whole numbers where a network has real ones: copying would drop what they mean."""
+    for name, tensor in given.items():
+        if name in expected and expected[name].is_floating_point() and not tensor.is_floating_point():
+            dtypes = (str(t.dtype).removeprefix("torch.") for t in (tensor, expected[name]))
+            raise FileError(f"{source}: {name} is {next(dtypes)}, where the network has {next(dtypes)}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 import traceback
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -104,8 +104,34 @@ def _traced(module: nn.Module, weights: Mapping[str, Tensor], inputs: tuple[Tens
 
 def with_its_tensors(module: nn.Module) -> nn.Module:
     """A copy in evaluation that has the very tensors, so that whatever the module keeps of a run is not kept in it."""
-    tensors = [*module.parameters(), *module.buffers()]
-    return deepcopy(module, {id(tensor): tensor for tensor in tensors}).eval()
+    return copy_of(module, [*module.parameters(), *module.buffers()])
+
+
+def copy_of(module: nn.Module, shared: Sequence[Tensor] = ()) -> nn.Module:
+    """A copy in evaluation, which has these very tensors, and shares what cannot be copied: a lock, a tensor kept of a run.
+
+    Raises UserError for a module that does not let itself be copied.
+    """
+    memo = {id(tensor): tensor for tensor in shared}
+    try:
+        return deepcopy(module, dict(memo)).eval()
+    except Exception:  # of anything that the module holds
+        memo |= {id(value): value for value in _not_copied(module)}
+    try:
+        return deepcopy(module, memo).eval()
+    except Exception as error:
+        raise UserError(f"{type(module).__name__} cannot be copied: {_why(error)}") from error
+
+
+def _not_copied(module: nn.Module) -> Iterator[Any]:
+    """What a module and its parts hold, in containers too, and deepcopy refuses."""
+    parts = {id(part): part for part in (*module.modules(), *module.parameters(), *module.buffers())}
+    for part in module.modules():
+        for value in pytree.tree_leaves(dict(vars(part))):
+            try:
+                deepcopy(value, dict(parts))
+            except Exception:
+                yield value
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from functools import partial
 
 import torch
@@ -15,7 +14,7 @@ from wspace.interfaces import Symmetry
 from wspace.interfaces.weights import WeightSpec
 from wspace.weights.permutations import AxisPermutations
 from wspace.weights.proof import prove_by
-from wspace.weights.tracing.infer import Inferred, weights_of, with_its_tensors
+from wspace.weights.tracing.infer import Inferred, copy_of, weights_of, with_its_tensors
 
 ELEMENTS = 4  # of the group
 NOISE = 0.3  # of what starts at 0 or 1, so that no two units are alike
@@ -69,7 +68,7 @@ def _random(module: nn.Module, inputs: tuple[Tensor, ...], rng: torch.Generator)
 
     The statistics of batch normalisation are those of the inputs, about, so that what goes through stays of one size.
     """
-    network = deepcopy(module).eval()
+    network = copy_of(module)
     for weight in network.parameters():
         noise = torch.randn(weight.shape, generator=rng)
         # a matrix or kernel so that it keeps sizes (LeCun et al., 1998); what starts at 0 or 1 near to that
