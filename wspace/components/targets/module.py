@@ -16,7 +16,6 @@ from annotated_types import Gt
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
 from wspace.data.features import picture_shape
@@ -28,9 +27,9 @@ from wspace.support.errors import FileError, UserError, nearest, reason
 from wspace.support.parameters import Default, built
 from wspace.support.seeding import seeded, stream
 from wspace.weights.batched import cosine_scores
-from wspace.weights.sharing import overlapping, tie
+from wspace.weights.modules import check_memory, check_weights, copy_of, is_extra, tie
 from wspace.weights.tracing.by_hand import checked
-from wspace.weights.tracing.infer import Inferred, copy_of, infer, weights_of
+from wspace.weights.tracing.infer import Inferred, infer, weights_of
 from wspace.weights.tracing.spec_file import read_spec
 
 TOGETHER = 4096  # images that go through networks at once: more only takes more memory
@@ -343,35 +342,21 @@ def _unsaved(network: nn.Module) -> Iterator[str]:
         yield f"{WHO}: {extra[0]} is no tensor, and is not in the files of networks: load them with strict=False"
 
 
-def _is_extra(name: str) -> bool:
-    """Whether it is what a module's `get_extra_state` gives: of any kind, and no weight."""
-    return name.rpartition(".")[2] == "_extra_state"
-
-
 def _check_swappable(network: nn.Module) -> None:
-    """Raises UserError for a module whose weights are not there, or are no tensors."""
-    if isinstance(network, torch.jit.ScriptModule):
-        raise UserError(
-            f"{WHO}: this architecture is a scripted module, whose weights cannot be swapped: give the module itself"
-        )
-    for name, value in network.state_dict(keep_vars=True).items():
-        if is_lazy(value):
-            raise UserError(
-                f"{WHO}: {name} is lazy and has no shape yet: call the module once in `build`, or give its sizes"
-            )
-        if isinstance(value, Tensor) and value.is_meta:
+    """Raises UserError for a module whose weights are not there, or cannot be others."""
+    check_weights(network, WHO)
+    for name, tensor in _state(network).items():
+        if tensor.is_meta:
             raise UserError(f"{WHO}: {name} is on the device meta and has no values: make it on the CPU")
-        if not _is_extra(name) and (not isinstance(value, Tensor) or value.is_quantized):
-            raise UserError(
-                f"{WHO}: {name} is of a quantized layer, and its weights are no real numbers: quantize it later"
-            )
+    if isinstance(network, torch.jit.ScriptModule):
+        raise UserError(f"{WHO}: this architecture is a scripted module, whose weights stay: give the module itself")
 
 
 def _names(network: nn.Module) -> dict[str, tuple[str, ...]]:
     """Of each tensor of floating numbers in a state dict, its names: several, if it is tied. Raises UserError."""
     by_tensor: dict[int, list[str]] = {}
     for name, tensor in _state(network).items():
-        if not tensor.is_floating_point() or _is_extra(name):
+        if not tensor.is_floating_point() or is_extra(name):
             continue
         if tensor.dtype == torch.float64:
             raise UserError(f"{WHO}: {name} is float64, and weights are generated in float32: make it float32")
@@ -443,19 +428,7 @@ def _check_values(network: nn.Module, chosen: Sequence[str]) -> None:
             raise UserError(
                 f"{WHO}: {name} holds values that are not finite numbers: leave it out, by '-{name}' in select"
             )
-    parameters, buffers = (
-        dict(each(remove_duplicate=False)) for each in (network.named_parameters, network.named_buffers)
-    )
-    pair = overlapping(parameters | buffers, chosen)
-    if pair is not None:
-        what = (
-            "has several values in one place"
-            if pair[0] == pair[1]
-            else f"shares memory with {pair[0]}, as another view"
-        )
-        raise UserError(
-            f"{WHO}: {pair[1]} {what}: make them one parameter, or give each value memory of its own (clone)"
-        )
+    check_memory(network, chosen, WHO)
 
 
 @torch.no_grad()
@@ -484,7 +457,7 @@ def _fill(
     for name, tensor in state.items():
         if not tensor.is_floating_point() and name in given and given[name].shape == tensor.shape:
             tensor.copy_(given[name])
-    network.load_state_dict({name: given[name] for name in state if _is_extra(name) and name in given}, strict=False)
+    network.load_state_dict({name: given[name] for name in state if is_extra(name) and name in given}, strict=False)
     note = f"{WHO}: {file} does not have these in this shape, and they start as the architecture makes them: {some_of(missing)}"
     return missing, (note,) if missing else ()
 

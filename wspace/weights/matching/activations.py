@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from wspace.interfaces.axes import Block
 from wspace.interfaces.weights import WeightSpec
-from wspace.support.errors import UserError
+from wspace.support.errors import UserError, reason
 from wspace.weights.matching.by_weights import Move, assigned, families_of
 
 Measure = Literal["correlation", "product"]
@@ -73,7 +73,8 @@ class _Made:
     def rows(self, output: Tensor) -> Tensor:
         """(samples, units): every other dimension, and every slice of a unit, is one more sample."""
         stretch = output.narrow(self.dim, self.block.start, self.block.length).movedim(self.dim, -1)
-        return stretch.unflatten(-1, (self.units, -1)).transpose(-1, -2).reshape(-1, self.units)
+        rows = stretch.unflatten(-1, (self.units, -1)).transpose(-1, -2).reshape(-1, self.units)
+        return rows.to(torch.promote_types(rows.dtype, torch.float32))  # sums of half precision round
 
     def add(self, ours: Tensor, theirs: Tensor) -> None:
         """(samples, units) each. Sums are taken about the first batch's means, so that large ones cancel nothing."""
@@ -145,7 +146,13 @@ def _add(network: nn.Module, reference: nn.Module, inputs: Tensor, made: Mapping
     with torch.no_grad():
         for module, hook in ((network, keep), (reference, compare)):
             with _watched(module, made, hook):
-                module(inputs)
+                try:
+                    module(inputs)
+                except Exception as error:  # of the module's own code
+                    dtype = str(inputs.dtype).removeprefix("torch.")
+                    raise UserError(
+                        f"activation matching: a network fails on inputs of {dtype}: {reason(error)}"
+                    ) from error
 
 
 @contextmanager

@@ -115,6 +115,10 @@ def match(
     Where one tensor has an axis twice the assignment is only an approximation (the other side stays as it was), so a step
     is taken only if the networks do agree better after it; if they do not, the assignment by all other tensors is tried.
     """
+    precision = torch.promote_types(
+        torch.promote_types(weights.dtype, reference.dtype), torch.float32
+    )  # half rounds sums
+    weights, reference = weights.detach().to(precision), reference.detach().to(precision)
     rows = max(1, min(ROWS, VALUES // max(spec.size, *(spec.axis_size(axis) ** 2 for axis in axes))))
     blocks = zip(weights.split(rows), reference.expand_as(weights).split(rows), strict=True)
     matched = [_match(ours, theirs, spec, axes, signed) for ours, theirs in blocks]

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import operator
 import traceback
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass
 from itertools import chain, count, groupby
 from pathlib import Path
@@ -26,6 +25,7 @@ from torch.utils import _pytree as pytree
 from wspace.interfaces.axes import solved
 from wspace.interfaces.weights import WeightEntry, WeightSpec
 from wspace.support.errors import UserError
+from wspace.weights.modules import check_memory, check_weights, copy_of
 from wspace.weights.tracing.rules import NotUnderstood, Traced, layouts_in, rule_of
 from wspace.weights.tracing.unification import (
     Digit,
@@ -83,13 +83,15 @@ def infer(module: nn.Module, *inputs: Tensor) -> Inferred:
 
 
 def _traced(module: nn.Module, weights: Mapping[str, Tensor], inputs: tuple[Tensor, ...]) -> fx.Graph:
+    who, instead = f"{type(module).__name__} cannot be traced", "write its axes by hand (docs/symmetries.md)"
+    check_weights(module, who)
+    check_memory(module, dict(module.named_parameters()), who)
     traced = with_its_tensors(module)
 
     def call(tensors: list[Tensor], given: tuple[Tensor, ...]) -> list[Tensor]:
         outputs = functional_call(traced, dict(zip(weights, tensors, strict=True)), given)
         return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
-    who, instead = f"{type(module).__name__} cannot be traced", "write its axes by hand (docs/symmetries.md)"
     try:
         with torch.no_grad(), _without_fused_kernels():
             values = [weight.detach() for weight in weights.values()]
@@ -105,33 +107,6 @@ def _traced(module: nn.Module, weights: Mapping[str, Tensor], inputs: tuple[Tens
 def with_its_tensors(module: nn.Module) -> nn.Module:
     """A copy in evaluation that has the very tensors, so that whatever the module keeps of a run is not kept in it."""
     return copy_of(module, [*module.parameters(), *module.buffers()])
-
-
-def copy_of(module: nn.Module, shared: Sequence[Tensor] = ()) -> nn.Module:
-    """A copy in evaluation, which has these very tensors, and shares what cannot be copied: a lock, a tensor kept of a run.
-
-    Raises UserError for a module that does not let itself be copied.
-    """
-    memo = {id(tensor): tensor for tensor in shared}
-    try:
-        return deepcopy(module, dict(memo)).eval()
-    except Exception:  # of anything that the module holds
-        memo |= {id(value): value for value in _not_copied(module)}
-    try:
-        return deepcopy(module, memo).eval()
-    except Exception as error:
-        raise UserError(f"{type(module).__name__} cannot be copied: {_why(error)}") from error
-
-
-def _not_copied(module: nn.Module) -> Iterator[Any]:
-    """What a module and its parts hold, in containers too, and deepcopy refuses."""
-    parts = {id(part): part for part in (*module.modules(), *module.parameters(), *module.buffers())}
-    for part in module.modules():
-        for value in pytree.tree_leaves(dict(vars(part))):
-            try:
-                deepcopy(value, dict(parts))
-            except Exception:
-                yield value
 
 
 @contextmanager

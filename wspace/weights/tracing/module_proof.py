@@ -12,9 +12,10 @@ from torch.utils import _pytree as pytree
 
 from wspace.interfaces import Symmetry
 from wspace.interfaces.weights import WeightSpec
+from wspace.weights.modules import copy_of
 from wspace.weights.permutations import AxisPermutations
 from wspace.weights.proof import prove_by
-from wspace.weights.tracing.infer import Inferred, copy_of, weights_of, with_its_tensors
+from wspace.weights.tracing.infer import Inferred, weights_of, with_its_tensors
 
 ELEMENTS = 4  # of the group
 NOISE = 0.3  # of what starts at 0 or 1, so that no two units are alike
