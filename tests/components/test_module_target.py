@@ -812,6 +812,16 @@ def test_a_module_that_insists_on_half_precision_is_refused_and_one_whose_output
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x).half()
 
+    for end, expected in (
+        (torch.Tensor.log, "this architecture gives values that are not finite numbers"),
+        (torch.Tensor.long, "this architecture gives int64 numbers, where real ones were asked for"),
+    ):
+
+        class Other(nn.Linear):
+            def forward(self, x: Tensor, end: Callable[[Tensor], Tensor] = end) -> Tensor:
+                return end(-super().forward(x).abs())
+
+        assert said_by(lambda other=Other: of_module(lambda: other(3, 2))) == f"target 'module': {expected}"
     target = of_module(lambda: Ends(3, 2))
     logits = target.logits(target.init(2, rng()), torch.randn(2, 5, 3), torch.eye(2).expand(2, -1, -1))
     assert logits.dtype == torch.float32 and logits.isfinite().all()

@@ -91,7 +91,7 @@ class Module(Target):
         self.spec, traced = self._spec(chosen, spec)
         self.notes = (*notes, *traced, *_unsaved(self.network))
         self._start = self.spec.flatten({entry.name: self._made[entry.name].float() for entry in self.spec.entries})
-        self._check_files()
+        self._check_files(seed)
 
     # ------------------------------------------------------------ what its weights are
 
@@ -284,11 +284,13 @@ class Module(Target):
             raise UserError(f"{WHO}: this architecture gives {got} for two images, where {wanted} was asked for")
         if not both.is_floating_point():
             raise UserError(f"{WHO}: this architecture gives {_dtype(both)} numbers, where real ones were asked for")
+        if not torch.isfinite(both).all():
+            raise UserError(f"{WHO}: this architecture gives values that are not finite numbers")
         if not torch.allclose(alone[0], both[0], rtol=1e-3, atol=1e-3 * float(both.abs().max())):
             raise UserError(f"{WHO}: this architecture mixes the images of a batch, in evaluation mode too")
 
     @torch.no_grad()
-    def _check_files(self) -> None:
+    def _check_files(self, seed: int) -> None:
         """Raises UserError unless a module computes, with the file of other weights, what it does with these weights here."""
         rng = stream(0, "module files check")
         images = torch.randn(2, prod(self.inputs), generator=rng)
@@ -296,7 +298,7 @@ class Module(Target):
         exported = self.exported(self._start + 0.1 * self._start.square().mean().sqrt().clamp_min(0.1) * noise)
         as_read = self.spec.flatten({entry.name: exported[entry.name].float() for entry in self.spec.entries})
         here = self._call(self._tensors(as_read), images)
-        with seeded(0):
+        with seeded(seed):  # what is in no file, a recipe draws from it
             module = copy_of(self.architecture.build(self.inputs, self.text_dim)).float()
         try:
             module.load_state_dict({**self._made, **exported}, strict=False)
@@ -305,7 +307,8 @@ class Module(Target):
                 f"{WHO}: this architecture does not load weights of its own shapes: {reason(error)}"
             ) from error
         there = module(images.unflatten(1, self.inputs))
-        if not torch.allclose(here, there, rtol=1e-3, atol=1e-3 * float(here.abs().max()), equal_nan=True):
+        size = float(here.nan_to_num(0, 0, 0).abs().max())
+        if not torch.allclose(here, there, rtol=1e-3, atol=1e-3 * size, equal_nan=True):
             raise UserError(
                 f"{WHO}: with generated weights this architecture computes something else than with a file of them: it keeps "
                 "a weight, or what follows from one, beside its parameters and buffers: read the parameter itself in forward"
