@@ -352,6 +352,15 @@ def test_a_file_of_a_generated_network_is_read_back_and_a_broken_one_is_not(tmp_
     assert torch.equal(target.spec.flatten(network.tensors), weights)
     fresh = assembled(["norm"], [])
     fresh.load_state_dict(network.tensors)  # counters among them
+    for dtype in (torch.float16, torch.complex64):
+        Network(("a", "b"), {name: t.to(dtype) for name, t in target.exported(weights).items()}).save(
+            tmp_path / f"{dtype}.safetensors"
+        )
+    half = Network.load(tmp_path / "torch.float16.safetensors", target.spec)
+    torch.testing.assert_close(target.spec.flatten(half.tensors), weights, rtol=1e-3, atol=1e-3)
+    assert said_by(lambda: Network.load(tmp_path / "torch.complex64.safetensors", target.spec)).endswith(
+        ": l0.0.weight is complex64; this target needs real numbers, such as float32"
+    )
     Network(("a", "b"), {**target.exported(weights), "more": torch.ones(1)}).save(tmp_path / "more.safetensors")
     assert "; this target has l0.0.weight, " in said_by(
         lambda: Network.load(tmp_path / "more.safetensors", target.spec)

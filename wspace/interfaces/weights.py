@@ -137,7 +137,7 @@ class WeightSpec:
         return torch.cat([tensors[e.name].reshape((*batch, e.size)) for e in self.entries], dim=-1)
 
     def validate(self, tensors: Mapping[str, Tensor], source: str) -> None:
-        """Raise FileError, naming `source`, unless these are finite weights of this very shape."""
+        """Raise FileError, naming `source`, unless these are finite weights, real numbers, of this very shape."""
         expected = {e.name: e.shape for e in self.entries}
         if set(tensors) - set(self.aside) != set(expected):
             raise FileError(
@@ -146,6 +146,9 @@ class WeightSpec:
         for name, shape in expected.items():
             if tuple(tensors[name].shape) != shape:
                 raise FileError(f"{source}: {name} has shape {tuple(tensors[name].shape)}; this target needs {shape}")
+            if not tensors[name].is_floating_point():
+                dtype = str(tensors[name].dtype).removeprefix("torch.")
+                raise FileError(f"{source}: {name} is {dtype}; this target needs real numbers, such as float32")
             if not torch.isfinite(tensors[name]).all():
                 raise FileError(f"{source}: {name} holds values that are not finite numbers")
 
