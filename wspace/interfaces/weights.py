@@ -54,7 +54,7 @@ class WeightSpec:
     entries: tuple[WeightEntry, ...]  # in the order of the flat vector
     free: tuple[str, ...] = ()  # axes whose order means nothing: permuting one leaves the function as it is
     products: tuple[Product, ...] = ()  # what the function depends on instead of the matrices themselves
-    aside: tuple[str, ...] = ()  # what files of such networks hold besides: counters, further names of a tensor
+    aside: tuple[str, ...] = ()  # what files of such networks hold besides: buffers, further names of a tensor
 
     @cached_property
     def size(self) -> int:  # P

@@ -151,9 +151,9 @@ def _every_tensor(origin: str) -> Iterator[None]:
     """While it lasts, loading is strict: timm itself leaves out what does not fit in some models, as in dla34."""
     load = nn.Module.load_state_dict
 
-    def strictly(module: nn.Module, state: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        check_numbers(origin, state, module.state_dict())
-        return load(module, state, strict=True, assign=assign)
+    def strictly(self: nn.Module, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        check_numbers(origin, state_dict, self.state_dict())
+        return load(self, state_dict, strict=True, assign=assign)
 
     nn.Module.load_state_dict = strictly
     try:
