@@ -130,4 +130,4 @@ def test_a_checkpoint_in_shards_is_read_by_its_index(tmp_path: Path) -> None:
 def test_only_a_classifier_may_be_left_over() -> None:
     given = ["blocks.0.weight", "blocks.1.weight", "head.fc.weight", "fc.bias", "pre_classifier.bias", "header.weight"]
     assert left_over(given, ["blocks.0.weight"]) == ["blocks.1.weight", "header.weight"]
-    assert some_of(list("abcd")) == "a, b, c, d" and some_of(list("abcdef")) == "a, b, c, d and 2 more"
+    assert some_of(list("abc")) == "a, b, c" and some_of(list("abcdef")) == "a, b, c and 3 more"

@@ -20,7 +20,7 @@ from wspace.support.files import read_json
 
 UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError, SafetensorError)
 """What reading a truncated or foreign file of weights raises."""
-SHOWN = 4  # tensors that a message names, of many
+SHOWN = 3  # tensors that a message names, of many
 INDEX = ".index.json"  # ends the name of the list of a checkpoint's shards
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 POINTER = b"version https://git-lfs"
