@@ -100,7 +100,9 @@ class Module(Target):
             entries.append(WeightEntry(name, shape, axes))
         aside = {name for first in chosen for name in self._names[first][1:]}
         aside |= {name for name, tensor in state.items() if not tensor.is_floating_point()}
-        return WeightSpec(tuple(entries), free, aside=tuple(name for name in state if name in aside))
+        return WeightSpec(
+            tuple(entries), free, aside=tuple(name for name in state if name in aside), notes=inferred.notes
+        )
 
     def _axes(self, file: Path | None) -> Inferred:
         """Of all tensors, selected or not. A module that cannot be traced has no free ones, and a note why."""
