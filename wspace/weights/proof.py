@@ -171,7 +171,7 @@ class _Judge:
         entries = [entry for entry in self.spec.entries if axis in entry.names]
         for part in (part for part in self.symmetry.parts() if part.axis == axis):
             group = part.on(spec=self.spec)
-            moved = group.act(group.sample(len(weights), self.rng), weights)
+            moved = _moved(group, weights, self.rng)
             for entry in entries:
                 here, alone = self.spec.slices[entry.name], weights.clone()
                 alone[:, here] = moved[:, here]
@@ -323,9 +323,17 @@ def _error(symmetry: Symmetry, trial: Trial, weights: Tensor, before: Sequence[T
     """The greatest relative change of what these networks compute, over random elements; inf if one is no number."""
     errors = []
     for _ in range(trial.elements):
-        after = trial.compute(symmetry.act(symmetry.sample(len(weights), rng), weights))
-        errors.append(_apart(after, before))
+        errors.append(_apart(trial.compute(_moved(symmetry, weights, rng)), before))
     return max(errors)
+
+
+def _moved(symmetry: Symmetry, weights: Tensor, rng: torch.Generator) -> Tensor:
+    """By random elements that are not all the identity, if there are such: half of those of two units are."""
+    for _ in range(ELEMENTS):
+        moved = symmetry.act(symmetry.sample(len(weights), rng), weights)
+        if not torch.equal(moved, weights):
+            break
+    return moved
 
 
 def _apart(after: Sequence[Tensor], before: Sequence[Tensor]) -> float:
