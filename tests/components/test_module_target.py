@@ -476,6 +476,9 @@ def test_a_module_that_cannot_be_traced_is_a_target_without_symmetry() -> None:
     assert note.startswith(
         "target 'module': none of its units is permuted: Hesitant cannot be traced: what it does depends on"
     )
+    with pytest.raises(UserError) as caught:
+        Units(spec=target.spec)
+    assert str(caught.value) == f"symmetry 'permutation': no axis to act on; free axes: none ({note})"
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

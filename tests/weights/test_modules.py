@@ -165,3 +165,22 @@ def test_an_extra_state_is_no_weight() -> None:
     inferred = infer(module, INPUTS)
     assert inferred.free == ("layer0",)
     assert module_error(module, inferred, [INPUTS], torch.Generator().manual_seed(0)) < 1e-4
+
+
+def test_half_precision_is_proven_in_float32_and_a_module_that_insists_on_it_is_one_sentence() -> None:
+    for network in (mlp().half(), mlp().bfloat16(), nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2).half())):
+        prove_module(network, infer(network, INPUTS), [INPUTS], torch.Generator().manual_seed(0))
+
+    class Insists(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.there, self.back = nn.Linear(3, 4).bfloat16(), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.back(self.there(x.bfloat16()).float())
+
+    with pytest.raises(UserError) as caught:
+        prove_module(Insists(), infer(Insists(), INPUTS), [INPUTS], torch.Generator().manual_seed(0))
+    assert str(caught.value).startswith(
+        "Insists cannot be tried in float32, where there.weight is bfloat16: RuntimeError: mat1 and mat2 must have the same"
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 
@@ -55,6 +55,7 @@ class WeightSpec:
     free: tuple[str, ...] = ()  # axes whose order means nothing: permuting one leaves the function as it is
     products: tuple[Product, ...] = ()  # what the function depends on instead of the matrices themselves
     aside: tuple[str, ...] = ()  # what files of such networks hold besides: buffers, further names of a tensor
+    notes: tuple[str, ...] = field(default=(), compare=False)  # why no more axes are free, one sentence each
 
     @cached_property
     def size(self) -> int:  # P

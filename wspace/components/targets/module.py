@@ -88,15 +88,14 @@ class Module(Target):
         self._made = {name: tensor.clone() for name, tensor in _state(self.network).items()}
         self._compute_as(torch.zeros(0))
         self._check()
-        self.spec, traced = self._spec(chosen, spec)
-        self.notes = (*notes, *traced, *_unsaved(self.network))
+        self.spec = self._spec(chosen, spec)
+        self.notes = (*notes, *self.spec.notes, *_unsaved(self.network))
         self._start = self.spec.flatten({entry.name: self._made[entry.name].float() for entry in self.spec.entries})
         self._check_files(seed)
 
     # ------------------------------------------------------------ what its weights are
 
-    def _spec(self, chosen: list[str], file: Path | None) -> tuple[WeightSpec, tuple[str, ...]]:
-        """And what there is to note of it."""
+    def _spec(self, chosen: list[str], file: Path | None) -> WeightSpec:
         inferred = self._axes(file)
         held = {axis for name, texts in inferred.axes.items() if name not in chosen for axis in _axes_in(texts)}
         ours = {axis for name in chosen for axis in _axes_in(inferred.axes[name])}
@@ -119,7 +118,9 @@ class Module(Target):
         weights = {*dict(self.network.named_parameters(remove_duplicate=False)), *chosen}
         weights |= {statistic for name in _norms(self.network) for statistic in _statistics(name)}
         aside |= {name for name, tensor in state.items() if name not in weights or not tensor.is_floating_point()}
-        return WeightSpec(tuple(entries), free, aside=tuple(name for name in state if name in aside)), inferred.notes
+        return WeightSpec(
+            tuple(entries), free, aside=tuple(name for name in state if name in aside), notes=inferred.notes
+        )
 
     def _axes(self, file: Path | None) -> Inferred:
         """Of all tensors, selected or not. A module that cannot be traced has no free ones, and a note why."""

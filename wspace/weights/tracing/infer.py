@@ -56,7 +56,9 @@ class Inferred:
     def spec(self, module: nn.Module) -> WeightSpec:
         """Of all these tensors of the module, as one flat vector."""
         shapes = {name: tuple(tensor.shape) for name, tensor in weights_of(module).items()}
-        return WeightSpec(tuple(WeightEntry(n, shapes[n], axes) for n, axes in self.axes.items()), self.free)
+        return WeightSpec(
+            tuple(WeightEntry(n, shapes[n], axes) for n, axes in self.axes.items()), self.free, notes=self.notes
+        )
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
