@@ -18,14 +18,18 @@ import torch
 from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import save_file
+from torch import Tensor
 
+from wspace.components.architectures.timm import TimmModel
 from wspace.components.backbones.open_clip import OpenClipBackbone
 from wspace.components.backbones.pixels import Pixels
 from wspace.components.backbones.timm import TimmBackbone, build
+from wspace.components.targets.lora import Lora
 from wspace.components.texts.minilm import MiniLM
 from wspace.components.texts.open_clip import OpenClipText
 from wspace.data.encoders import downloads
 from wspace.data.encoders.frozen import ImageEncoder, freeze, precision_for, prepare
+from wspace.data.encoders.timm import current_name
 from wspace.support import seeding
 from wspace.support.errors import FileError, MissingPackage, MissingWeights, UnknownComponent, UserError
 
@@ -231,6 +235,52 @@ def test_unknown_models_are_answered_with_the_nearest() -> None:
         OpenClipText(pretrained="opena", device=CPU)
 
 
+def test_older_names_of_timm_are_the_models_they_are_now(hub_cache: Path) -> None:
+    for older, now in (
+        ("tv_resnet50", "resnet50.tv_in1k"),
+        ("vit_base_patch16_224_in21k", "vit_base_patch16_224.augreg_in21k"),
+    ):
+        with pytest.raises(MissingWeights) as caught:
+            TimmBackbone(older, device=CPU)
+        assert f"backbone 'timm' {now}: its pretrained weights (timm/{now}) are not in the cache " in str(caught.value)
+        assert TimmModel(older).model == now
+    older = TimmBackbone("tv_resnet34", pretrained=False, device=CPU)
+    assert older.fingerprint == TimmBackbone("resnet34.tv_in1k", pretrained=False, device=CPU).fingerprint
+    every = timm.models.get_deprecated_models()
+    assert len(every) > 100 and all(timm.is_model(current_name("it", name)) for name in every)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("resnet18.", "'resnet18.' names no weights behind its dot: leave the dot out"),
+        (
+            "hf-hub:timm/resnet18.a1_in1k",
+            "'hf-hub:timm/resnet18.a1_in1k' is of a hub or a folder, and only models by timm's own names are known: write "
+            "'resnet18.a1_in1k'",
+        ),
+        (
+            "timm/resnet17",
+            "'timm/resnet17' is of a hub or a folder, and only models by timm's own names are known: did you mean resnet18, "
+            "resnet61q or resnet51q?",
+        ),
+        (
+            "local-dir:qqqqqqq",
+            "'local-dir:qqqqqqq' is of a hub or a folder, and only models by timm's own names are known",
+        ),
+    ],
+)
+def test_names_that_timm_knows_otherwise_are_one_sentence(name: str, expected: str) -> None:
+    for who, call in (
+        ("backbone 'timm'", lambda: TimmBackbone(name, pretrained=False, device=CPU)),
+        ("architecture 'timm'", lambda: TimmModel(name)),
+        ("target 'lora'", lambda: Lora("timm", ("*",), model=name, feature_dim=3 * 32 * 32, text_dim=4)),
+    ):
+        with pytest.raises(UnknownComponent) as caught:
+            call()
+        assert str(caught.value) == f"{who}: {expected}"
+
+
 # ---------------------------------------------------------------- timm: local files
 
 
@@ -283,6 +333,44 @@ def test_files_of_other_models_are_refused(tmp_path: Path, tiny_clip: str) -> No
     assert str(caught.value) == (
         f"{file}: its tensors do not fit tiny-clip (the first that does not: positional_embedding)"
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "misfit"),
+    [
+        (lambda state: {**state, "level6.weight": torch.ones(2)}, "level6.weight"),
+        (lambda state: {n: t for n, t in state.items() if not n.startswith("base_layer")}, "base_layer.0.weight"),
+    ],
+)
+def test_a_model_that_timm_loads_leniently_is_given_its_own_weights_alone(
+    change: Callable[[dict[str, Tensor]], dict[str, Tensor]], misfit: str, tmp_path: Path
+) -> None:
+    file, state = tmp_path / "dla.safetensors", timm.create_model("dla46_c").state_dict()
+    load = torch.nn.Module.load_state_dict
+    save_file(state, file)
+    assert TimmBackbone("dla46_c", file=file, device=CPU).dim == 256
+    save_file(change(state), file)
+    with pytest.raises(FileError) as caught:
+        TimmBackbone("dla46_c", file=file, device=CPU)
+    assert str(caught.value) == f"{file}: its tensors do not fit dla46_c (the first that does not: {misfit})"
+    assert torch.nn.Module.load_state_dict is load
+
+
+def test_files_that_are_no_networks_are_named_for_what_they_are(tmp_path: Path, tiny_clip: str) -> None:
+    file = tmp_path / "optimizer.pt"
+    torch.save({"state": {}, "param_groups": []}, file)
+    for call in (
+        lambda: TimmBackbone(TINY, file=file, device=CPU),
+        lambda: OpenClipText(tiny_clip, pretrained=None, file=file, device=CPU),
+    ):
+        with pytest.raises(FileError) as caught:
+            call()
+        assert str(caught.value) == f"{file}: is the state of an optimizer, and not of a network"
+    state = build(TINY, pretrained=False).state_dict()
+    torch.save({**state, "conv1.0.weight": state["conv1.0.weight"].char()}, file)
+    with pytest.raises(FileError) as caught:
+        TimmBackbone(TINY, file=file, device=CPU)
+    assert str(caught.value) == f"{file}: conv1.0.weight is int8, where the network has float32"
 
 
 def test_a_missing_file_and_two_sources_are_refused(tmp_path: Path) -> None:

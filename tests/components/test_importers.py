@@ -56,6 +56,16 @@ def test_an_importer_of_a_one_file_plugin_makes_a_zoo(
     assert zoo.weights().tolist() == [[1, 2, 3], [4, 5, 6]]
 
 
+def test_checkpoints_of_wrapped_networks_have_the_names_of_the_networks_themselves(tmp_path: Path) -> None:
+    for number, prefix in enumerate(("module.", "_orig_mod.module.")):
+        file = tmp_path / f"{number}.safetensors"
+        save_file({f"{prefix}weight": torch.full((2,), float(number)), f"{prefix}bias": torch.ones(1)}, file)
+        file.with_suffix(".txt").write_text("cats and dogs\n")
+    networks = Checkpoints().collect(tmp_path).networks
+    assert [dict(network.read())["weight"].tolist() for network in networks] == [[0, 0], [1, 1]]
+    assert all(set(network.read()) == {"weight", "bias"} for network in networks)
+
+
 def test_it_keeps_every_law(numbers: Path) -> None:
     ran = [case.name for case in cases(str(numbers)) if case.run() is None]
     assert "importer/numbers-networks_are_named_and_described" in ran and len(ran) == 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import prune
 
 from tests.support.stand_ins import Units
 from wspace.components.architectures.cnn import CNN
@@ -277,7 +279,7 @@ class Tied(nn.Module):
             nn.Linear(4, width, bias=False),
             nn.Linear(width, outputs),
         )
-        self.back.weight = nn.Parameter(self.there.weight.T.contiguous())
+        self.back.weight = nn.Parameter(self.there.weight.T.clone(memory_format=torch.contiguous_format))
         self.again = self.out
         self.scale = nn.Parameter(torch.tensor(2.0))
 
@@ -350,6 +352,15 @@ def test_a_file_of_a_generated_network_is_read_back_and_a_broken_one_is_not(tmp_
     assert torch.equal(target.spec.flatten(network.tensors), weights)
     fresh = assembled(["norm"], [])
     fresh.load_state_dict(network.tensors)  # counters among them
+    for dtype in (torch.float16, torch.complex64):
+        Network(("a", "b"), {name: t.to(dtype) for name, t in target.exported(weights).items()}).save(
+            tmp_path / f"{dtype}.safetensors"
+        )
+    half = Network.load(tmp_path / "torch.float16.safetensors", target.spec)
+    torch.testing.assert_close(target.spec.flatten(half.tensors), weights, rtol=1e-3, atol=1e-3)
+    assert said_by(lambda: Network.load(tmp_path / "torch.complex64.safetensors", target.spec)).endswith(
+        ": l0.0.weight is complex64; this target needs real numbers, such as float32"
+    )
     Network(("a", "b"), {**target.exported(weights), "more": torch.ones(1)}).save(tmp_path / "more.safetensors")
     assert "; this target has l0.0.weight, " in said_by(
         lambda: Network.load(tmp_path / "more.safetensors", target.spec)
@@ -465,6 +476,9 @@ def test_a_module_that_cannot_be_traced_is_a_target_without_symmetry() -> None:
     assert note.startswith(
         "target 'module': none of its units is permuted: Hesitant cannot be traced: what it does depends on"
     )
+    with pytest.raises(UserError) as caught:
+        Units(spec=target.spec)
+    assert str(caught.value) == f"symmetry 'permutation': no axis to act on; free axes: none ({note})"
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -541,4 +555,397 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
     )
     assert said_by(lambda: target_of(MLP((6,)), select=("out.*",), file=tmp_path / "other.safetensors")) == (
         f"{tmp_path}/other.safetensors: its tensors do not fit this architecture (the first that does not: hidden1.weight)"
+    )
+
+
+# ---------------------------------------------------------------- buffers, ties, number formats
+
+
+class Standardised(nn.Module):
+    """An MLP that standardises its inputs and masks a unit, by buffers that no training changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.norm, self.out = nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)
+        self.register_buffer("mean", torch.tensor([0.1, 0.2, 0.3]))
+        self.register_buffer("std", torch.tensor([2.0, 3.0, 4.0]))
+        self.register_buffer("mask", torch.tensor([0.0, 0.0, float("-inf"), 0.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.norm(self.hidden((x - self.mean) / self.std))
+        return self.out(functional.softmax(hidden + self.mask, -1))
+
+
+class Frozen(nn.Module):
+    """A batch norm as torchvision freezes it: four buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            self.register_buffer(name, torch.rand(4) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.running_mean) * self.running_var.rsqrt() * self.weight + self.bias
+
+
+def around(*middle: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 4), *middle, nn.Linear(4, 2))
+
+
+def generated(target: Module) -> list[str]:
+    return [entry.name for entry in target.spec.entries]
+
+
+BUFFERS: dict[str, tuple[Callable[[], nn.Module], list[str]]] = {
+    "input mean and a mask": (Standardised, ["mean", "std", "mask"]),
+    "frozen batch norm": (lambda: around(Frozen()), ["1.weight", "1.bias", "1.running_mean", "1.running_var"]),
+    "instance norm": (
+        lambda: around(
+            nn.Unflatten(1, (2, 2)), nn.InstanceNorm1d(2, affine=True, track_running_stats=True), nn.Flatten()
+        ),
+        ["2.running_mean", "2.running_var"],
+    ),
+    "spectral norm": (
+        lambda: nn.Sequential(nn.utils.spectral_norm(nn.Linear(3, 4)), nn.Linear(4, 2)),
+        ["0.weight_u", "0.weight_v"],
+    ),
+    "parametrised spectral norm": (
+        lambda: nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(3, 4)), nn.Linear(4, 2)),
+        ["0.parametrizations.weight.0._u", "0.parametrizations.weight.0._v"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BUFFERS)
+def test_a_buffer_that_is_no_statistic_of_batch_norm_stays_as_it_is_and_is_in_the_file(name: str) -> None:
+    make, buffers = BUFFERS[name]
+    target = of_module(make)
+    before = {name: tensor.clone() for name, tensor in target.network.state_dict().items()}
+    assert not set(buffers) & set(generated(target)) and set(buffers) <= set(target.spec.aside)
+    weights = trained_weights(target, 2)
+    target.logits(weights, torch.randn(2, 5, 3), torch.eye(2).expand(2, -1, -1))
+    exported = target.exported(weights[0])
+    assert set(exported) == set(before)
+    assert all(same(exported[buffer], before[buffer]) for buffer in buffers)
+    if target.spec.free:
+        prove(Units(spec=target.spec), target, "permutation", (3, 2), rng())
+
+
+def test_a_buffer_is_generated_where_a_glob_matches_buffers_alone() -> None:
+    assert generated(of_module(Standardised, select=("hidden.*", "std"))) == ["std", "hidden.weight", "hidden.bias"]
+    assert generated(of_module(lambda: around(Frozen()), select=("1.*",))) == BUFFERS["frozen batch norm"][1]
+    assert "norm.running_mean" in generated(of_module(Standardised)) and "mean" not in generated(
+        of_module(Standardised, select=("*m*",))
+    )
+
+
+def test_values_that_are_not_finite_are_not_generated() -> None:
+    assert said_by(lambda: of_module(Standardised, select=("*", "mask"))) == (
+        "target 'module': mask holds values that are not finite numbers: leave it out, by '-mask' in select"
+    )
+
+
+class Views(nn.Module):
+    """Two layers, the second's weight a view of the first's; or another tensor that follows from it."""
+
+    def __init__(self, view: Callable[[Tensor], Tensor], wide: int = 3):
+        super().__init__()
+        self.first, self.second = nn.Linear(3, wide, bias=False), nn.Linear(wide, 3, bias=False)
+        self.out = nn.Linear(3, 2)
+        self.second.weight = nn.Parameter(view(self.first.weight.data))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.second(torch.tanh(self.first(x))))
+
+
+def test_parameters_that_are_one_view_of_one_memory_are_tied() -> None:
+    target = of_module(lambda: Views(lambda weight: weight))
+    assert generated(target) == ["first.weight", "out.weight", "out.bias"]
+    weights, features = trained_weights(target, 2), torch.randn(2, 5, 3)
+    logits = target.logits(weights, features, torch.eye(2).expand(2, -1, -1))
+    module = Views(lambda weight: weight)
+    module.load_state_dict(target.exported(weights[1]))
+    expected = functional.normalize(module(features[1]), dim=1)
+    torch.testing.assert_close(logits[1], target.temperature * expected)
+
+
+@pytest.mark.parametrize(
+    ("view", "wide"),
+    [(lambda weight: weight.T, 3), (lambda weight: weight.T, 4), (lambda weight: weight.view(3, 4), 4)],
+)
+def test_other_views_of_one_memory_are_refused(view: Callable[[Tensor], Tensor], wide: int) -> None:
+    assert said_by(lambda: of_module(lambda: Views(view, wide))) == (
+        "target 'module': second.weight shares memory with first.weight, as another view: make them one parameter, or give "
+        "each value memory of its own (clone)"
+    )
+
+
+def test_a_part_of_another_tensor_and_a_value_repeated_are_refused() -> None:
+    class Part(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lin = nn.Linear(3, 2)
+            self.register_buffer("first", self.lin.weight.data[0], persistent=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.lin(x) + x @ self.first[:, None]
+
+    assert said_by(lambda: of_module(Part)).startswith("target 'module': first shares memory with lin.weight, ")
+
+    def repeated() -> nn.Module:
+        module = nn.Linear(3, 2)
+        module.bias = nn.Parameter(torch.zeros(1).expand(2))
+        return module
+
+    assert said_by(lambda: of_module(repeated)).startswith("target 'module': bias has several values in one place: ")
+
+
+def test_parameters_cut_out_of_one_vector_are_each_their_own() -> None:
+    def flat() -> nn.Module:
+        module, start = around(nn.ReLU()), 0
+        vector = torch.randn(sum(p.numel() for p in module.parameters()))
+        for parameter in module.parameters():
+            parameter.data = vector[start : start + parameter.numel()].view(parameter.shape)
+            start += parameter.numel()
+        return module
+
+    assert generated(of_module(flat)) == ["0.weight", "0.bias", "2.weight", "2.bias"]
+
+    def interleaved() -> nn.Module:
+        module, both = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2)), torch.randn(3, 6)
+        module[0].weight, module[1].weight = nn.Parameter(both[:, ::2]), nn.Parameter(both[:2, 1::2])
+        return module
+
+    assert len(generated(of_module(interleaved))) == 4
+
+
+def test_what_follows_from_a_weight_and_is_no_buffer_is_refused() -> None:
+    class Held(nn.Linear):
+        """A list has the parameter too, and forward reads the list."""
+
+        def __init__(self) -> None:
+            super().__init__(3, 2)
+            self.held = [self.weight]
+
+        def forward(self, x: Tensor) -> Tensor:
+            return functional.linear(x, self.held[0], self.bias)
+
+    class Once(nn.Linear):
+        """What follows from the weight is computed at the first call."""
+
+        def __init__(self) -> None:
+            super().__init__(3, 2)
+            self.first: Tensor | None = None
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.first = self.weight / self.weight.norm() if self.first is None else self.first
+            return functional.linear(x, self.first, self.bias)
+
+    for make in (Held, Once):
+        assert said_by(lambda make=make: of_module(make)).startswith(
+            "target 'module': with generated weights this architecture computes something else than with a file of them: "
+        )
+
+
+class Rotated(nn.Module):
+    """Turns hidden units by angles in the complex plane."""
+
+    def __init__(self, trained: bool):
+        super().__init__()
+        self.there, self.back = nn.Linear(3, 4), nn.Linear(4, 2)
+        if trained:
+            self.turn = nn.Parameter(ANGLES.clone())
+        else:
+            self.register_buffer("turn", ANGLES.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.back((self.there(x) * self.turn).real)
+
+
+ANGLES = torch.polar(torch.ones(4), torch.arange(4.0))
+
+
+def test_complex_and_whole_parameters_are_not_generated() -> None:
+    assert said_by(lambda: of_module(lambda: Rotated(True))) == (
+        "target 'module': turn is complex64, and weights are generated in float32: leave it out, by '-turn' in select"
+    )
+
+    def packed() -> nn.Module:
+        module = nn.Linear(3, 2)
+        module.codes = nn.Parameter(torch.zeros(4, dtype=torch.int8), requires_grad=False)
+        return module
+
+    assert said_by(lambda: of_module(packed)).startswith(
+        "target 'module': codes is int8, and weights are generated in "
+    )
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_complex_numbers_that_are_not_generated_stay_complex(trained: bool) -> None:
+    target = of_module(lambda: Rotated(trained), select=("*", "-turn") if trained else ("*",))
+    weights, features = trained_weights(target, 2), torch.randn(2, 5, 3)
+    texts = torch.eye(2).expand(2, -1, -1)
+    target.logits(weights.double(), features.double(), texts.double())
+    logits = target.logits(weights, features, texts)
+    module = Rotated(trained)
+    module.load_state_dict(target.exported(weights[1]))
+    torch.testing.assert_close(logits[1], target.temperature * functional.normalize(module(features[1]), dim=1))
+    assert same(target.exported(weights[1])["turn"], ANGLES)
+
+
+@pytest.mark.parametrize("dtypes", [(torch.float16,) * 2, (torch.bfloat16,) * 2, (torch.float32, torch.float16)])
+def test_half_precision_is_computed_in_float32_and_kept_in_files(dtypes: tuple[torch.dtype, torch.dtype]) -> None:
+    target = of_module(lambda: nn.Sequential(nn.Linear(3, 4).to(dtypes[0]), nn.ReLU(), nn.Linear(4, 2).to(dtypes[1])))
+    weights, features = trained_weights(target, 2), torch.randn(2, 5, 3)
+    logits = target.logits(weights, features, torch.eye(2).expand(2, -1, -1))
+    exported = target.exported(weights[1])
+    assert [tensor.dtype for tensor in exported.values()] == [dtypes[0]] * 2 + [dtypes[1]] * 2
+    module = around(nn.ReLU())
+    module.load_state_dict(exported)
+    expected = target.temperature * functional.normalize(module(features[1]), dim=1)
+    torch.testing.assert_close(logits[1], expected, rtol=0.05, atol=0.2)
+    assert target.spec.free == ("layer0",)
+
+
+def test_a_module_that_insists_on_half_precision_is_refused_and_one_whose_outputs_are_half_is_not() -> None:
+    class Insists(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.there, self.back = nn.Linear(3, 4).bfloat16(), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.back(self.there(x.bfloat16()).float())
+
+    assert said_by(lambda: of_module(Insists)).startswith(
+        "target 'module': there.weight is bfloat16, and in float32 this architecture fails on images of 3: RuntimeError: "
+    )
+
+    class Ends(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).half()
+
+    for end, expected in (
+        (torch.Tensor.log, "this architecture gives values that are not finite numbers"),
+        (torch.Tensor.long, "this architecture gives int64 numbers, where real ones were asked for"),
+    ):
+
+        class Other(nn.Linear):
+            def forward(self, x: Tensor, end: Callable[[Tensor], Tensor] = end) -> Tensor:
+                return end(-super().forward(x).abs())
+
+        assert said_by(lambda other=Other: of_module(lambda: other(3, 2))) == f"target 'module': {expected}"
+    target = of_module(lambda: Ends(3, 2))
+    logits = target.logits(target.init(2, rng()), torch.randn(2, 5, 3), torch.eye(2).expand(2, -1, -1))
+    assert logits.dtype == torch.float32 and logits.isfinite().all()
+
+
+# ---------------------------------------------------------------- modules that torch itself makes trouble of
+
+
+class Keeps(nn.Linear):
+    """What it last computed, and a lock."""
+
+    def __init__(self, width: int, outputs: int):
+        super().__init__(width, outputs)
+        self.kept, self.lock = list[Tensor](), threading.Lock()
+        self(torch.randn(2, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        with self.lock:
+            self.last = super().forward(x)
+            self.kept.append(self.last)
+        return self.last
+
+
+def pruned() -> nn.Module:
+    module = around(nn.ReLU())
+    prune.l1_unstructured(module[0], "weight", 0.5)
+    return module
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(
+    "make",
+    [
+        pruned,
+        lambda: Keeps(3, 2),
+        lambda: nn.Sequential(nn.utils.weight_norm(nn.Linear(3, 4)), nn.ReLU(), nn.Linear(4, 2)),
+    ],
+)
+def test_modules_that_cannot_be_deep_copied_are_targets(make: Callable[[], nn.Module]) -> None:
+    target = of_module(make)
+    weights, features = trained_weights(target, 2), torch.randn(2, 5, 3)
+    logits = target.logits(weights, features, torch.eye(2).expand(2, -1, -1))
+    module = make()
+    module.load_state_dict(target.exported(weights[1]))
+    torch.testing.assert_close(logits[1], target.temperature * functional.normalize(module(features[1]), dim=1))
+
+
+class Remembers(nn.Linear):
+    """An extra state of any kind."""
+
+    def __init__(self, extra: object):
+        super().__init__(3, 2)
+        self.extra = extra
+
+    def get_extra_state(self) -> Any:
+        return self.extra
+
+    def set_extra_state(self, state: Any) -> None:
+        self.extra = state
+
+
+def test_an_extra_state_is_in_the_file_if_it_is_a_tensor_and_is_noted_if_it_is_not(tmp_path: Path) -> None:
+    target = of_module(lambda: Remembers(torch.tensor([1.5])))
+    exported = target.exported(target.init(1, rng())[0])
+    Remembers(torch.zeros(1)).load_state_dict(exported)
+    assert exported["_extra_state"].tolist() == [1.5] and target.notes == ()
+    save_file({**exported, "_extra_state": torch.tensor([2.5])}, tmp_path / "file.safetensors")
+    target = of_module(lambda: Remembers(torch.tensor([1.5])), file=tmp_path / "file.safetensors")
+    assert target.exported(target.init(1, rng())[0])["_extra_state"].tolist() == [2.5]
+    target = of_module(lambda: Remembers({"scale": 1}))
+    assert set(target.exported(target.init(1, rng())[0])) == {"weight", "bias"}
+    assert target.notes == (
+        "target 'module': _extra_state is no tensor, and is not in the files of networks: load them with strict=False",
+    )
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch, that all this is old
+def test_weights_that_are_not_there_or_are_no_real_numbers_are_one_sentence() -> None:
+    quantized = torch.ao.quantization.quantize_dynamic(around(nn.ReLU()))
+    for make, expected in (
+        (
+            lambda: nn.LazyLinear(2),
+            "weight is lazy and has no shape yet: call the module once before, or give its sizes",
+        ),
+        (lambda: nn.Linear(3, 2, device="meta"), "weight is on the device meta and has no values: make it on the CPU"),
+        (
+            lambda: quantized,
+            "0._packed_params.dtype is of a quantized layer, and its weights are no real numbers: quantize it later",
+        ),
+        (
+            lambda: torch.jit.script(around(nn.ReLU())),
+            "this architecture is a scripted module, whose weights stay: give the module itself",
+        ),
+    ):
+        assert said_by(lambda make=make: of_module(make)) == f"target 'module': {expected}"
+
+
+# ---------------------------------------------------------------- checkpoints of something else
+
+
+def test_a_checkpoint_of_a_deeper_network_is_refused_and_what_it_lacks_is_noted(tmp_path: Path) -> None:
+    file = tmp_path / "file.safetensors"
+    save_file(MLP((6, 6)).build((PIXELS,), TEXTS).state_dict(), file)
+    assert said_by(lambda: target_of(MLP((6,)), file=file)) == (
+        f"{file}: holds tensors that this architecture has not: hidden2.bias, hidden2.weight"
+    )
+    state = MLP((6,)).build((PIXELS,), TEXTS).state_dict()
+    save_file({**state, "out.weight": torch.ones(9, 6), "head.weight": torch.ones(2, 6)}, file)
+    assert target_of(MLP((6,)), file=file).notes == (
+        f"target 'module': {file} does not have these in this shape, and they start as the architecture makes them: out.weight",
+    )
+    torch.save({**state, "out.weight": state["out.weight"].to(torch.complex64)}, tmp_path / "file.pt")
+    assert said_by(lambda: target_of(MLP((6,)), file=tmp_path / "file.pt")) == (
+        f"{tmp_path}/file.pt: out.weight is complex64, where the network has float32"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import permutations, product
 
 import pytest
@@ -399,6 +400,10 @@ BOUND = WeightSpec((WeightEntry("w", (2, 3), ("in", "out")),))
         (lambda: Units((), spec=CHAIN), "symmetry 'permutation': no axis to act on; free axes: first, second"),
         (lambda: SignPermutation(spec=BOUND), "symmetry 'sign-permutation': no axis to act on; free axes: none"),
         (lambda: GL(spec=BOUND), "symmetry 'gl': no axis to act on; free axes: none"),
+        (
+            lambda: Units(spec=replace(BOUND, notes=("operation sort is not understood",))),
+            "symmetry 'permutation': no axis to act on; free axes: none (operation sort is not understood)",
+        ),
         (
             lambda: Units(("first", "third"), spec=CHAIN),
             "symmetry 'permutation': this target has no axis 'third'; it has first, in, out, second",

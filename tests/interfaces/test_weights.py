@@ -85,3 +85,11 @@ def test_values_that_are_not_finite_are_refused(value: float) -> None:
     with pytest.raises(FileError) as caught:
         SPEC.validate(whole() | {"b": torch.tensor([0.0, value])}, "head.safetensors")
     assert str(caught.value) == "head.safetensors: b holds values that are not finite numbers"
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.int8])
+def test_numbers_that_are_not_real_are_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(FileError) as caught:
+        SPEC.validate(whole() | {"b": torch.zeros(2, dtype=dtype)}, "head.safetensors")
+    name = str(dtype).removeprefix("torch.")
+    assert str(caught.value) == f"head.safetensors: b is {name}; this target needs real numbers, such as float32"

@@ -447,3 +447,71 @@ def test_lines_that_cannot_be_drawn_are_refused() -> None:
     )
     assert said_by(lambda: MeanLoss(network, [])(state)) == "there are no batches to take a loss over"
     assert said_by(lambda: MeanLoss(network, [])({"8.weight": torch.zeros(1)})) == "the module has no tensor '8.weight'"
+
+
+# ---------------------------------------------------------------- what is refused
+
+PLAIN = WeightSpec(
+    (WeightEntry("w1", (2, 3), ("in", "units")), WeightEntry("w2", (3, 2), ("units", "out"))), ("units",)
+)
+
+
+@pytest.mark.parametrize(
+    ("axes", "change", "message"),
+    [
+        ((), {}, "no axis to act on; free axes: units"),
+        (("nosuch",), {}, "this target has no axis 'nosuch'; it has in, out, units"),
+        ("units", {}, "axes are a list of names, not 'units' alone: write ['units']"),
+        (("units", "units"), {}, "axis 'units' is named twice"),
+        (
+            ("units",),
+            {"weights": torch.full((1, 12), torch.nan)},
+            "tensor 'w1' of the networks to move holds values that are not finite numbers",
+        ),
+        (
+            ("units",),
+            {"reference": torch.tensor([0.0] * 11 + [torch.inf])},
+            "tensor 'w2' of the reference holds values that are not finite numbers",
+        ),
+        (
+            ("units",),
+            {"reference": torch.zeros(11)},
+            "weights are (B, 12) and the reference (12,) or (B, 12) for this spec, not (1, 12) and (11,)",
+        ),
+        (
+            ("units",),
+            {"weights": torch.zeros(1, 12).half()},
+            "weights are torch.float16 and the reference is torch.float32: bring both to one floating dtype, as by .float()",
+        ),
+    ],
+)
+def test_weights_and_axes_that_cannot_be_matched_are_refused(
+    axes: Any, change: dict[str, Tensor], message: str
+) -> None:
+    given = {"weights": torch.zeros(1, 12), "reference": torch.zeros(12)} | change
+    assert said_by(lambda: match(given["weights"], given["reference"], PLAIN, axes)) == f"weight matching: {message}"
+
+
+def test_units_of_an_axis_that_no_tensor_has_are_not_moved() -> None:
+    moves = {"nosuch": Move(torch.zeros(1, 3, dtype=torch.long))}
+    assert said_by(lambda: move(torch.zeros(1, 12), PLAIN, moves)) == (
+        "moving units: this target has no axis 'nosuch'; it has in, out, units"
+    )
+
+
+def test_activations_that_are_no_numbers_and_axes_that_are_none_are_not_matched() -> None:
+    net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
+    axes = {"0.weight": ("units", "2"), "0.bias": ("units",), "2.weight": ("2", "units"), "2.bias": ("2",)}
+    entries = (WeightEntry(name, tuple(p.shape), axes[name]) for name, p in net.named_parameters())
+    spec = WeightSpec(tuple(entries), ("units",))
+    batches = [torch.full((4, 2), torch.nan)]
+    assert said_by(lambda: match_activations(net, net, batches, spec)) == (
+        "activation matching: what a network does along axis 'units' is not a finite number: look for nan or inf in the "
+        "inputs and the weights"
+    )
+    assert said_by(lambda: match_activations(net, net, batches, spec, ["unit"])) == (
+        "activation matching: this target has no axis 'unit'; it has units"
+    )
+    assert said_by(lambda: match_activations(net, net, batches, replace(spec, free=()))) == (
+        "activation matching: no axis to act on; free axes: none"
+    )

@@ -128,7 +128,17 @@ WRONG = "the target's spec is wrong about tensor"
             "'bias' (of b2)",
             "",  # that nothing moves would be no correction
         ),
-        (said_of_adapter({"b1": ("bias",), "w2": ("text", "hidden")}), "'hidden' (of w1, w2)", ""),  # about two
+        (
+            said_of_adapter({"b1": ("bias",), "w2": ("text", "hidden")}),
+            "'hidden' (of w1, w2)",
+            f"; {WRONG} 'b1': axis 'hidden' is its dimension 0, and about tensor 'w2': axis 'hidden' is its dimension 0, "
+            "not dimension 1",
+        ),
+        (  # about three
+            said_of_adapter({"w1": ("feature", "9"), "b1": ("9",), "w2": ("hidden", "text"), "b2": ("hidden",)}),
+            "'hidden' (of w2, b2)",
+            "",
+        ),
         (said_of_adapter({}, ("hidden", "text")), "'text' (of w2, b2)", ""),  # nothing else could make it free
     ],
 )
@@ -146,6 +156,33 @@ def test_an_axis_of_two_units_is_not_let_through_by_chance() -> None:
         rng = torch.Generator().manual_seed(seed)
         with pytest.raises(UserError):
             prove(Units(("feature",), spec=target.spec), target, "permutation", (2, DIMS[1]), rng)
+
+
+def test_of_an_axis_on_which_nothing_depends_nothing_is_proven() -> None:
+    target = MLP(lambda x: x * 0)
+    with pytest.raises(UserError) as caught:
+        prove(Units(spec=SPEC), target, "permutation", DIMS, torch.Generator().manual_seed(0))
+    assert str(caught.value) == (
+        "symmetry 'permutation': nothing is proven of axis 'first' (of w1, b1, mix, w2): what this target's networks compute "
+        "does not depend on it, with any random weights and inputs that were tried"
+    )
+
+
+class Amplifying(MLP):
+    """Of which float32 keeps but three digits."""
+
+    def logits(self, weights: Tensor, features: Tensor, texts: Tensor) -> Tensor:
+        return torch.sin(3000 * super().logits(weights, features, texts))
+
+
+def test_what_float32_cannot_tell_from_rounding_is_decided_in_float64() -> None:
+    right, wrong = Amplifying(torch.tanh), Amplifying(torch.tanh, declared({"b2": ("bias",)}))
+    rng = torch.Generator().manual_seed(0)
+    assert symmetry_error(Units(spec=SPEC), right, DIMS, rng) > 10 * TOLERANCE
+    prove(Units(spec=SPEC), right, "permutation", DIMS, rng)
+    assert refusal(Units(spec=wrong.spec), wrong, "permutation").endswith(
+        f"; {WRONG} 'b2': axis 'second' is its dimension 0"
+    )
 
 
 class Doubling(Symmetry):
@@ -175,7 +212,7 @@ def test_scores_that_are_no_numbers_prove_nothing() -> None:
     with pytest.raises(UserError) as caught:
         prove(Exploding(), MLP(functional.gelu), "exploding", DIMS, torch.Generator().manual_seed(0))
     assert str(caught.value) == (
-        "symmetry 'exploding': it changes what this target's networks compute, by nan% of the largest score"
+        "symmetry 'exploding': it changes which of the numbers that this target's networks compute are finite"
     )
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -411,6 +412,123 @@ def test_a_wrong_spec_is_refused_with_its_axis_and_tensor(
         assert text.endswith(
             f"; the spec of {type(net).__name__} is wrong about tensor {tensor!r}: axis {axis!r} is its dimension 0"
         )
+
+
+def refused(net: nn.Module, said: Inferred, x: Tensor, seed: int = 0) -> str:
+    with pytest.raises(UserError) as caught:
+        prove_module(net, said, [x], rng_of(seed))
+    return re.sub(r"by [\d.e+]+%", "by X%", str(caught.value))
+
+
+def relus(*layers: nn.Module) -> nn.Module:
+    """With a ReLU after each, the last as well."""
+    return nn.Sequential(*(part for layer in layers for part in (layer, nn.ReLU())))
+
+
+EASILY_MISSED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {  # with the tensor that is wrong
+    "two units": (lambda: nn.Sequential(nn.Linear(5, 2), nn.ReLU(), nn.Linear(2, 3)), (2, 5), "0.bias"),
+    "two channels": (lambda: nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.Conv2d(2, 4, 3)), SMALL, "0.bias"),
+    "dead units": (
+        lambda: relus(nn.Conv2d(3, 2, 3), nn.Conv2d(2, 2, 3), nn.Sequential(nn.Flatten(), nn.Linear(32, 3)), nn.Linear(3, 1)),
+        (1, 3, 8, 8),
+        "0.bias",
+    ),
+    "statistics of batch norm": (lambda: between(nn.BatchNorm2d(2), 2, 2), SMALL, "1.running_mean"),
+    "statistics of instance norm": (
+        lambda: between(nn.InstanceNorm2d(2, affine=True, track_running_stats=True), 2, 2), SMALL, "1.running_mean",
+    ),
+    "two outputs, one large": (
+        lambda: Net(lambda net, x: (1e6 + x.sum(1), net.b(net.a(x).relu())), a=nn.Linear(5, 8), b=nn.Linear(8, 3)),
+        (2, 5),
+        "a.bias",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EASILY_MISSED)
+def test_no_wrong_spec_is_proven_with_any_seed(name: str) -> None:
+    make, shape, tensor = EASILY_MISSED[name]
+    torch.manual_seed(0)
+    net, x = make(), torch.zeros(shape)
+    right = infer(net, x)
+    wrong = replace(right, axes=right.axes | {tensor: (str(len(weights_of(net)[tensor])),)})
+    assert prove_module(net, right, [x], rng_of(0)) < ERROR
+    for seed in range(15):
+        assert f"wrong about tensor {tensor!r}: axis " in refused(net, wrong, x, seed)
+
+
+def test_an_axis_on_which_no_output_depends_is_not_proven() -> None:
+    net, x = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 1), nn.Softmax(-1)), torch.zeros(3, 5)
+    assert refused(net, infer(net, x), x) == (
+        "symmetry 'permutation': nothing is proven of axis 'layer0' (of 0.weight, 0.bias, 2.weight): what Sequential "
+        "computes does not depend on it, with any random weights and inputs that were tried"
+    )
+
+
+def test_a_right_spec_is_not_refused_for_the_rounding_of_float32() -> None:
+    x = torch.zeros(2, 4)
+    deep = nn.Sequential(*(part for _ in range(3) for part in (nn.Linear(6, 6), Net(lambda _, x: torch.sin(40 * x)))))
+    net = nn.Sequential(nn.Linear(4, 6), *deep, nn.Linear(6, 2))
+    said = infer(net, x)
+    assert module_error(net, said, [x], rng_of(0)) > 1e-3
+    assert prove_module(net, said, [x], rng_of(0)) < 1e-9
+    wrong = replace(said, axes=said.axes | {"0.bias": ("6",)})
+    assert refused(net, wrong, x).endswith("wrong about tensor '0.bias': axis 'layer0' is its dimension 0")
+
+
+def test_where_there_is_no_gradient_or_no_float64_a_proof_is_one_all_the_same() -> None:
+    plain = Net(lambda net, x: net.b(net.a(x).relu()), a=nn.Linear(4, 6), b=nn.Linear(6, 2))
+    x = torch.zeros(2, 4)
+    said = infer(plain, x)
+    wrong = replace(said, axes=said.axes | {"a.bias": ("6",)})
+    ways: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+        "none": lambda net, x: net.b(net.a(x).relu()).detach(),
+        "rounded": lambda net, x: (100 * net.b(net.a(x).relu())).round(),
+        "whole numbers": lambda net, x: (100 * net.b(net.a(x).relu())).long(),
+        "float32": lambda net, x: net.b(net.a(x.float()).relu()),
+    }
+    for forward in ways.values():
+        net = Net(forward, a=nn.Linear(4, 6), b=nn.Linear(6, 2))
+        assert prove_module(net, said, [x], rng_of(0)) < ERROR
+        assert "wrong about tensor 'a.bias': axis 'a' is its dimension 0" in refused(net, wrong, x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_module_of_another_precision_is_proven_in_float32(dtype: torch.dtype) -> None:
+    net, x = cnn().to(dtype), torch.zeros(SMALL, dtype=dtype)
+    assert prove_module(net, infer(net, x), [x], rng_of(0)) < ERROR
+
+
+def test_what_cannot_be_proven_of_a_module_is_said_for_what_it_is() -> None:
+    def net(forward: Callable[[nn.Module, Tensor], Any]) -> nn.Module:
+        return Net(forward, a=nn.Linear(4, 6), b=nn.Linear(6, 2))
+
+    x = torch.zeros(2, 4)
+    said = infer(net(lambda net, x: net.b(net.a(x).relu())), x)
+    assert refused(net(lambda net, x: net.b(net.a(x)) * torch.nan), said, x) == (
+        "symmetry 'permutation': what Net computes is no finite number, with any random weights"
+    )
+    assert refused(net(lambda net, x: net.b(net.a(x)) + torch.rand(2)), said, x) == (
+        "symmetry 'permutation': what Net computes differs from call to call with the same weights and inputs, so nothing "
+        "can be proven of it: leave out what draws random numbers or keeps a state"
+    )
+    assert refused(net(lambda net, x: None), said, x) == "Net returns no tensor, so nothing can be proven of its axes"
+    in_place = net(lambda net, x: net.b(net.a(x.mul_(3).add_(1)).relu()))
+    assert prove_module(in_place, said, [x], rng_of(0)) < ERROR  # which is proven, on inputs of its own each time
+
+
+def test_tensors_that_are_wrong_beside_a_packed_one_are_named(nets: Nets) -> None:
+    net, x, found = nets["vit"]
+    about = "the spec of VisionTransformer is wrong about tensor"
+    bias, norm, packed = "blocks.0.attn.proj.bias", "norm.weight", "blocks.0.attn.qkv.bias"
+    axis = "axis 'patch_embed.proj' is its dimension 0"
+    for wrong, hint in (
+        ((norm,), f"; {about} {norm!r}: {axis}"),
+        ((bias, norm), f"; {about} {bias!r}: {axis}, and about tensor {norm!r}: {axis}"),
+        ((packed,), f"; {about} {packed!r}: {found.axes[packed][0]!r} is its dimension 0"),
+    ):
+        length = {name: (str(len(weights_of(net)[name])),) for name in wrong}
+        assert refused(net, replace(found, axes=found.axes | length), x).endswith(hint)
 
 
 BLOCKS: dict[str, Callable[[int], nn.Module]] = {  # from and to 12 channels

@@ -47,7 +47,10 @@ def spec(
         print(json.dumps({"tensors": proven.axes, "free": proven.free, "notes": proven.notes, "error": error}))
         return
     print(out if out is not None else spec_text(proven), end="\n" if out is not None else "")
-    print(f"# proven: permuting all {len(proven.free)} free axes changes the outputs by {error:.1e} of the largest")
+    if not proven.free:
+        print("# no axis is free, so there is nothing to prove")
+    else:
+        print(f"# proven: permuting all {len(proven.free)} free axes changes the outputs by {error:.1e} of the largest")
 
 
 def _proven(model: str, shape: str | None, arguments: list[str]) -> tuple[Any, int, float, float]:
@@ -56,19 +59,20 @@ def _proven(model: str, shape: str | None, arguments: list[str]) -> tuple[Any, i
 
     import torch
 
-    from wspace.weights.proof import TOLERANCE
+    from wspace.support.progress import for_terminal
     from wspace.weights.tracing.infer import infer
-    from wspace.weights.tracing.module_proof import module_error, prove_module
+    from wspace.weights.tracing.module_proof import prove_module
 
+    progress = for_terminal()
     sizes = None if shape is None else _sizes(shape)
     network = _timm(model, arguments)
     pictures = torch.zeros(2, *(sizes or network.pretrained_cfg.get("input_size") or (3, 224, 224)))
     start = time.perf_counter()
-    inferred = infer(network, pictures)
+    with progress.bar("tracing", 1) as bar:
+        inferred = infer(network, pictures)
+        bar.advance()
     seconds = time.perf_counter() - start
-    error = module_error(network, inferred, [pictures], torch.Generator().manual_seed(0))
-    if not error < TOLERANCE:
-        prove_module(network, inferred, [pictures], torch.Generator().manual_seed(0))  # which says what is wrong
+    error = prove_module(network, inferred, [pictures[:1]], torch.Generator().manual_seed(0), progress)
     whole = inferred.spec(network)
     return inferred, sum(whole.axis_size(axis) for axis in inferred.free), error, seconds
 
@@ -98,5 +102,5 @@ def _timm(name: str, arguments: list[str]) -> Any:
         options[key] = read_value(value, "--arg", key)
     try:
         return timm.create_model(name, **options)
-    except (TypeError, AssertionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # of a model's own code, of any kind
         raise UserError(f"timm cannot make {name}: {reason(error)}") from error

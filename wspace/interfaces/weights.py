@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 
@@ -54,7 +54,8 @@ class WeightSpec:
     entries: tuple[WeightEntry, ...]  # in the order of the flat vector
     free: tuple[str, ...] = ()  # axes whose order means nothing: permuting one leaves the function as it is
     products: tuple[Product, ...] = ()  # what the function depends on instead of the matrices themselves
-    aside: tuple[str, ...] = ()  # what files of such networks hold besides: counters, further names of a tensor
+    aside: tuple[str, ...] = ()  # what files of such networks hold besides: buffers, further names of a tensor
+    notes: tuple[str, ...] = field(default=(), compare=False)  # why no more axes are free, one sentence each
 
     @cached_property
     def size(self) -> int:  # P
@@ -137,7 +138,7 @@ class WeightSpec:
         return torch.cat([tensors[e.name].reshape((*batch, e.size)) for e in self.entries], dim=-1)
 
     def validate(self, tensors: Mapping[str, Tensor], source: str) -> None:
-        """Raise FileError, naming `source`, unless these are finite weights of this very shape."""
+        """Raise FileError, naming `source`, unless these are finite weights, real numbers, of this very shape."""
         expected = {e.name: e.shape for e in self.entries}
         if set(tensors) - set(self.aside) != set(expected):
             raise FileError(
@@ -146,6 +147,9 @@ class WeightSpec:
         for name, shape in expected.items():
             if tuple(tensors[name].shape) != shape:
                 raise FileError(f"{source}: {name} has shape {tuple(tensors[name].shape)}; this target needs {shape}")
+            if not tensors[name].is_floating_point():
+                dtype = str(tensors[name].dtype).removeprefix("torch.")
+                raise FileError(f"{source}: {name} is {dtype}; this target needs real numbers, such as float32")
             if not torch.isfinite(tensors[name]).all():
                 raise FileError(f"{source}: {name} holds values that are not finite numbers")
 

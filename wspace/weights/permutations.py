@@ -22,7 +22,7 @@ class AxisPermutations(Symmetry):
 
     def __init__(self, spec: WeightSpec, axes: tuple[str, ...] | None = None):
         """Of these axes, or of those that the spec calls free. Raises UserError for an axis that cannot be permuted."""
-        self.spec, self.axes = spec, axes_of(spec, axes, "permutation")
+        self.spec, self.axes = spec, axes_of(spec, axes, "symmetry 'permutation'")
         self.lengths = [spec.axis_size(axis) for axis in self.axes]  # units of each axis
 
     def sample(self, count: int, rng: torch.Generator) -> Tensor:

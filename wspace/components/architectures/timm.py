@@ -7,7 +7,7 @@ from typing import Annotated
 from annotated_types import Ge
 from torch import nn
 
-from wspace.data.encoders.timm import check_known, fresh, takes_one_size
+from wspace.data.encoders.timm import current_name, fresh, takes_one_size
 from wspace.interfaces import Architecture
 
 
@@ -21,8 +21,7 @@ class TimmModel(Architecture):
     sees = "pictures"
 
     def __init__(self, model: str = "test_vit", patch: Annotated[int, Ge(1)] | None = None):
-        check_known("architecture 'timm'", model)
-        self.model, self.patch = model, patch
+        self.model, self.patch = current_name("architecture 'timm'", model), patch
 
     def build(self, inputs: tuple[int, ...], outputs: int) -> nn.Module:
         options = {"img_size": inputs[-1]} if takes_one_size(self.model) else {}

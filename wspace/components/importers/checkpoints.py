@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from wspace.interfaces import Collection, Description, ImportedNetwork, Importer
+from wspace.support.checkpoints import plain_names
 from wspace.support.errors import DataError, FileError
 from wspace.weights.files.network import METADATA
 from wspace.weights.files.peft import CONFIG, is_adapter, pickled
@@ -81,7 +82,8 @@ def _no_network(file: Path) -> str:
 def _read(file: Path) -> Mapping[str, Tensor]:
     try:
         with safe_open(file, "pt") as opened:
-            return {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 (not a dict)
+            names = plain_names(opened.keys())  # as the network calls them, not a wrapper around it
+            return {name: opened.get_tensor(written) for written, name in names.items()}
     except SafetensorError as error:
         raise FileError(f"{file}: truncated, or not a safetensors file") from error
 

@@ -44,7 +44,7 @@ class GL(Symmetry):
         spec: WeightSpec,
     ):
         inside = {axis: None for product in spec.products for axis in _entry(spec, product.right).axes[:1]}
-        self.axes = axes_of(spec, (tuple(inside) or spec.free[:1]) if axes is None else axes, "gl")
+        self.axes = axes_of(spec, (tuple(inside) or spec.free[:1]) if axes is None else axes, "symmetry 'gl'")
         self.spec, self.canonical = spec, canonical
         self.middles = [_Middle(spec, axis) for axis in self.axes]
         owners: dict[str, str] = {}

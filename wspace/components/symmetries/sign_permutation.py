@@ -22,7 +22,7 @@ class SignPermutation(Symmetry):
     """
 
     def __init__(self, axes: tuple[str, ...] | None = None, *, spec: WeightSpec):
-        self.spec, self.axes = spec, axes_of(spec, axes, "sign-permutation")
+        self.spec, self.axes = spec, axes_of(spec, axes, "symmetry 'sign-permutation'")
         self.lengths = [spec.axis_size(axis) for axis in self.axes]
         self.permutation = AxisPermutations(spec, self.axes)
 

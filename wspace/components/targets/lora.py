@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -20,15 +19,11 @@ from wspace.data.encoders.timm import fresh
 from wspace.data.features import picture_shape
 from wspace.interfaces import Target
 from wspace.interfaces.weights import WeightSpec
-from wspace.support.checkpoints import first_misfit, read_state
+from wspace.support.checkpoints import check_numbers, first_misfit, left_over, read_state, some_of
 from wspace.support.errors import FileError, MissingPackage, UserError, nearest
 from wspace.support.seeding import seeded, stream
 from wspace.weights.batched import affine, uniform_by_fan_in
 from wspace.weights.lowrank import lora_spec
-
-CLASSIFIER = re.compile(r"(head|head_dist|fc|last_linear|score|lm_head|(\w+_)?classifier)\.")
-"""How names of tensors begin that turn pooled features into scores of classes; nothing of a classifier is used here."""
-SHOWN = 3  # tensors, in messages
 
 
 class Lora(Target):
@@ -181,7 +176,8 @@ def _with_weights(network: nn.Module, file: Path | None, who: str) -> nn.Module:
     if file is None:
         return network
     expected, state = network.state_dict(), read_state(file)
-    _check_unused([name for name in state if name not in expected], file, who)
+    _check_unused(left_over(state, expected), file, who)
+    check_numbers(file, state, expected)
     try:
         network.load_state_dict({name: tensor for name, tensor in state.items() if name in expected})
     except RuntimeError as error:
@@ -189,12 +185,10 @@ def _with_weights(network: nn.Module, file: Path | None, who: str) -> nn.Module:
     return network
 
 
-def _check_unused(names: Sequence[str], where: Path, who: str) -> None:
-    """Raises FileError for tensors of a checkpoint that the network lacks, unless they are of a classifier."""
-    unused = [name for name in names if not CLASSIFIER.match(name)]
+def _check_unused(unused: Sequence[str], where: Path, who: str) -> None:
+    """Raises FileError if there are tensors of a checkpoint, other than a classifier's, that the network lacks."""
     if unused:
-        shown = ", ".join(unused[:SHOWN]) + (f" and {len(unused) - SHOWN} more" if len(unused) > SHOWN else "")
-        raise FileError(f"{where}: its weights are of another network than {who}, which has no {shown}")
+        raise FileError(f"{where}: its weights are of another network than {who}, which has no {some_of(unused)}")
 
 
 def _transformers(folder: Path | None) -> nn.Module:
@@ -223,7 +217,7 @@ def _transformers(folder: Path | None) -> nn.Module:
         misfits = sorted(name for name, *_ in report["mismatched_keys"])
         if misfits:
             raise FileError(f"{folder}: its weights do not fit its config.json (the first that does not: {misfits[0]})")
-        _check_unused(sorted(report["unexpected_keys"]), folder, "its config.json says")
+        _check_unused(left_over(sorted(report["unexpected_keys"]), ()), folder, "its config.json says")
         return network, sorted(report["missing_keys"])
 
     network, lacking = load()

@@ -22,11 +22,12 @@ from wspace.data.features import picture_shape
 from wspace.interfaces import Architecture, Target
 from wspace.interfaces.axes import names_in
 from wspace.interfaces.weights import WeightEntry, WeightSpec
-from wspace.support.checkpoints import read_state
+from wspace.support.checkpoints import check_numbers, left_over, read_state, some_of
 from wspace.support.errors import FileError, UserError, nearest, reason
 from wspace.support.parameters import Default, built
 from wspace.support.seeding import seeded, stream
 from wspace.weights.batched import cosine_scores
+from wspace.weights.modules import check_memory, check_weights, copy_of, is_extra, tie
 from wspace.weights.tracing.by_hand import checked
 from wspace.weights.tracing.infer import Inferred, infer, weights_of
 from wspace.weights.tracing.spec_file import read_spec
@@ -43,10 +44,12 @@ class Module(Target):
 
     `select` says what is generated, by globs over the names of its state dict: `["*"]` all, `["out.*"]` the last layer of
     ours, `["*", "-*.bias"]` all but biases. Running means and variances of batch norm go with their layer; they are taken
-    from training images after a network was trained or generated. What is not selected stays as `file` or `seed` made it.
+    from training images after a network was trained or generated. Any other buffer (a mask, the mean of inputs) is generated
+    only by a glob that matches buffers alone: `["*", "encoder.mask"]`. What is not selected stays as `file` or `seed` made it.
 
-    Weights of `file` are also where selected tensors start, as far as it has them in this shape. Whole numbers (counters),
-    which are no weights, are kept aside, and are in the files of generated networks.
+    Weights of `file` are also where selected tensors start, as far as it has them in this shape; which it has not is noted.
+    Buffers that are not generated, counters among them, are kept aside, and are in the files of generated networks. Files
+    keep the module's own number formats, float16 for example; here it computes in float32.
 
     Which hidden units may be permuted is found by tracing the module, unless the architecture says it or `spec` does, a file
     as `wspace.weights.tracing.spec_file` has it.
@@ -70,37 +73,54 @@ class Module(Target):
         if architecture.sees == "pictures":
             self.inputs = picture_shape(feature_dim, WHO, "an architecture that sees features")
         with seeded(seed):
-            self.network = architecture.build(self.inputs, text_dim).eval().requires_grad_(False)
+            self.network = architecture.build(self.inputs, text_dim)
+        _check_swappable(self.network)
+        tie(self.network.eval().requires_grad_(False))
         self._names = _names(self.network)
         self._places = {first: _places(self.network, aliases) for first, aliases in self._names.items()}
         chosen = _selected(self.network, self._names, select)
-        self._drawn = chosen if file is None else _fill(self.network, self._names, chosen, file)
+        self._drawn, notes = (chosen, ()) if file is None else _fill(self.network, self._names, chosen, file)
+        _check_values(self.network, chosen)
         self._norms = {
-            name: layer
-            for name, layer in self.network.named_modules()
-            if isinstance(layer, _BatchNorm) and {f"{name}.{kind}" for kind in RUNNING} <= set(chosen)
+            name: layer for name, layer in _norms(self.network).items() if set(_statistics(name)) <= set(chosen)
         }
-        self.statistics = tuple(f"{name}.{kind}" for name in self._norms for kind in RUNNING)
+        self.statistics = tuple(statistic for name in self._norms for statistic in _statistics(name))
+        self._made = {name: tensor.clone() for name, tensor in _state(self.network).items()}
+        self._compute_as(torch.zeros(0))
         self._check()
         self.spec = self._spec(chosen, spec)
+        self.notes = (*notes, *self.spec.notes, *_unsaved(self.network))
+        self._start = self.spec.flatten({entry.name: self._made[entry.name].float() for entry in self.spec.entries})
+        self._check_files(seed)
 
     # ------------------------------------------------------------ what its weights are
 
     def _spec(self, chosen: list[str], file: Path | None) -> WeightSpec:
         inferred = self._axes(file)
-        self.notes = inferred.notes
         held = {axis for name, texts in inferred.axes.items() if name not in chosen for axis in _axes_in(texts)}
         ours = {axis for name in chosen for axis in _axes_in(inferred.axes[name])}
         free = tuple(axis for axis in inferred.free if axis in ours - held)
-        state, entries = self.network.state_dict(), []
+        # with the axes that free ones are within, whose sizes would be open without the tensors that have them
+        kept = {
+            axis
+            for name in chosen
+            for text in inferred.axes[name]
+            if {*names_in(text)} & {*free}
+            for axis in names_in(text)
+        }
+        state, entries = self._made, []
         for name in chosen:
             shape = tuple(state[name].shape)
             texts = zip(inferred.axes[name], shape, strict=True)
-            axes = tuple(text if set(names_in(text)) & set(free) else str(length) for text, length in texts)
+            axes = tuple(text if kept.intersection(names_in(text)) else str(length) for text, length in texts)
             entries.append(WeightEntry(name, shape, axes))
         aside = {name for first in chosen for name in self._names[first][1:]}
-        aside |= {name for name, tensor in state.items() if not tensor.is_floating_point()}
-        return WeightSpec(tuple(entries), free, aside=tuple(name for name in state if name in aside))
+        weights = {*dict(self.network.named_parameters(remove_duplicate=False)), *chosen}
+        weights |= {statistic for name in _norms(self.network) for statistic in _statistics(name)}
+        aside |= {name for name, tensor in state.items() if name not in weights or not tensor.is_floating_point()}
+        return WeightSpec(
+            tuple(entries), free, aside=tuple(name for name in state if name in aside), notes=inferred.notes
+        )
 
     def _axes(self, file: Path | None) -> Inferred:
         """Of all tensors, selected or not. A module that cannot be traced has no free ones, and a note why."""
@@ -121,25 +141,25 @@ class Module(Target):
 
     def init(self, count: int, rng: torch.Generator) -> Tensor:
         """As torch and the architecture initialise a module; from `file`, as far as it has the selected tensors."""
-        pretrained = self.spec.flatten(self.network.state_dict()).float()
         if not self._drawn:
-            return pretrained.expand(count, -1).clone()
+            return self._start.expand(count, -1).clone()
         rows = []
         for seed in torch.randint(2**62, (count,), generator=rng).tolist():
             with seeded(seed):
                 fresh = self.architecture.build(self.inputs, self.text_dim).state_dict()
-            tensors = self.spec.unflatten(pretrained) | {name: fresh[name] for name in self._drawn}
-            rows.append(self.spec.flatten(tensors).float())
+            tensors = self.spec.unflatten(self._start) | {name: fresh[name].float() for name in self._drawn}
+            rows.append(self.spec.flatten(tensors))
         return torch.stack(rows)
 
     def exported(self, weights: Tensor) -> dict[str, Tensor]:
         """What the architecture's own module takes by load_state_dict, with `strict=False` where not all is selected."""
-        state, tensors = self.network.state_dict(), self._tensors(weights)
         copies = {}
-        for name, tensor in tensors.items():
+        for name, tensor in self._tensors(weights).items():
             for other in self._names[name]:  # a tensor of its own for each: files cannot share one
-                copies[other] = tensor.detach().to(state[other].dtype, copy=True)
-        return copies | {name: state[name].clone() for name in self.spec.aside if name not in copies}
+                copies[other] = tensor.detach().to(self._made[other].dtype, copy=True)
+        return copies | {
+            name: self._made[name].to(weights.device, copy=True) for name in self.spec.aside if name not in copies
+        }
 
     # ------------------------------------------------------------ what its networks compute
 
@@ -162,7 +182,7 @@ class Module(Target):
         return self.spec.flatten({**self.spec.unflatten(weights), **statistics})
 
     def _scores(self, outputs: Tensor, texts: Tensor) -> Tensor:
-        return cosine_scores(outputs, texts, self.temperature)
+        return cosine_scores(outputs.to(texts), texts, self.temperature)
 
     def _outputs(self, weights: Tensor, features: Tensor) -> Tensor:
         through = weights.requires_grad and torch.is_grad_enabled()
@@ -176,13 +196,18 @@ class Module(Target):
 
     def _each(self, function: Callable[[Tensors, Tensor], Tensors], weights: Tensor, features: Tensor) -> Tensors:
         """Of one network's tensors and images (M, F), for each of (B, P) and (B, M, F): the values, stacked."""
-        self.network.to(weights)
+        self._compute_as(weights)
         tensors, count = self._tensors(weights), len(weights)
         if self.together:
             chunk = max(1, TOGETHER // features.shape[1])
             return vmap(function, chunk_size=chunk if chunk < count else None)(tensors, features)
         rows = [function({name: batch[b] for name, batch in tensors.items()}, features[b]) for b in range(count)]
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def _compute_as(self, like: Tensor) -> None:
+        """On its device, and in its precision; complex buffers stay complex, as they would not by `network.to(like)`."""
+        network = self.network.to(like.device)
+        network.double() if like.dtype == torch.float64 else network.float()
 
     def _call(self, tensors: Tensors, images: Tensor) -> Tensor:
         """(M, F) -> (M, T)."""
@@ -247,17 +272,48 @@ class Module(Target):
     def _check(self) -> None:
         """Raises UserError unless the module gives (M, T), image by image."""
         images = torch.randn(2, prod(self.inputs), generator=stream(0, "module check"))
+        others = [name for name in self._names if self._made[name].dtype != torch.float32]
+        why = f"{others[0]} is {_dtype(self._made[others[0]])}, and in float32 " if others else ""
         try:
             alone, both = self._call({}, images[:1]), self._call({}, images)
         except Exception as error:
             shape = " x ".join(map(str, self.inputs))
-            raise UserError(f"{WHO}: this architecture fails on images of {shape}: {reason(error)}") from error
+            raise UserError(f"{WHO}: {why}this architecture fails on images of {shape}: {reason(error)}") from error
         wanted = (2, self.text_dim)
         if not isinstance(both, Tensor) or tuple(both.shape) != wanted:
             got = tuple(both.shape) if isinstance(both, Tensor) else f"a {type(both).__name__}"
             raise UserError(f"{WHO}: this architecture gives {got} for two images, where {wanted} was asked for")
+        if not both.is_floating_point():
+            raise UserError(f"{WHO}: this architecture gives {_dtype(both)} numbers, where real ones were asked for")
+        if not torch.isfinite(both).all():
+            raise UserError(f"{WHO}: this architecture gives values that are not finite numbers")
         if not torch.allclose(alone[0], both[0], rtol=1e-3, atol=1e-3 * float(both.abs().max())):
             raise UserError(f"{WHO}: this architecture mixes the images of a batch, in evaluation mode too")
+
+    @torch.no_grad()
+    def _check_files(self, seed: int) -> None:
+        """Raises UserError unless a module computes, with the file of other weights, what it does with these weights here."""
+        rng = stream(0, "module files check")
+        images = torch.randn(2, prod(self.inputs), generator=rng)
+        noise = torch.randn(self._start.shape, generator=rng)
+        exported = self.exported(self._start + 0.1 * self._start.square().mean().sqrt().clamp_min(0.1) * noise)
+        as_read = self.spec.flatten({entry.name: exported[entry.name].float() for entry in self.spec.entries})
+        here = self._call(self._tensors(as_read), images)
+        with seeded(seed):  # what is in no file, a recipe draws from it
+            module = copy_of(self.architecture.build(self.inputs, self.text_dim)).float()
+        try:
+            module.load_state_dict({**self._made, **exported}, strict=False)
+        except RuntimeError as error:
+            raise UserError(
+                f"{WHO}: this architecture does not load weights of its own shapes: {reason(error)}"
+            ) from error
+        there = module(images.unflatten(1, self.inputs))
+        size = float(here.nan_to_num(0, 0, 0).abs().max())
+        if not torch.allclose(here, there, rtol=1e-3, atol=1e-3 * size, equal_nan=True):
+            raise UserError(
+                f"{WHO}: with generated weights this architecture computes something else than with a file of them: it keeps "
+                "a weight, or what follows from one, beside its parameters and buffers: read the parameter itself in forward"
+            )
 
     @cached_property
     def together(self) -> bool:
@@ -273,22 +329,53 @@ class Module(Target):
 
     def _try_together(self, images: Tensor) -> None:
         """Two networks, and back. Raises what vmap raises."""
-        flat = self.spec.flatten(self.network.state_dict()).to(images)
-        tensors = self._tensors(torch.stack([flat] * 2).requires_grad_())
+        tensors = self._tensors(torch.stack([self._start.to(images)] * 2).requires_grad_())
         outputs = vmap(self._call_differentiably)(tensors, torch.stack([images] * 2))
         outputs.sum().backward()
+
+
+def _state(network: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a state dict, which may hold an extra state of any kind besides."""
+    return {name: value for name, value in network.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
+
+
+def _unsaved(network: nn.Module) -> Iterator[str]:
+    """A note, if a state dict has what no file of tensors can hold."""
+    extra = [name for name in network.state_dict() if name not in _state(network)]
+    if extra:
+        yield f"{WHO}: {extra[0]} is no tensor, and is not in the files of networks: load them with strict=False"
+
+
+def _check_swappable(network: nn.Module) -> None:
+    """Raises UserError for a module whose weights are not there, or cannot be others."""
+    check_weights(network, WHO)
+    for name, tensor in _state(network).items():
+        if tensor.is_meta:
+            raise UserError(f"{WHO}: {name} is on the device meta and has no values: make it on the CPU")
+    if isinstance(network, torch.jit.ScriptModule):
+        raise UserError(f"{WHO}: this architecture is a scripted module, whose weights stay: give the module itself")
 
 
 def _names(network: nn.Module) -> dict[str, tuple[str, ...]]:
     """Of each tensor of floating numbers in a state dict, its names: several, if it is tied. Raises UserError."""
     by_tensor: dict[int, list[str]] = {}
-    for name, tensor in network.state_dict(keep_vars=True).items():
-        if not tensor.is_floating_point():
+    for name, tensor in _state(network).items():
+        if not tensor.is_floating_point() or is_extra(name):
             continue
         if tensor.dtype == torch.float64:
             raise UserError(f"{WHO}: {name} is float64, and weights are generated in float32: make it float32")
         by_tensor.setdefault(id(tensor), []).append(name)
     return {names[0]: tuple(names) for names in by_tensor.values()}
+
+
+def _norms(network: nn.Module) -> dict[str, _BatchNorm]:
+    """Batch norms that keep running statistics, by name."""
+    layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, _BatchNorm)}
+    return {name: layer for name, layer in layers.items() if layer.running_mean is not None}
+
+
+def _statistics(norm: str) -> tuple[str, ...]:
+    return tuple(f"{norm}.{kind}" if norm else kind for kind in RUNNING)
 
 
 def _places(network: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
@@ -301,32 +388,64 @@ def _places(network: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
 
 def _selected(network: nn.Module, names: Mapping[str, tuple[str, ...]], globs: Sequence[str]) -> list[str]:
     """First names of what is to be generated. Raises UserError for a glob that matches nothing."""
-    every = [name for aliases in names.values() for name in aliases]
+    parameters = dict(network.named_parameters(remove_duplicate=False))
+    others = {name: tensor for name, tensor in parameters.items() if not tensor.is_floating_point()}
+    every = [*(name for aliases in names.values() for name in aliases), *others]
     for glob in globs:
         if not any(fnmatchcase(name, glob.removeprefix("-")) for name in every):
             pattern = glob.removeprefix("-")
             raise UserError(f"{WHO}: select: no tensor is called {pattern!r}{nearest(pattern, every)}")
+    wanted = [glob for glob in globs if not glob.startswith("-")]
+    unwanted = [glob.removeprefix("-") for glob in globs if glob.startswith("-")]
 
-    def matches(aliases: Sequence[str], out: bool) -> bool:
-        asked = [glob.removeprefix("-") for glob in globs if glob.startswith("-") == out]
-        return any(fnmatchcase(name, glob) for name in aliases for glob in asked)
+    def matches(aliases: Sequence[str], globs: Sequence[str]) -> bool:
+        return any(fnmatchcase(name, glob) for name in aliases for glob in globs)
 
-    buffers = {name for name, _ in network.named_buffers(remove_duplicate=False)}
-    asked = [first for first, aliases in names.items() if matches(aliases, out=False)]
-    layers = {
-        first.rpartition(".")[0] for first in asked if first not in buffers and not matches(names[first], out=True)
-    }
-    asked = {*asked, *(first for first in names if first in buffers and first.rpartition(".")[0] in layers)}
-    chosen = [first for first, aliases in names.items() if first in asked and not matches(aliases, out=True)]
+    for name, tensor in others.items():
+        if matches([name], wanted) and not matches([name], unwanted):
+            raise UserError(
+                f"{WHO}: {name} is {_dtype(tensor)}, and weights are generated in float32: leave it out, by '-{name}' in select"
+            )
+    statistics = {statistic: norm for norm in _norms(network) for statistic in _statistics(norm)}
+    of_buffers = [glob for glob in wanted if not any(fnmatchcase(name, glob) for name in parameters)]
+    asked, layers = set[str](), set[str]()
+    for first, aliases in names.items():
+        by_name = wanted if first in parameters or first in statistics else of_buffers
+        if matches(aliases, by_name) and not matches(aliases, unwanted):
+            asked.add(first)
+            layers.update({first.rpartition(".")[0]} if first in parameters else ())
+    chosen = [
+        first
+        for first, aliases in names.items()
+        if (first in asked or statistics.get(first) in layers) and not matches(aliases, unwanted)
+    ]
     if not chosen:
         raise UserError(f"{WHO}: select leaves nothing to generate")
     return chosen
 
 
+def _check_values(network: nn.Module, chosen: Sequence[str]) -> None:
+    """Raises UserError unless what is to be generated are finite numbers, each with a place of its own."""
+    state = _state(network)
+    for name in chosen:
+        if not torch.isfinite(state[name]).all():
+            raise UserError(
+                f"{WHO}: {name} holds values that are not finite numbers: leave it out, by '-{name}' in select"
+            )
+    check_memory(network, chosen, WHO)
+
+
 @torch.no_grad()
-def _fill(network: nn.Module, names: Mapping[str, tuple[str, ...]], chosen: Sequence[str], file: Path) -> list[str]:
-    """Give the network a checkpoint's weights; the selected ones that it has not in this shape. Raises FileError."""
-    given, state, missing = read_state(file), network.state_dict(), list[str]()
+def _fill(
+    network: nn.Module, names: Mapping[str, tuple[str, ...]], chosen: Sequence[str], file: Path
+) -> tuple[list[str], tuple[str, ...]]:
+    """Give the network a checkpoint's weights; the selected ones that it has not in this shape, and a note of them.
+
+    Raises FileError for a checkpoint of another architecture, of which a classifier alone may be left over.
+    """
+    given, state, missing = read_state(file), _state(network), list[str]()
+    check_numbers(file, given, state)
+    left = left_over(given, state)
     for first, aliases in names.items():
         tensor = next((given[name] for name in aliases if name in given), None)
         if tensor is not None and tensor.shape == state[first].shape:
@@ -337,11 +456,19 @@ def _fill(network: nn.Module, names: Mapping[str, tuple[str, ...]], chosen: Sequ
             raise FileError(f"{file}: its tensors do not fit this architecture (the first that does not: {first})")
     if len(missing) == len(names):
         raise FileError(f"{file}: none of its tensors fits this architecture")
+    if left:
+        raise FileError(f"{file}: holds tensors that this architecture has not: {some_of(left)}")
     for name, tensor in state.items():
         if not tensor.is_floating_point() and name in given and given[name].shape == tensor.shape:
             tensor.copy_(given[name])
-    return missing
+    network.load_state_dict({name: given[name] for name in state if is_extra(name) and name in given}, strict=False)
+    note = f"{WHO}: {file} does not have these in this shape, and they start as the architecture makes them: {some_of(missing)}"
+    return missing, (note,) if missing else ()
 
 
 def _axes_in(texts: Sequence[str]) -> set[str]:
     return {axis for text in texts for axis in names_in(text)}
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

@@ -12,7 +12,7 @@ from typing import Any
 import open_clip
 
 from wspace.data.encoders.downloads import Hub, Url, find_or_download
-from wspace.support.checkpoints import UNREADABLE, first_misfit, unreadable
+from wspace.support.checkpoints import UNREADABLE, first_misfit, read_state
 from wspace.support.errors import FileError, MissingPackage, MissingWeights, UnknownComponent, did_you_mean, nearest
 from wspace.support.files import expanded
 from wspace.support.seeding import seeded
@@ -75,9 +75,8 @@ def _load(network: Any, file: Path, model: str) -> None:
         with quiet():
             open_clip.load_checkpoint(network, str(file), strict=True, weights_only=True)
     except (*UNREADABLE, KeyError, AttributeError, StopIteration, TypeError) as error:
-        if "loading state_dict" in str(error):
-            raise FileError(f"{file}: its tensors do not fit {model}{first_misfit(error)}") from error
-        raise unreadable(file) from error
+        read_state(file)  # which says what it holds instead, if that is no network at all
+        raise FileError(f"{file}: its tensors do not fit {model}{first_misfit(error)}") from error
 
 
 @contextmanager

@@ -10,10 +10,32 @@ from torch import nn
 from wspace.support.errors import UnknownComponent, UserError, nearest
 
 
-def check_known(who: str, model: str) -> None:
-    """Raises UnknownComponent if timm has no such model."""
+def current_name(who: str, model: str) -> str:
+    """What timm now calls a model: its older names are taken too. Raises UnknownComponent if it has none of this name."""
+    if ":" in model or "/" in model:
+        name = model.replace(":", "/").rpartition("/")[2]
+        instead = f": write {name!r}" if timm.is_model(name) else nearest(name, timm.list_models())
+        raise UnknownComponent(
+            f"{who}: {model!r} is of a hub or a folder, and only models by timm's own names are known{instead}"
+        )
     if not timm.is_model(model):
         raise UnknownComponent(f"{who}: timm has no model {model!r}{nearest(model, timm.list_models())}")
+    older = timm.models.get_deprecated_models()
+    if model in older:
+        current = older[model]
+        if current is None:
+            raise UnknownComponent(f"{who}: timm has no model {model!r} any more{nearest(model, timm.list_models())}")
+        return current
+    name, dot, tag = model.partition(".")
+    if dot and not tag:
+        raise UnknownComponent(f"{who}: {model!r} names no weights behind its dot: leave the dot out")
+    try:
+        timm.get_pretrained_cfg(model)
+    except RuntimeError as error:
+        raise UnknownComponent(
+            f"{who}: timm has no weights {model!r}{nearest(model, timm.list_pretrained(f'{name}.*'))}"
+        ) from error
+    return model
 
 
 def fresh(who: str, model: str, outputs: int, **options: Any) -> nn.Module:
@@ -21,7 +43,7 @@ def fresh(who: str, model: str, outputs: int, **options: Any) -> nn.Module:
 
     Raises UnknownComponent, or UserError for options that timm's constructor refuses.
     """
-    check_known(who, model)
+    model = current_name(who, model)
     try:
         return timm.create_model(model, num_classes=outputs, **options)
     except (TypeError, AssertionError, ValueError, RuntimeError) as error:

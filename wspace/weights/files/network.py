@@ -54,8 +54,8 @@ class Network:
                 raise ValueError("not a list of names")
         except (KeyError, ValueError, TypeError) as error:
             raise FileError(f"{file}: does not say its classes; `wspace generate` writes files that do") from error
-        tensors = {name: tensor if name in spec.aside else tensor.float() for name, tensor in tensors.items()}
         spec.validate(tensors, str(file))
+        tensors = {name: tensor if name in spec.aside else tensor.float() for name, tensor in tensors.items()}
         return cls(check_classes(classes), tensors, origin, zoo)
 
 

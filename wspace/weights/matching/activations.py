@@ -17,10 +17,11 @@ from torch.overrides import TorchFunctionMode
 
 from wspace.interfaces.axes import Block
 from wspace.interfaces.weights import WeightEntry, WeightSpec
-from wspace.support.errors import UserError
-from wspace.weights.matching.by_weights import Move, assigned, families_of
+from wspace.support.errors import UserError, reason
+from wspace.weights.matching.by_weights import Move, assigned, axes_of, families_of
 
 Measure = Literal["correlation", "product"]
+MATCHING = "activation matching"
 ROUNDING = 1e-6  # of a unit's size: what varies less is a constant
 
 
@@ -44,12 +45,12 @@ def match_activations(
     `spec` calls tensors as the modules do. Beside one network's activations on one batch only sums are held: a number for
     each pair of units of a layer. Both networks run as for evaluation. Raises UserError.
     """
-    axes = spec.free if axes is None else tuple(axes)
+    axes = axes_of(spec, axes, MATCHING)
     families, made = families_of(spec, axes), _Stretches(spec, axes)
     others = reference.state_dict()
     for entry in spec.entries:
         if entry.name not in others or others[entry.name].shape != entry.shape:
-            raise UserError(f"activation matching: the networks differ in the shape of {entry.name!r}")
+            raise UserError(f"{MATCHING}: the networks differ in the shape of {entry.name!r}")
     with evaluating(network, reference):
         for inputs in batches:
             _add(network, reference, inputs, made)
@@ -60,11 +61,16 @@ def match_activations(
         for axis in family[1:] or family:  # an outer axis is worth what those within it are
             if all(along.axis != axis for along in seen):
                 raise UserError(
-                    f"activation matching: no linear layer, convolution or embedding was seen to make axis {axis!r}: "
+                    f"{MATCHING}: no linear layer, convolution or embedding was seen to make axis {axis!r}: "
                     "give inputs that reach one, or match weights"
                 )
         for along in seen:
             worth[along.axis] += along.worth(measure).float().cpu()
+        if not all(value.isfinite().all() for value in worth.values()):
+            raise UserError(
+                f"{MATCHING}: what a network does along axis {family[0]!r} is not a finite number: look for nan or inf in "
+                "the inputs and the weights"
+            )
         moves |= assigned(worth, spec)
     return moves
 
@@ -79,7 +85,8 @@ class _Made:
     def rows(self, output: Tensor) -> Tensor:
         """(samples, units): every other dimension, and every slice of a unit, is one more sample."""
         stretch = output.narrow(self.dim, self.block.start, self.block.length).movedim(self.dim, -1)
-        return stretch.unflatten(-1, (self.units, -1)).transpose(-1, -2).reshape(-1, self.units)
+        rows = stretch.unflatten(-1, (self.units, -1)).transpose(-1, -2).reshape(-1, self.units)
+        return rows.to(torch.promote_types(rows.dtype, torch.float32))  # sums of half precision round
 
     def add(self, ours: Tensor, theirs: Tensor) -> None:
         """(samples, units) each. Sums are taken about the first batch's means, so that large ones cancel nothing."""
@@ -152,7 +159,11 @@ def _add(network: nn.Module, reference: nn.Module, inputs: Tensor, made: _Stretc
     with torch.no_grad():
         for module, hear in ((network, keep), (reference, compare)):
             with _watched(module, made.entries, hear):
-                module(inputs)
+                try:
+                    module(inputs)
+                except Exception as error:  # of the module's own code
+                    dtype = str(inputs.dtype).removeprefix("torch.")
+                    raise UserError(f"{MATCHING}: a network fails on inputs of {dtype}: {reason(error)}") from error
 
 
 # ---------------------------------------------------------------- where weights are used

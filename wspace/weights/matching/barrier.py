@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from wspace.support.errors import UserError
+from wspace.weights.modules import copy_of
 
 State = Mapping[str, Tensor]
 """Tensors by name: a module's state, or `WeightSpec.unflatten` of flat weights."""
@@ -68,7 +68,7 @@ class MeanLoss:
         criterion: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy,
         inputs: Iterable[Tensor] | None = None,
     ):
-        self._module, self._batches, self._criterion = copy.deepcopy(module).eval(), batches, criterion
+        self._module, self._batches, self._criterion = copy_of(module), batches, criterion
         self._inputs = inputs
 
     def __call__(self, state: State) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from wspace.support.errors import UserError
 ROWS = 256  # networks matched at once, at most: more only takes more memory
 VALUES = 2**27  # of weights, or of what each unit would be worth in each place, held of them at once
 SWEEPS = 100  # at most, as in the authors' code; it takes a few
+MATCHING = "weight matching"
 ROUNDING = 1e-6  # of what a step changes: a gain below is none
 
 
@@ -39,28 +40,33 @@ Moves = Mapping[str, Move]
 """By the name of the axis."""
 
 
-def axes_of(spec: WeightSpec, named: tuple[str, ...] | None, symmetry: str) -> tuple[str, ...]:
-    """The axes that a symmetry acts on: those named, or else the target's free ones. Raises UserError."""
-    axes = spec.free if named is None else named
+def axes_of(spec: WeightSpec, named: Sequence[str] | None, who: str) -> tuple[str, ...]:
+    """The axes that a symmetry or a matching (`who`) acts on: those named, or else the free ones. Raises UserError."""
+    if isinstance(named, str):
+        raise UserError(f"{who}: axes are a list of names, not {named!r} alone: write [{named!r}]")
+    axes = spec.free if named is None else tuple(named)
     if not axes:
-        raise UserError(f"symmetry {symmetry!r}: no axis to act on; free axes: {', '.join(spec.free) or 'none'}")
+        why = f" ({'; '.join(spec.notes)})" if spec.notes else ""
+        raise UserError(f"{who}: no axis to act on; free axes: {', '.join(spec.free) or 'none'}{why}")
     for axis in axes:
         if all(axis not in entry.names for entry in spec.entries):
             existing = ", ".join(sorted({a for entry in spec.entries for a in entry.names}))
-            raise UserError(f"symmetry {symmetry!r}: this target has no axis {axis!r}; it has {existing}")
+            raise UserError(f"{who}: this target has no axis {axis!r}; it has {existing}")
         lengths = {
             n: entry.name for entry in spec.entries for a, n in zip(entry.axes, entry.shape, strict=True) if a == axis
         }
         if len(lengths) > 1:
             by_tensor = " and ".join(f"{length} in {name!r}" for length, name in lengths.items())
-            raise UserError(f"symmetry {symmetry!r}: the lengths of axis {axis!r} differ: {by_tensor}")
+            raise UserError(f"{who}: the lengths of axis {axis!r} differ: {by_tensor}")
         if axes.count(axis) > 1:
-            raise UserError(f"symmetry {symmetry!r}: axis {axis!r} is named twice")
+            raise UserError(f"{who}: axis {axis!r} is named twice")
     return axes
 
 
 def move(weights: Tensor, spec: WeightSpec, moves: Moves) -> Tensor:
-    """(B, P) -> (B, P)."""
+    """(B, P) -> (B, P). Raises UserError for moves of an axis that the spec has not."""
+    if moves:
+        axes_of(spec, tuple(moves), "moving units")
     tensors = spec.unflatten(weights)
     return spec.flatten({entry.name: moved(tensors[entry.name], entry, spec, moves) for entry in spec.entries})
 
@@ -102,7 +108,7 @@ def _along(blocks: tuple[Block, ...], moves: Moves) -> Move | None:
 
 
 def match(
-    weights: Tensor, reference: Tensor, spec: WeightSpec, axes: tuple[str, ...], *, signed: bool = False
+    weights: Tensor, reference: Tensor, spec: WeightSpec, axes: Sequence[str], *, signed: bool = False
 ) -> dict[str, Move]:
     """Moves of these axes under which weights (B, P) agree best with `reference` (P,) or (B, P), by inner product.
 
@@ -114,7 +120,13 @@ def match(
 
     Where one tensor has an axis twice the assignment is only an approximation (the other side stays as it was), so a step
     is taken only if the networks do agree better after it; if they do not, the assignment by all other tensors is tried.
+
+    Raises UserError for an axis that the spec has not, and for weights that are not finite numbers of this spec.
     """
+    axes = axes_of(spec, axes, MATCHING)
+    _check(weights, reference, spec)
+    precision = torch.promote_types(weights.dtype, torch.float32)  # half precision rounds sums
+    weights, reference = weights.detach().to(precision), reference.detach().to(precision)
     rows = max(1, min(ROWS, VALUES // max(spec.size, *(spec.axis_size(axis) ** 2 for axis in axes))))
     blocks = zip(weights.split(rows), reference.expand_as(weights).split(rows), strict=True)
     matched = [_match(ours, theirs, spec, axes, signed) for ours, theirs in blocks]
@@ -124,6 +136,25 @@ def match(
         places = torch.cat([part[axis].places for part in matched])
         joined[axis] = Move(places, torch.cat([s for s in signs if s is not None]) if signed else None)
     return joined
+
+
+def _check(weights: Tensor, reference: Tensor, spec: WeightSpec) -> None:
+    shapes = tuple(weights.shape), tuple(reference.shape)
+    if weights.ndim != 2 or weights.shape[1] != spec.size or shapes[1] not in ((spec.size,), shapes[0]):
+        raise UserError(
+            f"{MATCHING}: weights are (B, {spec.size}) and the reference ({spec.size},) or (B, {spec.size}) for this spec, "
+            f"not {shapes[0]} and {shapes[1]}"
+        )
+    if weights.dtype != reference.dtype or not weights.is_floating_point():
+        raise UserError(
+            f"{MATCHING}: weights are {weights.dtype} and the reference is {reference.dtype}: bring both to one floating "
+            "dtype, as by .float()"
+        )
+    for whose, flat in (("the networks to move", weights), ("the reference", reference)):
+        if not flat.isfinite().all():
+            tensors = spec.unflatten(flat).items()
+            name = next(name for name, tensor in tensors if not tensor.isfinite().all())
+            raise UserError(f"{MATCHING}: tensor {name!r} of {whose} holds values that are not finite numbers")
 
 
 Families = tuple[tuple[str, ...], ...]

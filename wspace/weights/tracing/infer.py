@@ -10,7 +10,6 @@ import operator
 import traceback
 from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass
 from itertools import chain, count, groupby
 from math import prod
@@ -27,6 +26,7 @@ from torch.utils import _pytree as pytree
 from wspace.interfaces.axes import solved
 from wspace.interfaces.weights import WeightEntry, WeightSpec
 from wspace.support.errors import UserError
+from wspace.weights.modules import check_memory, check_weights, copy_of
 from wspace.weights.tracing.rules import NotUnderstood, Traced, layouts_in, rule_of
 from wspace.weights.tracing.unification import (
     Digit,
@@ -58,7 +58,9 @@ class Inferred:
     def spec(self, module: nn.Module) -> WeightSpec:
         """Of all these tensors of the module, as one flat vector."""
         shapes = {name: tuple(tensor.shape) for name, tensor in weights_of(module).items()}
-        return WeightSpec(tuple(WeightEntry(n, shapes[n], axes) for n, axes in self.axes.items()), self.free)
+        return WeightSpec(
+            tuple(WeightEntry(n, shapes[n], axes) for n, axes in self.axes.items()), self.free, notes=self.notes
+        )
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
@@ -85,13 +87,15 @@ def infer(module: nn.Module, *inputs: Tensor) -> Inferred:
 
 
 def _traced(module: nn.Module, weights: Mapping[str, Tensor], inputs: tuple[Tensor, ...]) -> fx.Graph:
+    who, instead = f"{type(module).__name__} cannot be traced", "write its axes by hand (docs/symmetries.md)"
+    check_weights(module, who)
+    check_memory(module, dict(module.named_parameters()), who)
     traced = with_its_tensors(module)
 
     def call(tensors: list[Tensor], given: tuple[Tensor, ...]) -> list[Tensor]:
         outputs = functional_call(traced, dict(zip(weights, tensors, strict=True)), given)
         return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
-    who, instead = f"{type(module).__name__} cannot be traced", "write its axes by hand (docs/symmetries.md)"
     try:
         with torch.no_grad(), _without_fused_kernels():
             values = [weight.detach() for weight in weights.values()]
@@ -107,8 +111,7 @@ def _traced(module: nn.Module, weights: Mapping[str, Tensor], inputs: tuple[Tens
 
 def with_its_tensors(module: nn.Module) -> nn.Module:
     """A copy in evaluation that has the very tensors, so that whatever the module keeps of a run is not kept in it."""
-    tensors = [*module.parameters(), *module.buffers()]
-    return deepcopy(module, {id(tensor): tensor for tensor in tensors}).eval()
+    return copy_of(module, [*module.parameters(), *module.buffers()])
 
 
 @contextmanager

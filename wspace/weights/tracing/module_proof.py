@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -11,84 +11,131 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
-from wspace.interfaces import Symmetry
 from wspace.interfaces.weights import WeightSpec
+from wspace.support.errors import UserError, reason
+from wspace.support.progress import Progress
+from wspace.weights.modules import copy_of
 from wspace.weights.permutations import AxisPermutations
-from wspace.weights.proof import prove_by
+from wspace.weights.proof import DRAWS, Trial, prove_by, trial_error
 from wspace.weights.tracing.infer import Inferred, weights_of, with_its_tensors
 
-ELEMENTS = 4  # of the group
+ELEMENTS = 4  # of the group, on each random network
 NOISE = 0.3  # of what starts at 0 or 1, so that no two units are alike
 
 
 def module_error(module: nn.Module, inferred: Inferred, inputs: Sequence[Tensor], rng: torch.Generator) -> float:
-    """max |f(g·w) - f(w)| / max |f(w)|, in evaluation, over random elements, weights and inputs of these shapes."""
+    """max |f(g·w) - f(w)| / max |f(w)|, in evaluation, of one random network and a few random elements of the group."""
     spec = inferred.spec(module)
-    return _trial(module, spec, inputs, rng)(AxisPermutations(spec)) if spec.free else 0.0
+    return trial_error(AxisPermutations(spec), _trial(module, spec, inputs, rng), rng) if spec.free else 0.0
 
 
-def prove_module(module: nn.Module, inferred: Inferred, inputs: Sequence[Tensor], rng: torch.Generator) -> None:
-    """Raise UserError unless that is rounding; it names the axis, and the tensor whose dimension is none of it."""
+def prove_module(
+    module: nn.Module,
+    inferred: Inferred,
+    inputs: Sequence[Tensor],
+    rng: torch.Generator,
+    progress: Progress | None = None,
+) -> float:
+    """The greatest change that permuting all free axes made of what random networks compute, relative; rounding.
+
+    Networks have the module's architecture, in evaluation, inputs the shapes of these, in float32, and in float64 where
+    that does not tell rounding from a wrong axis. Raises UserError if it is no rounding, which names the axis and the
+    tensors whose dimension is none of it; and for an axis on which nothing depends, of which nothing is proven.
+    """
     spec = inferred.spec(module)
-    if spec.free:
-        name = type(module).__name__
-        error_of = _trial(module, spec, inputs, rng)
-        prove_by(AxisPermutations(spec), spec, error_of, "permutation", f"{name} computes", f"the spec of {name}")
+    if not spec.free:
+        return 0.0
+    who = type(module).__name__
+    trials = (_trial(module, spec, inputs, rng) for _ in range(DRAWS))
+    computed, of = f"{who} computes", f"the spec of {who}"
+    return prove_by(AxisPermutations(spec), spec, trials, rng, "permutation", computed, of, progress)
 
 
 @torch.no_grad()
-def _trial(
-    module: nn.Module, spec: WeightSpec, inputs: Sequence[Tensor], rng: torch.Generator
-) -> Callable[[Symmetry], float]:
-    """The error of a group, on one random network and one batch."""
+def _trial(module: nn.Module, spec: WeightSpec, inputs: Sequence[Tensor], rng: torch.Generator) -> Trial:
+    """One random network, on one random batch."""
     drawn = tuple(torch.randn(x.shape, generator=rng) if x.is_floating_point() else x for x in inputs)
-    network = _random(module, drawn, rng)
-    weights = spec.flatten({entry.name: weights_of(network)[entry.name].detach() for entry in spec.entries})[None]
-    before = _outputs(network, {}, drawn)
-    largest = before.abs().max().clamp_min(1e-12)
+    network = _random(module, spec, drawn, rng)
+    tensors = weights_of(network)
+    weights = spec.flatten({entry.name: tensors[entry.name].detach() for entry in spec.entries})[None]
+    buffers = dict(network.named_buffers()).keys() & tensors.keys()
 
-    @torch.no_grad()
-    def error_of(group: Symmetry) -> float:
-        errors = []
-        for _ in range(ELEMENTS):
-            moved = spec.unflatten(group.act(group.sample(1, rng), weights)[0])
-            errors.append((_outputs(network, moved, drawn) - before).abs().max() / largest)
-        return float(torch.stack(errors).max())  # which is nan if one is
+    def compute(flat: Tensor) -> list[Tensor]:
+        with _precision(flat.dtype):
+            given = [x.to(flat.dtype, copy=True) if x.is_floating_point() else x.clone() for x in drawn]
+            moved = spec.unflatten(flat[0])
+            moved |= {name: moved[name].detach() for name in buffers & moved.keys()}  # batch norm's have no gradient
+            # `network.to(flat.dtype)` would take the imaginary part from complex tensors
+            precise = network.double() if flat.dtype == torch.float64 else network.float()
+            outputs = functional_call(with_its_tensors(precise), moved, tuple(given))
+        return _numbers(outputs, type(module).__name__, flat.dtype)
 
-    return error_of
-
-
-def _outputs(network: nn.Module, weights: Mapping[str, Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
-    """All of its floating outputs, side by side."""
-    leaves = pytree.tree_leaves(functional_call(with_its_tensors(network), dict(weights), inputs))
-    return torch.cat([leaf.flatten() for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()])
+    return Trial(weights, compute, ELEMENTS)
 
 
-def _random(module: nn.Module, inputs: tuple[Tensor, ...], rng: torch.Generator) -> nn.Module:
-    """A network of this architecture, of which nothing is 0 and no two units are alike.
+def _numbers(outputs: object, who: str, dtype: torch.dtype) -> list[Tensor]:
+    """All of its floating or complex outputs, each with a dimension in front; if it has none, all others."""
+    leaves = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.numel()]
+    leaves = [torch.view_as_real(leaf.resolve_conj()) if leaf.is_complex() else leaf for leaf in leaves]
+    if not leaves:
+        raise UserError(f"{who} returns no tensor, so nothing can be proven of its axes")
+    floating = [leaf for leaf in leaves if leaf.is_floating_point()]
+    return [leaf[None] for leaf in floating or [leaf.to(dtype) for leaf in leaves]]
+
+
+@contextmanager
+def _precision(dtype: torch.dtype) -> Iterator[None]:
+    """Of what a module makes on its way."""
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(usual)
+
+
+def _random(module: nn.Module, spec: WeightSpec, inputs: tuple[Tensor, ...], rng: torch.Generator) -> nn.Module:
+    """A network of this architecture, in float32, of which nothing is 0 and no two units are alike.
 
     The statistics of batch normalisation are those of the inputs, about, so that what goes through stays of one size.
     """
-    network = deepcopy(module).eval()
+    network = copy_of(module).float()
     for weight in network.parameters():
         noise = torch.randn(weight.shape, generator=rng)
         # a matrix or kernel so that it keeps sizes (LeCun et al., 1998); what starts at 0 or 1 near to that
         weight.copy_(weight + NOISE * noise if weight.ndim < 2 else noise * (len(weight) / weight.numel()) ** 0.5)
+    buffers = dict(network.named_buffers())
+    for name in (entry.name for entry in spec.entries if entry.name in buffers):
+        _wobble(buffers[name], rng)
     hooks = [
         part.register_forward_pre_hook(partial(_calibrate, rng=rng))
         for part in network.modules()
         if isinstance(part, nn.modules.batchnorm._BatchNorm)
     ]
-    _outputs(network, {}, inputs)
+    others = ((name, weight.dtype) for name, weight in module.named_parameters() if weight.dtype != torch.float32)
+    of = next((f", where {name} is {str(dtype).removeprefix('torch.')}" for name, dtype in others), "")
+    try:
+        functional_call(with_its_tensors(network), {}, tuple(x.clone() for x in inputs))
+    except Exception as error:  # of the module's own code
+        raise UserError(f"{type(module).__name__} cannot be tried in float32{of}: {reason(error)}") from error
     for hook in hooks:
         hook.remove()
     return network
 
 
+def _wobble(buffer: Tensor, rng: torch.Generator) -> None:
+    """What is positive stays so, as a variance must; what is 0 does not stay so, as a mean would prove anything."""
+    scaled = buffer * (0.5 + torch.rand(buffer.shape, generator=rng))
+    buffer.copy_(torch.where(buffer == 0, NOISE * torch.randn(buffer.shape, generator=rng), scaled))
+
+
 def _calibrate(norm: nn.Module, inputs: tuple[Tensor, ...], rng: torch.Generator) -> None:
-    """Statistics about those of what comes in; no variance is so small that rounding would grow."""
+    """Statistics about those of what comes in; no variance is so small that rounding would grow.
+
+    That of one pooled picture is 0, so the mean square of all channels is added.
+    """
     channels = inputs[0].transpose(0, 1).flatten(1)
     mean, var = channels.mean(1), channels.var(1, correction=0)
     if isinstance(norm.running_mean, Tensor) and isinstance(norm.running_var, Tensor):
-        norm.running_var.copy_((var + var.mean()) * (0.5 + torch.rand(var.shape, generator=rng)))
+        norm.running_var.copy_((var + channels.square().mean()) * (0.5 + torch.rand(var.shape, generator=rng)))
         norm.running_mean.copy_(mean + NOISE * var.sqrt() * torch.randn(mean.shape, generator=rng))
