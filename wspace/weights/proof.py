@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -116,10 +117,11 @@ class _Judge:
                 f"symmetry {self.name!r}: what {self.computed} is no finite number, with any random weights"
             )
         unproven = [axis for axis, elements in mattered.items() if not elements]
-        with self.progress.bar("unmoved axes", len(unproven)) as bar:
-            for axis in unproven:
-                self._must_matter(axis, trial)
-                bar.advance()
+        if unproven:
+            with self.progress.bar("idle axes", len(unproven)) as bar:
+                for axis in unproven:
+                    self._must_matter(axis, trial)
+                    bar.advance()
         return greatest
 
     # ------------------------------------------------------------ one trial
@@ -127,6 +129,7 @@ class _Judge:
     @torch.no_grad()
     def _checked(self, trial: Trial, before: Sequence[Tensor]) -> float:
         """The greatest relative change, which is rounding. Raises UserError if it is not."""
+        error = torch.inf
         if self.dtype == torch.float32:
             error = _error(self.symmetry, trial, trial.weights, before, self.rng)
             if error < ROUNDING[self.dtype]:
@@ -152,7 +155,6 @@ class _Judge:
         if rounding < FAITHFUL:
             self._refuse(trial, trial.weights, before, error, TOLERANCE)
         self._refuse(trial, weights, exact, error, ROUNDING[torch.float64])
-        return error
 
     def _mattering(self, trial: Trial, slopes: Tensor | None, axes: Iterable[str]) -> Iterator[str]:
         """Axes with a tensor whose values, wobbled by as much as they are large, change the outputs, to first order."""
@@ -193,7 +195,7 @@ class _Judge:
         error: float,
         tolerance: float,
         note: str = "",
-    ) -> None:
+    ) -> NoReturn:
         """Raise UserError."""
 
         def error_of(group: Symmetry) -> float:
@@ -216,7 +218,7 @@ class _Judge:
                 self._raise(f"{part.doing} axis {part.axis!r} (of {of})", error_of_part, hint + note)
         self._raise("it", error, note)
 
-    def _raise(self, what: str, error: float, end: str) -> None:
+    def _raise(self, what: str, error: float, end: str) -> NoReturn:
         if error == torch.inf:
             raise UserError(
                 f"symmetry {self.name!r}: {what} changes which of the numbers that {self.computed} are finite{end}"
@@ -329,6 +331,7 @@ def _error(symmetry: Symmetry, trial: Trial, weights: Tensor, before: Sequence[T
 
 def _moved(symmetry: Symmetry, weights: Tensor, rng: torch.Generator) -> Tensor:
     """By random elements that are not all the identity, if there are such: half of those of two units are."""
+    moved = weights
     for _ in range(ELEMENTS):
         moved = symmetry.act(symmetry.sample(len(weights), rng), weights)
         if not torch.equal(moved, weights):
