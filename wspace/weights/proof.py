@@ -18,7 +18,7 @@ from wspace.support.progress import Progress
 
 TOLERANCE = 1e-4  # relative, float32: an order above rounding, orders below a wrong axis
 ELEMENTS, IMAGES, CLASSES = 16, 8, 5  # so many elements that not all are the identity, even of an axis of two units
-DRAWS = 16  # of random networks, at most, until every axis has mattered in so many elements
+DRAWS = 64  # of random networks, at most, until every axis has mattered in so many elements
 WRONG_TENSORS = 2  # at most, that are named together
 
 ROUNDING = {torch.float32: 1e-5, torch.float64: 1e-9}  # relative: a smaller change of the outputs is none
