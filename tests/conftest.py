@@ -13,6 +13,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as many processes as cores: more threads only wait for each other
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: subprocesses share two cores with us
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.pop("COLUMNS", None)  # pytest-xdist sets it, and tables would follow it
 
 import contextlib
 import io

@@ -79,7 +79,7 @@ def test_the_command_refuses_what_it_cannot_use(
             "error: timm cannot make vit_tiny_patch16_224: KeyError: 'nos",
         ),
         (("resnet18", "--arg", "checkpoint_path=nosuch"), "error: timm cannot make resnet18: FileNotFoundError"),
-        (("resnet18", "--arg", "in_chans={"), "error: --arg: in_chans={ is no value of YAML: "),
+        (("resnet18", "--arg", "in_chans={"), "error: --arg in_chans={: the value is not YAML; text that YAML cannot "),
     ):
         done = inside("spec", *arguments)
         assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr, done.stderr

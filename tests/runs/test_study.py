@@ -554,13 +554,16 @@ def test_a_study_prints_as_markdown_with_the_papers_figures(capsys: pytest.Captu
     )
 
 
-def test_a_study_prints_on_a_terminal_with_no_cell_broken(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_study_prints_on_a_terminal_with_no_cell_broken(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     made = a_study("Universal Model [of all classes]")
     made["rows"] = [row | {"split": split} for row in made["rows"] for split in splits.AS_READ]
     made["differences"] = [row | {"split": split} for row in made["differences"] for split in splits.AS_READ]
     table.print_study(made)
     lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= table.WIDTH
+    assert max(map(len, lines)) <= 80
     assert sum(line.count("60.0 [50.0, 70.0]") for line in lines) == 3 == sum(line.count("65.99") for line in lines)
     assert sum(line.count("+0.0 [-2.0, 4.0]") for line in lines) == 3
 

@@ -150,7 +150,7 @@ class WeightSpec:
             if not tensors[name].is_floating_point():
                 dtype = str(tensors[name].dtype).removeprefix("torch.")
                 raise FileError(f"{source}: {name} is {dtype}; this target needs real numbers, such as float32")
-            if not torch.isfinite(tensors[name]).all():
+            if not torch.isfinite(tensors[name].float()).all():  # as weights are held
                 raise FileError(f"{source}: {name} holds values that are not finite numbers")
 
 

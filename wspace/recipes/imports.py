@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from wspace.recipes.signature import UnreadableSignature, source_file
-from wspace.support.moved import MOVED
+from wspace.support.moved import MOVED, STILL_THERE
 
 CORE = "wspace"
 DOOR = "wspace.api"
@@ -18,6 +18,9 @@ DOOR = "wspace.api"
 
 DOORS = (CORE, DOOR, "wspace.testing")
 """All that a third party may import from: see docs/stability.md."""
+
+OLD_DOORS = STILL_THERE | MOVED.keys()
+"""What it could import from before: each such import has a warning of its own."""
 
 NAMED = 3  # modules that a sentence names; of others it says how many
 
@@ -88,7 +91,7 @@ def behind_the_doors(module: str) -> tuple[str, ...]:
         whole = whence if name is None or whence in DOORS[1:] else f"{whence}.{name}"
         if whence == CORE and _file_of(whole) is None:  # a name of the light door
             continue
-        if whole.partition(".")[0] == CORE and whole not in DOORS and whence not in MOVED:
+        if whole.partition(".")[0] == CORE and whole not in DOORS and whence not in OLD_DOORS:
             private[whole] = None
     return tuple(private)
 
