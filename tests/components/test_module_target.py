@@ -117,6 +117,11 @@ def test_many_images_go_through_in_parts(monkeypatch: pytest.MonkeyPatch) -> Non
     torch.testing.assert_close(target.logits(weights, features, texts), whole)
 
 
+def test_whether_torch_calls_networks_together_does_not_depend_on_who_asks_first() -> None:
+    with torch.no_grad():
+        assert target_of(MLP()).together
+
+
 def test_a_module_that_torch_cannot_call_together_is_called_one_by_one() -> None:
     class Hesitant(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:

@@ -320,7 +320,7 @@ class Module(Target):
         """Whether torch can call many networks at once, and does not do it one by one."""
         images = torch.randn(2, prod(self.inputs), generator=stream(0, "module check"))
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), torch.enable_grad():  # whoever asks first
                 warnings.filterwarnings("error", message=".*performance drop")
                 self._try_together(images)
         except Exception:  # of the module's own code, or of a rule that vmap lacks
