@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,10 @@ def test_a_missing_split_is_named_as_its_neighbours_are(tmp_path: Path) -> None:
 
 def test_a_split_without_folders_of_classes_is_refused(tmp_path: Path) -> None:
     root = paint(tmp_path / "data", "train/cat", "train/dog", "test", count=3)
-    assert error_of(root) == f"{root}/test: its 3 pictures lie in no class's folder"
+    assert error_of(root) == (
+        f"{root}/test: its 3 pictures lie in no class's folder; if nothing says what they show, set 'dataset.path' to the "
+        "folder to train on, which is then split"
+    )
     (root / "test2").mkdir()
     assert error_of(root) == f"{root}: test/ and test2/ are both to test on: join them, or rename one"
 
@@ -177,6 +181,11 @@ def test_one_folder_around_all_is_pointed_out(tmp_path: Path) -> None:
     )
 
 
+def test_several_folders_around_all_are_pointed_out(tmp_path: Path) -> None:
+    root = paint(tmp_path / "data", "a/b/cat/1", "a/b/dog/1")
+    assert error_of(root).endswith(f"; is 'path' to be {root}/a/b?")
+
+
 def test_trees_read_by_timm_say_what_their_folders_may_mean(tmp_path: Path) -> None:
     root = paint(tmp_path / "data", *(f"{d}/{name}" for d in ("art", "photo") for name in ("bike", "mug")))
     names = {
@@ -218,6 +227,29 @@ def test_nothing_with_pictures_in_it_is_left_out_in_silence(tmp_path: Path) -> N
         "2 pictures lie in no class's folder and are left out, the first: test/0.png",
         "4 files (2 without a suffix, 1 .zip, 1 .heic) are no pictures by their names and are left out, the first: gone",
         "2 pictures are hidden and are left out, the first: train/.ipynb_checkpoints/0.png",
+    )
+
+
+# ---------------------------------------------------------------- what is there twice
+
+
+def test_pictures_to_test_on_that_are_trained_on_too_are_counted(tmp_path: Path) -> None:
+    root = paint(tmp_path / "data", "train/cat", "train/dog", "test/cat", "test/dog")
+    assert load(root).warnings == ()
+    for i in range(2):
+        shutil.copy(root / f"train/cat/{i}.png", root / f"test/cat/copy{i}.png")
+    assert load(root).warnings == (
+        "2 of 10 test pictures have the same pixels as pictures to train or to choose on, so scores flatter: the first is "
+        "test/cat/copy0.png, as train/cat/0.png",
+    )
+
+
+def test_a_picture_of_two_classes_is_counted(tmp_path: Path) -> None:
+    root = paint(tmp_path / "data", "train/cat", "train/dog", "test/cat", "test/dog")
+    shutil.copy(root / "test/cat/0.png", root / "test/dog/other.png")
+    assert load(root).warnings == (
+        "1 of 17 pictures have the same pixels as pictures of another class: the first is test/dog/other.png, as "
+        "test/cat/0.png",
     )
 
 
@@ -275,12 +307,13 @@ def test_every_format_that_pillow_decodes_by_itself_is_read(tmp_path: Path, suff
     for red, name in ((200, "cat"), (20, "dog")):
         (root / name).mkdir(parents=True)
         for i in range(3):
-            Image.new("L" if suffix == ".pgm" else "RGB", (24, 24), red if suffix == ".pgm" else (red, 9, 9)).save(
+            tone = red + 9 * i  # no two alike
+            Image.new("L" if suffix == ".pgm" else "RGB", (24, 24), tone if suffix == ".pgm" else (tone, 9, 9)).save(
                 root / name / f"{i}{suffix}", "PNG" if suffix == ".apng" else None
             )
     images = load(root)
     assert images.warnings == () and len(images) == 6
-    assert np.abs(images.read([0, 5])[:, 8, 8, 0].astype(int) - [200, 20]).max() <= 3
+    assert np.abs(images.read([0, 5])[:, 8, 8, 0].astype(int) - [200, 38]).max() <= 3
 
 
 def test_a_program_is_not_started_for_a_picture(tmp_path: Path) -> None:

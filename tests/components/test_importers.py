@@ -305,6 +305,24 @@ def test_a_table_may_list_what_is_left_out(inside: Inside, tmp_path: Path) -> No
     assert inside("zoo", "import", folder, "--out", tmp_path / "zoo", "--skip-unknown").returncode == 0
 
 
+def test_classes_that_a_table_separates_by_commas_are_not_taken_for_one(inside: Inside, tmp_path: Path) -> None:
+    folder = checkpoints(tmp_path / "source")
+    (folder / "all.csv").write_text('file,classes\n0.safetensors,cat; dog\n1.safetensors,"owl, barn"\n')
+    done = inside("zoo", "import", folder, "--out", tmp_path / "zoo")
+    message = f"error: {folder}/all.csv:3: classes is 'owl, barn', which is one class: put ; between two\n"
+    assert (done.returncode, done.stderr) == (2, message)
+
+
+def test_a_source_that_is_no_folder_of_networks_is_refused_for_what_it_is(
+    inside: Inside, nano: Path, tmp_path: Path
+) -> None:
+    folder = checkpoints(tmp_path / "source")
+    done = inside("zoo", "import", folder / "0.safetensors", "--out", tmp_path / "zoo")
+    assert (done.returncode, done.stderr) == (2, f"error: {folder}/0.safetensors: is a file, not a folder\n")
+    done = inside("zoo", "import", nano, "--out", tmp_path / "zoo")
+    assert (done.returncode, done.stderr) == (2, f"error: {nano}: is a run; `wspace zoo export` writes its zoo\n")
+
+
 def test_one_text_for_all_networks_is_said(inside: Inside, tmp_path: Path) -> None:
     folder = checkpoints(tmp_path / "source")
     for name in ("0.txt", "1.txt"):

@@ -324,7 +324,7 @@ def test_a_network_of_another_precision_is_loaded_in_single(tmp_path: Path, dtyp
 def test_each_fault_of_a_network_file_has_its_message(tmp_path: Path) -> None:
     file, head = tmp_path / "head.safetensors", network()
     assert message(file) == "no such file"
-    assert message(tmp_path) == "no such file"
+    assert message(tmp_path) == "is a folder, not a file"
     head.save(file)
     whole = file.read_bytes()
     for content in (b"", b"not tensors", whole[:20], whole[:-3], whole[: len(whole) // 2]):
@@ -357,8 +357,8 @@ def test_a_file_without_a_list_of_classes_says_so(tmp_path: Path, metadata: dict
 def test_class_names_are_trimmed_and_must_be_two_different_ones() -> None:
     assert check_classes([" otter ", "table   lamp"]) == ("otter", "table lamp")
     for classes, said in {
-        (): 'no classes: name two or more, as in --classes "otter, lamp, crab"',
-        ("", " "): 'no classes: name two or more, as in --classes "otter, lamp, crab"',
+        (): 'no classes: name two or more, as in --classes "book, camera, umbrella"',
+        ("", " "): 'no classes: name two or more, as in --classes "book, camera, umbrella"',
         ("otter", ""): "one of the class names is empty",
         ("otter", "lamp", " otter"): "the class 'otter' is named twice",
         ("otter",): "one class ('otter') leaves nothing to tell apart: name two or more",

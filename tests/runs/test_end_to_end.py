@@ -219,7 +219,7 @@ def test_classes_that_nothing_was_trained_on_are_told_with_the_nearest_that_was(
     done = inside("generate", nano, "--classes", f"{trained[0]}, {apart}, {trained[1]}s", "--out", out)
     nearest = run.untrained([apart, f"{trained[1]}s"])
     assert done.returncode == 0 and done.stderr.splitlines() == [
-        f"note: the generator was not trained on {name!r}, nor is anything known to it nearer than {nearest[name]!r}; "
+        f"note: the generator was not trained on {name!r}; of those that it was trained on, {nearest[name]!r} is nearest; "
         "scores of unseen-classes say what weights for such a class are worth"
         for name in (apart, f"{trained[1]}s")
     ]
@@ -260,8 +260,8 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        ("", 'no classes: name two or more, as in --classes "otter, lamp, crab"'),
-        (" , ", 'no classes: name two or more, as in --classes "otter, lamp, crab"'),
+        ("", 'no classes: name two or more, as in --classes "book, camera, umbrella"'),
+        (" , ", 'no classes: name two or more, as in --classes "book, camera, umbrella"'),
         ("otter", "one class ('otter') leaves nothing to tell apart: name two or more"),
         ("otter, lamp, otter", "the class 'otter' is named twice"),
         ("otter, , lamp", "one of the class names is empty"),

@@ -33,8 +33,8 @@ def test_a_task_of_names_with_one_vector_is_refused(
     assert (done.returncode, done.stdout, done.stderr) == (
         2,
         "",
-        f"error: the text encoder makes one vector of {names}: no network can tell them apart; name one of them, or one of "
-        "them otherwise\n",
+        f"error: the text encoder makes one vector of {names}: no network can tell them apart; leave out all but one, or "
+        "use other names\n",
     )
     assert not out.exists()
 

@@ -13,7 +13,7 @@ from wspace.cli.options import Json, PluginFiles, RunFolder
 
 def generate(
     run: RunFolder,
-    classes: Annotated[str, typer.Option(help='Class names, separated by commas: "otter, lamp, crab".')],
+    classes: Annotated[str, typer.Option(help='Class names, separated by commas: "book, camera, umbrella".')],
     out: Annotated[
         Path | None,
         typer.Option(help="File to write, else head.safetensors; with --count, numbered; with --peft, a folder."),

@@ -77,12 +77,15 @@ def _importer_of(source: Path, name: str | None, registry: Any) -> Any:
     from wspace.recipes.bind import bind_one
     from wspace.recipes.source import parse_recipe
     from wspace.support.errors import DataError, RecipeError, UserError
+    from wspace.support.names import RUN
 
     if name is not None:
         block = parse_recipe(name, "--importer").values if name.startswith("{") else {"use": name}
         return bind_one("importer", block, registry, "--importer").build({})
     if not source.is_dir():
-        raise DataError(f"{source}: no such folder")
+        raise DataError(f"{source}: {'is a file, not a folder' if source.exists() else 'no such folder'}")
+    if (source / RUN).is_file():
+        raise DataError(f"{source}: is a run; `wspace zoo export` writes its zoo")
     every = {}
     for component in registry.all("importer"):
         try:

@@ -68,7 +68,11 @@ class Labelled:
 
         former = identity(self._key(self.former_contents()))
         skipped = {picture.path: unreadable[picture.path] for picture in self.pictures if picture.path in unreadable}
-        notes = [*self.notes, *_skipped(skipped, len(self.pictures))]
+        notes = [
+            *self.notes,
+            *_skipped(skipped, len(self.pictures)),
+            *_repeated([picture.path for picture in readable], pixels, rows, labels, split),
+        ]
         return StoredImages(classes, labels, split, pixels, rows, identity(key), notes, [former])
 
     def _key(self, contents: object) -> str:
@@ -203,6 +207,37 @@ def _by_hash(paths: Iterator[str] | Sequence[str]) -> list[str]:
 def _by_class(pictures: Sequence[Picture]) -> list[tuple[str, list[Picture]]]:
     ordered = sorted(pictures, key=lambda picture: picture.class_name)
     return [(name, list(group)) for name, group in groupby(ordered, key=lambda picture: picture.class_name)]
+
+
+# ---------------------------------------------------------------- pictures that are there twice
+
+
+def _repeated(
+    paths: Sequence[str], pixels: np.ndarray, rows: np.ndarray, labels: np.ndarray, split: np.ndarray
+) -> list[str]:
+    """Notes on pictures that are tested on and not new, and on those that are of two classes: `paths` (M,) name them."""
+    first: dict[bytes, int] = {}  # by pixels, the first that is not for testing
+    contents = [hashlib.blake2b(pixels[row].tobytes(), digest_size=16).digest() for row in rows]
+    for i, content in enumerate(contents):
+        if split[i] != TEST:
+            first.setdefault(content, i)
+    seen = [i for i, content in enumerate(contents) if split[i] == TEST and content in first]
+    earlier: dict[bytes, int] = {}
+    doubtful = [i for i, content in enumerate(contents) if labels[earlier.setdefault(content, i)] != labels[i]]
+    notes = []
+    if seen:
+        one, other = shown(paths[seen[0]]), shown(paths[first[contents[seen[0]]]])
+        notes.append(
+            f"{len(seen):,} of {int((split == TEST).sum()):,} test pictures have the same pixels as pictures to train or to "
+            f"choose on, so scores flatter: the first is {one}, as {other}"
+        )
+    if doubtful:
+        one, other = shown(paths[doubtful[0]]), shown(paths[earlier[contents[doubtful[0]]]])
+        notes.append(
+            f"{len(doubtful):,} of {len(paths):,} pictures have the same pixels as pictures of another class: the first is "
+            f"{one}, as {other}"
+        )
+    return notes
 
 
 # ---------------------------------------------------------------- unreadable pictures

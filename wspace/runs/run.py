@@ -132,7 +132,7 @@ class Run:
         for group in twins(self.bench.encode_classes(names)):
             raise UserError(
                 f"the text encoder makes one vector of {listed([names[number] for number in group])}: no network can tell "
-                "them apart; name one of them, or one of them otherwise"
+                "them apart; leave out all but one, or use other names"
             )
         return names
 
@@ -244,7 +244,7 @@ class Run:
             tested = UNSEEN_CLASSES in self.zoo.tasks.splits
             worth = f"scores of {UNSEEN_CLASSES} say" if tested else "nothing in its report says"
             self.bench.progress.say(
-                f"note: the generator was not trained on {name!r}, nor is anything known to it nearer than {nearest!r}; "
+                f"note: the generator was not trained on {name!r}; of those that it was trained on, {nearest!r} is nearest; "
                 f"{worth} what weights for such a class are worth"
             )
         drawn = self.system.sample(prompts, settings, stream(seed, "generate")).cpu()

@@ -193,6 +193,8 @@ def _check_none_is_empty(root: Path, layout: Layout, tree: Tree, inside: Sequenc
         if layout.depth == 1 and not any(path.parts[:1] == parts for path in inside):
             loose = sum(path.parts[:1] == parts for path in tree.pictures)
             which = f"its {loose} pictures lie in no class's folder" if loose else "has no pictures"
+            if loose and layout.splits[parts] != TRAIN:
+                which += "; if nothing says what they show, set 'dataset.path' to the folder to train on, which is then split"
             raise DataError(f"{shown(root / parts[0])}: {which}")
     full = {path.parts[: layout.place + 1] for path in inside}
     for parent in sorted({parts[:-1] for parts in full}):
@@ -220,8 +222,10 @@ def _check_number(root: Path, names: Mapping[PurePosixPath, str], notes: Sequenc
     classes = set(names.values())
     if len(classes) > 1:
         return
-    top, deeper = ({path.parts[:depth] for path in names if len(path.parts) > 2} for depth in (1, 2))
-    hint = f"; is 'path' to be {shown(root.joinpath(*min(top)))}?" if len(top) == 1 and len(deeper) > 1 else ""
+    deepest = max((len(path.parts) for path in names), default=0)
+    around = [{path.parts[:depth] for path in names if len(path.parts) > depth} for depth in range(1, deepest)]
+    branching = next((depth for depth, folders in enumerate(around) if len(folders) > 1), 0)
+    hint = f"; is 'path' to be {shown(root.joinpath(*min(around[branching - 1])))}?" if branching else ""
     raise DataError(
         f"{shown(root)}: has {'1 class' if classes else 'no classes'} (sub-folders of pictures), and at least 2 are needed"
         + hint

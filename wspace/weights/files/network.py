@@ -40,7 +40,7 @@ class Network:
     def load(cls, file: Path, spec: WeightSpec) -> Network:
         """Raises FileError unless the file holds whole, finite weights of this target."""
         if not file.is_file():
-            raise FileError(f"{file}: no such file")
+            raise FileError(f"{file}: {'is a folder, not a file' if file.is_dir() else 'no such file'}")
         try:
             with safe_open(file, "pt") as opened:
                 metadata = opened.metadata() or {}
@@ -63,7 +63,7 @@ def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
     """Names of a task's classes, trimmed. Raises UserError unless there are two different ones at least."""
     names: tuple[str, ...] = tuple(" ".join(name.split()) for name in classes)
     if not any(names):
-        raise UserError('no classes: name two or more, as in --classes "otter, lamp, crab"')
+        raise UserError('no classes: name two or more, as in --classes "book, camera, umbrella"')
     if not all(names):
         raise UserError("one of the class names is empty")
     for name in names:

@@ -124,6 +124,8 @@ def _row(row: dict[str, Any], where: str) -> Description:
     if seed and not seed.isdecimal():
         raise FileError(f"{where}: seed is {seed!r}, not a whole number")
     classes = tuple(" ".join(name.split()) for name in (row.get("classes") or "").split(";") if name.strip())
+    if len(classes) == 1 and "," in classes[0]:
+        raise FileError(f"{where}: classes is {classes[0]!r}, which is one class: put ; between two")
     parent = (row.get("parent") or "").strip() or None
     return Description(_lines(row.get("text") or ""), classes, metrics, int(seed) if seed else None, parent)
 
