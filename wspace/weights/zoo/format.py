@@ -265,7 +265,7 @@ class StoredZoo:
 def _read_header(folder: Path) -> Header:
     file = folder / ZOO_HEADER
     if not file.is_file():
-        raise FileError(f"{folder}: not a zoo: it has no {ZOO_HEADER}")
+        raise FileError(f"{folder}: {f'not a zoo: it has no {ZOO_HEADER}' if folder.exists() else 'no such folder'}")
     raw = read_json(file)
     if not isinstance(raw, dict) or "format" not in raw:
         raise FileError(f"{file}: not a zoo's header: it does not say its format")
