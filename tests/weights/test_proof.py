@@ -18,9 +18,10 @@ from wspace.components.symmetries.gl import GL
 from wspace.components.symmetries.none import Trivial
 from wspace.components.symmetries.sign_permutation import SignPermutation
 from wspace.interfaces import Symmetry, Target
-from wspace.interfaces.weights import WeightSpec
+from wspace.interfaces.weights import WeightEntry, WeightSpec
 from wspace.support.errors import UserError
-from wspace.weights.proof import TOLERANCE, prove, symmetry_error
+from wspace.weights.permutations import AxisPermutations
+from wspace.weights.proof import TOLERANCE, Trial, prove, prove_by, symmetry_error
 
 ADAPTERS = [(activation, bias) for activation in ("gelu", "tanh", "none") for bias in (True, False)]
 KINDS = {"permutation": Units, "sign-permutation": SignPermutation, "gl": GL}
@@ -235,3 +236,10 @@ def test_what_does_not_suit_the_target_is_said_before_a_zoo_is_trained(tmp_path:
         synthetic.run(recipe, synthetic.bench_of(recipe), tmp_path, "zoo")
     assert str(caught.value).startswith(said)
     assert not list((tmp_path / "zoo").iterdir())
+
+
+def test_what_was_next_to_nothing_is_no_percentage() -> None:
+    spec = WeightSpec((WeightEntry("w", (2,), ("units",)),), free=("units",))
+    trial = Trial(torch.tensor([[0.0, 1.0]]), lambda weights: [weights[:, :1]])
+    with pytest.raises(UserError, match="changes what they compute, from next to nothing$"):
+        prove_by(AxisPermutations(spec), spec, [trial], torch.Generator(), "permutation", "they compute", "the spec")

@@ -476,6 +476,63 @@ def test_a_right_spec_is_not_refused_for_the_rounding_of_float32() -> None:
     assert refused(net, wrong, x).endswith("wrong about tensor '0.bias': axis 'layer0' is its dimension 0")
 
 
+def test_a_module_that_rounds_to_float32_within_is_decided_in_float64_all_the_same() -> None:
+    def upcast(net: nn.Module, x: Tensor) -> Tensor:
+        wide = x.to(torch.float32)
+        normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + 1e-6)
+        return torch.sin(10 * net.size * normed.type_as(x))
+
+    def norm() -> nn.Module:
+        return Net(upcast, size=nn.Parameter(torch.ones(64)))
+
+    torch.manual_seed(0)
+    layers = (part for _ in range(4) for part in (nn.Linear(64, 64), norm()))
+    net, x = nn.Sequential(nn.Linear(4, 64), *layers, nn.Linear(64, 2)), torch.zeros(2, 4)
+    assert prove_module(net, infer(net, x), [x], rng_of(0)) < 1e-9
+
+
+@pytest.mark.parametrize("within", [torch.float16, torch.float64])
+def test_a_module_of_two_precisions_is_proven(within: torch.dtype) -> None:
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        return net.b(net.a(x).relu().to(within)).float()
+
+    net, x = Net(forward, a=nn.Linear(4, 6), b=nn.Linear(6, 2).to(within)), torch.zeros(2, 4)
+    said = infer(net, x)
+    assert said.free == ("a",)
+    assert prove_module(net, said, [x], rng_of(0)) < ERROR
+
+
+@pytest.mark.parametrize("size", [1e-3, 1e-5, 1e-7])
+def test_an_axis_that_matters_little_is_proven_or_refused_as_another_is(size: float) -> None:
+    net = Net(
+        lambda net, x: net.c(x) + size * net.b(net.a(x).relu()), a=nn.Linear(5, 6), b=nn.Linear(6, 2), c=nn.Linear(5, 2)
+    )
+    x = torch.zeros(2, 5)
+    said = infer(net, x)
+    assert prove_module(net, said, [x], rng_of(0)) < ERROR
+    wrong = replace(said, axes=said.axes | {"a.bias": ("6",)})
+    assert refused(net, wrong, x).endswith("wrong about tensor 'a.bias': axis 'a' is its dimension 0")
+
+
+def test_a_loss_is_an_output_like_another() -> None:
+    net = Net(lambda net, x: {"loss": net.b(net.a(x).relu()).sum()}, a=nn.Linear(5, 6), b=nn.Linear(6, 2))
+    x = torch.zeros(2, 5)
+    said = infer(net, x)
+    assert said.free == ("a", "b")
+    assert prove_module(net, said, [x], rng_of(0)) < ERROR
+    refused(net, replace(said, axes=said.axes | {"a.bias": ("6",)}), x)
+
+
+def test_axes_that_cannot_be_those_of_the_module_are_refused_in_a_sentence(nets: Nets) -> None:
+    net, x, said = nets["mlp"]
+    for changed, text in (
+        ({"axes": said.axes | {"nosuch": ("4",)}}, "the network has no tensor 'nosuch'"),
+        ({"free": ("layer0", "nosuch")}, "free: no tensor has an axis 'nosuch'"),
+        ({"axes": said.axes | {"0.bias": ("5",)}}, "tensor '0.bias': dimension 0, '5', is 5 long"),
+    ):
+        assert text in refused(net, replace(said, **changed), x)
+
+
 def test_where_there_is_no_gradient_or_no_float64_a_proof_is_one_all_the_same() -> None:
     plain = Net(lambda net, x: net.b(net.a(x).relu()), a=nn.Linear(4, 6), b=nn.Linear(6, 2))
     x = torch.zeros(2, 4)
@@ -598,6 +655,24 @@ def test_a_module_that_cannot_be_traced_says_why_and_what_to_do() -> None:
         assert str(caught.value) == f"{type(module).__name__} cannot be traced: {why}{by_hand}"
     with pytest.raises(UserError, match=r"^Sequential cannot be traced: RuntimeError: .*; write its axes by hand"):
         infer(mlp(), torch.zeros(2, 5))
+    with pytest.raises(
+        UserError, match=r"^Sequential cannot be traced: input 0 has shape \[0, 4\], and so no values; "
+    ):
+        infer(mlp(), torch.zeros(0, 4))
+    with pytest.raises(
+        UserError, match=r"^DataParallel cannot be traced: it only wraps a module; .* its attribute module$"
+    ):
+        infer(nn.DataParallel(mlp()), torch.zeros(2, 4))
+
+
+def test_a_layer_without_units_has_no_axes() -> None:
+    def forward(net: nn.Module, x: Tensor) -> Tensor:
+        return net.c(torch.cat([functional.linear(x, net.a), net.b(x)], 1))
+
+    net, x = Net(forward, a=nn.Parameter(torch.zeros(0, 4)), b=nn.Linear(4, 6), c=nn.Linear(6, 2)), torch.zeros(2, 4)
+    said = infer(net, x)
+    assert said.free == ("b",)
+    assert prove_module(net, said, [x], rng_of(0)) < ERROR
 
 
 # ---------------------------------------------------------------- files

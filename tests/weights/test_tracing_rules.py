@@ -217,6 +217,10 @@ OPERATIONS: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = 
     "sliced": (lambda x: x[:, 1:, ::2], (X,)),
     "selected twice": (lambda x: (x[0].sum(0), x[:, 1].sum(0)), (X,)),
     "selected in both ways": (lambda x: (x[0] + x[1], x[:, 0] * x[:, 1]), ((2, 2, 4),)),
+    **{f"stacked as a square, {name}": (lambda a, b, c, d, w, f=f: f(torch.stack([a, b, c, d]).view(2, 2, 2, 3)) * w,
+       ((2, 3),) * 4 + ((2, 3),)) for name, f in (
+        ("a row", lambda x: x[1].sum(0)), ("a column", lambda x: x[:, 1].sum(0)), ("one", lambda x: x[1, 0]),
+        ("rows added", lambda x: x.sum(0)[1]), ("turned", lambda x: x.transpose(0, 1).flatten(0, 1)[1]))},
     "gradient": (lambda x: torch.gradient(x, dim=(0, 1)), ((3, 3, 3),)),
     "glu": (lambda x: F.glu(x, 1), ((2, 4, 3),)),
     "prelu": (F.prelu, (X, (3,))),

@@ -100,7 +100,7 @@ class _Judge:
         greatest, tried, trial = 0.0, 0, None
         with self.progress.bar("proof", ELEMENTS) as bar:
             for candidate in trials:
-                before, slopes = _outputs_and_slopes(candidate, self.rng)
+                before, slopes = _outputs_and_slopes(candidate, self.dtype, self.rng)
                 if not any(leaf.isfinite().any() for leaf in before):
                     continue
                 trial = candidate
@@ -112,6 +112,8 @@ class _Judge:
                 bar.advance(min(count, bar.total - bar.done))
                 if tried >= ELEMENTS and (slopes is None or min(mattered.values(), default=tried) >= ELEMENTS):
                     break
+                if slopes is not None and tried >= ELEMENTS and not all(mattered.values()):
+                    self._look_closer(trial)
         if trial is None:
             raise UserError(
                 f"symmetry {self.name!r}: what {self.computed} is no finite number, with any random weights"
@@ -129,17 +131,17 @@ class _Judge:
     @torch.no_grad()
     def _checked(self, trial: Trial, before: Sequence[Tensor]) -> float:
         """The greatest relative change, which is rounding. Raises UserError if it is not."""
-        error = torch.inf
-        if self.dtype == torch.float32:
-            error = _error(self.symmetry, trial, trial.weights, before, self.rng)
-            if error < ROUNDING[self.dtype]:
-                return error
-            if _apart(trial.compute(trial.weights), before) > TOLERANCE:
-                raise UserError(
-                    f"symmetry {self.name!r}: what {self.computed} differs from call to call with the same weights and "
-                    "inputs, so nothing can be proven of it: leave out what draws random numbers or keeps a state"
-                )
+        error = _error(self.symmetry, trial, trial.weights.to(self.dtype), before, self.rng)
+        if error < ROUNDING[self.dtype]:
+            return error
+        if _apart(trial.compute(trial.weights.to(self.dtype)), before) > TOLERANCE:
+            raise UserError(
+                f"symmetry {self.name!r}: what {self.computed} differs from call to call with the same weights and "
+                "inputs, so nothing can be proven of it: leave out what draws random numbers or keeps a state"
+            )
         weights = trial.weights.double()
+        if self.dtype == torch.float64:
+            self._refuse(trial, weights, before, error, ROUNDING[self.dtype])
         try:
             exact = trial.compute(weights)
         except (RuntimeError, TypeError) as failure:  # a module that insists on float32
@@ -152,16 +154,26 @@ class _Judge:
         if error < ROUNDING[torch.float64]:
             self.dtype = torch.float64
             return error
-        if rounding < FAITHFUL:
+        if rounding < FAITHFUL and error > MATTERS * TOLERANCE:
             self._refuse(trial, trial.weights, before, error, TOLERANCE)
         self._refuse(trial, weights, exact, error, ROUNDING[torch.float64])
+
+    def _look_closer(self, trial: Trial) -> None:
+        """In float64, if the networks can be computed in it: an axis may matter by less than float32 tells."""
+        if self.dtype == torch.float64:
+            return
+        try:
+            trial.compute(trial.weights.double())
+        except (RuntimeError, TypeError):
+            return
+        self.dtype = torch.float64
 
     def _mattering(self, trial: Trial, slopes: Tensor | None, axes: Iterable[str]) -> Iterator[str]:
         """Axes with a tensor whose values, wobbled by as much as they are large, change the outputs, to first order."""
         if slopes is None:
             return
         by_tensor = self.spec.unflatten(slopes * trial.weights)
-        reached = {name for name, part in by_tensor.items() if part.norm() > MATTERS * ROUNDING[torch.float32]}
+        reached = {name for name, part in by_tensor.items() if part.norm() > MATTERS * ROUNDING[self.dtype]}
         for axis in axes:
             if any(axis in entry.names and entry.name in reached for entry in self.spec.entries):
                 yield axis
@@ -169,7 +181,8 @@ class _Judge:
     @torch.no_grad()
     def _must_matter(self, axis: str, trial: Trial) -> None:
         """Raise UserError unless the outputs change if the axis is moved in one of its tensors alone."""
-        weights, before = trial.weights, trial.compute(trial.weights)
+        weights = trial.weights.to(self.dtype)
+        before = trial.compute(weights)
         entries = [entry for entry in self.spec.entries if axis in entry.names]
         for part in (part for part in self.symmetry.parts() if part.axis == axis):
             group = part.on(spec=self.spec)
@@ -177,7 +190,7 @@ class _Judge:
             for entry in entries:
                 here, alone = self.spec.slices[entry.name], weights.clone()
                 alone[:, here] = moved[:, here]
-                if _apart(trial.compute(alone), before) > MATTERS * ROUNDING[torch.float32]:
+                if _apart(trial.compute(alone), before) > MATTERS * ROUNDING[self.dtype]:
                     return
         of = ", ".join(entry.name for entry in entries)
         raise UserError(
@@ -223,6 +236,8 @@ class _Judge:
             raise UserError(
                 f"symmetry {self.name!r}: {what} changes which of the numbers that {self.computed} are finite{end}"
             )
+        if error > 1 / NEGLIGIBLE:
+            raise UserError(f"symmetry {self.name!r}: {what} changes what {self.computed}, from next to nothing{end}")
         raise UserError(
             f"symmetry {self.name!r}: {what} changes what {self.computed}, by {100 * error:.3g}% of the largest score{end}"
         )
@@ -358,12 +373,12 @@ def _apart(after: Sequence[Tensor], before: Sequence[Tensor]) -> float:
     return worst
 
 
-def _outputs_and_slopes(trial: Trial, rng: torch.Generator) -> tuple[list[Tensor], Tensor | None]:
+def _outputs_and_slopes(trial: Trial, dtype: torch.dtype, rng: torch.Generator) -> tuple[list[Tensor], Tensor | None]:
     """What the networks compute, and its slope along a random direction of all outputs, relative to their size: (B, P).
 
     None if torch has no gradient of it.
     """
-    weights = trial.weights.clone().requires_grad_()
+    weights = trial.weights.to(dtype, copy=True).requires_grad_()
     try:
         outputs = trial.compute(weights)
         total = weights.sum() * 0
@@ -376,5 +391,5 @@ def _outputs_and_slopes(trial: Trial, rng: torch.Generator) -> tuple[list[Tensor
         (slopes,) = torch.autograd.grad(total, weights)
     except RuntimeError:
         with torch.no_grad():
-            return list(trial.compute(trial.weights)), None
+            return list(trial.compute(trial.weights.to(dtype))), None
     return [leaf.detach() for leaf in outputs], slopes.nan_to_num(0, 0, 0)

@@ -85,9 +85,24 @@ def infer(module: nn.Module, *inputs: Tensor) -> Inferred:
 
 # ---------------------------------------------------------------- a graph
 
+WRAPPERS: dict[type, str] = {
+    torch._dynamo.OptimizedModule: "_orig_mod",
+    nn.DataParallel: "module",
+    nn.parallel.DistributedDataParallel: "module",
+}
+"""What runs another module, with the attribute that holds it."""
+
 
 def _traced(module: nn.Module, weights: Mapping[str, Tensor], inputs: tuple[Tensor, ...]) -> fx.Graph:
     who, instead = f"{type(module).__name__} cannot be traced", "write its axes by hand (docs/symmetries.md)"
+    for wrapper, inner in WRAPPERS.items():
+        if isinstance(module, wrapper):
+            raise UserError(f"{who}: it only wraps a module; give that one, its attribute {inner}")
+    for place, given in enumerate(inputs):
+        if isinstance(given, Tensor) and not given.numel():
+            raise UserError(
+                f"{who}: input {place} has shape {[*given.shape]}, and so no values; give one that has some"
+            )
     check_weights(module, who)
     check_memory(module, dict(module.named_parameters()), who)
     traced = with_its_tensors(module)
@@ -153,7 +168,7 @@ class _Walk:
                 layout = Traced([[Digit(n)]] for n in node.meta["val"].shape)
                 self.weights[name] = self.layouts[node] = layout
                 self.used[name] = min((places[user] for user in node.users), default=len(nodes))
-                if not node.users:
+                if not node.users or not prod(map(length, layout)):
                     pin(layout)
             elif node.op == "placeholder":
                 self.layouts[node] = _in_place(node.meta["val"])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from wspace.interfaces.weights import WeightSpec
@@ -17,6 +19,7 @@ from wspace.support.progress import Progress
 from wspace.weights.modules import copy_of
 from wspace.weights.permutations import AxisPermutations
 from wspace.weights.proof import DRAWS, Trial, prove_by, trial_error
+from wspace.weights.tracing.by_hand import checked
 from wspace.weights.tracing.infer import Inferred, weights_of, with_its_tensors
 
 ELEMENTS = 4  # of the group, on each random network
@@ -40,8 +43,11 @@ def prove_module(
 
     Networks have the module's architecture, in evaluation, inputs the shapes of these, in float32, and in float64 where
     that does not tell rounding from a wrong axis. Raises UserError if it is no rounding, which names the axis and the
-    tensors whose dimension is none of it; and for an axis on which nothing depends, of which nothing is proven.
+    tensors whose dimension is none of it; for an axis on which nothing depends, of which nothing is proven; and for axes that
+    cannot be those of this module's tensors.
     """
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights_of(module).items()}
+    checked({name: [*shape] for name, shape in shapes.items()} | inferred.axes, shapes, inferred.free)
     spec = inferred.spec(module)
     if not spec.free:
         return 0.0
@@ -74,24 +80,53 @@ def _trial(module: nn.Module, spec: WeightSpec, inputs: Sequence[Tensor], rng: t
 
 
 def _numbers(outputs: object, who: str, dtype: torch.dtype) -> list[Tensor]:
-    """All of its floating or complex outputs, each with a dimension in front; if it has none, all others."""
+    """All of its floating or complex outputs, flat, each with a dimension in front; if it has none, all others."""
     leaves = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.numel()]
     leaves = [torch.view_as_real(leaf.resolve_conj()) if leaf.is_complex() else leaf for leaf in leaves]
     if not leaves:
         raise UserError(f"{who} returns no tensor, so nothing can be proven of its axes")
     floating = [leaf for leaf in leaves if leaf.is_floating_point()]
-    return [leaf[None] for leaf in floating or [leaf.to(dtype) for leaf in leaves]]
+    return [leaf.reshape(1, -1) for leaf in floating or [leaf.to(dtype) for leaf in leaves]]
+
+
+FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+COMPLEX = (torch.complex32, torch.complex64, torch.complex128)
+CASTS = {
+    Tensor.half: torch.float16,
+    Tensor.bfloat16: torch.bfloat16,
+    Tensor.float: torch.float32,
+    Tensor.double: torch.float64,
+    Tensor.cfloat: torch.complex64,
+    Tensor.cdouble: torch.complex128,
+}
 
 
 @contextmanager
 def _precision(dtype: torch.dtype) -> Iterator[None]:
-    """Of what a module makes on its way."""
+    """Of what a module makes on its way, whatever precision it asks for there."""
     usual = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        yield
+        with _Cast(dtype):
+            yield
     finally:
         torch.set_default_dtype(usual)
+
+
+class _Cast(TorchFunctionMode):
+    def __init__(self, dtype: torch.dtype):
+        super().__init__()
+        self.instead = dict.fromkeys(FLOATING, dtype) | dict.fromkeys(COMPLEX, dtype.to_complex())
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func in CASTS:
+            return args[0].to(self.instead[CASTS[func]])
+        args, kwargs = pytree.tree_map_only(
+            torch.dtype, lambda asked: self.instead.get(asked, asked), (args, kwargs or {})
+        )
+        return func(*args, **kwargs)
 
 
 def _random(module: nn.Module, spec: WeightSpec, inputs: tuple[Tensor, ...], rng: torch.Generator) -> nn.Module:
@@ -103,7 +138,9 @@ def _random(module: nn.Module, spec: WeightSpec, inputs: tuple[Tensor, ...], rng
     for weight in network.parameters():
         noise = torch.randn(weight.shape, generator=rng)
         # a matrix or kernel so that it keeps sizes (LeCun et al., 1998); what starts at 0 or 1 near to that
-        weight.copy_(weight + NOISE * noise if weight.ndim < 2 else noise * (len(weight) / weight.numel()) ** 0.5)
+        weight.copy_(
+            weight + NOISE * noise if weight.ndim < 2 else noise * (len(weight) / max(weight.numel(), 1)) ** 0.5
+        )
     buffers = dict(network.named_buffers())
     for name in (entry.name for entry in spec.entries if entry.name in buffers):
         _wobble(buffers[name], rng)
@@ -115,7 +152,8 @@ def _random(module: nn.Module, spec: WeightSpec, inputs: tuple[Tensor, ...], rng
     others = ((name, weight.dtype) for name, weight in module.named_parameters() if weight.dtype != torch.float32)
     of = next((f", where {name} is {str(dtype).removeprefix('torch.')}" for name, dtype in others), "")
     try:
-        functional_call(with_its_tensors(network), {}, tuple(x.clone() for x in inputs))
+        with _precision(torch.float32):
+            functional_call(with_its_tensors(network), {}, tuple(x.clone() for x in inputs))
     except Exception as error:  # of the module's own code
         raise UserError(f"{type(module).__name__} cannot be tried in float32{of}: {reason(error)}") from error
     for hook in hooks:

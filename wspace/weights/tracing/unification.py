@@ -115,9 +115,9 @@ def settle(layout: Layout) -> None:
 
 
 def _join_members(digit: Digit) -> None:
-    """Of digits that it no longer depends on: it is the same for every value."""
+    """Of digits that it no longer depends on, or on a part of them alone: it is the same for every value."""
     still = outers(digit)
-    gone = [m for m in digit.members if not still & set(digits_of([[[m[0]]]]))]
+    gone = [m for m in digit.members if not set(digits_of([[[m[0]]]])) <= still]
     digit.members = [m for m in digit.members if m not in gone]
     for _, _, member in gone:
         unify([[digit]], [[member]])
