@@ -317,6 +317,19 @@ class Applied(nn.Module):
         return self.head(functional.linear(h, self.mix).relu())
 
 
+class Transposed(Applied):
+    """The same, each weight the other way round, and of one as many inputs as units."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.mix = nn.Parameter(torch.zeros(9, 5)), nn.Parameter(torch.zeros(9, 9))
+        self.head = nn.Linear(9, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = (x @ self.up.T).relu() * torch.mm(x.flatten(0, 1), self.gate.weight.t()).view(*x.shape[:-1], 9)
+        return self.head(functional.linear(h, self.mix.mT).relu())
+
+
 @pytest.mark.parametrize("measure", ["correlation", "product"])
 @pytest.mark.parametrize(
     ("build", "axes"),
@@ -327,9 +340,10 @@ class Applied(nn.Module):
         (lambda: Attention(kdim=5, vdim=5), 4),
         (lambda: nn.Sequential(nn.Linear(5, 12), nn.TransformerEncoderLayer(12, 2, 7, batch_first=True), nn.Linear(12, 2)), 5),
         (Applied, 2),
+        (Transposed, 2),
         (lambda: nn.Sequential(weight_norm(nn.Linear(5, 9)), nn.ReLU(), spectral_norm(nn.Linear(9, 6)), nn.Linear(6, 2)), 2),
     ],
-    ids=["attention", "batch first", "no bias", "other keys", "encoder layer", "applied by the module", "parametrised"],
+    ids=["attention", "batch first", "no bias", "other keys", "encoder layer", "applied", "transposed", "parametrised"],
 )  # fmt: skip
 def test_units_are_read_where_no_layer_makes_them(build: Callable[[], nn.Module], axes: int, measure: Measure) -> None:
     network, rng = build().eval(), rng_of(0)

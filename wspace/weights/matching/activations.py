@@ -198,6 +198,8 @@ OPERATIONS: dict[Any, tuple[int, str, int, int]] = {  # where the weight is give
     torch.matmul: (1, "other", 1, -1),
     Tensor.matmul: (1, "other", 1, -1),
     Tensor.__matmul__: (1, "other", 1, -1),
+    torch.mm: (1, "mat2", 1, -1),
+    Tensor.mm: (1, "mat2", 1, -1),
     torch.addmm: (2, "mat2", 1, -1),
 }
 
@@ -230,11 +232,17 @@ class _Operations(TorchFunctionMode):
         return output
 
     def _made_of(self, weight: Tensor, side: int, dim: int, output: Tensor) -> None:
-        """Of a weight as it is, or of a stretch of one, such as a third of packed queries, keys and values."""
+        """Of a weight as it is or transposed, or of a stretch of one, such as a third of packed queries, keys and values."""
         name, whole = self.by_storage.get(weight.untyped_storage().data_ptr(), ("", weight))
-        if name and weight.stride() == whole.stride() and weight.ndim == whole.ndim:
-            start = int(weight.storage_offset() - whole.storage_offset()) // whole.stride(side)
-            self.hear(_Use(name, side, start, weight.shape[side], dim), output)
+        if not name or weight.ndim != whole.ndim:
+            return
+        units = weight.shape[side]
+        if weight.stride() != whole.stride():
+            if weight.ndim != 2 or weight.stride() != whole.stride()[::-1]:
+                return
+            side = 1 - side
+        start = int(weight.storage_offset() - whole.storage_offset()) // whole.stride(side)
+        self.hear(_Use(name, side, start, units, dim), output)
 
 
 def _projections(given: Mapping[str, Any]) -> Iterator[tuple[Tensor, Tensor]]:

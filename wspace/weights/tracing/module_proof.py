@@ -91,14 +91,10 @@ def _numbers(outputs: object, who: str, dtype: torch.dtype) -> list[Tensor]:
 
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 COMPLEX = (torch.complex32, torch.complex64, torch.complex128)
-CASTS = {
-    Tensor.half: torch.float16,
-    Tensor.bfloat16: torch.bfloat16,
-    Tensor.float: torch.float32,
-    Tensor.double: torch.float64,
-    Tensor.cfloat: torch.complex64,
-    Tensor.cdouble: torch.complex128,
-}
+REAL_CASTS, COMPLEX_CASTS = (
+    {getattr(Tensor, name) for name in names}
+    for names in (("half", "bfloat16", "float", "double"), ("chalf", "cfloat", "cdouble"))
+)
 
 
 @contextmanager
@@ -116,15 +112,17 @@ def _precision(dtype: torch.dtype) -> Iterator[None]:
 class _Cast(TorchFunctionMode):
     def __init__(self, dtype: torch.dtype):
         super().__init__()
-        self.instead = dict.fromkeys(FLOATING, dtype) | dict.fromkeys(COMPLEX, dtype.to_complex())
+        self.types = dict.fromkeys(FLOATING, dtype) | dict.fromkeys(COMPLEX, dtype.to_complex())
+        self.casts = dict.fromkeys(REAL_CASTS, dtype) | dict.fromkeys(COMPLEX_CASTS, dtype.to_complex())
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func in CASTS:
-            return args[0].to(self.instead[CASTS[func]])
-        args, kwargs = pytree.tree_map_only(
-            torch.dtype, lambda asked: self.instead.get(asked, asked), (args, kwargs or {})
+        if func in self.casts:
+            return args[0].to(self.casts[func])
+        args, kwargs = (
+            pytree.tree_map_only(torch.dtype, lambda asked: self.types.get(asked, asked), given)
+            for given in (args, dict(kwargs or {}))
         )
         return func(*args, **kwargs)
 
