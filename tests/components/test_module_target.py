@@ -470,6 +470,20 @@ def test_axes_of_a_file_are_taken(tmp_path: Path) -> None:
     assert target.spec.free == ("unit",) and target.spec.entries[2].axes == (str(TEXTS), "unit")
 
 
+def test_units_that_a_buffer_holds_in_place_are_said() -> None:
+    class Masked(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Linear(3, 4), nn.Softmax(-1), nn.Linear(4, 2))
+            self.register_buffer("mask", torch.tensor([0.0, 0.0, -torch.inf, -torch.inf]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self[2](self[1](self[0](x) + self.mask))
+
+    target = of_module(Masked)
+    note = "units of layer0 stay in place: so do those of mask, not generated"
+    assert target.spec.free == () and note in target.notes
+
+
 def test_a_module_that_cannot_be_traced_is_a_target_without_symmetry() -> None:
     class Hesitant(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:

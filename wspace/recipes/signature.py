@@ -127,7 +127,8 @@ def read_class(file: Path, name: str) -> Signature:
         ]
         if init is None and others:
             raise UnreadableSignature(
-                f"{file}: {name} has no constructor of its own, and may inherit one of {others[0]}"
+                f"{file}: {name} has no constructor, and one that it inherits of {others[0]} is not read; write one, if only "
+                "`def __init__(self): pass`"
             )
         parameters = [] if init is None else _from_arguments(init.args, file)
     doc = ast.get_docstring(node) or ""

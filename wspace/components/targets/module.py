@@ -118,8 +118,16 @@ class Module(Target):
         weights = {*dict(self.network.named_parameters(remove_duplicate=False)), *chosen}
         weights |= {statistic for name in _norms(self.network) for statistic in _statistics(name)}
         aside |= {name for name, tensor in state.items() if name not in weights or not tensor.is_floating_point()}
+        notes = list(inferred.notes)
+        if not free and (bound := sorted(ours & held & {*inferred.free})):
+            others = [
+                name for name, texts in inferred.axes.items() if name not in chosen and {*_axes_in(texts)} & {*bound}
+            ]
+            notes.append(
+                f"units of {', '.join(bound)} stay in place: so do those of {', '.join(others)}, not generated"
+            )
         return WeightSpec(
-            tuple(entries), free, aside=tuple(name for name in state if name in aside), notes=inferred.notes
+            tuple(entries), free, aside=tuple(name for name in state if name in aside), notes=tuple(notes)
         )
 
     def _axes(self, file: Path | None) -> Inferred:

@@ -120,11 +120,11 @@ class _Cast(TorchFunctionMode):
     ) -> Any:
         if func in self.casts:
             return args[0].to(self.casts[func])
-        args, kwargs = (
-            pytree.tree_map_only(torch.dtype, lambda asked: self.types.get(asked, asked), given)
-            for given in (args, dict(kwargs or {}))
-        )
-        return func(*args, **kwargs)
+
+        def asked(given: Any) -> Any:
+            return pytree.tree_map_only(torch.dtype, lambda dtype: self.types.get(dtype, dtype), given)
+
+        return func(*asked(args), **asked(dict(kwargs or {})))
 
 
 def _random(module: nn.Module, spec: WeightSpec, inputs: tuple[Tensor, ...], rng: torch.Generator) -> nn.Module:
