@@ -572,6 +572,11 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
     assert said_by(lambda: target_of(MLP((6,)), file=tmp_path / "other.safetensors")) == (
         f"{tmp_path}/other.safetensors: none of its tensors fits this architecture"
     )
+    save_file({f"{run}.out.bias": torch.ones(TEXTS) for run in ("ema", "model")}, tmp_path / "two.safetensors")
+    assert said_by(lambda: target_of(MLP((6,)), file=tmp_path / "two.safetensors")).endswith(
+        "none of its tensors fits this architecture: it holds ema.out.bias, model.out.bias, where hidden1.weight, "
+        "hidden1.bias, out.weight and 1 more are looked for"
+    )
     assert said_by(lambda: target_of(MLP((6,)), select=("out.*",), file=tmp_path / "other.safetensors")) == (
         f"{tmp_path}/other.safetensors: its tensors do not fit this architecture (the first that does not: hidden1.weight)"
     )

@@ -463,7 +463,8 @@ def _fill(
         else:
             raise FileError(f"{file}: its tensors do not fit this architecture (the first that does not: {first})")
     if len(missing) == len(names):
-        raise FileError(f"{file}: none of its tensors fits this architecture")
+        holds = f": it holds {some_of(left)}, where {some_of(missing)} are looked for" if left else ""
+        raise FileError(f"{file}: none of its tensors fits this architecture{holds}")
     if left:
         raise FileError(f"{file}: holds tensors that this architecture has not: {some_of(left)}")
     for name, tensor in state.items():
