@@ -171,7 +171,7 @@ def test_half_precision_is_proven_in_float32_and_a_module_that_insists_on_it_is_
     for network in (mlp().half(), mlp().bfloat16(), nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2).half())):
         prove_module(network, infer(network, INPUTS), [INPUTS], torch.Generator().manual_seed(0))
 
-    class Insists(nn.Module):
+    class Mixed(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.there, self.back = nn.Linear(3, 4).bfloat16(), nn.Linear(4, 2)
@@ -179,8 +179,15 @@ def test_half_precision_is_proven_in_float32_and_a_module_that_insists_on_it_is_
         def forward(self, x: Tensor) -> Tensor:
             return self.back(self.there(x.bfloat16()).float())
 
+    class Insists(Mixed):
+        def forward(self, x: Tensor) -> Tensor:
+            if self.there.weight.dtype != torch.bfloat16:
+                raise RuntimeError("bfloat16 alone")
+            return super().forward(x)
+
+    prove_module(Mixed(), infer(Mixed(), INPUTS), [INPUTS], torch.Generator().manual_seed(0))
     with pytest.raises(UserError) as caught:
         prove_module(Insists(), infer(Insists(), INPUTS), [INPUTS], torch.Generator().manual_seed(0))
     assert str(caught.value).startswith(
-        "Insists cannot be tried in float32, where there.weight is bfloat16: RuntimeError: mat1 and mat2 must have the same"
+        "Insists cannot be tried in float32, where there.weight is bfloat16: RuntimeError: bfloat16 alone"
     )
