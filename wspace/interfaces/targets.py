@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wspace.interfaces.weights import WeightEntry, WeightSpec
+from wspace.support.errors import UserError
 
 
 class Architecture(ABC):
@@ -73,6 +74,15 @@ class Target(ABC):
     def calibrated(self, weights: Tensor, features: Tensor) -> Tensor:
         """Weights whose `statistics` are those of training images: (B, P), (B, M, F) -> (B, P); the others stay."""
         return weights
+
+    def from_linear(self, scorers: Tensor, bias: Tensor, texts: Tensor, mask: Tensor) -> Tensor:
+        """Networks whose scores are linear in the features, as near to these as the architecture allows: (B, P).
+
+        Scores (B, M, K) are features @ scorers.mT + bias, up to what is the same for all classes of an image. `scorers` are
+        (B, K, F), `bias` (B, K); `texts` (B, K, T) are what `logits` will see, and `mask` (B, K) tells padding. Nothing is
+        trained. Raises UserError in a target that has no such closed form.
+        """
+        raise UserError("this target cannot be put together from linear scores; clip-adapter can")
 
     def plain(self, weights: Tensor) -> nn.Module:
         """One network (P,) as a torch module with these weights: features (M, F), texts (K, T) -> scores (M, K).

@@ -9,9 +9,15 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wspace.api import Target, WeightEntry, WeightSpec, affine, cosine_scores, uniform_by_fan_in
+from wspace.api import Target, UserError, WeightEntry, WeightSpec, affine, cosine_scores, uniform_by_fan_in
 
 ACTIVATIONS = {"gelu": functional.gelu, "tanh": torch.tanh, "none": nn.Identity()}
+
+
+SLOPE = {"gelu": 0.1, "tanh": 0.002, "none": 1.0}
+"""By how much features' projections are made smaller, so that the activation is linear for all of them."""
+STEEP = 8.0
+"""Where GELU is the identity to one part in a million, a few units to both sides."""
 
 
 class ClipAdapter(Target):
@@ -61,8 +67,49 @@ class ClipAdapter(Target):
         projected = affine(hidden, w["w2"], w.get("b2"))  # (B, M, T)
         return cosine_scores(projected, texts, self.temperature)  # (B, M, K)
 
+    def from_linear(self, scorers: Tensor, bias: Tensor, texts: Tensor, mask: Tensor) -> Tensor:
+        """The hidden units are the scores' `rank` principal directions, kept where the activation is all but linear.
+
+        The output is T⁺(s(x) + level), where T⁺ is the pseudo-inverse of the task's texts: its products with the texts are
+        the scores and one large constant. Scores are computed by cosine, so that constant sets the length of the output:
+        at `temperature`, the logits are the scores themselves, and not only in the same order.
+
+        Raises UserError for GELU without biases, which is not linear anywhere.
+        """
+        if self.activation == "gelu" and "b1" not in self.spec.slices:
+            raise UserError("clip-adapter: with activation gelu and no bias it is linear nowhere; set bias to true")
+        rank = self.spec.axis_size("hidden")
+        inverse = torch.linalg.pinv((texts * mask[..., None]).double(), rtol=1e-4)  # (B, T, K)
+        centre = _mean(scorers, mask)  # (B, 1, F), the same for all classes
+        scorers = ((scorers - centre) * mask[..., None]).double()  # (B, K, F)
+        to_classes, size, to_features = torch.linalg.svd(scorers, full_matrices=False)
+        width = min(rank, size.shape[1])
+        down = to_features[:, :width].mT  # (B, F, r'), orthonormal columns
+        up = (inverse @ (to_classes[..., :width] * size[:, None, :width])).mT  # (B, r', T)
+        down, up = (_widened(down, rank, 2), _widened(up, rank, 1))
+        slope = SLOPE[self.activation]
+        start = STEEP if self.activation == "gelu" else 0.0
+        w = {"w1": slope * down, "w2": up / slope}
+        if "b1" in self.spec.slices:
+            level = self.temperature / (inverse * mask[:, None]).sum(2).norm(dim=1)  # (B,)
+            constant = (inverse @ ((bias + level[:, None]) * mask)[..., None].double())[..., 0]  # (B, T)
+            w["b1"] = torch.full((len(texts), rank), start, dtype=torch.double)
+            w["b2"] = constant - start * w["w2"].sum(1)
+        return self.spec.flatten({name: tensor.to(texts.dtype) for name, tensor in w.items()})
+
     def plain(self, weights: Tensor) -> nn.Module:
         return Head(self, weights)
+
+
+def _mean(scorers: Tensor, mask: Tensor) -> Tensor:
+    """(B, K, F), (B, K) -> (B, 1, F)."""
+    return (scorers * mask[..., None]).sum(1, keepdim=True) / mask.sum(1)[:, None, None]
+
+
+def _widened(tensor: Tensor, size: int, dim: int) -> Tensor:
+    """Zeros after what is there, along one of three dimensions."""
+    after = size - tensor.shape[dim]
+    return functional.pad(tensor, (0, after) if dim == 2 else (0, 0, 0, after))
 
 
 class Head(nn.Module):
