@@ -92,6 +92,8 @@ def wspace_register(register: Register) -> None:
 
     register("opponent", "oracle", "wspace.components.opponents.oracle:Oracle")
     register("opponent", "universal", "wspace.components.opponents.universal:Universal")
+    register("opponent", "text-prototype", "wspace.components.opponents.text_prototype:TextPrototype")
+    register("opponent", "eszsl", "wspace.components.opponents.eszsl:Eszsl")
     register("opponent", "base", "wspace.components.opponents.base:Base")
     register("opponent", "zoo-mean", "wspace.components.opponents.zoo_mean:ZooMean")
     register("opponent", "retrieval", "wspace.components.opponents.retrieval:Retrieval")

@@ -119,6 +119,8 @@ class Opponent(ABC):
     `report`: only that of the run itself."""
     novelty: ClassVar[bool] = False
     """Whether the report says how far its networks are from the zoo's."""
+    linear: ClassVar[bool] = False
+    """Whether its networks are `Target.from_linear`'s: a target without that is refused before anything is trained."""
     trains_on_images: ClassVar[bool] = False
     """Whether it is made in stage `opponents`: of zoo and images alone, and kept for every recipe that shares these."""
 

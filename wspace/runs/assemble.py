@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from wspace.interfaces import Conditioner, Symmetry, Tokenizer, Told
 from wspace.interfaces.weights import WeightSpec
 from wspace.learning.system import System
-from wspace.support.errors import FileError
+from wspace.support.errors import FileError, UserError
 from wspace.support.files import save_tensors
 from wspace.support.names import PROMPT_TEXTS
 from wspace.support.seeding import seeded, stream
@@ -38,6 +39,18 @@ def check(recipe: BoundRecipe, bench: Workbench) -> None:
     """Raises UserError for components that do not suit the target: said before anything is trained for it."""
     proven(recipe, bench)
     build_system(recipe, bench.target.spec, bench.text.dim)
+    for number, opponent in enumerate(recipe.against):
+        if opponent.signature.constants.get("linear"):
+            _check_linear(f"against[{number}] ({opponent.name})", bench)
+
+
+def _check_linear(who: str, bench: Workbench) -> None:
+    """Raises UserError for a target that has no `from_linear`, tried on two classes."""
+    scorers, texts = torch.zeros(1, 2, bench.backbone.dim), torch.eye(2, bench.text.dim)[None]
+    try:
+        bench.target.from_linear(scorers, torch.zeros(1, 2), texts, torch.ones(1, 2, dtype=torch.bool))
+    except UserError as error:
+        raise UserError(f"{who}: {error}") from None
 
 
 def write_prompt_texts(file: Path, texts: Tensor, context: Told | None) -> None:

@@ -40,6 +40,15 @@ class Toy(Target):
         hidden = (features @ t["w1"] + t["b1"][:, None]).relu()  # (B, M, 4)
         return (hidden @ t["w2"] + t["b2"][:, None]) @ texts.mT  # (B, M, K)
 
+    def from_linear(self, scorers: Tensor, bias: Tensor, texts: Tensor, mask: Tensor) -> Tensor:
+        """The first four classes' scores, one by each hidden unit, far above where the unit ends."""
+        inverse, high = torch.linalg.pinv(texts), 100.0  # (B, 6, K)
+        first = scorers[:, :4].mT  # (B, F, k)
+        w1 = torch.cat([first, first.new_zeros(*first.shape[:2], 4 - first.shape[2])], dim=2)
+        w2 = torch.cat([inverse[..., :4].mT, inverse.new_zeros(len(w1), 4 - first.shape[2], inverse.shape[1])], dim=1)
+        b2 = (inverse @ bias[..., None])[..., 0] - high * w2.sum(1)
+        return HIDDEN.flatten({"w1": w1, "b1": torch.full((len(w1), 4), high), "w2": w2, "b2": b2})
+
 
 @check("opponent")
 def check_its_report_knows_what_it_is(subject: Subject) -> None:

@@ -1,0 +1,47 @@
+"""A bilinear map between features and words: the simplest method of zero-shot learning, and hard to beat for long."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from wspace.interfaces import Contest, Evidence, Opponent, Task
+from wspace.learning.prototypes import Linear, best_for_left_out, heads_of, semantic_matrix
+
+PENALTIES = (1e-1, 1e-3, 1e1)
+
+
+class Eszsl(Opponent):
+    """ESZSL (Romera-Paredes and Torr, 2015): scores x V t of images x and class texts t, V by ridge on both sides.
+
+    Both penalties are those that do best on validation images of known classes left out of the fit.
+    """
+
+    version: ClassVar[int] = 1
+    what: ClassVar[str] = "a bilinear map from features and class texts to scores, by ridge regression (ESZSL)"
+    called: ClassVar[str] = "ESZSL"
+    place: ClassVar[int] = 47
+    linear: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self.linear: Linear = (torch.empty(0), torch.empty(0))
+
+    def choose(self, evidence: Evidence) -> dict[str, float]:
+        texts = evidence.class_texts
+
+        def fitted(known: Task, of_features: float, of_texts: float) -> Linear:
+            features, labels = evidence.images(known)
+            shared, centre = texts[list(known)].mean(0), features.mean(0)
+            matrix = semantic_matrix(features - centre, labels, texts[list(known)] - shared, of_features, of_texts)
+            scorers = (texts - shared) @ matrix.mT  # (n, F)
+            return scorers, -scorers @ centre
+
+        of_features, of_texts = best_for_left_out(evidence, list(product(PENALTIES, PENALTIES)), fitted)
+        self.linear = fitted(evidence.classes, of_features, of_texts)
+        return {"feature_penalty": of_features, "text_penalty": of_texts}
+
+    def weights(self, evidence: Evidence, contest: Contest) -> Tensor:
+        return heads_of(evidence.target, *self.linear, evidence.class_texts, contest.tasks)

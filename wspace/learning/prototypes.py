@@ -1,0 +1,151 @@
+"""Classes as points in feature space: where known ones lie by their images, and where others must by their words.
+
+Everything is in closed form. Features are whitened by the covariance that classes share, so that the nearest point is what
+linear discriminant analysis says (Hastie, Tibshirani and Friedman, 2009, section 4.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from wspace.data.tasks import Task, pad
+from wspace.interfaces import Evidence, Target
+
+SHRINKAGE = 0.1
+"""Of the covariance towards a multiple of the identity (Friedman, 1989): a class has few images."""
+
+
+@dataclass(frozen=True)
+class FeatureSpace:
+    """Whitened feature space, in which images of a class scatter alike in every direction."""
+
+    centre: Tensor  # (F,), mean over known classes
+    whiten: Tensor  # (F, F), z = (x - centre) @ whiten
+    points: Tensor  # (n, F), of each known class the mean of its images, whitened
+    images: Tensor  # (n,), how many of each class
+
+    @classmethod
+    def of(cls, features: Tensor, labels: Tensor, classes: int) -> FeatureSpace:
+        """Features (M, F) and labels (M,) in [0, n), of which every class has some."""
+        images = torch.bincount(labels, minlength=classes)  # (n,)
+        sums = torch.zeros(classes, features.shape[1]).index_add_(0, labels, features)
+        means = sums / images[:, None]  # (n, F)
+        return cls.around(means, covariance_within(features, means, labels), images)
+
+    @classmethod
+    def around(cls, means: Tensor, within: Tensor, images: Tensor) -> FeatureSpace:
+        """Means (n, F) of classes, and the covariance (F, F) of images about them."""
+        scatter = within.double()
+        level = scatter.diagonal().mean().clamp_min(1e-12)
+        shrunk = (1 - SHRINKAGE) * scatter + SHRINKAGE * level * torch.eye(len(scatter))
+        spread, axes = torch.linalg.eigh(shrunk)
+        whiten = (axes * spread.clamp_min(1e-12 * float(level)) ** -0.5).to(means.dtype)
+        centre = means.mean(0)
+        return cls(centre, whiten, (means - centre) @ whiten, images)
+
+    def linear(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """What linear discriminant analysis makes of classes at these points.
+
+        (..., K, F) -> scorers (..., K, F) and biases (..., K), of scores features @ scorers.mT + biases.
+        """
+        scorers = points @ self.whiten.mT
+        return scorers, -0.5 * points.square().sum(-1) - scorers @ self.centre
+
+
+def covariance_within(features: Tensor, means: Tensor, labels: Tensor) -> Tensor:
+    """Of images about their classes' means: (M, F), (n, F), (M,) -> (F, F)."""
+    residuals = features - means[labels]
+    return residuals.mT @ residuals / max(1, len(features) - len(means))
+
+
+@dataclass(frozen=True)
+class WordsToPoints:
+    """Kernel ridge regression from a class's text to its point (Rasmussen and Williams, 2006, section 2.2).
+
+    Texts are compared without what all known ones share, by a Gaussian of their distance on the unit sphere.
+    """
+
+    texts: Tensor  # (n, T), of known classes, centred and of unit length
+    shared: Tensor  # (T,)
+    coefficients: Tensor  # (n, F)
+    width: float
+
+    @classmethod
+    def fit(cls, texts: Tensor, points: Tensor, width: float, penalty: float) -> WordsToPoints:
+        """Texts (n, T) and points (n, F) of known classes."""
+        shared = texts.mean(0)
+        centred = functional.normalize(texts - shared, dim=1)
+        kernel = _gaussian(centred, centred, width)
+        regular = kernel + penalty * torch.eye(len(kernel), dtype=kernel.dtype)
+        coefficients = torch.linalg.solve(regular.double(), points.double()).to(points.dtype)
+        return cls(centred, shared, coefficients, width)
+
+    def __call__(self, texts: Tensor) -> Tensor:
+        """(..., T) -> points (..., F)."""
+        return _gaussian(functional.normalize(texts - self.shared, dim=-1), self.texts, self.width) @ self.coefficients
+
+
+def _gaussian(one: Tensor, other: Tensor, width: float) -> Tensor:
+    """exp(-|u - v|^2 / 2 width^2) of unit vectors (..., T), (n, T): (..., n)."""
+    return torch.exp((one @ other.mT - 1) / width**2)
+
+
+def semantic_matrix(
+    features: Tensor, labels: Tensor, texts: Tensor, feature_penalty: float, text_penalty: float
+) -> Tensor:
+    """ESZSL (Romera-Paredes and Torr, 2015, eq. 5): V (F, T) such that an image x is scored x V t for a class of text t.
+
+    Features (M, F), labels (M,), texts (n, T). V = (X X' + g I)^-1 X Y S' (S S' + l I)^-1, with Y in {-1, 1}; the sizes of
+    X X' and S S' are taken out of the penalties, so that they mean the same for any features and any number of images.
+    """
+    x, s = features.double(), texts.double()
+    sums = torch.zeros(len(texts), x.shape[1], dtype=x.dtype).index_add_(0, labels, x)  # (n, F)
+    xy = 2 * sums - x.sum(0)  # (n, F), = Y' X' by classes
+    of_features, of_texts = x.mT @ x, s.mT @ s
+    left = of_features + feature_penalty * of_features.diagonal().mean() * torch.eye(x.shape[1])
+    right = of_texts + text_penalty * of_texts.diagonal().mean() * torch.eye(s.shape[1])
+    return (torch.linalg.solve(left, xy.mT @ s) @ torch.linalg.inv(right)).float()
+
+
+def heads_of(target: Target, scorers: Tensor, bias: Tensor, texts: Tensor, tasks: Sequence[Task]) -> Tensor:
+    """Networks (B, P) for tasks of classes that have scorers (n, F), biases (n,) and texts (n, T)."""
+    index, mask = pad(tasks)  # (B, K)
+    kept = mask[..., None]
+    return target.from_linear(scorers[index] * kept, bias[index] * mask, texts[index] * kept, mask)
+
+
+Linear = tuple[Tensor, Tensor]
+"""Scorers (n, F) and biases (n,) of all classes of a data set, known or not."""
+
+LEFT_OUT = 0.2  # share of the known classes that choices are made on
+CHOOSING = 48  # tasks of these
+WAYS = 10  # classes of each, at most
+
+
+def best_for_left_out(
+    evidence: Evidence, choices: Sequence[tuple[float, ...]], fitted: Callable[..., Linear]
+) -> tuple[float, ...]:
+    """Of the choices, the one that does best on validation images of known classes that the fit did not see.
+
+    `fitted(known, *choice)` is the fit to the classes `known` alone. Where too few are known for that, it is the first choice.
+    """
+    rng, known = evidence.rng("left out"), torch.tensor(evidence.classes)
+    shuffled = known[torch.randperm(len(known), generator=rng)]
+    count = round(LEFT_OUT * len(known))
+    if count < 2 or len(known) - count < 2:
+        return choices[0]
+    left_out, kept = shuffled[:count], tuple(sorted(shuffled[count:].tolist()))
+    ways = min(WAYS, count)
+    drawn = (left_out[torch.randperm(count, generator=rng)[:ways]] for _ in range(CHOOSING))
+    tasks = [tuple(sorted(task.tolist())) for task in drawn]
+
+    def accuracy(choice: tuple[float, ...]) -> float:
+        networks = heads_of(evidence.target, *fitted(kept, *choice), evidence.class_texts, tasks)
+        return float(evidence.accuracy(networks, tasks).nanmean())
+
+    return max(choices, key=accuracy)
