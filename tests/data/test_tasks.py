@@ -12,7 +12,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from wspace.data.splits import SEEN, UNSEEN_CLASSES, UNSEEN_TASKS
-from wspace.data.tasks import TaskSet, draw_tasks, fresh_tasks
+from wspace.data.tasks import TaskSet, draw_tasks, fresh_tasks, near_and_far, with_ways
 from wspace.support.errors import DataError
 from wspace.support.settings import Tasks
 
@@ -166,6 +166,42 @@ def test_few_classes_set_apart_narrow_the_range_of_their_own_tasks_and_say_so() 
     assert whole.notes[0] == "6 unseen classes: tasks have 5 to 6 classes, not 6 to 6" and len(whole.novel) == 4
 
 
+NAMES = [*(f"red {n}" for n in range(10)), *(f"blue {n}" for n in range(10)), *"abcdefghij"]
+
+
+def test_unseen_classes_are_near_if_they_share_a_word_with_a_known_one() -> None:
+    near, far = near_and_far(["Red ball", "red Box", "blue box", "green", "BALL game", "ballgame"], [0, 2])
+    assert (near, far) == ((1, 4), (3, 5))
+
+
+def test_further_splits_are_of_so_many_near_far_or_any_unseen_classes() -> None:
+    settings = Tasks(20, 5, (3, 6), evaluate=7, unseen_classes=0.5, unseen_ways=(2, 4))
+    plain = draw_tasks(settings, len(NAMES), seeded(0))
+    tasks = with_ways(settings, plain, NAMES, seeded(1))
+    assert (tasks.seen, tasks.unseen, tasks.novel) == (plain.seen, plain.unseen, plain.novel)
+    assert tasks.splits == (
+        SEEN, UNSEEN_TASKS, UNSEEN_CLASSES, "unseen-classes-2", "unseen-near-2", "unseen-far-2",
+        "unseen-classes-4", "unseen-near-4", "unseen-far-4",
+    )  # fmt: skip
+    near, far = near_and_far(NAMES, tasks.classes)
+    for group, classes in (("classes", {*near, *far}), ("near", {*near}), ("far", {*far})):
+        for ways in (2, 4):
+            scored = tasks.scored(f"unseen-{group}-{ways}")
+            assert len(scored) == len(set(scored)) and all(len(task) == ways for task in scored)
+            assert len(scored) > 1 and {number for task in scored for number in task} <= classes
+
+
+def test_a_further_split_of_too_few_classes_is_left_out_and_named() -> None:
+    settings = Tasks(20, 5, (3, 6), evaluate=7, unseen_classes=0.5, unseen_ways=(12,))
+    tasks = with_ways(settings, draw_tasks(settings, len(NAMES), seeded(0)), NAMES, seeded(1))
+    near, far = near_and_far(NAMES, tasks.classes)
+    assert tasks.splits == (SEEN, UNSEEN_TASKS, UNSEEN_CLASSES, "unseen-classes-12")
+    assert tasks.notes[-2:] == (
+        f"no split unseen-near-12: there are {len(near)} such classes",
+        f"no split unseen-far-12: there are {len(far)} such classes",
+    )
+
+
 # ---------------------------------------------------------------- scored, kept, drawn anew
 
 
@@ -178,7 +214,9 @@ def test_scored_tasks_are_the_first_of_those_trained_on_and_of_the_unseen() -> N
 
 
 def test_tasks_saved_and_loaded_are_the_same(tmp_path: Path) -> None:
-    for tasks in (drawn(30, 3, 6, apart=0.3), drawn(12, 8, 32)):
+    ways = Tasks(20, 5, (3, 6), unseen_classes=0.5, unseen_ways=(4,))
+    further = with_ways(ways, draw_tasks(ways, len(NAMES), seeded(0)), NAMES, seeded(1))
+    for tasks in (drawn(30, 3, 6, apart=0.3), drawn(12, 8, 32), further):
         tasks.save(tmp_path / "tasks.json")
         assert TaskSet.load(tmp_path / "tasks.json") == tasks
 

@@ -8,3 +8,9 @@ UNSEEN_CLASSES = "unseen-classes"  # sets of classes that nothing was trained on
 
 AS_READ = (UNSEEN_TASKS, SEEN, UNSEEN_CLASSES)
 """As a reader wants them: first the one that all is about."""
+
+UNSEEN_NEAR = "unseen-near"  # of those, classes that share a word with a known one
+UNSEEN_FAR = "unseen-far"  # of those, classes that share none
+
+OF_WAYS = "{}-{}"
+"""Name of a split whose tasks all have so many classes: `unseen-far-20`."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from math import comb
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wspace.data.splits import SEEN, UNSEEN_CLASSES, UNSEEN_TASKS
+from wspace.data.splits import OF_WAYS, SEEN, UNSEEN_CLASSES, UNSEEN_FAR, UNSEEN_NEAR, UNSEEN_TASKS
 from wspace.interfaces import Prompts, Task
 from wspace.support.errors import DataError
 from wspace.support.settings import Tasks
@@ -29,11 +29,12 @@ class TaskSet:
     held_out: int  # the last so many seen ones: networks never trained on, for choosing strengths
     evaluate: int  # at most so many tasks of each split are scored
     notes: tuple[str, ...] = ()
+    further: Mapping[str, tuple[Task, ...]] = field(default_factory=dict)  # splits of unseen classes beside `novel`
 
     @property
     def splits(self) -> tuple[str, ...]:
         """Those that are scored."""
-        return (SEEN, UNSEEN_TASKS, UNSEEN_CLASSES) if self.novel else (SEEN, UNSEEN_TASKS)
+        return (SEEN, UNSEEN_TASKS, *([UNSEEN_CLASSES] if self.novel else []), *self.further)
 
     @property
     def training(self) -> tuple[Task, ...]:
@@ -50,18 +51,22 @@ class TaskSet:
 
     def scored(self, split: str) -> tuple[Task, ...]:
         """Tasks of a split that the report is about; the seen ones are among those trained on."""
-        tasks = {SEEN: self.training, UNSEEN_TASKS: self.unseen, UNSEEN_CLASSES: self.novel}
+        tasks = {SEEN: self.training, UNSEEN_TASKS: self.unseen, UNSEEN_CLASSES: self.novel, **self.further}
         return tasks[split][: self.evaluate]
 
     def save(self, file: Path) -> None:
-        file.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        raw = asdict(self)
+        if not self.further:  # as before 0.2
+            del raw["further"]
+        file.write_text(json.dumps(raw), encoding="utf-8")
 
     @classmethod
     def load(cls, file: Path) -> TaskSet:
         raw = json.loads(file.read_text(encoding="utf-8"))
         tasks = {name: tuple(map(tuple, raw[name])) for name in ("seen", "unseen", "novel")}
         rest = {name: tuple(raw[name]) for name in ("classes", "notes")}
-        return cls(**tasks, **rest, held_out=raw["held_out"], evaluate=raw["evaluate"])
+        further = {split: tuple(map(tuple, of_split)) for split, of_split in raw.get("further", {}).items()}
+        return cls(**tasks, **rest, held_out=raw["held_out"], evaluate=raw["evaluate"], further=further)
 
 
 def draw_tasks(settings: Tasks, classes: int, rng: torch.Generator, copies: int = 1) -> TaskSet:
@@ -203,6 +208,34 @@ def _novel_tasks(settings: Tasks, others: tuple[int, ...], rng: torch.Generator,
     if count < settings.evaluate:
         notes.append(f"{classes} unseen classes: {count} tasks, not {settings.evaluate}; more would repeat")
     return _distinct(others, low, high, count, rng)
+
+
+def with_ways(settings: Tasks, tasks: TaskSet, names: Sequence[str], rng: torch.Generator) -> TaskSet:
+    """The same tasks, and the further splits that `tasks.unseen_ways` asks for: `unseen-classes-5`, `unseen-near-5`, ...
+
+    `names` are of all classes. A split for which there are too few classes is left out, which `notes` says.
+    """
+    others = tuple(number for number in range(len(names)) if number not in tasks.classes)
+    near, far = near_and_far(names, tasks.classes)
+    further, notes = dict[str, tuple[Task, ...]](), list(tasks.notes)
+    for ways in settings.unseen_ways if tasks.novel else ():
+        for group, classes in ((UNSEEN_CLASSES, others), (UNSEEN_NEAR, near), (UNSEEN_FAR, far)):
+            split = OF_WAYS.format(group, ways)
+            if len(classes) <= ways:  # all of them together make but one task, and there is to be a mismatched one
+                notes.append(f"no split {split}: there are {len(classes)} such classes")
+                continue
+            count = min(settings.evaluate, -(-comb(len(classes), ways) // 2))
+            further[split] = _distinct(classes, ways, ways, count, rng)
+    return replace(tasks, further=further, notes=tuple(notes))
+
+
+def near_and_far(names: Sequence[str], known: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Of the classes that are not known, those whose names share a word with a known one's; and those that share none."""
+    words = [frozenset(name.casefold().split()) for name in names]
+    of_known, known_classes = frozenset().union(*(words[number] for number in known)), frozenset(known)
+    others = [number for number in range(len(names)) if number not in known_classes]
+    near = tuple(number for number in others if words[number] & of_known)
+    return near, tuple(number for number in others if not words[number] & of_known)
 
 
 def _range(settings: Tasks, classes: int) -> tuple[int, int]:

@@ -97,7 +97,7 @@ def plan(recipe: BoundRecipe, bench: Workbench | None = None) -> dict[str, Any]:
 
     seen, scored = (
         recipe.tasks.seen * recipe.zoo.copies,
-        (3 if recipe.tasks.unseen_classes else 2) * recipe.tasks.evaluate,
+        (2 + bool(recipe.tasks.unseen_classes) * (1 + 3 * len(recipe.tasks.unseen_ways))) * recipe.tasks.evaluate,
     )
     oracle_steps = opponents.steps * (scored + RATE_TASKS * len(opponents.rates))
     zoo_bytes = seen * size * FLOAT

@@ -32,6 +32,8 @@ class Tasks:
         0.1  # share of the seen tasks kept for choosing; 0: a copy of each instead
     )
     unseen_classes: Annotated[float, Ge(0), Lt(1)] = 0.15  # share of the classes that nothing is trained on
+    unseen_ways: Annotated[tuple[Annotated[int, Ge(2)], ...], Since("0.2")] = ()
+    """Classes of a task in further splits of unseen classes, each of all of them, of near ones and of far ones."""
 
 
 @dataclass(frozen=True)

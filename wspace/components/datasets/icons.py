@@ -275,7 +275,7 @@ class Icons(Dataset):
     def __init__(
         self,
         size: Annotated[int, Ge(16)] = 96,
-        styles: Annotated[int, Ge(5)] = 7,
+        styles: Annotated[int, Ge(2)] = 7,
         renderings: Annotated[int, Ge(1)] = 8,
         concepts: Annotated[int, Ge(2)] | None = None,
         seed: int = 0,

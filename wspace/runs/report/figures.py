@@ -40,10 +40,15 @@ def splits_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return sorted(dict.fromkeys(row["split"] for row in rows), key=lambda split: split != UNSEEN_TASKS)
 
 
+def _drawn_splits(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Those that figures have a panel for; further splits of unseen classes are in the tables alone."""
+    return [split for split in splits_of(rows) if split in TITLES]
+
+
 def accuracy_by_method(scores: Sequence[Mapping[str, Any]]) -> str:
     """A dot and an interval for each method, a panel for each split."""
     rows = [row for row in scores if row["metric"] == "accuracy"]
-    splits, methods = splits_of(rows), _by_mean(rows)
+    splits, methods = _drawn_splits(rows), _by_mean(rows)
     figure = new_figure(1.2 + 0.27 * len(methods))
     panels = figure.subplots(1, len(splits), sharex=True, sharey=True, squeeze=False)[0]
     reference = {ORACLE: (ORANGE, "--"), UNIVERSAL: (INK, ":")}
@@ -84,7 +89,7 @@ def accuracy_by_method(scores: Sequence[Mapping[str, Any]]) -> str:
 def paired_differences(differences: Sequence[Mapping[str, Any]]) -> str:
     """Generated minus each method, task by task: a panel for each split, the numbers beside it."""
     rows = [row for row in differences if row["metric"] == "accuracy"]
-    splits, methods = splits_of(rows), _by_mean(rows)[::-1]
+    splits, methods = _drawn_splits(rows), _by_mean(rows)[::-1]
     reach = min(REACH, 1.1 * max(100 * max(-row["ci_low"], row["ci_high"], 0.005) for row in rows))
     figure = new_figure((0.6 + 0.26 * len(methods)) * len(splits) + 0.5)
     panels = figure.subplots(len(splits), 1, sharex=True, squeeze=False)[:, 0]

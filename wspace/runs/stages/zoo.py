@@ -9,7 +9,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from wspace.data.tasks import Task, TaskSet, draw_tasks, tasks_around
+from wspace.data.tasks import Task, TaskSet, draw_tasks, tasks_around, with_ways
 from wspace.data.twins import held_together, listed, twins
 from wspace.learning.fitting import Schedule, accuracies, fit
 from wspace.runs.artifacts import whole
@@ -32,6 +32,7 @@ def run(job: Job) -> None:
         tasks = draw_tasks(recipe.tasks, len(classes), rng, recipe.zoo.copies)
     else:
         tasks, rows = tasks_around(recipe.tasks, _tasks_of(source, classes), len(classes), rng)
+    tasks = with_ways(recipe.tasks, tasks, classes, stream(recipe.seed, "unseen ways"))
     for note in (*bench.target.notes, *tasks.notes):
         job.progress.say(f"note: {note}")
     _tell_of_twins(job, tasks)
