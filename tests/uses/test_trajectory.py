@@ -71,9 +71,7 @@ def test_a_step_is_scored_by_the_networks_as_they_would_then_end(evaluated: Eval
     folder, scores = evaluated("generate.steps=4")
     recipe = synthetic.recipe_of(folder)
     bench, tasks = synthetic.bench_of(recipe), Zoo(folder / "zoo").tasks.scored(UNSEEN_TASKS)
-    system = load_system(
-        build_system(recipe, bench.target.spec, synthetic.TEXTS), folder / "train/generator.safetensors"
-    )
+    system = load_system(build_system(recipe, bench.target, synthetic.TEXTS), folder / "train/generator.safetensors")
     prompts = prompts_of(tasks, load_file(folder / "train/said.safetensors")["texts"])
     looks: list[Tensor] = []
     how, rng = Generate(steps=4, temperature=1.0), stream(recipe.seed, "trajectory", 1.0)

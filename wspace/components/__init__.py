@@ -59,6 +59,7 @@ def wspace_register(register: Register) -> None:
     register("tokenizer", "chunk", "wspace.components.tokenizers.chunk:Chunk", example={"size": 16})
     register("tokenizer", "neuron", "wspace.components.tokenizers.neuron:Neuron")
 
+    register("conditioner", "class-prototypes", "wspace.components.conditioners.class_prototypes:ClassPrototypes")
     register("conditioner", "text-set", "wspace.components.conditioners.text_set:TextSet")
 
     register(
@@ -83,6 +84,7 @@ def wspace_register(register: Register) -> None:
     register("denoiser", "mlp", "wspace.components.denoisers.mlp:MLP", example={"width": 16, "depth": 1})
 
     register("predictor", "linear", "wspace.components.predictors.linear:Linear")
+    register("predictor", "offset", "wspace.components.predictors.offset:Offset")
 
     register("fusion", "average", "wspace.components.fusions.average:Average")
     register("fusion", "git-rebasin", "wspace.components.fusions.git_rebasin:GitRebasin")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,10 @@ class Prompts:
     texts: Tensor  # (B, K, T), rows of unit length, zero where padded
     mask: Tensor  # (B, K) bool
     names: tuple[str, ...] | None = None  # what each task is called, as `wspace.data.tasks.name_of` has it
+    pictures: Tensor | None = (
+        None  # (B, K, F), of each class the mean features of pictures that were given with its name
+    )
+    shots: Tensor | None = None  # (B, K), how many pictures those are; 0 for a class that goes by its words
 
     def count(self) -> Tensor:
         """(B, 1): how many classes each task has."""
@@ -57,8 +61,13 @@ class Told:
     """What holds for all tasks of a run: its data set and its architecture, for conditioners that ask for them."""
 
     texts: Tensor  # (n, T), of the classes that the zoo knows, as prompts have them
-    pictures: Tensor  # (n, S, PICTURE), some training images of each, made small, in [-1, 1]
+    pictures: (
+        Tensor  # (n, S, PICTURE), some training images of each, made small, in [-1, 1]; S is 0 if nobody looks at them
+    )
     architecture: Tensor  # (T,), the text of what is generated
+    means: Tensor | None = None  # (n, F), of each class the mean features of its training images
+    within: Tensor | None = None  # (F, F), covariance of features about these means
+    images: Tensor | None = None  # (n,), training images of each class
 
 
 @dataclass(frozen=True)
@@ -68,13 +77,15 @@ class Condition:
     tokens: Tensor  # (B, L, C)
     mask: Tensor  # (B, L) bool: False where padded
     pooled: Tensor  # (B, C'), one parameter-free vector a task: what linear paths read
+    start: Tensor | None = None  # (B, N, D), networks to start from, where the conditioner has such
 
     def where(self, keep: Tensor, other: Condition) -> Condition:
-        """This condition for the tasks with keep (B,) bool, `other` for the rest."""
+        """This condition for the tasks with keep (B,) bool, `other` for the rest; the networks to start from stay."""
         return Condition(
             torch.where(keep[:, None, None], self.tokens, other.tokens),
             torch.where(keep[:, None], self.mask, other.mask),
             torch.where(keep[:, None], self.pooled, other.pooled),
+            self.start,
         )
 
 
@@ -83,6 +94,7 @@ class Conditioner(nn.Module, ABC):
 
     version: ClassVar[int] = 1  # part of every cached artifact's key: raise it when the class computes something else
     asks: ClassVar[bool] = False  # whether it is to be `told` of the data set and the architecture, before all else
+    looks_at: ClassVar[Literal["pictures", "features"]] = "pictures"  # what it is told of images, if it asks
     width: int  # C
     pooled_width: int  # C'
 
@@ -103,6 +115,13 @@ class Conditioner(nn.Module, ABC):
     @abstractmethod
     def null(self, like: Condition) -> Condition:
         """The condition that says nothing, shaped as `like`: for condition dropout and guidance."""
+
+    def start(self, prompts: Prompts) -> Tensor | None:
+        """Networks (B, P) to start from, in closed form; None of a conditioner that knows nothing of networks.
+
+        What a predictor makes of them is its own affair: see `offset`.
+        """
+        return None
 
     def check(self, prompts: Prompts) -> None:
         """Raise UserError for a task of which it knows nothing; of such a task `forward` says what `null` does."""

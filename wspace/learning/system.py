@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -50,10 +51,15 @@ class System(nn.Module):
         self.conditioner.told(what)
         self.needs_telling = False
 
-    def condition(self, prompts: Prompts) -> Condition:
-        """What the conditioner makes of B tasks' prompts. Raises RuntimeError before `tell`."""
+    def condition(self, prompts: Prompts, start: bool = False) -> Condition:
+        """What the conditioner makes of B tasks' prompts; with the networks to `start` from, if it has such and they are used.
+
+        Raises RuntimeError before `tell`.
+        """
         self._check_told()
-        return self.conditioner(prompts)
+        condition: Condition = self.conditioner(prompts)
+        networks = self.conditioner.start(prompts) if start else None
+        return condition if networks is None else replace(condition, start=self.tokenizer.tokenize(networks))
 
     def _check_told(self) -> None:
         if self.needs_telling:
@@ -113,7 +119,7 @@ class System(nn.Module):
 
     def typical(self, prompts: Prompts) -> Tensor:
         """Weights (B, P) on which a task loss is taken: differentiable in the generator's task parameters."""
-        return self.tokenizer.detokenize(self.generator.typical(self.condition(prompts)))
+        return self.tokenizer.detokenize(self.generator.typical(self.condition(prompts, start=True)))
 
     @torch.no_grad()
     def sample(
@@ -127,7 +133,7 @@ class System(nn.Module):
 
         `watch` is called after every sampling step with the weights (B, P) as they would now end.
         """
-        return self.sample_under(self.condition(prompts), settings, rng, watch)
+        return self.sample_under(self.condition(prompts, start=True), settings, rng, watch)
 
     @torch.no_grad()
     def sample_under(
@@ -150,7 +156,7 @@ class System(nn.Module):
         self, weights: Tensor, prompts: Prompts, settings: Generate, level: float, rng: torch.Generator
     ) -> Tensor:
         """Networks (B, P), noised to a level in (0, 1] and denoised under their tasks' prompts."""
-        condition = self.condition(prompts)
+        condition = self.condition(prompts, start=True)
         tokens = self.tokenizer.tokenize(weights)
         return self.tokenizer.detokenize(
             self.generator.refine(tokens, condition, self.conditioner.null(condition), settings, level, rng)

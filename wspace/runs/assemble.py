@@ -11,8 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from wspace.interfaces import Conditioner, Symmetry, Tokenizer, Told
-from wspace.interfaces.weights import WeightSpec
+from wspace.interfaces import Conditioner, Symmetry, Target, Tokenizer, Told
 from wspace.learning.system import System
 from wspace.support.errors import FileError, UserError
 from wspace.support.files import save_tensors
@@ -38,7 +37,7 @@ def proven(recipe: BoundRecipe, bench: Workbench) -> Symmetry | None:
 def check(recipe: BoundRecipe, bench: Workbench) -> None:
     """Raises UserError for components that do not suit the target: said before anything is trained for it."""
     proven(recipe, bench)
-    build_system(recipe, bench.target.spec, bench.text.dim)
+    build_system(recipe, bench.target, bench.text.dim)
     for number, opponent in enumerate(recipe.against):
         if opponent.signature.constants.get("linear"):
             _check_linear(f"against[{number}] ({opponent.name})", bench)
@@ -55,26 +54,28 @@ def _check_linear(who: str, bench: Workbench) -> None:
 
 def write_prompt_texts(file: Path, texts: Tensor, context: Told | None) -> None:
     """`texts` (n, T) are of every class of the data set; `context` is what the conditioner asked for, if it did."""
-    tensors = (
-        {} if context is None else {f"told.{field.name}": getattr(context, field.name) for field in fields(context)}
-    )
-    save_tensors(file, {"texts": texts, **tensors})
+    tensors = {"texts": texts}
+    for field in fields(Told) if context is not None else ():
+        if (value := getattr(context, field.name)) is not None:
+            tensors[f"told.{field.name}"] = value
+    save_tensors(file, tensors)
 
 
 def read_context(file: Path) -> Told:
     tensors = load_file(file)
-    return Told(**{field.name: tensors[f"told.{field.name}"] for field in fields(Told)})
+    prefix = "told."
+    return Told(**{name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)})
 
 
-def build_system(recipe: BoundRecipe, spec: WeightSpec, text_dim: int) -> System:
+def build_system(recipe: BoundRecipe, target: Target, text_dim: int) -> System:
     """Fresh, from the recipe's seed; the global random state is left as it was."""
     with seeded(stream(recipe.seed, "system").initial_seed()):
-        given: dict[str, object] = {"spec": spec, "text_dim": text_dim}
+        given: dict[str, object] = {"spec": target.spec, "text_dim": text_dim, "target": target}
         tokenizer: Tokenizer = recipe.tokenizer.build(given)
         conditioner: Conditioner = recipe.conditioner.build(given)
         given |= {"layout": tokenizer.layout}
         given |= {"condition_width": conditioner.width, "pooled_width": conditioner.pooled_width}
-        return System(spec, tokenizer, conditioner, recipe.generator.build(given))
+        return System(target.spec, tokenizer, conditioner, recipe.generator.build(given))
 
 
 def load_system(system: System, file: Path) -> System:

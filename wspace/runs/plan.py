@@ -51,8 +51,8 @@ def plan(recipe: BoundRecipe, bench: Workbench | None = None) -> dict[str, Any]:
     bench = bench or Workbench(recipe, Progress())
     target, settings, opponents = bench.target, recipe.zoo, recipe.opponents
     size, features = target.spec.size, bench.backbone.dim
-    system = build_system(recipe, target.spec, bench.text.dim)
-    system.tell(_blank_context(bench.text.dim))
+    system = build_system(recipe, target, bench.text.dim)
+    system.tell(_blank_context(bench.text.dim, features))
     trained = sum(p.numel() for p in system.parameters())
     state = sum(t.numel() for t in system.state_dict().values())
     layout = system.tokenizer.layout
@@ -130,10 +130,11 @@ def plan(recipe: BoundRecipe, bench: Workbench | None = None) -> dict[str, Any]:
     }
 
 
-def _blank_context(text_dim: int) -> Told:
+def _blank_context(text_dim: int, feature_dim: int) -> Told:
     """Two classes with a blank picture each, in the shapes of what a conditioner may ask for."""
     texts = torch.eye(2, text_dim)
-    return Told(texts, torch.zeros(2, 1, PICTURE), texts[0])
+    means = torch.eye(2, feature_dim)
+    return Told(texts, torch.zeros(2, 1, PICTURE), texts[0], means, torch.eye(feature_dim), torch.ones(2))
 
 
 def _seconds(work: Callable[[], Any]) -> float:
@@ -159,7 +160,7 @@ def plan_of_model(recipe: BoundRecipe, model: str, bench: Workbench | None = Non
         network = fresh("plan --model", model, 1000)
     shapes = {n: tuple(t.shape) for n, t in network.state_dict().items() if t.is_floating_point() and t.numel()}
     spec, bench = plain_spec(shapes), bench or Workbench(recipe, Progress())
-    given: dict[str, Any] = {"spec": spec, "text_dim": bench.text.dim}
+    given: dict[str, Any] = {"spec": spec, "text_dim": bench.text.dim, "target": bench.target}
     tokenizer, conditioner = recipe.tokenizer.build(given), recipe.conditioner.build(given)
     layout: TokenLayout = tokenizer.layout
     prompts = prompts_of([(0, 1)], torch.eye(2, bench.text.dim), ["0", "1"])
@@ -170,7 +171,7 @@ def plan_of_model(recipe: BoundRecipe, model: str, bench: Workbench | None = Non
         )
         widths = {"condition_width": conditioner.width, "pooled_width": conditioner.pooled_width}
         system = System(spec, tokenizer, conditioner, recipe.generator.build(given | {"layout": part} | widths)).eval()
-        system.tell(_blank_context(bench.text.dim))
+        system.tell(_blank_context(bench.text.dim, bench.backbone.dim))
         with torch.no_grad():
             condition = system.condition(prompts)
             null = conditioner.null(condition)

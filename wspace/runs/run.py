@@ -101,7 +101,7 @@ class Run:
     @cached_property
     def system(self) -> System:
         """The trained generator, with its tokenizer and conditioner, on the recipe's device."""
-        system = build_system(self.recipe, self.target.spec, self.zoo.dims["text_dim"])
+        system = build_system(self.recipe, self.target, self.zoo.dims["text_dim"])
         return load_system(system, self.artifacts["train"] / GENERATOR).to(self.bench.device)
 
     @cached_property

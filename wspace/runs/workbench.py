@@ -15,8 +15,23 @@ from torch.nn import functional
 
 from wspace.data.features import FeatureScale, Pool, extract
 from wspace.data.tasks import Task
-from wspace.interfaces import PICTURE_SIDE, TEST, TRAIN, VAL, Backbone, Dataset, Images, Target, Text, Told, Wording
+from wspace.interfaces import (
+    PICTURE,
+    PICTURE_SIDE,
+    TEST,
+    TRAIN,
+    VAL,
+    Backbone,
+    Conditioner,
+    Dataset,
+    Images,
+    Target,
+    Text,
+    Told,
+    Wording,
+)
 from wspace.learning.fitting import accuracies, calibrated
+from wspace.learning.prototypes import covariance_within
 from wspace.recipes.bind import BoundRecipe
 from wspace.support.errors import DataError, UserError
 from wspace.support.files import expanded
@@ -153,8 +168,21 @@ class Workbench:
         former = {"images": self.images.former_fingerprints}
         return {name: (now, *former.get(name, ())) for name, now in self.fingerprints.items()}
 
-    def conditioner_context(self, classes: Sequence[int]) -> Told:
-        """For a conditioner that asks: some training images of each of these classes, and the target in words."""
+    def context_for(self, conditioner: Conditioner, classes: Sequence[int]) -> Told | None:
+        """If it asks: what it looks at of these classes' training images, and the target in words."""
+        if not conditioner.asks:
+            return None
+        texts, words = self.prompt_texts[list(classes)], self.text.encode([in_words(self.recipe.target.told())])[0]
+        if conditioner.looks_at == "pictures":
+            return Told(texts, self._small_pictures(classes), words)
+        features, labels = self.train.of_task(classes)
+        images = torch.bincount(labels, minlength=len(classes))  # (n,)
+        means = torch.zeros(len(classes), features.shape[1]).index_add_(0, labels, features) / images[:, None]
+        no_pictures = torch.zeros(len(classes), 0, PICTURE)
+        return Told(texts, no_pictures, words, means, covariance_within(features, means, labels), images)
+
+    def _small_pictures(self, classes: Sequence[int]) -> Tensor:
+        """Some training images of each class, made small: (n, PICTURES, PICTURE)."""
         pictures, rng = [], stream(0, "pictures")
         for number in classes:
             rows = np.flatnonzero((self.images.labels == number) & (self.images.split == TRAIN))
@@ -166,8 +194,7 @@ class Workbench:
             chosen = rows[(torch.rand(PICTURES, generator=rng) * len(rows)).long().numpy()]
             pixels = torch.as_tensor(self.images.read(chosen)).permute(0, 3, 1, 2).float() / 127.5 - 1  # (S, 3, s, s)
             pictures.append(functional.adaptive_avg_pool2d(pixels, PICTURE_SIDE).flatten(1))
-        words = self.text.encode([in_words(self.recipe.target.told())])[0]
-        return Told(self.prompt_texts[list(classes)], torch.stack(pictures), words)
+        return torch.stack(pictures)
 
     @cached_property
     def class_texts(self) -> Tensor:

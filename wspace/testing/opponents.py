@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from wspace.data.features import Pool
-from wspace.interfaces import Contest, Evidence, Opponent, Target, Task
+from wspace.interfaces import Contest, Evidence, Opponent, Task
 from wspace.learning.baselines import descriptions
 from wspace.learning.fitting import Schedule, accuracies, fit_until_validated
 from wspace.support import settings
@@ -18,36 +18,13 @@ from wspace.support.progress import Progress
 from wspace.support.seeding import stream
 from wspace.testing import toys
 from wspace.testing.law import check
-from wspace.testing.subject import HIDDEN, TEXTS, Subject, normal, twice
+from wspace.testing.subject import HIDDEN, TEXTS, Subject, Toy, normal, twice
 
 CLASSES, IMAGES, HELD_OUT = 8, 6, 4  # images are of each class
 TASKS: tuple[Task, ...] = tuple((c, (c + 1 + n) % CLASSES) for n in range(2) for c in range(CLASSES))
 SPLITS: dict[str, tuple[Task, ...]] = {"seen": TASKS[:3], "unseen-tasks": ((0, 1, 4), (2, 5))}
 PLACES = range(101)
 PROMINENCE = ("headline", "tables", "report")
-
-
-class Toy(Target):
-    """A hidden layer over seven features, and inner products with texts."""
-
-    spec = HIDDEN
-
-    def init(self, count: int, rng: torch.Generator) -> Tensor:
-        return torch.randn(count, HIDDEN.size, generator=rng) / 2
-
-    def logits(self, weights: Tensor, features: Tensor, texts: Tensor) -> Tensor:
-        t = HIDDEN.unflatten(weights)
-        hidden = (features @ t["w1"] + t["b1"][:, None]).relu()  # (B, M, 4)
-        return (hidden @ t["w2"] + t["b2"][:, None]) @ texts.mT  # (B, M, K)
-
-    def from_linear(self, scorers: Tensor, bias: Tensor, texts: Tensor, mask: Tensor) -> Tensor:
-        """The first four classes' scores, one by each hidden unit, far above where the unit ends."""
-        inverse, high = torch.linalg.pinv(texts), 100.0  # (B, 6, K)
-        first = scorers[:, :4].mT  # (B, F, k)
-        w1 = torch.cat([first, first.new_zeros(*first.shape[:2], 4 - first.shape[2])], dim=2)
-        w2 = torch.cat([inverse[..., :4].mT, inverse.new_zeros(len(w1), 4 - first.shape[2], inverse.shape[1])], dim=1)
-        b2 = (inverse @ bias[..., None])[..., 0] - high * w2.sum(1)
-        return HIDDEN.flatten({"w1": w1, "b1": torch.full((len(w1), 4), high), "w2": w2, "b2": b2})
 
 
 @check("opponent")
@@ -132,7 +109,7 @@ def _answers(subject: Subject, opponent: Opponent) -> Iterator[tuple[Contest, Te
 
 def evidence_of(opponent: Opponent) -> Evidence:
     """A toy zoo of 16 networks for tasks of two classes, of which the last four are held out; and six images a class."""
-    target, texts = Toy(), normal(CLASSES, TEXTS, seed=70)
+    target, texts = Toy(HIDDEN), normal(CLASSES, TEXTS, seed=70)
     train, val = (_pool(seed) for seed in (71, 72))
 
     def fit(

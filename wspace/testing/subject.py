@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional
 
 from wspace import interfaces
 from wspace.components.tokenizers.chunk import Chunk
@@ -29,11 +30,47 @@ from wspace.support.seeding import seeded, stream
 from wspace.testing.verdicts import Unbuilt, Unlawful, Unreadable
 from wspace.weights.lowrank import lora_spec
 
-TOLD = ((3, 6), (3, 2, interfaces.PICTURE), (6,))  # shapes of what conditioners that ask are told
 FEATURES, TEXTS = 3 * 16**2, 6  # F as of pictures of 16 x 16, which a target may want to see; T
+INPUTS = 7  # features that the toy networks see
 CONDITION, POOLED = 5, 4  # C, C'
 PICTURES = "pictures"  # what an example of a data set may name as its folder: classes of drawn pictures
 T = TypeVar("T")
+
+
+def _told(looks_at: str) -> interfaces.Told:
+    """Of three classes, texts and two pictures each, or the means of their features."""
+    texts, words = functional.normalize(normal(3, TEXTS, seed=91), dim=1), normal(TEXTS, seed=93)
+    if looks_at == "pictures":
+        return interfaces.Told(texts, normal(3, 2, interfaces.PICTURE, seed=92), words)
+    spread = normal(9, INPUTS, seed=95)
+    counts = torch.tensor([2, 3, 4])
+    return interfaces.Told(
+        texts, torch.zeros(3, 0, interfaces.PICTURE), words, normal(3, INPUTS, seed=94), spread.mT @ spread / 9, counts
+    )
+
+
+class Toy(interfaces.Target):
+    """A hidden layer over seven features, and inner products with texts."""
+
+    def __init__(self, spec: WeightSpec):
+        self.spec = spec
+
+    def init(self, count: int, rng: torch.Generator) -> Tensor:
+        return torch.randn(count, self.spec.size, generator=rng) / 2
+
+    def logits(self, weights: Tensor, features: Tensor, texts: Tensor) -> Tensor:
+        t = self.spec.unflatten(weights)
+        hidden = (features @ t["w1"] + t["b1"][:, None]).relu()  # (B, M, 4)
+        return (hidden @ t["w2"] + t["b2"][:, None]) @ texts.mT  # (B, M, K)
+
+    def from_linear(self, scorers: Tensor, bias: Tensor, texts: Tensor, mask: Tensor) -> Tensor:
+        """The first four classes' scores, one by each hidden unit, far above where the unit ends."""
+        inverse, high = torch.linalg.pinv(texts), 100.0  # (B, 6, K)
+        first = scorers[:, :4].mT  # (B, F, k)
+        w1 = torch.cat([first, first.new_zeros(*first.shape[:2], 4 - first.shape[2])], dim=2)
+        w2 = torch.cat([inverse[..., :4].mT, inverse.new_zeros(len(w1), 4 - first.shape[2], inverse.shape[1])], dim=1)
+        b2 = (inverse @ bias[..., None])[..., 0] - high * w2.sum(1)
+        return self.spec.flatten({"w1": w1, "b1": torch.full((len(w1), 4), high), "w2": w2, "b2": b2})
 
 
 @dataclass(frozen=True)
@@ -51,6 +88,7 @@ class Surroundings:
             "feature_dim": FEATURES,
             "text_dim": TEXTS,
             "spec": self.spec,
+            "target": Toy(self.spec),
             "layout": self.layout,
             "condition_width": CONDITION,
             "pooled_width": POOLED,
@@ -60,7 +98,7 @@ class Surroundings:
 
 def _layers(**widths: int) -> WeightSpec:
     """Linear layers with biases, from 7 features through hidden axes of these names and widths to texts."""
-    names, sizes = ["feature", *widths, "text"], [7, *widths.values(), TEXTS]
+    names, sizes = ["feature", *widths, "text"], [INPUTS, *widths.values(), TEXTS]
     entries = []
     for number in range(1, len(names)):
         of, to = names[number - 1], names[number]
@@ -123,7 +161,7 @@ class Subject:
         with seeded(seed):
             made = self.bound.build(around.given)
             if isinstance(made, interfaces.Conditioner) and made.asks:
-                made.told(interfaces.Told(*(normal(*shape, seed=91) for shape in TOLD)))
+                made.told(_told(made.looks_at))
         return made.eval() if isinstance(made, nn.Module) else made
 
     @cached_property

@@ -45,7 +45,7 @@ class Corners:
 
     @torch.no_grad()
     def _condition(self, tasks: Sequence[Task]) -> Condition:
-        return self.run.system.conditioner(self.run.prompts(tasks))
+        return self.run.system.condition(self.run.prompts(tasks), start=True)
 
     def networks(self, way: str, counts: Tensor) -> Tensor:
         """(B, P), where corners count so much (B, n)."""

@@ -50,16 +50,18 @@ def positions(corners: int, steps: int) -> list[float]:
 def mixed(conditions: Sequence[Condition], counts: Tensor) -> Condition:
     """One condition out of n, each of B tasks, by what they count (B, n); they need not be of as many tokens.
 
-    Pooled vectors are added, each times what it counts. Tokens are a set, in which nothing says which of one task belongs
-    to which of another: so all sets lie side by side, each token times what its condition counts, which moves it towards
-    the zero that a conditioner's tokens lie about. Those of a condition that counts nothing are hidden: at the ends of a path
-    there are the conditions themselves. Conditions of one token each are no sets, and their tokens are added.
+    Pooled vectors, and networks to start from, are added, each times what it counts. Tokens are a set, in which nothing
+    says which of one task belongs to which of another: so all sets lie side by side, each token times what its condition
+    counts, which moves it towards the zero that a conditioner's tokens lie about. Those of a condition that counts nothing
+    are hidden: at the ends of a path there are the conditions themselves. Conditions of one token each are no sets, and their tokens are added.
     """
     shown = counts != 0  # (B, n)
     counts = counts.to(conditions[0].pooled)
     weighed = [c.tokens * counts[:, i, None, None] for i, c in enumerate(conditions)]
     pooled = torch.stack([c.pooled * counts[:, i, None] for i, c in enumerate(conditions)]).sum(0)
+    starts = [c.start * counts[:, i, None, None] for i, c in enumerate(conditions) if c.start is not None]
+    start = torch.stack(starts).sum(0) if starts else None
     if all(c.tokens.shape[1] == 1 for c in conditions):
-        return Condition(torch.stack(weighed).sum(0), conditions[0].mask, pooled)
+        return Condition(torch.stack(weighed).sum(0), conditions[0].mask, pooled, start)
     masks = [c.mask & shown[:, i, None].to(c.mask.device) for i, c in enumerate(conditions)]
-    return Condition(torch.cat(weighed, dim=1), torch.cat(masks, dim=1), pooled)
+    return Condition(torch.cat(weighed, dim=1), torch.cat(masks, dim=1), pooled, start)

@@ -18,8 +18,8 @@ PENALTIES = (1.0, 0.3, 3.0)
 class TextPrototype(Opponent):
     """Kernel ridge from a class's text to the mean of its whitened features; the nearest of these means wins.
 
-    All classes are placed by their words, those with images too. Width and penalty are those that do best on validation
-    images of known classes left out of the fit.
+    All classes are placed by their words, those with images too, and brought to one length. Width and penalty are those that
+    do best on validation images of known classes left out of the fit.
     """
 
     version: ClassVar[int] = 1

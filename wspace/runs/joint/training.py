@@ -47,9 +47,8 @@ class Pupil:
     def __init__(self, name: str, recipe: BoundRecipe, folder: Path, progress: Progress):
         self.name, self.bench, self.zoo = name, Workbench(recipe, progress), Zoo(folder)
         self.zoo.check(self.bench.accepted)
-        self.system = build_system(recipe, self.bench.target.spec, self.bench.text.dim).to(self.bench.device).eval()
-        if self.system.needs_telling:
-            self.system.tell(self.bench.conditioner_context(self.zoo.tasks.classes))
+        self.system = build_system(recipe, self.bench.target, self.bench.text.dim).to(self.bench.device).eval()
+        self.system.tell(self.bench.context_for(self.system.conditioner, self.zoo.tasks.classes))
         count = len(self.zoo.tasks.training)
         self.weights, self.held_out = self.zoo.weights[:count], self.zoo.weights[count:]
         self.tasks = self.zoo.tasks.choosing[:VALIDATION_TASKS]
@@ -113,7 +112,7 @@ def member(job: Job) -> None:
     bench, zoo, joint = job.bench, Zoo(job.inputs["zoo"]), job.inputs["joint"]
     zoo.check(bench.accepted)
     pupil = Pupil(job.recipe.name, job.recipe, job.inputs["zoo"], job.progress)
-    context = bench.conditioner_context(zoo.tasks.classes) if pupil.system.conditioner.asks else None
+    context = bench.context_for(pupil.system.conditioner, zoo.tasks.classes)
     write_prompt_texts(job.folder / PROMPT_TEXTS, bench.prompt_texts, context)
     for name in (GENERATOR, LOG):
         link_or_copy(joint / name, job.folder / name)

@@ -42,5 +42,5 @@ def run(job: Job) -> None:
 def trained_system(job: Job, zoo: Zoo) -> tuple[System, Tensor]:
     """What stage train left: the generator, on the run's device, and the prompts' texts (n, T) of all classes."""
     trained, target = job.inputs["train"], job.bench.target
-    system = load_system(build_system(job.recipe, target.spec, zoo.dims["text_dim"]), trained / GENERATOR)
+    system = load_system(build_system(job.recipe, target, zoo.dims["text_dim"]), trained / GENERATOR)
     return system.to(job.bench.device), load_file(trained / PROMPT_TEXTS)["texts"]

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from wspace.data.tasks import Task, fresh_tasks, prompts_of
-from wspace.interfaces import Prompts, Symmetry
+from wspace.interfaces import Prompts, Symmetry, Target
 from wspace.learning.adversary import Adversary
 from wspace.learning.loop import Log
 from wspace.learning.phases import (
@@ -94,8 +94,8 @@ def run(job: Job) -> None:
 
 def _new_system(job: Job, zoo: Zoo) -> System:
     """Built, and its conditioner told what it asks for; which is written down, with all classes' texts, for later stages."""
-    system = build_system(job.recipe, job.bench.target.spec, job.bench.text.dim)
-    context = job.bench.conditioner_context(zoo.tasks.classes) if system.conditioner.asks else None
+    system = build_system(job.recipe, job.bench.target, job.bench.text.dim)
+    context = job.bench.context_for(system.conditioner, zoo.tasks.classes)
     write_prompt_texts(job.folder / PROMPT_TEXTS, job.bench.prompt_texts, context)
     system.tell(context)
     return system
@@ -356,11 +356,13 @@ def follow(recipe: BoundRecipe) -> None:
 def _join(job: Job) -> None:
     """The last phase of another process's train stage: no images, no encoders, and nothing is written."""
     recipe, zoo = job.recipe, Zoo(job.inputs["zoo"])
-    spec = recipe.target.build(zoo.dims).spec
-    system = build_system(recipe, spec, zoo.dims["text_dim"]).to(job.bench.device).eval()
+    target: Target = recipe.target.build(zoo.dims)
+    system = build_system(recipe, target, zoo.dims["text_dim"]).to(job.bench.device).eval()
     if system.needs_telling:
         system.tell(read_context(job.folder / PROMPT_TEXTS))
-    symmetry = None if recipe.symmetry is None else recipe.symmetry.build({"spec": spec})  # the first has proven it
+    symmetry = (
+        None if recipe.symmetry is None else recipe.symmetry.build({"spec": target.spec})
+    )  # the first has proven it
     weights = _aligned(recipe, zoo, zoo.weights[: len(zoo.tasks.training)], symmetry)
     prompts = prompts_of(zoo.tasks.training, load_file(job.folder / PROMPT_TEXTS)["texts"], zoo.classes)
     system.tokenizer.requires_grad_(False)  # a code is learnt before

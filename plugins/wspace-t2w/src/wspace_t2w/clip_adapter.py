@@ -82,10 +82,11 @@ class ClipAdapter(Target):
         inverse = torch.linalg.pinv((texts * mask[..., None]).double(), rtol=1e-4)  # (B, T, K)
         centre = _mean(scorers, mask)  # (B, 1, F), the same for all classes
         scorers = ((scorers - centre) * mask[..., None]).double()  # (B, K, F)
-        to_classes, size, to_features = torch.linalg.svd(scorers, full_matrices=False)
-        width = min(rank, size.shape[1])
-        down = to_features[:, :width].mT  # (B, F, r'), orthonormal columns
-        up = (inverse @ (to_classes[..., :width] * size[:, None, :width])).mT  # (B, r', T)
+        _, among_classes = torch.linalg.eigh(scorers @ scorers.mT)  # (B, K, K), the largest last
+        principal = among_classes[..., -rank:]  # (B, K, r')
+        down = scorers.mT @ principal  # (B, F, r'), orthogonal columns
+        size = down.norm(dim=1, keepdim=True).clamp_min(1e-9)  # (B, 1, r')
+        down, up = down / size, (inverse @ (principal * size)).mT  # (B, r', T)
         down, up = (_widened(down, rank, 2), _widened(up, rank, 1))
         slope = SLOPE[self.activation]
         start = STEEP if self.activation == "gelu" else 0.0

@@ -1,0 +1,72 @@
+"""Classes at their places in feature space: by their images, by their words, or by both."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from annotated_types import Gt
+from torch import Tensor
+
+from wspace.components.conditioners.text_set import TextSet
+from wspace.interfaces import Prompts, Target, Told
+from wspace.learning.prototypes import FeatureSpace, WordsToPoints
+
+SAME = 0.9999
+"""Cosine of two texts above which they are of one class."""
+
+
+class ClassPrototypes(TextSet):
+    """Says what `text-set` does; and starts from the network of linear discriminant analysis, every class at its place.
+
+    Words place a class by kernel ridge from the texts of the run's classes to their mean whitened features (`width` of the
+    Gaussian kernel, `penalty`). Images place it at their mean: training images of a class that the run knows, and pictures
+    that a prompt brings. A class's place is the mean of both, in which its words count as so many images (`words`).
+    """
+
+    version: ClassVar[int] = 1
+    asks: ClassVar[bool] = True
+    looks_at: ClassVar[Literal["pictures", "features"]] = "features"
+
+    def __init__(
+        self,
+        width: Annotated[float, Gt(0)] = 0.6,
+        penalty: Annotated[float, Gt(0)] = 1.0,
+        words: Annotated[float, Gt(0)] = 2.0,
+        *,
+        text_dim: int,
+        target: Target,
+    ):
+        super().__init__(text_dim=text_dim)
+        self.kernel_width, self.penalty, self.words, self.target = width, penalty, words, target
+        self.space: FeatureSpace | None = None
+        self.texts = torch.empty(0, text_dim)  # (n, T), of the classes that the run knows
+
+    def told(self, what: Told) -> None:
+        assert what.means is not None and what.within is not None and what.images is not None, "it looks at features"
+        self.space = FeatureSpace.around(what.means, what.within, what.images)
+        self.texts = what.texts
+        self.of_words = WordsToPoints.fit(what.texts, self.space.points, self.kernel_width, self.penalty)
+
+    def places(self, prompts: Prompts) -> Tensor:
+        """Of each class of B tasks, whitened: (B, K, F)."""
+        assert self.space is not None, "told comes first"
+        likeness, nearest = (prompts.texts @ self.texts.T).max(2)  # (B, K) each
+        images = torch.where(likeness > SAME, self.space.images[nearest], 0).float()[..., None]  # (B, K, 1)
+        total, count = (
+            self.words * self.of_words(prompts.texts) + images * self.space.points[nearest],
+            self.words + images,
+        )
+        if prompts.pictures is not None and prompts.shots is not None:
+            shots = prompts.shots[..., None].float()
+            total = total + shots * ((prompts.pictures - self.space.centre) @ self.space.whiten)
+            count = count + shots
+        return total / count
+
+    @torch.no_grad()
+    def start(self, prompts: Prompts) -> Tensor:
+        """On the CPU, where its small decompositions are fastest. Raises UserError for a target without `from_linear`."""
+        assert self.space is not None, "told comes first"
+        device, prompts = prompts.texts.device, prompts.to(torch.device("cpu"))
+        scorers, bias = self.space.linear(self.places(prompts))
+        return self.target.from_linear(scorers, bias, prompts.texts, prompts.mask).to(device)
