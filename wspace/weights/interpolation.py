@@ -53,7 +53,8 @@ def mixed(conditions: Sequence[Condition], counts: Tensor) -> Condition:
     Pooled vectors, and networks to start from, are added, each times what it counts. Tokens are a set, in which nothing
     says which of one task belongs to which of another: so all sets lie side by side, each token times what its condition
     counts, which moves it towards the zero that a conditioner's tokens lie about. Those of a condition that counts nothing
-    are hidden: at the ends of a path there are the conditions themselves. Conditions of one token each are no sets, and their tokens are added.
+    are hidden: at the ends of a path there are the conditions themselves. Conditions of one token each are no sets, and
+    their tokens are added.
     """
     shown = counts != 0  # (B, n)
     counts = counts.to(conditions[0].pooled)
