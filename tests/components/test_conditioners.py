@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from wspace.components.conditioners.class_prototypes import ClassPrototypes
 from wspace.components.conditioners.text_set import TextSet
 from wspace.data.tasks import pad, prompts_of
-from wspace.interfaces import Condition, Prompts
+from wspace.interfaces import Condition, Prompts, Told
+from wspace.testing.subject import HIDDEN, INPUTS, TEXTS, Toy
 
-WIDTH = 6
+WIDTH = TEXTS
 TASKS = [(0, 3, 4), (1, 2), (5, 6, 7, 8, 9), (2, 9)]
 
 
@@ -114,3 +118,52 @@ def test_where_takes_each_task_from_one_condition_or_the_other() -> None:
         assert isinstance(mixed, Condition)
         for part in ("tokens", "mask", "pooled"):
             assert torch.equal(getattr(mixed, part)[b], getattr(source, part)[b])
+
+
+# ---------------------------------------------------------------- class-prototypes
+
+
+def prototypes() -> ClassPrototypes:
+    """Told of the first six of ten classes."""
+    rng = torch.Generator().manual_seed(3)
+    scatter = torch.randn(50, INPUTS, generator=rng)
+    conditioner = ClassPrototypes(text_dim=TEXTS, target=Toy(HIDDEN))
+    means = 3 * torch.randn(6, INPUTS, generator=rng)
+    conditioner.told(
+        Told(class_texts()[:6], torch.zeros(6, 0, 192), class_texts()[0], means, scatter.mT @ scatter / 50)
+    )
+    return conditioner
+
+
+def test_words_place_every_class_and_all_places_are_of_one_length() -> None:
+    conditioner = prototypes()
+    places, words = (
+        conditioner.places(prompts_of([(0, 5, 8), (7, 9)], class_texts())),
+        conditioner.of_words(class_texts()),
+    )
+    for row, k, number in [(0, 0, 0), (0, 1, 5), (0, 2, 8), (1, 0, 7), (1, 1, 9)]:
+        torch.testing.assert_close(places[row, k] / places[row, k].norm(), words[number] / words[number].norm())
+        torch.testing.assert_close(float(places[row, k].norm()), conditioner.of_words.length)
+    known = words[:6].norm(dim=1).mean()
+    torch.testing.assert_close(conditioner.of_words.length, float(known))
+
+
+def test_pictures_move_a_class_by_their_number_and_one_without_stays() -> None:
+    conditioner = prototypes()
+    assert conditioner.space is not None
+    plain = prompts_of([(7, 8, 9)], class_texts())
+    pictures = torch.randn(1, 3, INPUTS, generator=torch.Generator().manual_seed(5))
+    shown = replace(plain, pictures=pictures, shots=torch.tensor([[0, 1, 6]]))
+    before, after = conditioner.of_words(class_texts()[7:]), conditioner.places(shown)[0]
+    seen = (pictures[0] - conditioner.space.centre) @ conditioner.space.whiten
+    expected = torch.stack([before[0], (3 * before[1] + seen[1]) / 4, (3 * before[2] + 6 * seen[2]) / 9])
+    torch.testing.assert_close(after, conditioner.of_words.length * functional.normalize(expected, dim=1))
+
+
+def test_a_network_to_start_from_is_the_targets_own_of_these_places() -> None:
+    conditioner = prototypes()
+    assert conditioner.space is not None
+    prompts = prompts_of([(0, 3, 8, 9), (1, 2)], class_texts())
+    scorers, bias = conditioner.space.linear(conditioner.places(prompts))
+    assert torch.equal(conditioner.start(prompts), Toy(HIDDEN).from_linear(scorers, bias, prompts.texts, prompts.mask))
+    assert TextSet(text_dim=TEXTS).start(prompts) is None

@@ -67,7 +67,6 @@ class Told:
     architecture: Tensor  # (T,), the text of what is generated
     means: Tensor | None = None  # (n, F), of each class the mean features of its training images
     within: Tensor | None = None  # (F, F), covariance of features about these means
-    images: Tensor | None = None  # (n,), training images of each class
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,6 @@ class FeatureSpace:
     centre: Tensor  # (F,), mean over known classes
     whiten: Tensor  # (F, F), z = (x - centre) @ whiten
     points: Tensor  # (n, F), of each known class the mean of its images, whitened
-    images: Tensor  # (n,), how many of each class
 
     @classmethod
     def of(cls, features: Tensor, labels: Tensor, classes: int) -> FeatureSpace:
@@ -35,10 +34,10 @@ class FeatureSpace:
         images = torch.bincount(labels, minlength=classes)  # (n,)
         sums = torch.zeros(classes, features.shape[1]).index_add_(0, labels, features)
         means = sums / images[:, None]  # (n, F)
-        return cls.around(means, covariance_within(features, means, labels), images)
+        return cls.around(means, covariance_within(features, means, labels))
 
     @classmethod
-    def around(cls, means: Tensor, within: Tensor, images: Tensor) -> FeatureSpace:
+    def around(cls, means: Tensor, within: Tensor) -> FeatureSpace:
         """Means (n, F) of classes, and the covariance (F, F) of images about them."""
         scatter = within.double()
         level = scatter.diagonal().mean().clamp_min(1e-12)
@@ -46,7 +45,7 @@ class FeatureSpace:
         spread, axes = torch.linalg.eigh(shrunk)
         whiten = (axes * spread.clamp_min(1e-12 * float(level)) ** -0.5).to(means.dtype)
         centre = means.mean(0)
-        return cls(centre, whiten, (means - centre) @ whiten, images)
+        return cls(centre, whiten, (means - centre) @ whiten)
 
     def linear(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """What linear discriminant analysis makes of classes at these points.
@@ -74,6 +73,7 @@ class WordsToPoints:
     shared: Tensor  # (T,)
     coefficients: Tensor  # (n, F)
     width: float
+    length: float  # mean length of the points that known classes are mapped to
 
     @classmethod
     def fit(cls, texts: Tensor, points: Tensor, width: float, penalty: float) -> WordsToPoints:
@@ -83,7 +83,8 @@ class WordsToPoints:
         kernel = _gaussian(centred, centred, width)
         regular = kernel + penalty * torch.eye(len(kernel), dtype=kernel.dtype)
         coefficients = torch.linalg.solve(regular.double(), points.double()).to(points.dtype)
-        return cls(centred, shared, coefficients, width)
+        length = float((kernel @ coefficients).norm(dim=1).mean())
+        return cls(centred, shared, coefficients, width, length)
 
     def __call__(self, texts: Tensor) -> Tensor:
         """(..., T) -> points (..., F)."""

@@ -134,7 +134,7 @@ def _blank_context(text_dim: int, feature_dim: int) -> Told:
     """Two classes with a blank picture each, in the shapes of what a conditioner may ask for."""
     texts = torch.eye(2, text_dim)
     means = torch.eye(2, feature_dim)
-    return Told(texts, torch.zeros(2, 1, PICTURE), texts[0], means, torch.eye(feature_dim), torch.ones(2))
+    return Told(texts, torch.zeros(2, 1, PICTURE), texts[0], means, torch.eye(feature_dim))
 
 
 def _seconds(work: Callable[[], Any]) -> float:

@@ -179,7 +179,7 @@ class Workbench:
         images = torch.bincount(labels, minlength=len(classes))  # (n,)
         means = torch.zeros(len(classes), features.shape[1]).index_add_(0, labels, features) / images[:, None]
         no_pictures = torch.zeros(len(classes), 0, PICTURE)
-        return Told(texts, no_pictures, words, means, covariance_within(features, means, labels), images)
+        return Told(texts, no_pictures, words, means, covariance_within(features, means, labels))
 
     def _small_pictures(self, classes: Sequence[int]) -> Tensor:
         """Some training images of each class, made small: (n, PICTURES, PICTURE)."""

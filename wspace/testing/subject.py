@@ -43,9 +43,8 @@ def _told(looks_at: str) -> interfaces.Told:
     if looks_at == "pictures":
         return interfaces.Told(texts, normal(3, 2, interfaces.PICTURE, seed=92), words)
     spread = normal(9, INPUTS, seed=95)
-    counts = torch.tensor([2, 3, 4])
     return interfaces.Told(
-        texts, torch.zeros(3, 0, interfaces.PICTURE), words, normal(3, INPUTS, seed=94), spread.mT @ spread / 9, counts
+        texts, torch.zeros(3, 0, interfaces.PICTURE), words, normal(3, INPUTS, seed=94), spread.mT @ spread / 9
     )
 
 

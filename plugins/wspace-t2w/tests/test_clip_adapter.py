@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from wspace_t2w.clip_adapter import ClipAdapter
 
+from wspace.api import UserError
+
 FEATURES, RANK, TEXTS = 6, 3, 5
 Activation = Literal["gelu", "tanh", "none"]
 MODULES: dict[str, nn.Module] = {"gelu": nn.GELU(), "tanh": nn.Tanh(), "none": nn.Identity()}
@@ -127,4 +129,76 @@ def test_dropping_a_class_leaves_the_logits_of_the_others() -> None:
     weights, (features, texts) = weights_of(target, 2), inputs(2, classes=5)
     torch.testing.assert_close(
         target.logits(weights, features, texts[:, :3]), target.logits(weights, features, texts)[..., :3]
+    )
+
+
+# ---------------------------------------------------------------- put together from linear scores
+
+
+def linear_scores(classes: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Scorers (1, K, F) and biases (1, K), features (1, M, F), unit texts (1, K, T) that share a direction."""
+    rng = torch.Generator().manual_seed(classes)
+    scorers, bias = torch.randn(1, classes, 40, generator=rng) / 6, torch.randn(1, classes, generator=rng)
+    texts = functional.normalize(torch.randn(1, classes, 48, generator=rng) + 1, dim=2)
+    return scorers, bias, torch.randn(1, 200, 40, generator=rng).abs(), texts
+
+
+def centred(scores: Tensor) -> Tensor:
+    return scores - scores.mean(2, keepdim=True)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "tanh", "none"])
+@pytest.mark.parametrize("classes", [2, 9, 16])
+def test_a_head_of_enough_units_gives_the_scores_it_is_put_together_from(activation: Activation, classes: int) -> None:
+    target = ClipAdapter(16, activation, feature_dim=40, text_dim=48)
+    scorers, bias, features, texts = linear_scores(classes)
+    weights = target.from_linear(scorers, bias, texts, torch.ones(1, classes, dtype=torch.bool))
+    scores, expected = target.logits(weights, features, texts), features @ scorers.mT + bias[:, None]
+    assert torch.equal(scores.argmax(2), expected.argmax(2))
+    # the cosine bends them, for they change the length of the output
+    assert (centred(scores) - centred(expected)).abs().max() < 0.2 * centred(expected).abs().max()
+
+
+def test_a_head_of_fewer_units_has_the_principal_directions_of_the_scores() -> None:
+    target = ClipAdapter(4, "none", feature_dim=40, text_dim=48)
+    scorers, bias, features, texts = linear_scores(9)
+    weights = target.from_linear(scorers, bias, texts, torch.ones(1, 9, dtype=torch.bool))
+    about = scorers[0] - scorers[0].mean(0)
+    u, s, v = torch.linalg.svd(about, full_matrices=False)
+    nearest = (u[:, :4] * s[:4]) @ v[:4]
+    expected = features[0] @ nearest.T + bias
+    assert torch.equal(target.logits(weights, features, texts)[0].argmax(1), expected.argmax(1))
+
+
+def test_padded_classes_change_nothing_of_a_head_that_is_put_together() -> None:
+    target = ClipAdapter(16, feature_dim=40, text_dim=48)
+    scorers, bias, _, texts = linear_scores(5)
+    alone = target.from_linear(scorers, bias, texts, torch.ones(1, 5, dtype=torch.bool))
+    padded = target.from_linear(
+        functional.pad(scorers, (0, 0, 0, 3), value=7.0), functional.pad(bias, (0, 3), value=7.0),
+        functional.pad(texts, (0, 0, 0, 3), value=7.0), torch.arange(8)[None] < 5,
+    )  # fmt: skip
+    features = linear_scores(5)[2]
+    torch.testing.assert_close(
+        target.logits(padded, features, texts), target.logits(alone, features, texts), rtol=1e-3, atol=1e-3
+    )
+
+
+def test_classes_of_one_text_do_not_blow_a_head_up() -> None:
+    target = ClipAdapter(16, feature_dim=40, text_dim=48)
+    scorers, bias, features, texts = linear_scores(5)
+    texts[0, 1] = texts[0, 0]
+    weights = target.from_linear(scorers, bias, texts, torch.ones(1, 5, dtype=torch.bool))
+    scores = target.logits(weights, features, texts)
+    assert weights.isfinite().all() and weights.abs().max() < 1e4
+    torch.testing.assert_close(scores[..., 0], scores[..., 1])
+
+
+def test_gelu_without_biases_cannot_be_put_together() -> None:
+    target = ClipAdapter(16, bias=False, feature_dim=40, text_dim=48)
+    scorers, bias, _, texts = linear_scores(3)
+    with pytest.raises(UserError) as raised:
+        target.from_linear(scorers, bias, texts, torch.ones(1, 3, dtype=torch.bool))
+    assert str(raised.value) == (
+        "clip-adapter: with activation gelu and no bias it is linear nowhere; set bias to true"
     )

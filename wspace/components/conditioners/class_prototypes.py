@@ -7,21 +7,21 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from annotated_types import Gt
 from torch import Tensor
+from torch.nn import functional
 
 from wspace.components.conditioners.text_set import TextSet
 from wspace.interfaces import Prompts, Target, Told
 from wspace.learning.prototypes import FeatureSpace, WordsToPoints
 
-SAME = 0.9999
-"""Cosine of two texts above which they are of one class."""
-
 
 class ClassPrototypes(TextSet):
     """Says what `text-set` does; and starts from the network of linear discriminant analysis, every class at its place.
 
-    Words place a class by kernel ridge from the texts of the run's classes to their mean whitened features (`width` of the
-    Gaussian kernel, `penalty`). Images place it at their mean: training images of a class that the run knows, and pictures
-    that a prompt brings. A class's place is the mean of both, in which its words count as so many images (`words`).
+    Words place a class, by kernel ridge from the texts of the run's classes to their mean whitened features (`width` of the
+    Gaussian kernel, `penalty`). So a class that the run knows is near the mean of its own images, and not at it: of few
+    drawings that mean is worth less. Pictures that a prompt brings move the class towards their mean, where its words count
+    as so many pictures (`words`). Places are then brought to one length: words that say little would leave a class near the
+    centre, to which every image is near.
     """
 
     version: ClassVar[int] = 1
@@ -32,7 +32,7 @@ class ClassPrototypes(TextSet):
         self,
         width: Annotated[float, Gt(0)] = 0.6,
         penalty: Annotated[float, Gt(0)] = 1.0,
-        words: Annotated[float, Gt(0)] = 2.0,
+        words: Annotated[float, Gt(0)] = 3.0,
         *,
         text_dim: int,
         target: Target,
@@ -40,28 +40,21 @@ class ClassPrototypes(TextSet):
         super().__init__(text_dim=text_dim)
         self.kernel_width, self.penalty, self.words, self.target = width, penalty, words, target
         self.space: FeatureSpace | None = None
-        self.texts = torch.empty(0, text_dim)  # (n, T), of the classes that the run knows
 
     def told(self, what: Told) -> None:
-        assert what.means is not None and what.within is not None and what.images is not None, "it looks at features"
-        self.space = FeatureSpace.around(what.means, what.within, what.images)
-        self.texts = what.texts
+        assert what.means is not None and what.within is not None, "it looks at features"
+        self.space = FeatureSpace.around(what.means, what.within)
         self.of_words = WordsToPoints.fit(what.texts, self.space.points, self.kernel_width, self.penalty)
 
     def places(self, prompts: Prompts) -> Tensor:
         """Of each class of B tasks, whitened: (B, K, F)."""
         assert self.space is not None, "told comes first"
-        likeness, nearest = (prompts.texts @ self.texts.T).max(2)  # (B, K) each
-        images = torch.where(likeness > SAME, self.space.images[nearest], 0).float()[..., None]  # (B, K, 1)
-        total, count = (
-            self.words * self.of_words(prompts.texts) + images * self.space.points[nearest],
-            self.words + images,
-        )
+        places = self.of_words(prompts.texts)
         if prompts.pictures is not None and prompts.shots is not None:
-            shots = prompts.shots[..., None].float()
-            total = total + shots * ((prompts.pictures - self.space.centre) @ self.space.whiten)
-            count = count + shots
-        return total / count
+            shots = prompts.shots[..., None].float()  # (B, K, 1)
+            shown = (prompts.pictures - self.space.centre) @ self.space.whiten
+            places = (self.words * places + shots * shown) / (self.words + shots)
+        return self.of_words.length * functional.normalize(places, dim=2)
 
     @torch.no_grad()
     def start(self, prompts: Prompts) -> Tensor:

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from wspace.interfaces import Contest, Evidence, Opponent, Task
 from wspace.learning.prototypes import FeatureSpace, Linear, WordsToPoints, best_for_left_out, heads_of
@@ -35,7 +36,7 @@ class TextPrototype(Opponent):
         def fitted(known: Task, width: float, penalty: float) -> Linear:
             space = FeatureSpace.of(*evidence.images(known), len(known))
             of_words = WordsToPoints.fit(evidence.class_texts[list(known)], space.points, width, penalty)
-            return space.linear(of_words(evidence.class_texts))
+            return space.linear(of_words.length * functional.normalize(of_words(evidence.class_texts), dim=1))
 
         width, penalty = best_for_left_out(evidence, list(product(WIDTHS, PENALTIES)), fitted)
         self.linear = fitted(evidence.classes, width, penalty)

@@ -1,0 +1,88 @@
+"""Classes as points: discriminant analysis and kernel regression against scikit-learn, ESZSL against its equation."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.kernel_ridge import KernelRidge
+from torch import Tensor
+from torch.nn import functional
+
+from wspace.learning import prototypes
+from wspace.learning.prototypes import FeatureSpace, WordsToPoints, semantic_matrix
+
+CLASSES, IMAGES, FEATURES, TEXTS = 6, 40, 5, 8
+
+
+def normal(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def clouds() -> tuple[Tensor, Tensor]:
+    """Features (M, F) of classes that scatter alike, more in some directions than in others; and labels (M,)."""
+    labels = torch.arange(CLASSES * IMAGES) % CLASSES
+    spread = normal(FEATURES, FEATURES, seed=1)
+    return 2 * normal(CLASSES, FEATURES, seed=2)[labels] + normal(len(labels), FEATURES, seed=3) @ spread, labels
+
+
+def texts() -> Tensor:
+    return functional.normalize(normal(CLASSES, TEXTS, seed=4) + 1, dim=1)
+
+
+def test_the_nearest_place_is_what_linear_discriminant_analysis_says(monkeypatch) -> None:
+    monkeypatch.setattr(prototypes, "SHRINKAGE", 0.0)
+    features, labels = (values.float() if values.is_floating_point() else values for values in clouds())
+    space = FeatureSpace.of(features, labels, CLASSES)
+    scorers, bias = space.linear(space.points)
+    scores = features @ scorers.mT + bias
+    reference = LinearDiscriminantAnalysis(solver="eigen").fit(features.numpy(), labels.numpy())
+    expected = torch.from_numpy(reference.decision_function(features.numpy())).float()
+    within = len(labels) / (len(labels) - CLASSES)  # its covariance is over M, ours over M - n
+    off = (scores - scores.mean(1, keepdim=True)) * within - (expected - expected.mean(1, keepdim=True))
+    assert off.abs().max() < 1e-2 * expected.abs().max()
+    assert torch.equal(scores.argmax(1), torch.from_numpy(reference.predict(features.numpy())))
+
+
+def test_images_of_a_class_scatter_alike_in_every_direction_once_whitened() -> None:
+    features, labels = clouds()
+    space = FeatureSpace.of(features.float(), labels, CLASSES)
+    whitened = (features.float() - space.centre) @ space.whiten
+    within = prototypes.covariance_within(whitened, space.points, labels)
+    assert (within - torch.diag(within.diagonal())).abs().max() < 1e-3  # shrinkage leaves the axes
+    assert within.diagonal().max() < 1.2
+
+
+def test_words_are_mapped_as_by_kernel_ridge_regression() -> None:
+    known, points, asked = (
+        texts(),
+        normal(CLASSES, FEATURES, seed=5),
+        functional.normalize(normal(3, TEXTS, seed=6), dim=1),
+    )
+    width, penalty = 0.7, 0.3
+    mapped = WordsToPoints.fit(known, points, width, penalty)(asked)
+    shared = known.mean(0)
+    reference = KernelRidge(alpha=penalty, kernel="rbf", gamma=1 / (2 * width**2))
+    reference.fit(functional.normalize(known - shared, dim=1).numpy(), points.numpy())
+    np.testing.assert_allclose(
+        mapped, reference.predict(functional.normalize(asked - shared, dim=1).numpy()), rtol=1e-6
+    )
+
+
+def test_eszsl_is_its_closed_form() -> None:
+    features, labels = clouds()
+    of_features, of_texts = 0.1, 0.2
+    x, s, y = (
+        features.mT,
+        texts().mT,
+        -torch.ones(len(labels), CLASSES, dtype=torch.float64),
+    )  # as the paper writes them
+    y[torch.arange(len(labels)), labels] = 1
+    left = x @ x.mT
+    left = left + of_features * left.diagonal().mean() * torch.eye(FEATURES)
+    right = s @ s.mT
+    right = right + of_texts * right.diagonal().mean() * torch.eye(TEXTS)
+    expected = torch.linalg.inv(left) @ x @ y @ s.mT @ torch.linalg.inv(right)
+    torch.testing.assert_close(
+        semantic_matrix(features, labels, texts(), of_features, of_texts), expected.float(), rtol=1e-4, atol=1e-5
+    )
