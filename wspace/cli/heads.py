@@ -25,6 +25,9 @@ def generate(
         float | None, typer.Option(min=0, help="Scale of the random draws; 0: the typical one.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="A folder with a sub-folder of pictures for some or all of the classes.")
+    ] = None,
     peft: Annotated[bool, typer.Option("--peft", help="LoRA adapters, as folders that PEFT loads.")] = False,
     plugin: PluginFiles = None,
 ) -> None:
@@ -42,12 +45,17 @@ def generate(
     for file in files:
         (check_new_folder if peft else check_file)(file)
 
+    from wspace.data.examples import examples_of
     from wspace.runs.run import Run
     from wspace.support.progress import for_terminal
+    from wspace.weights.files.network import check_classes
 
-    opened = Run.open(run, plugin or (), for_terminal())
+    opened, names = Run.open(run, plugin or (), for_terminal()), check_classes(classes.split(","))
+    shown, notes = examples_of(pictures, names) if pictures else ({}, [])
+    for note in notes:
+        opened.bench.progress.say(f"note: {note}")
     networks = opened.generate_many(
-        classes.split(","), count, seed=seed, steps=steps, guidance=guidance, temperature=temperature
+        names, count, pictures=shown, seed=seed, steps=steps, guidance=guidance, temperature=temperature
     )
     for network, file in zip(networks, files, strict=True):
         if peft:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +38,9 @@ from wspace.support.progress import Progress
 from wspace.support.seeding import stream
 from wspace.weights.files.network import Network, check_classes
 from wspace.weights.files.peft import write_adapter
+
+Pictures = Mapping[str, Sequence[str | Path]]
+"""Class name -> files of pictures of it."""
 
 
 @dataclass(frozen=True)
@@ -150,12 +153,40 @@ class Run:
         self.system.conditioner.check(prompts)
         return prompts.to(self.bench.device)
 
-    def prompts_for(self, classes: Sequence[str], count: int = 1) -> Prompts:
+    def prompts_for(self, classes: Sequence[str], count: int = 1, pictures: Pictures | None = None) -> Prompts:
         """The prompts of a task of any classes, `count` times. Raises UserError if the generator knows nothing of it."""
         classes = self.told_apart(classes)
         prompts = prompts_of([tuple(range(len(classes)))] * count, self.bench.encode_prompt_texts(classes), classes)
+        if pictures:
+            prompts = self._with_pictures(prompts, classes, pictures)
         self.system.conditioner.check(prompts)
         return prompts.to(self.bench.device)
+
+    def _with_pictures(self, prompts: Prompts, classes: Sequence[str], pictures: Pictures) -> Prompts:
+        """Raises UserError for a conditioner that takes none, or a class that is not asked for; DataError as `predict`."""
+        if not self.system.conditioner.takes_pictures:
+            raise UserError(
+                f"this run's conditioner {self.recipe.conditioner.name!r} goes by words alone and takes no pictures; "
+                "class-prototypes does"
+            )
+        for name in pictures:
+            if name not in classes:
+                raise UserError(
+                    f"there are pictures of {name!r}, which is none of the classes.{did_you_mean(name, classes)}"
+                )
+        features = torch.zeros(len(classes), self.bench.backbone.dim)  # (K, F)
+        for number, name in enumerate(classes):
+            if pictures.get(name):
+                features[number] = self._features(pictures[name]).mean(0)
+        shots = torch.tensor([len(pictures.get(name, ())) for name in classes])
+        count = len(prompts.mask)
+        return replace(prompts, pictures=features.expand(count, -1, -1), shots=shots.expand(count, -1))
+
+    def _features(self, pictures: Sequence[str | Path]) -> Tensor:
+        """Of picture files, as networks see them: (M, F). Raises DataError for one that cannot be read."""
+        pixels = [self.bench.dataset.open_picture(Path(picture)) for picture in pictures]
+        features = torch.cat([self.bench.backbone.encode(picture[None]) for picture in pixels])
+        return self.zoo.scale(features)
 
     def knows(self, tasks: Sequence[Task]) -> bool:
         """Whether the generator's conditioner takes these tasks."""
@@ -200,6 +231,7 @@ class Run:
         self,
         classes: Sequence[str],
         *,
+        pictures: Pictures | None = None,
         seed: int | None = None,
         steps: int | None = None,
         guidance: float | None = None,
@@ -207,18 +239,24 @@ class Run:
     ) -> Network:
         """Weights for these classes. What is not given is as in the recipe.
 
+        `pictures` are a few of some or all classes, where the recipe's conditioner takes any.
+
         Any names are taken. For classes that the zoo was not trained on, weights are no better than the universal network's.
 
         Raises UserError for fewer than two classes, for one named twice, and for two of which the text encoder makes one
         vector.
         """
-        return self.generate_many(classes, 1, seed=seed, steps=steps, guidance=guidance, temperature=temperature)[0]
+        (network,) = self.generate_many(
+            classes, 1, pictures=pictures, seed=seed, steps=steps, guidance=guidance, temperature=temperature
+        )
+        return network
 
     def generate_many(
         self,
         classes: Sequence[str],
         count: int,
         *,
+        pictures: Pictures | None = None,
         seed: int | None = None,
         steps: int | None = None,
         guidance: float | None = None,
@@ -231,14 +269,14 @@ class Run:
             temperature = 1.0
         asked = {"steps": steps, "guidance": guidance, "temperature": temperature}
         settings = replace(defaults, **{name: value for name, value in asked.items() if value is not None})
-        prompts = self.prompts_for(names, count)
+        prompts = self.prompts_for(names, count, pictures)
         same = self.twins_of(names)
         for name, others in same.items():
             pair = listed([name, *others])
             self.bench.progress.say(
                 f"note: the text encoder makes one vector of {pair}: the same weights are for all of them"
             )
-        for name, nearest in self.untrained(names).items():
+        for name, nearest in self.untrained([name for name in names if name not in (pictures or ())]).items():
             if nearest in same.get(name, ()):
                 continue
             tested = UNSEEN_CLASSES in self.zoo.tasks.splits
@@ -305,10 +343,9 @@ class Run:
     def predict(self, network: Network, pictures: Sequence[str | Path]) -> list[Prediction]:
         """Raises DataError for a picture that cannot be read."""
         paths = [Path(picture) for picture in pictures]
-        pixels = [self.bench.dataset.open_picture(path) for path in paths]
-        features = torch.cat([self.bench.backbone.encode(picture[None]) for picture in pixels])  # (M, F)
+        features = self._features(paths)
         texts = self.bench.encode_classes(network.classes)
-        logits = self.target.logits(self.flat(network), self.zoo.scale(features)[None], texts[None])[0]  # (M, K)
+        logits = self.target.logits(self.flat(network), features[None], texts[None])[0]  # (M, K)
         return [
             Prediction(path, network.classes, tuple(row.tolist()))
             for path, row in zip(paths, logits.softmax(1), strict=True)

@@ -1,0 +1,38 @@
+"""Pictures that come with class names: a few of each, in a folder of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from wspace.data.labelled import class_names
+from wspace.data.trees import left_out, left_out_by_name, tree_of
+from wspace.support.errors import DataError, UserError, did_you_mean
+
+
+def examples_of(folder: Path, classes: Sequence[str]) -> tuple[dict[str, list[Path]], list[str]]:
+    """Class -> its pictures, for the classes that have a sub-folder; and notes on what is left out.
+
+    Folders are named as data set `folder` has it: `red-panda` is "red panda". Raises DataError for a folder that cannot be
+    read, or has pictures of no class; UserError for a class that is not asked for, or whose folder has no picture.
+    """
+    tree = tree_of(folder)
+    loose = [path for path in tree.pictures if len(path.parts) == 1]
+    with_pictures = dict.fromkeys(path.parts[0] for path in tree.pictures if len(path.parts) > 1)
+    empty = [entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name not in with_pictures]
+    names = class_names(list(with_pictures), str(folder))
+    if not names:
+        raise DataError(f"{folder}: has no sub-folder with pictures; make one for each class that has some")
+    for name in names.values():
+        if name not in classes:
+            raise UserError(
+                f"{folder}: has pictures of {name!r}, which is none of the classes.{did_you_mean(name, classes)}"
+            )
+    for name, sub_folder in zip(class_names(empty, str(folder)).values(), empty, strict=True):
+        if name in classes:
+            raise UserError(f"{folder / sub_folder}: has no picture; remove it for a class that goes by its words")
+    pictures: dict[str, list[Path]] = {name: [] for name in names.values()}
+    for path in tree.pictures:
+        if len(path.parts) > 1:
+            pictures[names[path.parts[0]]].append(folder / path)
+    return pictures, [*left_out(loose, "pictures are of no class", "picture is of no class"), *left_out_by_name(tree)]
