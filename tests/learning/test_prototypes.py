@@ -34,8 +34,8 @@ def test_the_nearest_place_is_what_linear_discriminant_analysis_says(monkeypatch
     monkeypatch.setattr(prototypes, "SHRINKAGE", 0.0)
     features, labels = (values.float() if values.is_floating_point() else values for values in clouds())
     space = FeatureSpace.of(features, labels, CLASSES)
-    scorers, bias = space.linear(space.points)
-    scores = features @ scorers.mT + bias
+    scorers, bias = space.linear(space.points[None], torch.ones(1, CLASSES, dtype=torch.bool))
+    scores = features @ scorers[0].mT + bias[0]
     reference = LinearDiscriminantAnalysis(solver="eigen").fit(features.numpy(), labels.numpy())
     expected = torch.from_numpy(reference.decision_function(features.numpy())).float()
     within = len(labels) / (len(labels) - CLASSES)  # its covariance is over M, ours over M - n
@@ -86,3 +86,19 @@ def test_eszsl_is_its_closed_form() -> None:
     torch.testing.assert_close(
         semantic_matrix(features, labels, texts(), of_features, of_texts), expected.float(), rtol=1e-4, atol=1e-5
     )
+
+
+def test_of_few_independent_scores_those_are_kept_along_which_points_differ_most() -> None:
+    features, labels = (values.float() if values.is_floating_point() else values for values in clouds())
+    space = FeatureSpace.of(features, labels, CLASSES)
+    mask = torch.tensor([[True] * CLASSES, [True] * 4 + [False] * 2])
+    points = space.points.expand(2, -1, -1)
+    scorers, bias = space.linear(points, mask, rank=2)
+    for row, count in enumerate((CLASSES, 4)):
+        own = space.points[:count]
+        u, s, v = torch.linalg.svd(own - own.mean(0), full_matrices=False)
+        nearest = (u[:, :2] * s[:2]) @ v[:2]
+        torch.testing.assert_close(scorers[row, :count], nearest @ space.whiten.mT, rtol=1e-3, atol=1e-4)
+        expected = -0.5 * own.square().sum(1) - scorers[row, :count] @ space.centre
+        torch.testing.assert_close(bias[row, :count], expected, rtol=1e-3, atol=1e-4)
+        assert not scorers[row, count:].any() and not bias[row, count:].any()

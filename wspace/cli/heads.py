@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,7 @@ def generate(
     pictures: Annotated[
         Path | None, typer.Option(help="A folder with a sub-folder of pictures for some or all of the classes.")
     ] = None,
+    as_json: Json = False,
     peft: Annotated[bool, typer.Option("--peft", help="LoRA adapters, as folders that PEFT loads.")] = False,
     plugin: PluginFiles = None,
 ) -> None:
@@ -62,7 +64,18 @@ def generate(
             opened.save_adapter(network, file)
         else:
             network.save(file)
-        print(file)
+        if not as_json:
+            print(file)
+    expected = None if shown else opened.expected_accuracy(names)
+    if as_json:
+        standings = [asdict(standing) for standing in opened.standings(names)]
+        about = {"files": [str(file) for file in files], "classes": standings}
+        print(json.dumps(about | {"expected_accuracy": None if expected is None else asdict(expected)}))
+    elif expected is not None:
+        opened.bench.progress.say(
+            f"expected accuracy {expected.mean:.0%}; {expected.confidence:.0%} of such tasks are between {expected.low:.0%} "
+            f"and {expected.high:.0%}"
+        )
 
 
 def score(run: RunFolder, head: Path, as_json: Json = False, plugin: PluginFiles = None) -> None:

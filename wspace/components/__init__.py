@@ -74,6 +74,7 @@ def wspace_register(register: Register) -> None:
         "wspace.components.generators.flow:Flow",
         example={"denoiser": {"use": "mlp", "width": 16, "depth": 1}},
     )
+    register("generator", "predicted", "wspace.components.generators.predicted:Predicted")
     register("generator", "ridge", "wspace.components.generators.ridge:Ridge")
     register(
         "generator",

@@ -48,6 +48,8 @@ class Target(ABC):
     statistics: tuple[str, ...] = ()
     """Tensors that follow from the others and from images, and that nobody trains: running means of batch norm."""
     notes: tuple[str, ...] = ()  # what a user should know, one sentence each
+    linear_rank: int | None = None
+    """Most independent scores that `from_linear` can hold, where there is a most: of more, it keeps the principal ones."""
     base_model: str = ""
     """Of adapters: what the frozen network that they are added to is called where it is had; empty if it has no name."""
 

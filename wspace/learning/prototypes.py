@@ -47,13 +47,22 @@ class FeatureSpace:
         centre = means.mean(0)
         return cls(centre, whiten, (means - centre) @ whiten)
 
-    def linear(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """What linear discriminant analysis makes of classes at these points.
+    def linear(self, points: Tensor, mask: Tensor, rank: int | None = None) -> tuple[Tensor, Tensor]:
+        """What linear discriminant analysis makes of tasks whose classes are at these points.
 
-        (..., K, F) -> scorers (..., K, F) and biases (..., K), of scores features @ scorers.mT + biases.
+        (B, K, F), (B, K) -> scorers (B, K, F) and biases (B, K), of scores features @ scorers.mT + biases. Scores are told up
+        to what is the same for all classes of an image. With a `rank` they are of so few independent ones: those along which
+        a task's points differ most, here, where images scatter alike in every direction.
         """
-        scorers = points @ self.whiten.mT
-        return scorers, -0.5 * points.square().sum(-1) - scorers @ self.centre
+        shown = mask[..., None]
+        middle = (points * shown).sum(1, keepdim=True) / mask.sum(1)[:, None, None]  # (B, 1, F)
+        apart = (points - middle) * shown  # (B, K, F)
+        if rank is not None and rank < apart.shape[1]:
+            _, among_classes = torch.linalg.eigh((apart @ apart.mT).double())  # (B, K, K), the largest last
+            kept = among_classes[..., -rank:].to(points.dtype)
+            apart = kept @ (kept.mT @ apart)
+        scorers = apart @ self.whiten.mT
+        return scorers, (-0.5 * points.square().sum(2) - scorers @ self.centre) * mask
 
 
 def covariance_within(features: Tensor, means: Tensor, labels: Tensor) -> Tensor:
@@ -113,23 +122,23 @@ def semantic_matrix(
     return (torch.linalg.solve(left, xy.mT @ s) @ torch.linalg.inv(right)).float()
 
 
-def heads_of(target: Target, scorers: Tensor, bias: Tensor, texts: Tensor, tasks: Sequence[Task]) -> Tensor:
-    """Networks (B, P) for tasks of classes that have scorers (n, F), biases (n,) and texts (n, T)."""
+def heads_at(target: Target, space: FeatureSpace, points: Tensor, texts: Tensor, tasks: Sequence[Task]) -> Tensor:
+    """Networks (B, P) for tasks of classes at these points (n, F) and of these texts (n, T)."""
     index, mask = pad(tasks)  # (B, K)
-    kept = mask[..., None]
-    return target.from_linear(scorers[index] * kept, bias[index] * mask, texts[index] * kept, mask)
+    scorers, bias = space.linear(points[index], mask, target.linear_rank)
+    return target.from_linear(scorers, bias, texts[index], mask)
 
 
-Linear = tuple[Tensor, Tensor]
-"""Scorers (n, F) and biases (n,) of all classes of a data set, known or not."""
+Heads = Callable[[Sequence[Task]], Tensor]
+"""Tasks of any classes of a data set -> networks (B, P)."""
 
 LEFT_OUT = 0.2  # share of the known classes that choices are made on
-CHOOSING = 48  # tasks of these
+CHOOSING = 128  # tasks of these
 WAYS = 10  # classes of each, at most
 
 
 def best_for_left_out(
-    evidence: Evidence, choices: Sequence[tuple[float, ...]], fitted: Callable[..., Linear]
+    evidence: Evidence, choices: Sequence[tuple[float, ...]], fitted: Callable[..., Heads]
 ) -> tuple[float, ...]:
     """Of the choices, the one that does best on validation images of known classes that the fit did not see.
 
@@ -144,9 +153,4 @@ def best_for_left_out(
     ways = min(WAYS, count)
     drawn = (left_out[torch.randperm(count, generator=rng)[:ways]] for _ in range(CHOOSING))
     tasks = [tuple(sorted(task.tolist())) for task in drawn]
-
-    def accuracy(choice: tuple[float, ...]) -> float:
-        networks = heads_of(evidence.target, *fitted(kept, *choice), evidence.class_texts, tasks)
-        return float(evidence.accuracy(networks, tasks).nanmean())
-
-    return max(choices, key=accuracy)
+    return max(choices, key=lambda choice: float(evidence.accuracy(fitted(kept, *choice)(tasks), tasks).nanmean()))

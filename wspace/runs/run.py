@@ -7,17 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from wspace.data.splits import UNSEEN_CLASSES, UNSEEN_TASKS
-from wspace.data.tasks import Task, prompts_of
+from wspace.data.tasks import Task, near_and_far, prompts_of
 from wspace.data.twins import APART, listed, twins
 from wspace.interfaces import Prompts, Target
 from wspace.learning.baselines import descriptions
+from wspace.learning.expectation import Expectation, ScoredTasks, described
 from wspace.learning.fitting import predict
 from wspace.learning.ridge_regression import Ridge
 from wspace.learning.system import System
@@ -32,12 +33,23 @@ from wspace.runs.report.section import sections
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import NotARun, Renamed, UserError, did_you_mean
 from wspace.support.files import disk_errors, new_folder, read_json, read_text, write_text
-from wspace.support.methods import RIDGE
-from wspace.support.names import GENERATOR, PAGE, PROMPT_TEXTS, RECIPE, REPORT, RUN, STUDY
+from wspace.support.methods import OURS, RIDGE
+from wspace.support.names import GENERATOR, PAGE, PER_TASK, PROMPT_TEXTS, RECIPE, REPORT, RUN, STUDY
 from wspace.support.progress import Progress
 from wspace.support.seeding import stream
 from wspace.weights.files.network import Network, check_classes
 from wspace.weights.files.peft import write_adapter
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a class stands to those that a generator was trained on."""
+
+    name: str
+    kind: Literal["known", "near", "far"]  # near: its name shares a word with a known one
+    nearest: str  # the known class of the nearest text
+    likeness: float  # cosine of the two texts
+
 
 Pictures = Mapping[str, Sequence[str | Path]]
 """Class name -> files of pictures of it."""
@@ -276,14 +288,14 @@ class Run:
             self.bench.progress.say(
                 f"note: the text encoder makes one vector of {pair}: the same weights are for all of them"
             )
-        for name, nearest in self.untrained([name for name in names if name not in (pictures or ())]).items():
-            if nearest in same.get(name, ()):
+        for standing in self.standings([name for name in names if name not in (pictures or ())]):
+            if standing.kind == "known" or standing.nearest in same.get(standing.name, ()):
                 continue
             tested = UNSEEN_CLASSES in self.zoo.tasks.splits
             worth = f"scores of {UNSEEN_CLASSES} say" if tested else "nothing in its report says"
             self.bench.progress.say(
-                f"note: the generator was not trained on {name!r}; of those that it was trained on, {nearest!r} is nearest; "
-                f"{worth} what weights for such a class are worth"
+                f"note: the generator was not trained on {standing.name!r}; of those that it was trained on, "
+                f"{standing.nearest!r} is nearest; {worth} what weights for such a class are worth"
             )
         drawn = self.system.sample(prompts, settings, stream(seed, "generate")).cpu()
         origin = f"{self.recipe.name}, seed {seed}, temperature {settings.temperature}"
@@ -292,18 +304,55 @@ class Run:
             for number, row in enumerate(self.calibrated_for(drawn, names))
         ]
 
-    def untrained(self, names: Sequence[str]) -> dict[str, str]:
-        """Of these class names those that nothing was trained on, each with the trained class of the nearest text vector.
+    def standings(self, classes: Sequence[str]) -> list[Standing]:
+        """How each of these classes stands to those that the generator was trained on.
 
         A data set may have pictures of one and the run have set it apart (`tasks.unseen_classes`).
         """
-        trained = [self.zoo.classes[number] for number in self.zoo.tasks.classes]
-        strangers = [name for name in names if name not in trained]
-        if not strangers:
-            return {}
-        of_trained = self.prompt_texts[list(self.zoo.tasks.classes)]  # (n, T), rows of unit length
-        nearest = (self.bench.encode_prompt_texts(strangers) @ of_trained.T).argmax(dim=1)  # (len(strangers),)
-        return {name: trained[number] for name, number in zip(strangers, nearest.tolist(), strict=True)}
+        known = [self.zoo.classes[number] for number in self.zoo.tasks.classes]
+        names = (*known, *classes)
+        near, _ = near_and_far(names, range(len(known)))
+        if not classes:
+            return []
+        likeness, nearest = (self.bench.encode_prompt_texts(classes) @ self._known_texts.mT).max(1)  # (K,) each
+        kinds: list[Literal["known", "near", "far"]] = [
+            "known" if name in known else "near" if number in near else "far"
+            for number, name in enumerate(classes, len(known))
+        ]
+        return [
+            Standing(name, kind, known[of], cosine)
+            for name, kind, of, cosine in zip(classes, kinds, nearest.tolist(), likeness.tolist(), strict=True)
+        ]
+
+    def expected_accuracy(self, classes: Sequence[str]) -> Expectation | None:
+        """Of weights generated for these classes by their words, on pictures like the data set's test images.
+
+        It is known from the tasks that the report scored, and from how their classes stand to the known ones. None for a
+        report that scores too few tasks, or no accuracies.
+        """
+        scored = self._scored_tasks
+        if scored is None:
+            return None
+        texts = self.bench.encode_prompt_texts(classes)[None]  # (1, K, T)
+        mask = torch.ones(texts.shape[:2], dtype=torch.bool)
+        return scored.expect(described(texts, mask, self._known_texts)[0])
+
+    @cached_property
+    def _known_texts(self) -> Tensor:
+        """(n, T), of the classes that the generator was trained on."""
+        return self.prompt_texts[list(self.zoo.tasks.classes)]
+
+    @cached_property
+    def _scored_tasks(self) -> ScoredTasks | None:
+        per_task, tasks = load_file(self.artifacts["evaluate"] / PER_TASK), self.zoo.tasks
+        rows, accuracies = [], []
+        for split in tasks.splits:
+            values = per_task.get(f"{split}/accuracy/{OURS}")
+            if values is not None:
+                prompts = prompts_of(tasks.scored(split), self.prompt_texts)
+                rows.append(described(prompts.texts, prompts.mask, self._known_texts))
+                accuracies.append(values)
+        return ScoredTasks.of(torch.cat(rows), torch.cat(accuracies)) if rows else None
 
     def twins_of(self, names: Sequence[str]) -> dict[str, list[str]]:
         """Of these class names those that are, to the text encoder, other classes of the zoo, each with these."""

@@ -62,5 +62,5 @@ class ClassPrototypes(TextSet):
         """On the CPU, where its small decompositions are fastest. Raises UserError for a target without `from_linear`."""
         assert self.space is not None, "told comes first"
         device, prompts = prompts.texts.device, prompts.to(torch.device("cpu"))
-        scorers, bias = self.space.linear(self.places(prompts))
+        scorers, bias = self.space.linear(self.places(prompts), prompts.mask, self.target.linear_rank)
         return self.target.from_linear(scorers, bias, prompts.texts, prompts.mask).to(device)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
+from wspace.data.tasks import pad
 from wspace.interfaces import Contest, Evidence, Opponent, Task
-from wspace.learning.prototypes import Linear, best_for_left_out, heads_of, semantic_matrix
+from wspace.learning.prototypes import Heads, best_for_left_out, semantic_matrix
 
 PENALTIES = (1e-1, 1e-3, 1e1)
 
@@ -27,21 +28,27 @@ class Eszsl(Opponent):
     linear: ClassVar[bool] = True
 
     def __init__(self) -> None:
-        self.linear: Linear = (torch.empty(0), torch.empty(0))
+        self.heads: Heads | None = None
 
     def choose(self, evidence: Evidence) -> dict[str, float]:
-        texts = evidence.class_texts
+        texts, target = evidence.class_texts, evidence.target
 
-        def fitted(known: Task, of_features: float, of_texts: float) -> Linear:
+        def fitted(known: Task, of_features: float, of_texts: float) -> Heads:
             features, labels = evidence.images(known)
             shared, centre = texts[list(known)].mean(0), features.mean(0)
             matrix = semantic_matrix(features - centre, labels, texts[list(known)] - shared, of_features, of_texts)
             scorers = (texts - shared) @ matrix.mT  # (n, F)
-            return scorers, -scorers @ centre
+
+            def heads(tasks: Sequence[Task]) -> Tensor:
+                index, mask = pad(tasks)  # (B, K)
+                return target.from_linear(scorers[index], -scorers[index] @ centre, texts[index], mask)
+
+            return heads
 
         of_features, of_texts = best_for_left_out(evidence, list(product(PENALTIES, PENALTIES)), fitted)
-        self.linear = fitted(evidence.classes, of_features, of_texts)
+        self.heads = fitted(evidence.classes, of_features, of_texts)
         return {"feature_penalty": of_features, "text_penalty": of_texts}
 
     def weights(self, evidence: Evidence, contest: Contest) -> Tensor:
-        return heads_of(evidence.target, *self.linear, evidence.class_texts, contest.tasks)
+        assert self.heads is not None, "choose comes first"
+        return self.heads(contest.tasks)

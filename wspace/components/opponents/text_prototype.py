@@ -5,12 +5,11 @@ from __future__ import annotations
 from itertools import product
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
 from wspace.interfaces import Contest, Evidence, Opponent, Task
-from wspace.learning.prototypes import FeatureSpace, Linear, WordsToPoints, best_for_left_out, heads_of
+from wspace.learning.prototypes import FeatureSpace, Heads, WordsToPoints, best_for_left_out, heads_at
 
 WIDTHS = (0.6, 0.4, 0.8)  # of the kernel, on the unit sphere
 PENALTIES = (1.0, 0.3, 3.0)
@@ -30,17 +29,19 @@ class TextPrototype(Opponent):
     linear: ClassVar[bool] = True
 
     def __init__(self) -> None:
-        self.linear: Linear = (torch.empty(0), torch.empty(0))
+        self.heads: Heads | None = None
 
     def choose(self, evidence: Evidence) -> dict[str, float]:
-        def fitted(known: Task, width: float, penalty: float) -> Linear:
+        def fitted(known: Task, width: float, penalty: float) -> Heads:
             space = FeatureSpace.of(*evidence.images(known), len(known))
             of_words = WordsToPoints.fit(evidence.class_texts[list(known)], space.points, width, penalty)
-            return space.linear(of_words.length * functional.normalize(of_words(evidence.class_texts), dim=1))
+            points = of_words.length * functional.normalize(of_words(evidence.class_texts), dim=1)
+            return lambda tasks: heads_at(evidence.target, space, points, evidence.class_texts, tasks)
 
         width, penalty = best_for_left_out(evidence, list(product(WIDTHS, PENALTIES)), fitted)
-        self.linear = fitted(evidence.classes, width, penalty)
+        self.heads = fitted(evidence.classes, width, penalty)
         return {"width": width, "penalty": penalty}
 
     def weights(self, evidence: Evidence, contest: Contest) -> Tensor:
-        return heads_of(evidence.target, *self.linear, evidence.class_texts, contest.tasks)
+        assert self.heads is not None, "choose comes first"
+        return self.heads(contest.tasks)

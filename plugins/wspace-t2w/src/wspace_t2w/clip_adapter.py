@@ -44,7 +44,7 @@ class ClipAdapter(Target):
         feature_dim: int,
         text_dim: int,
     ):
-        self.activation, self.temperature = activation, temperature
+        self.activation, self.temperature, self.linear_rank = activation, temperature, rank
         entries = [
             WeightEntry("w1", (feature_dim, rank), ("feature", "hidden")),
             WeightEntry("b1", (rank,), ("hidden",)),

@@ -1,0 +1,117 @@
+"""Classes that nothing was trained on: placed by words and by pictures, scored apart, and told what to expect."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import wspace
+from tests.conftest import ROOT, MadeOnce, Wspace
+from wspace.runs.run import Run
+
+PLACED = ("conditioner=class-prototypes", "generator={use: predicted, predictor: offset}", "tasks.unseen_ways=[2]")
+AGAINST = "against=[oracle, universal, text-prototype, eszsl]"
+
+
+@pytest.fixture(scope="module")
+def placed(inside: Wspace, made_once: MadeOnce) -> Path:
+    """A run whose heads start where words place their classes."""
+
+    def make(runs: Path) -> None:
+        changes = [part for setting in (*PLACED, AGAINST, "task_loss.steps=0") for part in ("--set", setting)]
+        done = inside("run", ROOT / "recipes/nano.yaml", "--runs", runs, *changes, "--set", "losses.symmetry=0",
+                      "--set", "losses.adversarial=0")  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+    return made_once("placed-runs", make) / "nano"
+
+
+@pytest.fixture(scope="module")
+def run(placed: Path) -> Run:
+    return wspace.load(placed)
+
+
+@pytest.fixture(scope="module")
+def apart(run: Run) -> list[str]:
+    """Names of classes of the data set that nothing was trained on."""
+    return [name for number, name in enumerate(run.zoo.classes) if number not in run.zoo.tasks.classes]
+
+
+def pictures_of(run: Run, name: str, folder: Path, count: int) -> None:
+    """Test images of a class, as files."""
+    images = run.bench.images
+    rows = np.flatnonzero((images.labels == images.classes.index(name)) & (images.split == 2))[:count]
+    (folder / name).mkdir(parents=True)
+    for number, pixels in enumerate(images.read(rows)):
+        Image.fromarray(pixels).save(folder / name / f"{number}.png")
+
+
+def test_the_report_scores_unseen_classes_by_ways_beside_the_closed_forms(placed: Path, inside: Wspace) -> None:
+    report = json.loads(inside("report", placed, "--json").stdout)
+    accuracy = {(s["split"], s["method"]): s["mean"] for s in report["scores"] if s["metric"] == "accuracy"}
+    assert {split for split, _ in accuracy} >= {"unseen-classes", "unseen-classes-2"}
+    for split in ("unseen-classes", "unseen-classes-2"):
+        assert accuracy[split, "generated"] == pytest.approx(accuracy[split, "text-prototype"], abs=0.1)
+        assert 0 < accuracy[split, "eszsl"] < 1
+    assert accuracy["seen", "generated"] > accuracy["seen", "universal"]
+
+
+def test_a_picture_or_two_of_an_unseen_class_change_its_weights_and_help(
+    run: Run, placed: Path, apart: list[str], inside: Wspace, tmp_path: Path
+) -> None:
+    words, shown = tmp_path / "words.safetensors", tmp_path / "shown.safetensors"
+    for name in apart[:2]:
+        pictures_of(run, name, tmp_path / "pictures", 4)
+    names = ("--classes", ",".join(apart[:3]))
+    assert inside("generate", placed, *names, "--out", words).returncode == 0
+    done = inside("generate", placed, *names, "--pictures", tmp_path / "pictures", "--out", shown)
+    assert done.returncode == 0 and "expected accuracy" not in done.stderr, done.stderr
+    assert not any(repr(name) in done.stderr for name in apart[:2])  # it has seen them now
+    assert not torch.equal(load_file(words)["w1"], load_file(shown)["w1"])
+    scores = [json.loads(inside("score", placed, file, "--json").stdout)["accuracy"] for file in (words, shown)]
+    assert scores[1] > scores[0]
+    files = {name: sorted((tmp_path / "pictures" / name).iterdir()) for name in apart[:2]}
+    in_python = run.generate(apart[:3], pictures=files).tensors
+    assert all(torch.equal(tensor, in_python[name]) for name, tensor in load_file(shown).items())
+
+
+def test_pictures_that_cannot_be_used_are_refused(
+    run: Run, placed: Path, nano: Path, apart: list[str], inside: Wspace, tmp_path: Path
+) -> None:
+    pictures_of(run, apart[0], tmp_path, 1)
+    for folder, classes, said in (
+        (nano, apart[:2], "error: this run's conditioner 'prior-fusion' goes by words alone and takes no pictures; "),
+        (placed, apart[1:3], f"error: {tmp_path}: has pictures of {apart[0]!r}, which is none of the classes."),
+    ):
+        out = tmp_path / "head.safetensors"
+        done = inside("generate", folder, "--classes", ",".join(classes), "--pictures", tmp_path, "--out", out)
+        assert done.returncode == 2 and done.stderr.startswith(said) and not out.exists(), done.stderr
+    with pytest.raises(wspace.api.UserError, match="there are pictures of 'nothing', which is none of the classes"):
+        run.generate(apart[:2], pictures={"nothing": []})
+
+
+def test_generate_says_how_each_class_stands_and_what_to_expect(
+    run: Run, placed: Path, inside: Wspace, tmp_path: Path
+) -> None:
+    known = [run.zoo.classes[number] for number in run.zoo.tasks.classes]
+    asked = (known[0], f"blue {known[1]}", "quasar")
+    done = inside("generate", placed, "--classes", ",".join(asked), "--out", tmp_path / "h.safetensors", "--json")
+    said = json.loads(done.stdout)
+    assert said["files"] == [str(tmp_path / "h.safetensors")]
+    assert [(c["name"], c["kind"]) for c in said["classes"]] == [
+        (asked[0], "known"),
+        (asked[1], "near"),
+        (asked[2], "far"),
+    ]
+    assert said["classes"][0]["nearest"] == known[0] and said["classes"][0]["likeness"] == pytest.approx(1, abs=1e-4)
+    expected = said["expected_accuracy"]
+    assert 0 <= expected["low"] < expected["mean"] < expected["high"] <= 1 and expected["confidence"] == 0.9
+    assert expected["tasks"] == sum(len(run.zoo.tasks.scored(split)) for split in run.zoo.tasks.splits)
+    other = run.expected_accuracy(known[:5])
+    assert other is not None and other.mean != expected["mean"]
