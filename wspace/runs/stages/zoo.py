@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def _tell_of_twins(job: Job, tasks: TaskSet) -> None:
     for group in groups:
         names = listed([classes[number] for number in group])
         job.progress.say(f"note: the text encoder makes one vector of {names}: they are one class to every network")
-    if both := held_together((*tasks.seen, *tasks.unseen, *tasks.novel), groups):
+    if both := held_together(chain(tasks.seen, tasks.unseen, tasks.novel, *tasks.further.values()), groups):
         names = listed([classes[number] for number in both])
         raise DataError(
             f"a task would hold the classes {names}, and no network could tell them apart: the text encoder makes one "
