@@ -218,10 +218,10 @@ def test_classes_that_nothing_was_trained_on_are_told_with_the_nearest_that_was(
     apart = next(name for number, name in enumerate(run.zoo.classes) if number not in run.zoo.tasks.classes)
     done = inside("generate", nano, "--classes", f"{trained[0]}, {apart}, {trained[1]}s", "--out", out)
     nearest = {standing.name: standing.nearest for standing in run.standings([apart, f"{trained[1]}s"])}
+    strangers = (apart, f"{trained[1]}s")
     assert done.returncode == 0 and done.stderr.splitlines()[:-1] == [
-        f"note: the generator was not trained on {name!r}; of those that it was trained on, {nearest[name]!r} is nearest; "
-        "scores of unseen-classes say what weights for such a class are worth"
-        for name in (apart, f"{trained[1]}s")
+        f"note: the generator was not trained on {', '.join(f'{n!r} (nearest known: {nearest[n]!r})' for n in strangers)}; "
+        "scores of unseen-classes say what weights for such classes are worth"
     ]
     assert nearest[f"{trained[1]}s"] == trained[1] and nearest[apart] != apart
     (line,) = inside("generate", nano, "--classes", f"{trained[0]}, {trained[1]}", "--out", out).stderr.splitlines()

@@ -35,7 +35,7 @@ def generate(
 ) -> None:
     """Weights for a list of class names.
 
-    For classes that the run was not trained on they are no better than one head for all classes.
+    What they are worth for classes that the run was not trained on is said with them, as far as the report knows.
     """
     from wspace.support.errors import UserError
     from wspace.support.files import check_file, check_new_folder

@@ -253,7 +253,8 @@ class Run:
 
         `pictures` are a few of some or all classes, where the recipe's conditioner takes any.
 
-        Any names are taken. For classes that the zoo was not trained on, weights are no better than the universal network's.
+        Any names are taken. What weights are worth for classes that the generator was not trained on, `expected_accuracy`
+        says.
 
         Raises UserError for fewer than two classes, for one named twice, and for two of which the text encoder makes one
         vector.
@@ -288,14 +289,17 @@ class Run:
             self.bench.progress.say(
                 f"note: the text encoder makes one vector of {pair}: the same weights are for all of them"
             )
-        for standing in self.standings([name for name in names if name not in (pictures or ())]):
-            if standing.kind == "known" or standing.nearest in same.get(standing.name, ()):
-                continue
+        strangers = [
+            f"{standing.name!r} (nearest known: {standing.nearest!r})"
+            for standing in self.standings([name for name in names if name not in (pictures or ())])
+            if standing.kind != "known" and standing.nearest not in same.get(standing.name, ())
+        ]
+        if strangers:
             tested = UNSEEN_CLASSES in self.zoo.tasks.splits
             worth = f"scores of {UNSEEN_CLASSES} say" if tested else "nothing in its report says"
             self.bench.progress.say(
-                f"note: the generator was not trained on {standing.name!r}; of those that it was trained on, "
-                f"{standing.nearest!r} is nearest; {worth} what weights for such a class are worth"
+                f"note: the generator was not trained on {', '.join(strangers)}; {worth} what weights for such classes are "
+                "worth"
             )
         drawn = self.system.sample(prompts, settings, stream(seed, "generate")).cpu()
         origin = f"{self.recipe.name}, seed {seed}, temperature {settings.temperature}"
