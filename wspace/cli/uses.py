@@ -271,3 +271,26 @@ def coherence(
 
     section = study(opened, opened.unseen(tasks), draws=draws, temperature=temperature, seed=seed)
     show_section(section, run, as_json, keep=True)
+
+
+def transfer(
+    run: RunFolder,
+    dataset: Annotated[str, typer.Option(help='As in a recipe: "{use: folder, path: my-pictures}".')],
+    ways: Annotated[str, typer.Option(help="Classes of a task, separated by commas.")] = "5,10,20",
+    tasks: Annotated[int, typer.Option(min=2, help="Tasks of each.")] = 50,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: Json = False,
+    plugin: PluginFiles = None,
+) -> None:
+    """Weights for the classes of another data set, scored on its pictures without any training there."""
+    from wspace.support.errors import UserError
+
+    counts = [text.strip() for text in ways.split(",")]
+    for text in counts:
+        if not text.isdecimal() or int(text) < 2:
+            raise UserError(f"--ways: {text!r} is no number of classes from 2")
+    opened = open_run(run, plugin)
+    from wspace.uses.transfer import study
+
+    section = study(opened, opened.world(dataset), ways=[int(text) for text in counts], tasks=tasks, seed=seed)
+    show_section(section, run, as_json, keep=True)

@@ -134,6 +134,7 @@ def wspace_commands(add: AddCommand) -> None:
     add("fuse", "wspace.cli.uses:fuse")
     add("interpolate", "wspace.cli.uses:interpolate")
     add("coherence", "wspace.cli.uses:coherence")
+    add("transfer", "wspace.cli.uses:transfer")
     add("spec", "wspace.cli.spec:spec")
     add("bench", "wspace.cli.bench:app")
     add("zoo", "wspace.cli.zoo:app")

@@ -308,6 +308,17 @@ class Run:
             for number, row in enumerate(self.calibrated_for(drawn, names))
         ]
 
+    def world(self, dataset: str) -> Workbench:
+        """The pictures of another data set as this run's networks see them: by its encoders, on its scale of features.
+
+        `dataset` is written as in a recipe or after `--set dataset=`. Raises RecipeError, DataError.
+        """
+        settings = [f"dataset={dataset}"]
+        recipe = bind(
+            read_recipe(self.folder / RECIPE, settings), self.registry, read_json(self.folder / RUN)["recipe"]
+        )
+        return Workbench(recipe, self.bench.progress, self.bench.cache, lambda: self.zoo.dims, self.zoo.scale)
+
     def standings(self, classes: Sequence[str]) -> list[Standing]:
         """How each of these classes stands to those that the generator was trained on.
 

@@ -74,7 +74,10 @@ def in_words(block: Mapping[str, Any]) -> str:
 
 
 class Workbench:
-    """`dims` gives `feature_dim` and `text_dim` where they are on record; otherwise encoders are built to tell them."""
+    """`dims` gives `feature_dim` and `text_dim` where they are on record; otherwise encoders are built to tell them.
+
+    `scale` is that of features, if they are to be on that of other images; otherwise it is of the data set's own.
+    """
 
     def __init__(
         self,
@@ -82,8 +85,9 @@ class Workbench:
         progress: Progress,
         cache: Path | None = None,
         dims: Callable[[], Mapping[str, int]] | None = None,
+        scale: FeatureScale | None = None,
     ):
-        self.recipe, self.progress = recipe, progress
+        self.recipe, self.progress, self.given_scale = recipe, progress, scale
         self.dims = dims or (lambda: {"feature_dim": self.backbone.dim, "text_dim": self.text.dim})
         self.cache = cache or cache_folder()
         self.device = device_of(recipe.device)
@@ -121,7 +125,7 @@ class Workbench:
 
     @cached_property
     def scale(self) -> FeatureScale:
-        return FeatureScale.of(self._raw_features[self._split == TRAIN])
+        return self.given_scale or FeatureScale.of(self._raw_features[self._split == TRAIN])
 
     @cached_property
     def train(self) -> Pool:

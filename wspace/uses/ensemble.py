@@ -13,6 +13,7 @@ from wspace.learning.fitting import Schedule, accuracies, fit_until_validated
 from wspace.runs.report.intervals import summary
 from wspace.runs.report.section import Row, Section, Table, percent
 from wspace.runs.run import Run
+from wspace.runs.workbench import Workbench
 from wspace.support.methods import OURS
 from wspace.support.seeding import stream
 from wspace.weights.files.network import Network
@@ -28,9 +29,12 @@ def drawn(run: Run, tasks: Sequence[Task], count: int, temperature: float, seed:
     return torch.stack([run.sample(tasks, stream(seed, "ensemble", n), temperature=temperature) for n in range(count)])
 
 
-def oracles(run: Run, tasks: Sequence[Task], count: int, seed: int) -> Tensor:
-    """As the report's oracle is trained, from the zoo's base, on other draws of the task's images each: (N, B, P)."""
-    bench, opponents = run.bench, run.recipe.opponents
+def oracles(run: Run, tasks: Sequence[Task], count: int, seed: int, world: Workbench | None = None) -> Tensor:
+    """As the report's oracle is trained, from the zoo's base, on other draws of the task's images each: (N, B, P).
+
+    Tasks are of the run's data set, or of the `world` that is given.
+    """
+    bench, opponents = world or run.bench, run.recipe.opponents
     trained = []
     with bench.progress.bar("oracles", count) as bar:
         for n in range(count):

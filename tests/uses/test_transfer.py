@@ -1,0 +1,65 @@
+"""Heads for the classes of another data set: what is scored, beside what, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import Wspace
+
+
+@pytest.fixture
+def shapes(tmp_path: Path) -> Path:
+    """Four classes of eight pictures that any network tells apart."""
+    rng, (rows, columns) = np.random.default_rng(0), np.mgrid[:64, :64]
+    for name, drawn in {
+        "disc": (rows - 32) ** 2 + (columns - 32) ** 2 < 400,
+        "stripes": rows // 8 % 2 == 0,
+        "check": (rows // 8 + columns // 8) % 2 == 0,
+        "half": rows > columns,
+    }.items():
+        (tmp_path / "shapes" / name).mkdir(parents=True)
+        for number in range(8):
+            ink, paper = rng.integers(0, 100, 3), rng.integers(150, 256, 3)
+            pixels = np.where(drawn[..., None], ink, paper).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "shapes" / name / f"{number}.png")
+    return tmp_path / "shapes"
+
+
+def test_heads_for_another_data_set_are_scored_beside_ones_trained_there(
+    nano: Path, shapes: Path, inside: Wspace
+) -> None:
+    dataset = f"{{use: folder, path: {shapes}, size: 64}}"
+    done = inside("transfer", nano, "--dataset", dataset, "--ways", "2,3,9", "--tasks", 3, "--json")
+    assert done.returncode == 0, done.stderr
+    section = json.loads(done.stdout)
+    assert section["says"][0] == "Its 4 classes, to the generator: 0 known, 0 near, 4 far."
+    assert [table["title"] for table in section["tables"]] == [
+        "3 tasks of 2 classes: accuracy (%)", "3 tasks of 3 classes: accuracy (%)",
+    ]  # fmt: skip
+    for table in section["tables"]:
+        accuracy = {row["name"]: row["cells"]["accuracy"]["mean"] for row in table["rows"]}
+        assert list(accuracy) == ["generated", "universal", "trained there"]
+        assert accuracy["trained there"] > 0.8 and all(0 <= value <= 1 for value in accuracy.values())
+        (ours, *_) = table["rows"]
+        assert ours["own"] and ours["cells"]["generated minus it"]["mean"] == 0
+    assert "Another data set" in (nano / "report.html").read_text(encoding="utf-8")
+
+
+def test_another_data_set_that_will_not_do_is_refused(nano: Path, shapes: Path, inside: Wspace, tmp_path: Path) -> None:
+    for dataset, ways, said in (
+        (f"{{use: folder, path: {shapes}}}", "5,x", "error: --ways: 'x' is no number of classes from 2\n"),
+        (
+            f"{{use: folder, path: {shapes}}}",
+            "5",
+            "error: --ways: the data set has 4 classes, and tasks are to have 5\n",
+        ),
+        (f"{{use: folder, path: {tmp_path}/none}}", "2", f"error: {tmp_path}/none: no such folder\n"),
+        ("{use: foldr}", "2", "dataset.use: no dataset named 'foldr'. Did you mean 'folder'?"),
+    ):
+        done = inside("transfer", nano, "--dataset", dataset, "--ways", ways)
+        assert done.returncode == 2 and said in done.stderr, done.stderr
