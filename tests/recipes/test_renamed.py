@@ -84,5 +84,5 @@ def test_a_run_of_an_older_version_opens_silently(nano: Path, inside: Inside, tm
     recipe = (run / "recipe.yaml").read_text(encoding="utf-8")
     assert "\nwording:" in recipe
     (run / "recipe.yaml").write_text(recipe.replace("\nwording:", "\ntexts:"), encoding="utf-8")
-    done = inside("generate", run, "--classes", "camera, book", "--out", tmp_path / "head.safetensors")
+    done = inside("generate", run, "--classes", "camera, book", "--out", tmp_path / "head.safetensors", "--json")
     assert (done.returncode, done.stderr) == (0, "")

@@ -84,7 +84,7 @@ class Target(ABC):
         (B, K, F), `bias` (B, K); `texts` (B, K, T) are what `logits` will see, and `mask` (B, K) tells padding. Nothing is
         trained. Raises UserError in a target that has no such closed form.
         """
-        raise UserError("this target cannot be put together from linear scores; clip-adapter can")
+        raise UserError("this target cannot be put together from linear scores")
 
     def plain(self, weights: Tensor) -> nn.Module:
         """One network (P,) as a torch module with these weights: features (M, F), texts (K, T) -> scores (M, K).
