@@ -96,6 +96,23 @@ def test_pictures_that_cannot_be_used_are_refused(
         run.generate(apart[:2], pictures={"nothing": []})
 
 
+@pytest.mark.parametrize(
+    ("change", "who"),
+    [
+        ("conditioner=class-prototypes", "conditioner (class-prototypes)"),
+        ("against=[oracle, eszsl]", "against[1] (eszsl)"),
+    ],
+)
+def test_a_target_that_cannot_be_put_together_is_refused_before_anything_is_trained(
+    change: str, who: str, inside: Wspace, tmp_path: Path
+) -> None:
+    done = inside("run", "nano", "--runs", tmp_path, "--set", change, "--set", "target.bias=false")
+    assert done.returncode == 2 and done.stderr.endswith(
+        f"error: {who}: clip-adapter: with activation gelu and no bias it is linear nowhere; set bias to true\n"
+    ), done.stderr
+    assert not list(tmp_path.glob("**/networks-*.safetensors"))
+
+
 def test_generate_says_how_each_class_stands_and_what_to_expect(
     run: Run, placed: Path, inside: Wspace, tmp_path: Path
 ) -> None:

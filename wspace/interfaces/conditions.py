@@ -93,6 +93,9 @@ class Conditioner(nn.Module, ABC):
 
     version: ClassVar[int] = 1  # part of every cached artifact's key: raise it when the class computes something else
     asks: ClassVar[bool] = False  # whether it is to be `told` of the data set and the architecture, before all else
+    linear: ClassVar[bool] = (
+        False  # whether it starts from `Target.from_linear`'s networks: a target without is refused
+    )
     takes_pictures: ClassVar[bool] = False  # whether it reads `Prompts.pictures`
     looks_at: ClassVar[Literal["pictures", "features"]] = "pictures"  # what it is told of images, if it asks
     width: int  # C

@@ -153,4 +153,4 @@ def best_for_left_out(
     ways = min(WAYS, count)
     drawn = (left_out[torch.randperm(count, generator=rng)[:ways]] for _ in range(CHOOSING))
     tasks = [tuple(sorted(task.tolist())) for task in drawn]
-    return max(choices, key=lambda choice: float(evidence.accuracy(fitted(kept, *choice)(tasks), tasks).nanmean()))
+    return max(choices, key=lambda choice: float(evidence.accuracy(fitted(kept, *choice)(tasks), tasks).mean()))

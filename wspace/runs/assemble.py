@@ -37,7 +37,9 @@ def proven(recipe: BoundRecipe, bench: Workbench) -> Symmetry | None:
 def check(recipe: BoundRecipe, bench: Workbench) -> None:
     """Raises UserError for components that do not suit the target: said before anything is trained for it."""
     proven(recipe, bench)
-    build_system(recipe, bench.target, bench.text.dim)
+    system = build_system(recipe, bench.target, bench.text.dim)
+    if system.conditioner.linear:
+        _check_linear(f"conditioner ({recipe.conditioner.name})", bench)
     for number, opponent in enumerate(recipe.against):
         if opponent.signature.constants.get("linear"):
             _check_linear(f"against[{number}] ({opponent.name})", bench)

@@ -26,6 +26,7 @@ class ClassPrototypes(TextSet):
 
     version: ClassVar[int] = 1
     asks: ClassVar[bool] = True
+    linear: ClassVar[bool] = True
     takes_pictures: ClassVar[bool] = True
     looks_at: ClassVar[Literal["pictures", "features"]] = "features"
 
