@@ -165,5 +165,7 @@ def test_a_network_to_start_from_is_the_targets_own_of_these_places() -> None:
     assert conditioner.space is not None
     prompts = prompts_of([(0, 3, 8, 9), (1, 2)], class_texts())
     scorers, bias = conditioner.space.linear(conditioner.places(prompts), prompts.mask)
-    assert torch.equal(conditioner.start(prompts), Toy(HIDDEN).from_linear(scorers, bias, prompts.texts, prompts.mask))
-    assert TextSet(text_dim=TEXTS).start(prompts) is None
+    assert torch.equal(
+        conditioner.starting_networks(prompts), Toy(HIDDEN).from_linear(scorers, bias, prompts.texts, prompts.mask)
+    )
+    assert TextSet(text_dim=TEXTS).starting_networks(prompts) is None

@@ -44,10 +44,12 @@ def test_a_name_with_the_vector_of_another_class_has_a_note_that_names_both(
 ) -> None:
     trained = [Run.open(nano).zoo.classes[number] for number in Run.open(nano).zoo.tasks.classes]
     other, name = trained[0], trained[1].upper()
-    done = inside("generate", nano, "--classes", f"{other}, {name}", "--out", tmp_path / "head.safetensors")
+    done = inside("generate", nano, "--classes", f"{other}, {name}", "--out", tmp_path / "head.safetensors", "--json")
     sentence = f"the text encoder makes one vector of {name!r} and {trained[1]!r}: the same weights are for all of them"
     assert (done.returncode, done.stderr) == (0, f"note: {sentence}\n")
-    done = inside("generate", nano, "--classes", f"{other}, {trained[1]}", "--out", tmp_path / "other.safetensors")
+    done = inside(
+        "generate", nano, "--classes", f"{other}, {trained[1]}", "--out", tmp_path / "b.safetensors", "--json"
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 

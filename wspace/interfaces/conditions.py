@@ -94,7 +94,7 @@ class Conditioner(nn.Module, ABC):
     version: ClassVar[int] = 1  # part of every cached artifact's key: raise it when the class computes something else
     asks: ClassVar[bool] = False  # whether it is to be `told` of the data set and the architecture, before all else
     linear: ClassVar[bool] = (
-        False  # whether it starts from `Target.from_linear`'s networks: a target without is refused
+        False  # whether `starting_networks` are `Target.from_linear`'s: a target without is refused
     )
     takes_pictures: ClassVar[bool] = False  # whether it reads `Prompts.pictures`
     looks_at: ClassVar[Literal["pictures", "features"]] = "pictures"  # what it is told of images, if it asks
@@ -119,7 +119,7 @@ class Conditioner(nn.Module, ABC):
     def null(self, like: Condition) -> Condition:
         """The condition that says nothing, shaped as `like`: for condition dropout and guidance."""
 
-    def start(self, prompts: Prompts) -> Tensor | None:
+    def starting_networks(self, prompts: Prompts) -> Tensor | None:
         """Networks (B, P) to start from, in closed form; None of a conditioner that knows nothing of networks.
 
         What a predictor makes of them is its own affair: see `offset`.

@@ -58,7 +58,7 @@ class System(nn.Module):
         """
         self._check_told()
         condition: Condition = self.conditioner(prompts)
-        networks = self.conditioner.start(prompts) if start else None
+        networks = self.conditioner.starting_networks(prompts) if start else None
         return condition if networks is None else replace(condition, start=self.tokenizer.tokenize(networks))
 
     def _check_told(self) -> None:

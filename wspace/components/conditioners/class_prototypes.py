@@ -59,7 +59,7 @@ class ClassPrototypes(TextSet):
         return self.of_words.length * functional.normalize(places, dim=2)
 
     @torch.no_grad()
-    def start(self, prompts: Prompts) -> Tensor:
+    def starting_networks(self, prompts: Prompts) -> Tensor:
         """On the CPU, where its small decompositions are fastest. Raises UserError for a target without `from_linear`."""
         assert self.space is not None, "told comes first"
         device, prompts = prompts.texts.device, prompts.to(torch.device("cpu"))
