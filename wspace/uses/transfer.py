@@ -9,7 +9,7 @@ import torch
 from wspace.data.tasks import Task, prompts_of
 from wspace.learning.fitting import accuracies
 from wspace.runs.report.intervals import summary
-from wspace.runs.report.section import Row, Section, Table, percent
+from wspace.runs.report.section import Form, Row, Section, Table, percent
 from wspace.runs.run import Run
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import UserError
@@ -17,6 +17,8 @@ from wspace.support.seeding import stream
 from wspace.uses.ensemble import oracles
 
 GENERATED, UNIVERSAL, ORACLE = "generated", "universal", "trained there"
+DIFFERENCE = f"{GENERATED} minus it"
+COLUMNS: dict[str, Form] = {"accuracy": "percent", DIFFERENCE: "points"}
 
 
 def study(run: Run, world: Workbench, *, ways: Sequence[int], tasks: int, seed: int) -> Section:
@@ -47,18 +49,17 @@ def study(run: Run, world: Workbench, *, ways: Sequence[int], tasks: int, seed: 
         cells = {
             name: {
                 "accuracy": summary(values, run.recipe),
-                f"{GENERATED} minus it": summary(scores[GENERATED] - values, run.recipe),
+                DIFFERENCE: summary(scores[GENERATED] - values, run.recipe),
             }
             for name, values in scores.items()
         }
-        difference = percent(cells[UNIVERSAL][f"{GENERATED} minus it"], "points")
+        difference = percent(cells[UNIVERSAL][DIFFERENCE], "points")
         says.append(
             f"{count} classes: {percent(cells[GENERATED]['accuracy'])} %, {difference} points from the universal head; chance "
             f"is {100 / count:.0f} %."
         )
-        columns = {"accuracy": "percent", f"{GENERATED} minus it": "points"}
         rows = [Row(name, row, own=name == GENERATED) for name, row in cells.items()]
-        tables.append(Table(f"{len(drawn)} tasks of {count} classes: accuracy (%)", columns, rows))
+        tables.append(Table(f"{len(drawn)} tasks of {count} classes: accuracy (%)", COLUMNS, rows))
     settings = {"dataset": world.recipe.dataset.told(), "ways": list(ways), "tasks": tasks, "seed": seed}
     return Section("transfer", "Another data set", says, settings, tables)
 
