@@ -41,7 +41,7 @@ def test_what_is_of_no_class_is_noted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("folders", "empty", "message"),
     [
-        (["lamps"], [], "{0}: has pictures of 'lamps', which is none of the classes. Did you mean 'lamp'?"),
+        (["lamps"], [], "{0}: has pictures of 'lamps', which is none of the classes asked for. Did you mean 'lamp'?"),
         (["lamp"], ["otter"], "{0}/otter: has no picture; remove it for a class that goes by its words"),
         ([], ["otter"], "{0}: has no sub-folder with pictures; make one for each class that has some"),
         ([], [], "{0}: has no sub-folder with pictures; make one for each class that has some"),

@@ -87,13 +87,21 @@ def test_pictures_that_cannot_be_used_are_refused(
     pictures_of(run, apart[0], tmp_path, 1)
     for folder, classes, said in (
         (nano, apart[:2], "error: this run's conditioner 'prior-fusion' goes by words alone and takes no pictures; "),
-        (placed, apart[1:3], f"error: {tmp_path}: has pictures of {apart[0]!r}, which is none of the classes."),
+        (
+            placed,
+            apart[1:3],
+            f"error: {tmp_path}: has pictures of {apart[0]!r}, which is none of the classes asked for.",
+        ),
     ):
         out = tmp_path / "head.safetensors"
         done = inside("generate", folder, "--classes", ",".join(classes), "--pictures", tmp_path, "--out", out)
         assert done.returncode == 2 and done.stderr.startswith(said) and not out.exists(), done.stderr
-    with pytest.raises(wspace.api.UserError, match="there are pictures of 'nothing', which is none of the classes"):
+    with pytest.raises(
+        wspace.api.UserError, match="there are pictures of 'nothing', which is none of the classes asked for"
+    ):
         run.generate(apart[:2], pictures={"nothing": []})
+    with pytest.raises(wspace.api.UserError, match=f"pictures of {apart[0]!r}: give a list of files, as \\['1.png'\\]"):
+        run.generate(apart[:2], pictures={apart[0]: "1.png"})
 
 
 @pytest.mark.parametrize(
@@ -132,3 +140,40 @@ def test_generate_says_how_each_class_stands_and_what_to_expect(
     assert expected["tasks"] == sum(len(run.zoo.tasks.scored(split)) for split in run.zoo.tasks.splits)
     other = run.expected_accuracy(known[:5])
     assert other is not None and other.mean != expected["mean"]
+    assert not other.guessed
+
+
+def test_a_name_whose_text_is_of_a_known_class_is_known(run: Run) -> None:
+    known = run.zoo.classes[run.zoo.tasks.classes[0]]
+    (standing,) = run.standings([f" {known.upper()}"])
+    assert (standing.name, standing.kind, standing.nearest) == (known.upper(), "known", known)
+
+
+def test_names_that_are_no_task_have_no_standing_and_no_expectation(run: Run) -> None:
+    known = run.zoo.classes[run.zoo.tasks.classes[0]]
+    for names, said in (([], "no classes"), ([known], "one class"), ([known, known], "named twice"), (known, "a list")):
+        with pytest.raises(wspace.api.UserError, match=said):
+            run.expected_accuracy(names)
+    with pytest.raises(wspace.api.UserError, match="classes are a list of names, not the string"):
+        run.standings(known)
+
+
+def test_more_classes_than_any_scored_task_has_are_a_guess(
+    run: Run, placed: Path, inside: Wspace, tmp_path: Path
+) -> None:
+    names = list(run.zoo.classes)
+    expected = run.expected_accuracy(names)
+    assert expected is not None and expected.guessed
+    done = inside("generate", placed, "--classes", ",".join(names), "--out", tmp_path / "h.safetensors")
+    assert done.stderr.endswith(f"; this is a guess: the report scores no task of {len(names)} classes\n"), done.stderr
+
+
+def test_what_the_report_did_not_score_has_no_expectation_and_equal_draws_are_noted(
+    run: Run, placed: Path, inside: Wspace, tmp_path: Path
+) -> None:
+    known = [run.zoo.classes[number] for number in run.zoo.tasks.classes]
+    asked = ("generate", placed, "--classes", ",".join(known[:5]), "--out", tmp_path / "h.safetensors")
+    for setting in (("--guidance", 4), ("--temperature", 1), ("--steps", 2), ("--count", 2)):
+        done = inside(*asked, *setting)
+        assert done.returncode == 0 and "expected accuracy" not in done.stderr, done.stderr
+    assert "note: all 2 draws are the same: this run's generator 'predicted' gave one network" in done.stderr

@@ -34,13 +34,14 @@ def test_heads_for_another_data_set_are_scored_beside_ones_trained_there(
     nano: Path, shapes: Path, inside: Wspace
 ) -> None:
     dataset = f"{{use: folder, path: {shapes}, size: 64}}"
-    done = inside("transfer", nano, "--dataset", dataset, "--ways", "2,3,9", "--tasks", 3, "--json")
+    done = inside("transfer", nano, "--dataset", dataset, "--ways", "2,3,2,9", "--tasks", 3, "--json")
     assert done.returncode == 0, done.stderr
     section = json.loads(done.stdout)
     assert section["says"][0] == "Its 4 classes, to the generator: 0 known, 0 near, 4 far."
     assert [table["title"] for table in section["tables"]] == [
         "3 tasks of 2 classes: accuracy (%)", "3 tasks of 3 classes: accuracy (%)",
     ]  # fmt: skip
+    assert section["says"][-1] == "No tasks of 9 classes: the data set has 4."
     for table in section["tables"]:
         accuracy = {row["name"]: row["cells"]["accuracy"]["mean"] for row in table["rows"]}
         assert list(accuracy) == ["generated", "universal", "trained there"]
@@ -56,10 +57,19 @@ def test_another_data_set_that_will_not_do_is_refused(nano: Path, shapes: Path, 
         (
             f"{{use: folder, path: {shapes}}}",
             "5",
-            "error: --ways: the data set has 4 classes, and tasks are to have 5\n",
+            "error: --ways: the data set has 4 classes, and tasks are to have 5; give at most 4\n",
         ),
         (f"{{use: folder, path: {tmp_path}/none}}", "2", f"error: {tmp_path}/none: no such folder\n"),
         ("{use: foldr}", "2", "dataset.use: no dataset named 'foldr'. Did you mean 'folder'?"),
     ):
         done = inside("transfer", nano, "--dataset", dataset, "--ways", ways)
         assert done.returncode == 2 and said in done.stderr, done.stderr
+
+
+def test_of_all_classes_there_is_one_task_and_the_section_says_so(nano: Path, shapes: Path, inside: Wspace) -> None:
+    dataset = f"{{use: folder, path: {shapes}, size: 64}}"
+    done = inside("transfer", nano, "--dataset", dataset, "--ways", "4", "--tasks", 3, "--json")
+    assert done.returncode == 0, done.stderr
+    section = json.loads(done.stdout)
+    assert [table["title"] for table in section["tables"]] == ["The only task of 4 classes: accuracy (%)"]
+    assert section["says"][-1] == "There is one task of all 4 classes: its intervals have no width, and say nothing."

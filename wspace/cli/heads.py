@@ -66,7 +66,8 @@ def generate(
             network.save(file)
         if not as_json:
             print(file)
-    expected = None if shown else opened.expected_accuracy(names)
+    as_scored = not shown and count == 1 and steps is guidance is temperature is None
+    expected = opened.expected_accuracy(names) if as_scored else None
     if as_json:
         standings = [asdict(standing) for standing in opened.standings(names)]
         about = {"files": [str(file) for file in files], "classes": standings}
@@ -75,6 +76,7 @@ def generate(
         opened.bench.progress.say(
             f"expected accuracy {expected.mean:.0%}; {expected.confidence:.0%} of such tasks are between {expected.low:.0%} "
             f"and {expected.high:.0%}"
+            + (f"; this is a guess: the report scores no task of {len(names)} classes" if expected.guessed else "")
         )
 
 

@@ -25,9 +25,8 @@ def examples_of(folder: Path, classes: Sequence[str]) -> tuple[dict[str, list[Pa
         raise DataError(f"{folder}: has no sub-folder with pictures; make one for each class that has some")
     for name in names.values():
         if name not in classes:
-            raise UserError(
-                f"{folder}: has pictures of {name!r}, which is none of the classes.{did_you_mean(name, classes)}"
-            )
+            hint = did_you_mean(name, classes).partition(" Known:")[0]
+            raise UserError(f"{folder}: has pictures of {name!r}, which is none of the classes asked for.{hint}")
     for name, sub_folder in zip(class_names(empty, str(folder)).values(), empty, strict=True):
         if name in classes:
             raise UserError(f"{folder / sub_folder}: has no picture; remove it for a class that goes by its words")

@@ -45,11 +45,14 @@ class Expectation:
     high: float
     confidence: float  # how often the accuracy of such a task lies between `low` and `high`
     tasks: int  # how many scored tasks this is known from
+    guessed: bool  # it has fewer or more classes than any scored task
 
 
 @dataclass(frozen=True)
 class ScoredTasks:
     """Tasks (n, D) whose accuracies are known: a line through their logits, and how far off each was without itself.
+
+    The first of D tells how many classes a task has.
 
     The interval is conformal (Lei et al., 2018, "Distribution-Free Predictive Inference for Regression", section 2.3): it has
     quantiles of what tasks like the one asked for were off by, when the line was fitted without them.
@@ -83,4 +86,6 @@ class ScoredTasks:
         tail = (1 - confidence) / 2
         beyond = tail * (1 - 1 / len(like))  # a quantile of n values is of n + 1, with the one to come
         low, high = logit.quantile(torch.tensor([beyond, 1 - beyond])).sigmoid().tolist()
-        return Expectation(float(logit.sigmoid().mean()), low, high, confidence, len(self.tasks))
+        ways, scored = float(scaled[0]), self.tasks[:, 0]
+        guessed = not float(scored.min()) - SAME <= ways <= float(scored.max()) + SAME
+        return Expectation(float(logit.sigmoid().mean()), low, high, confidence, len(self.tasks), guessed)

@@ -18,7 +18,7 @@ from wspace.data.tasks import Task, near_and_far, prompts_of
 from wspace.data.twins import APART, listed, twins
 from wspace.interfaces import Prompts, Target
 from wspace.learning.baselines import descriptions
-from wspace.learning.expectation import Expectation, ScoredTasks, described
+from wspace.learning.expectation import SAME, Expectation, ScoredTasks, described
 from wspace.learning.fitting import predict
 from wspace.learning.ridge_regression import Ridge
 from wspace.learning.system import System
@@ -37,8 +37,10 @@ from wspace.support.methods import OURS, RIDGE
 from wspace.support.names import GENERATOR, PAGE, PER_TASK, PROMPT_TEXTS, RECIPE, REPORT, RUN, STUDY
 from wspace.support.progress import Progress
 from wspace.support.seeding import stream
-from wspace.weights.files.network import Network, check_classes
+from wspace.weights.files.network import Network, check_classes, trimmed
 from wspace.weights.files.peft import write_adapter
+
+ROUNDING = 1e-5  # of the largest weight: draws no further apart are one network, computed in batches
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Standing:
     """How a class stands to those that a generator was trained on."""
 
     name: str
-    kind: Literal["known", "near", "far"]  # near: its name shares a word with a known one
+    kind: Literal["known", "near", "far"]  # known: by name or by text; near: its name shares a word with a known one
     nearest: str  # the known class of the nearest text
     likeness: float  # cosine of the two texts
 
@@ -175,17 +177,19 @@ class Run:
         return prompts.to(self.bench.device)
 
     def _with_pictures(self, prompts: Prompts, classes: Sequence[str], pictures: Pictures) -> Prompts:
-        """Raises UserError for a conditioner that takes none, or a class that is not asked for; DataError as `predict`."""
+        """Raises UserError for a conditioner that takes none, for a class that is not asked for, and for pictures that are no
+        list of files; DataError as `predict`."""
         if not self.system.conditioner.takes_pictures:
             raise UserError(
                 f"this run's conditioner {self.recipe.conditioner.name!r} goes by words alone and takes no pictures; "
                 "class-prototypes does"
             )
-        for name in pictures:
+        for name, files in pictures.items():
             if name not in classes:
-                raise UserError(
-                    f"there are pictures of {name!r}, which is none of the classes.{did_you_mean(name, classes)}"
-                )
+                hint = did_you_mean(name, classes).partition(" Known:")[0]
+                raise UserError(f"there are pictures of {name!r}, which is none of the classes asked for.{hint}")
+            if isinstance(files, str | Path):
+                raise UserError(f"pictures of {name!r}: give a list of files, as [{str(files)!r}]")
         features = torch.zeros(len(classes), self.bench.backbone.dim)  # (K, F)
         for number, name in enumerate(classes):
             if pictures.get(name):
@@ -291,7 +295,7 @@ class Run:
             )
         strangers = [
             f"{standing.name!r} (nearest known: {standing.nearest!r})"
-            for standing in self.standings([name for name in names if name not in (pictures or ())])
+            for standing in self.standings([name for name in names if not (pictures or {}).get(name)])
             if standing.kind != "known" and standing.nearest not in same.get(standing.name, ())
         ]
         if strangers:
@@ -302,6 +306,11 @@ class Run:
                 "worth"
             )
         drawn = self.system.sample(prompts, settings, stream(seed, "generate")).cpu()
+        if count > 1 and (drawn - drawn[:1]).abs().max() <= ROUNDING * drawn.abs().max():
+            self.bench.progress.say(
+                f"note: all {count} draws are the same: this run's generator {self.recipe.generator.name!r} gave one "
+                "network for the task"
+            )
         origin = f"{self.recipe.name}, seed {seed}, temperature {settings.temperature}"
         return [
             self.network(names, row, f"{origin}, draw {number + 1} of {count}")
@@ -322,8 +331,11 @@ class Run:
     def standings(self, classes: Sequence[str]) -> list[Standing]:
         """How each of these classes stands to those that the generator was trained on.
 
-        A data set may have pictures of one and the run have set it apart (`tasks.unseen_classes`).
+        A data set may have pictures of one and the run have set it apart (`tasks.unseen_classes`). A name whose
+        text is that of a known class, as "Camera", is known too. Raises UserError for an empty name, and for a string in
+        place of names.
         """
+        classes = trimmed(classes)
         known = [self.zoo.classes[number] for number in self.zoo.tasks.classes]
         names = (*known, *classes)
         near, _ = near_and_far(names, range(len(known)))
@@ -331,8 +343,8 @@ class Run:
             return []
         likeness, nearest = (self.bench.encode_prompt_texts(classes) @ self._known_texts.mT).max(1)  # (K,) each
         kinds: list[Literal["known", "near", "far"]] = [
-            "known" if name in known else "near" if number in near else "far"
-            for number, name in enumerate(classes, len(known))
+            "known" if cosine > 1 - SAME else "near" if number in near else "far"
+            for number, cosine in enumerate(likeness.tolist(), len(known))
         ]
         return [
             Standing(name, kind, known[of], cosine)
@@ -343,8 +355,9 @@ class Run:
         """Of weights generated for these classes by their words, on pictures like the data set's test images.
 
         It is known from the tasks that the report scored, and from how their classes stand to the known ones. None for a
-        report that scores too few tasks, or no accuracies.
+        report that scores too few tasks, or no accuracies. Raises UserError as `generate` for names that are no task.
         """
+        classes = check_classes(classes)
         scored = self._scored_tasks
         if scored is None:
             return None

@@ -30,12 +30,15 @@ def study(run: Run, world: Workbench, *, ways: Sequence[int], tasks: int, seed: 
     Raises UserError for a data set of fewer classes than a task needs.
     """
     classes = world.images.classes
-    if len(classes) < min(ways):
-        raise UserError(f"--ways: the data set has {len(classes)} classes, and tasks are to have {min(ways)}")
+    fitting = [way for way in dict.fromkeys(ways) if way <= len(classes)]
+    if not fitting:
+        raise UserError(
+            f"--ways: the data set has {len(classes)} classes, and tasks are to have {min(ways)}; give at most {len(classes)}"
+        )
     texts, prompt_texts = world.class_texts, world.prompt_texts
     universal = run.opponents.universal
     tables, says = [], [_known(run, classes)]
-    for count in (way for way in ways if way <= len(classes)):
+    for count in fitting:
         drawn = _drawn(len(classes), count, tasks, seed)
         prompts = prompts_of(drawn, prompt_texts, classes)
         run.system.conditioner.check(prompts)
@@ -59,7 +62,12 @@ def study(run: Run, world: Workbench, *, ways: Sequence[int], tasks: int, seed: 
             f"is {100 / count:.0f} %."
         )
         rows = [Row(name, row, own=name == GENERATED) for name, row in cells.items()]
-        tables.append(Table(f"{len(drawn)} tasks of {count} classes: accuracy (%)", COLUMNS, rows))
+        many = f"{len(drawn)} tasks" if len(drawn) > 1 else "The only task"
+        tables.append(Table(f"{many} of {count} classes: accuracy (%)", COLUMNS, rows))
+    if left_out := sorted({way for way in ways if way > len(classes)}):
+        says.append(f"No tasks of {', '.join(map(str, left_out))} classes: the data set has {len(classes)}.")
+    if len(classes) in fitting:
+        says.append(f"There is one task of all {len(classes)} classes: its intervals have no width, and say nothing.")
     settings = {"dataset": world.recipe.dataset.told(), "ways": list(ways), "tasks": tasks, "seed": seed}
     return Section("transfer", "Another data set", says, settings, tables)
 

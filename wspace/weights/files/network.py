@@ -59,13 +59,21 @@ class Network:
         return cls(check_classes(classes), tensors, origin, zoo)
 
 
+def trimmed(classes: Sequence[str]) -> tuple[str, ...]:
+    """Names without what white space is around and doubled in them. Raises UserError for an empty one, and for a string."""
+    if isinstance(classes, str):
+        raise UserError(f"classes are a list of names, not the string {classes!r}: give [{classes!r}]")
+    names = tuple(" ".join(name.split()) for name in classes)
+    if any(names) and not all(names):
+        raise UserError("one of the class names is empty")
+    return names if any(names) else ()
+
+
 def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
     """Names of a task's classes, trimmed. Raises UserError unless there are two different ones at least."""
-    names: tuple[str, ...] = tuple(" ".join(name.split()) for name in classes)
-    if not any(names):
+    names = trimmed(classes)
+    if not names:
         raise UserError('no classes: name two or more, as in --classes "book, camera, umbrella"')
-    if not all(names):
-        raise UserError("one of the class names is empty")
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"the class {name!r} is named twice")
