@@ -197,8 +197,8 @@ def test_a_further_split_of_too_few_classes_is_left_out_and_named() -> None:
     near, far = near_and_far(NAMES, tasks.classes)
     assert tasks.splits == (SEEN, UNSEEN_TASKS, UNSEEN_CLASSES, "unseen-classes-12")
     assert tasks.notes[-2:] == (
-        f"no split unseen-near-12: there are {len(near)} such classes",
-        f"no split unseen-far-12: there are {len(far)} such classes",
+        f"no split unseen-near-12: it needs more than 12 such classes, and there are {len(near)}",
+        f"no split unseen-far-12: it needs more than 12 such classes, and there are {len(far)}",
     )
 
 

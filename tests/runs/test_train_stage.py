@@ -25,6 +25,7 @@ from wspace.learning.denoising import Denoising
 from wspace.learning.system import System
 from wspace.runs.artifacts import TrainedOpponents, Zoo
 from wspace.runs.run import Run
+from wspace.runs.stages import train as train_stage
 from wspace.support.errors import UserError
 from wspace.support.files import read_json
 from wspace.support.progress import Progress
@@ -151,6 +152,19 @@ def test_a_generator_that_ignores_its_condition_is_told(go: Go) -> None:
         f"{summary['validation_accuracy']:.1%} on validation images, the zoo's mean "
         f"{summary['validation_accuracy_of_zoo_mean']:.1%}",
     ]
+
+
+def test_a_generator_that_its_condition_misleads_is_not_said_to_ignore_it(
+    go: Go, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached = {"validation_accuracy": 0.3, "validation_accuracy_of_zoo_mean": 0.6, "collapsed": True}
+    monkeypatch.setattr(train_stage, "_accuracies", lambda *given: reached)
+    said: list[str] = []
+    go("train.steps=0", said=said)
+    assert said[-1] == (
+        "warning: the generator does worse than one that ignores its condition: its networks for held-out tasks reach 30.0% on "
+        "validation images, the zoo's mean 60.0%"
+    )
 
 
 # ---------------------------------------------------------------- generators that have no such terms

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import wspace
 from tests.conftest import Wspace
+from wspace.runs.run import Run
+from wspace.uses.transfer import study
 
 
 @pytest.fixture
@@ -73,3 +76,13 @@ def test_of_all_classes_there_is_one_task_and_the_section_says_so(nano: Path, sh
     section = json.loads(done.stdout)
     assert [table["title"] for table in section["tables"]] == ["The only task of 4 classes: accuracy (%)"]
     assert section["says"][-1] == "There is one task of all 4 classes: its intervals have no width, and say nothing."
+
+
+def test_statistics_of_generated_networks_are_taken_as_generate_takes_them(
+    nano: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(Run, "calibrated_for", lambda _, weights, names: asked.append(tuple(names)) or weights)
+    run = wspace.load(nano)
+    study(run, run.world(f"{{use: folder, path: {shapes}, size: 64}}"), ways=[2], tasks=2, seed=0)
+    assert asked == [("check", "disc", "half", "stripes")]

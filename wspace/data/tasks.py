@@ -222,7 +222,7 @@ def with_ways(settings: Tasks, tasks: TaskSet, names: Sequence[str], rng: torch.
         for group, classes in ((UNSEEN_CLASSES, others), (UNSEEN_NEAR, near), (UNSEEN_FAR, far)):
             split = OF_WAYS.format(group, ways)
             if len(classes) <= ways:  # all of them together make but one task, and there is to be a mismatched one
-                notes.append(f"no split {split}: there are {len(classes)} such classes")
+                notes.append(f"no split {split}: it needs more than {ways} such classes, and there are {len(classes)}")
                 continue
             count = min(settings.evaluate, -(-comb(len(classes), ways) // 2))
             further[split] = _distinct(classes, ways, ways, count, rng)

@@ -44,7 +44,7 @@ def study(run: Run, world: Workbench, *, ways: Sequence[int], tasks: int, seed: 
         run.system.conditioner.check(prompts)
         made = run.system.sample(prompts.to(run.bench.device), run.recipe.generate, stream(seed, "transfer")).cpu()
         methods = {
-            GENERATED: made,
+            GENERATED: run.calibrated_for(made, classes),
             UNIVERSAL: universal.expand(len(drawn), -1),
             ORACLE: oracles(run, drawn, 1, seed, world)[0],
         }

@@ -125,8 +125,10 @@ def _warn(job: Job, validation: _Validation, accuracies: Mapping[str, Any], adve
     """Say what went wrong in a training that ended."""
     if accuracies["collapsed"]:
         reached, zoo_mean = accuracies["validation_accuracy"], accuracies["validation_accuracy_of_zoo_mean"]
+        worse = reached < zoo_mean - COLLAPSED
+        what = "does worse than one that ignores its condition" if worse else "ignores its condition"
         job.progress.say(
-            f"warning: the generator ignores its condition: its networks for {validation.whose} tasks reach {reached:.1%} on "
+            f"warning: the generator {what}: its networks for {validation.whose} tasks reach {reached:.1%} on "
             f"validation images, the zoo's mean {zoo_mean:.1%}"
         )
     if adversary is not None and adversary.wins_outright:
