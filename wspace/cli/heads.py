@@ -66,7 +66,7 @@ def generate(
             network.save(file)
         if not as_json:
             print(file)
-    as_scored = not shown and count == 1 and steps is guidance is temperature is None
+    as_scored = not shown and count == 1 and (steps, guidance, temperature) == (None, None, None)
     expected = opened.expected_accuracy(names) if as_scored else None
     if as_json:
         standings = [asdict(standing) for standing in opened.standings(names)]
