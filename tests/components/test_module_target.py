@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import prune
 
+from tests.support.modules import Keeps
 from tests.support.stand_ins import Units
 from wspace.components.architectures.cnn import CNN
 from wspace.components.architectures.mlp import MLP
@@ -864,21 +864,6 @@ def test_a_module_that_insists_on_half_precision_is_refused_and_one_whose_output
 
 
 # ---------------------------------------------------------------- modules that torch itself makes trouble of
-
-
-class Keeps(nn.Linear):
-    """What it last computed, and a lock."""
-
-    def __init__(self, width: int, outputs: int):
-        super().__init__(width, outputs)
-        self.kept, self.lock = list[Tensor](), threading.Lock()
-        self(torch.randn(2, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        with self.lock:
-            self.last = super().forward(x)
-            self.kept.append(self.last)
-        return self.last
 
 
 def pruned() -> nn.Module:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from copy import deepcopy
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
+from tests.support.modules import Keeps
 from wspace.support.errors import UserError
 from wspace.weights.matching.activations import match_activations
 from wspace.weights.matching.barrier import MeanLoss
@@ -28,21 +28,6 @@ def mlp(width: int = 4) -> nn.Sequential:
     return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, 2))
 
 
-class Keeps(nn.Linear):
-    """What it computed, one by one, and a lock; it has run before."""
-
-    def __init__(self) -> None:
-        super().__init__(3, 3)
-        self.kept, self.lock = list[Tensor](), threading.Lock()
-        self(torch.randn(2, 3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        with self.lock:
-            self.last = super().forward(x)
-            self.kept.append(self.last)
-        return self.last
-
-
 def pruned() -> nn.Module:
     module = mlp()
     prune.l1_unstructured(module[0], "weight", 0.5)
@@ -52,7 +37,7 @@ def pruned() -> nn.Module:
 NOT_COPIED: dict[str, Callable[[], nn.Module]] = {
     "old weight norm": lambda: nn.Sequential(nn.utils.weight_norm(nn.Linear(3, 4)), nn.ReLU(), nn.Linear(4, 2)),
     "pruned": pruned,
-    "kept activations and a lock": lambda: nn.Sequential(Keeps(), nn.ReLU(), nn.Linear(3, 2)),
+    "kept activations and a lock": lambda: nn.Sequential(Keeps(3, 3), nn.ReLU(), nn.Linear(3, 2)),
 }
 
 

@@ -31,10 +31,7 @@ class FeatureSpace:
     @classmethod
     def of(cls, features: Tensor, labels: Tensor, classes: int) -> FeatureSpace:
         """Features (M, F) and labels (M,) in [0, n), of which every class has some."""
-        images = torch.bincount(labels, minlength=classes)  # (n,)
-        sums = torch.zeros(classes, features.shape[1]).index_add_(0, labels, features)
-        means = sums / images[:, None]  # (n, F)
-        return cls.around(means, covariance_within(features, means, labels))
+        return cls.around(*class_statistics(features, labels, classes))
 
     @classmethod
     def around(cls, means: Tensor, within: Tensor) -> FeatureSpace:
@@ -65,10 +62,15 @@ class FeatureSpace:
         return scorers, (-0.5 * points.square().sum(2) - scorers @ self.centre) * mask
 
 
-def covariance_within(features: Tensor, means: Tensor, labels: Tensor) -> Tensor:
-    """Of images about their classes' means: (M, F), (n, F), (M,) -> (F, F)."""
+def class_statistics(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Means (n, F) of classes, and the covariance (F, F) of images about them.
+
+    Features (M, F) and labels (M,) in [0, n), of which every class has some.
+    """
+    images = torch.bincount(labels, minlength=classes)  # (n,)
+    means = torch.zeros(classes, features.shape[1]).index_add_(0, labels, features) / images[:, None]
     residuals = features - means[labels]
-    return residuals.mT @ residuals / max(1, len(features) - len(means))
+    return means, residuals.mT @ residuals / max(1, len(features) - classes)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from wspace.interfaces import (
     Wording,
 )
 from wspace.learning.fitting import accuracies, calibrated
-from wspace.learning.prototypes import covariance_within
+from wspace.learning.prototypes import class_statistics
 from wspace.recipes.bind import BoundRecipe
 from wspace.support.errors import DataError, UserError
 from wspace.support.files import expanded
@@ -180,10 +180,8 @@ class Workbench:
         if conditioner.looks_at == "pictures":
             return Told(texts, self._small_pictures(classes), words)
         features, labels = self.train.of_task(classes)
-        images = torch.bincount(labels, minlength=len(classes))  # (n,)
-        means = torch.zeros(len(classes), features.shape[1]).index_add_(0, labels, features) / images[:, None]
         no_pictures = torch.zeros(len(classes), 0, PICTURE)
-        return Told(texts, no_pictures, words, means, covariance_within(features, means, labels))
+        return Told(texts, no_pictures, words, *class_statistics(features, labels, len(classes)))
 
     def _small_pictures(self, classes: Sequence[int]) -> Tensor:
         """Some training images of each class, made small: (n, PICTURES, PICTURE)."""
