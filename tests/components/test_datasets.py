@@ -18,7 +18,7 @@ from PIL import Image
 
 from wspace.components.datasets import icons as icons_module
 from wspace.components.datasets.folder import Folder
-from wspace.components.datasets.icons import STYLES, Icons, words_of
+from wspace.components.datasets.icons import STYLES, Icons, styles_with, words_of
 from wspace.data.labelled import READER
 from wspace.data.pictures import MOST_PIXELS, open_picture
 from wspace.interfaces import TEST, TRAIN, VAL, Images
@@ -58,7 +58,8 @@ def test_icons_have_at_least_200_concepts_of_7_styles(all_icons: Images) -> None
     assert len(set(all_icons.classes)) == len(all_icons.classes)
     assert {"anchor", "umbrella", "shopping cart", "thumbs up"} <= set(all_icons.classes)
     assert not any(len(word) == 1 or not word.isalpha() for name in all_icons.classes for word in name.split())
-    assert len(STYLES) == len({style.name for style in STYLES}) == 15
+    assert len(STYLES) == len({style.name for style in STYLES}) == 17
+    assert len(styles_with(())) == 15
 
 
 def test_icons_of_every_class_can_be_trained_on_and_tested(all_icons: Images) -> None:
@@ -72,7 +73,7 @@ def test_icons_of_every_class_can_be_trained_on_and_tested(all_icons: Images) ->
 
 def test_icons_hold_whole_styles_out() -> None:
     held_out = {style.name for style in STYLES if style.split == TEST}
-    assert held_out == {"lucide", "material icons filled", "remix fill", "boxicons regular"}
+    assert held_out == {"lucide", "material icons filled", "remix fill", "boxicons regular", "fluent filled"}
     assert {style.name for style in STYLES if style.split == VAL} == {
         "material design outline",
         "phosphor fill",
@@ -197,6 +198,35 @@ def test_icons_without_their_packages(tmp_path: Path, monkeypatch: pytest.Monkey
     )
 
 
+def test_further_icons_are_there_where_they_are_asked_for(tmp_path: Path) -> None:
+    few, more = (
+        {frozenset(concept.name.split()): set(concept.glyphs) for concept in icons_module.concepts_drawn_in(8, also)}
+        for also in ((), ("fluent",))
+    )
+    further = {i for i, style in enumerate(STYLES) if style.further == "fluent"}
+    assert len(more) > len(few) and not any(styles & further for styles in few.values())
+    assert all(more[words] - further == styles for words, styles in few.items())
+    plain, with_fluent = (
+        Icons(size=16, styles=9, renderings=1, also=also).load(tmp_path) for also in ((), ("fluent",))
+    )
+    assert len(with_fluent.classes) > len(plain.classes)
+    assert plain.fingerprint != with_fluent.fingerprint
+
+
+def test_further_icons_without_their_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    icons_module.concepts_drawn_in.cache_clear()
+    spec_of = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "tkinter_icons_fluent" else spec_of(name)
+    )
+    assert len(Icons(size=16, styles=12, renderings=1).load(tmp_path).classes) > 2
+    with pytest.raises(MissingPackage) as caught:
+        Icons(styles=12, also=("fluent",)).load(tmp_path)
+    assert (
+        str(caught.value) == "dataset 'icons' needs the package tkinter-icons-fluent: pip install \"wspace[embedded]\""
+    )
+
+
 def test_icons_asked_for_too_much(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         Icons(styles=16).load(tmp_path)
@@ -224,6 +254,8 @@ def test_icons_asked_for_too_much(tmp_path: Path) -> None:
         ("lineicons", "lni-bell-1", ("bell",)),
         ("material icons filled", "qr_code", ("qr", "code")),
         ("typicons", "typcn-anchor-outline", ("anchor",)),
+        ("fluent regular", "ic-fluent-food-cake-24-regular", ("food", "cake")),
+        ("fluent filled", "ic-fluent-food-cake-24-regular", None),
     ],
 )
 def test_concepts_of_glyph_names(style: str, glyph: str, words: tuple[str, ...] | None) -> None:
@@ -247,8 +279,8 @@ def test_a_glyph_the_font_lacks_is_no_drawing() -> None:
 
 def test_icons_import_no_icon_package() -> None:
     program = (
-        "import sys; from wspace.components.datasets.icons import concepts_drawn_in; assert concepts_drawn_in(12);"
-        "print([name for name in ('qtawesome', 'iconipy') if name in sys.modules])"
+        "import sys; from wspace.components.datasets.icons import concepts_drawn_in; assert concepts_drawn_in(12, ('fluent',));"
+        "print([name for name in ('qtawesome', 'iconipy', 'tkinter_icons_fluent') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

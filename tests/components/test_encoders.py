@@ -7,6 +7,7 @@ import json
 import socket
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from inspect import signature
 from pathlib import Path
 
@@ -167,6 +168,37 @@ def test_size_changes_features_and_fingerprint(lite0: TimmBackbone, pictures: np
     torch.testing.assert_close(
         resized.encode(flat), lite0.encode(np.ascontiguousarray(flat[:, :64, :64])), rtol=1e-3, atol=1e-4
     )
+
+
+def test_features_of_stages_are_the_mean_and_largest_of_their_maps(pictures: np.ndarray) -> None:
+    backbone = TimmBackbone(**LITE0, stages=2, precision="float32", device=CPU)
+    maps: list[torch.Tensor] = []
+    with torch.no_grad(), ExitStack() as stack:
+        network = freeze(build(**LITE0), CPU)
+        for stage in ("blocks.4", "blocks.6"):
+            hook = network.get_submodule(stage).register_forward_hook(lambda *told: maps.append(told[2]))
+            stack.callback(hook.remove)
+        network(prepare(pictures, (0.5,) * 3, (0.5,) * 3, None, CPU))
+    seen = [values for of_stage in maps for values in (of_stage.flatten(2).mean(2), of_stage.flatten(2).max(2).values)]
+    expected = torch.cat([values / values.square().mean(1, keepdim=True).sqrt() for values in seen], dim=1)
+    features = backbone.encode(pictures)
+    torch.testing.assert_close(features, expected, rtol=1e-3, atol=1e-4)
+    assert features.shape == (7, backbone.dim) == (7, 2 * (112 + 320))
+    layers = backbone.layers()
+    torch.testing.assert_close(layers.features(layers.prepare(pictures)), features, rtol=1e-3, atol=1e-4)
+    fingerprints = {TimmBackbone(**LITE0, stages=n, precision="float32", device=CPU).fingerprint for n in (None, 1, 2)}
+    assert len(fingerprints) == 3
+
+
+def test_transformers_have_stages_too(pictures: np.ndarray) -> None:
+    backbone = TimmBackbone("vit_tiny_patch16_224", pretrained=False, stages=2, device=CPU)
+    assert backbone.encode(pictures[:2]).shape == (2, 2 * 2 * 192)
+
+
+def test_more_stages_than_a_model_has_are_refused() -> None:
+    with pytest.raises(UserError) as caught:
+        TimmBackbone(TINY, pretrained=False, stages=9, device=CPU)
+    assert str(caught.value) == f"backbone 'timm' {TINY}: it has 5 stages, and 'stages' is 9"
 
 
 def test_package_and_model_must_agree() -> None:

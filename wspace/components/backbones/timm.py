@@ -16,6 +16,7 @@ from annotated_types import Ge
 from timm.data import resolve_model_data_config
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
+from torch.nn import functional
 
 from wspace.data.encoders.downloads import Hub, Url, find_or_download
 from wspace.data.encoders.frozen import ImageEncoder, as_maps, freeze, precision_for
@@ -23,6 +24,7 @@ from wspace.data.encoders.timm import current_name
 from wspace.interfaces import Backbone, Layers
 from wspace.support.checkpoints import check_numbers, fingerprint_of, first_misfit, read_state
 from wspace.support.errors import FileError, MissingPackage, UnknownComponent, UserError
+from wspace.support.parameters import Since
 from wspace.support.seeding import seeded
 
 WHO = "backbone 'timm'"
@@ -163,12 +165,15 @@ def _every_tensor(origin: str) -> Iterator[None]:
 
 
 class TimmBackbone(Backbone):
-    """Any timm model, frozen, giving its pooled features.
+    """Any timm model, frozen, giving its pooled features; or with `stages`, what its last so many stages see.
 
     Weights: `file` (a checkpoint) or `package` (an installed distribution that carries them) if given;
     else the pretrained ones, from the hub's cache or downloaded; with `pretrained: false`, random ones
     from `seed`. Images are resized to `size`; without it they are used as they come, or at the model's
     size if that is fixed.
+
+    Of each of these stages the mean and the largest value of every channel over the picture are features, brought to one
+    size. Early stages see shapes that the last one has turned into classes of photographs: worth it for drawings.
     """
 
     def __init__(
@@ -181,6 +186,7 @@ class TimmBackbone(Backbone):
         batch: Annotated[int, Ge(1)] = 64,
         precision: Literal["auto", "float32", "bfloat16"] = "auto",
         seed: int = 0,
+        stages: Annotated[Annotated[int, Ge(1)] | None, Since("0.2")] = None,
         *,
         device: torch.device,
     ):
@@ -191,22 +197,44 @@ class TimmBackbone(Backbone):
         fixed = config_of(model).fixed_input_size
         resize = size if size is not None else native if fixed else None
         used = precision_for(precision, device)
-        self._encode = ImageEncoder(network, config["mean"], config["std"], resize, batch, used, device)
+        self._features = network if stages is None else Stages(network, model, stages)
+        self._encode = ImageEncoder(self._features, config["mean"], config["std"], resize, batch, used, device)
         try:
             self.dim = self._encode.dim(resize or native)
         except (UserError, RuntimeError, AssertionError, ValueError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(f"{WHO} {model}: no features at {resize or native} pixels: {reason}") from error
-        self.fingerprint = fingerprint_of(
-            network.state_dict(), "timm", model, config["mean"], config["std"], resize, used
-        )
+        facts = ("timm", model, config["mean"], config["std"], resize, used)
+        self.fingerprint = fingerprint_of(network.state_dict(), *facts, *([] if stages is None else [stages]))
 
     def encode(self, pixels: np.ndarray) -> Tensor:
         return self._encode(pixels)
 
     def layers(self) -> Layers:
         network = self._network
-        return Layers(network, network, self._encode.prepare, maps_of(network), stages_of(network))
+        return Layers(network, self._features, self._encode.prepare, maps_of(network), stages_of(network))
+
+
+class Stages(nn.Module):
+    """Features of a timm model's last stages: pictures (M, 3, S, S) -> (M, 2 * their channels together).
+
+    Raises UserError for a model that has not so many, or gives none of its maps.
+    """
+
+    def __init__(self, network: nn.Module, model: str, stages: int):
+        super().__init__()
+        many = len(getattr(network, "feature_info", []))
+        if not hasattr(network, "forward_intermediates") or not many:
+            raise UserError(f"{WHO} {model}: timm does not give the maps of its stages: leave 'stages' out")
+        if stages > many:
+            raise UserError(f"{WHO} {model}: it has {many} stages, and 'stages' is {stages}")
+        self.network, self.stages = network, stages
+
+    def forward(self, x: Tensor) -> Tensor:
+        network: Any = self.network
+        maps = network.forward_intermediates(x, indices=self.stages, output_fmt="NCHW", intermediates_only=True)
+        seen = (values for of_stage in maps for values in (of_stage.mean((2, 3)), of_stage.amax((2, 3))))
+        return torch.cat([functional.rms_norm(values.float(), values.shape[1:]) for values in seen], dim=1)
 
 
 def stages_of(network: nn.Module) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Icons: concepts as up to 15 icon fonts draw them, from the fonts in the packages qtawesome and iconipy."""
+"""Icons: concepts as up to 17 icon fonts draw them, from the fonts in qtawesome, iconipy and tkinter-icons-fluent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import PIL
@@ -22,6 +22,7 @@ from wspace.data.pictures import StoredImages, open_picture, stored_pixels
 from wspace.interfaces import TEST, TRAIN, VAL, Dataset, Images
 from wspace.support import fingerprint
 from wspace.support.errors import DataError, MissingPackage
+from wspace.support.parameters import Since
 
 RENDERER = 1
 """Raise it when a change here changes a pixel."""
@@ -30,7 +31,7 @@ RENDERER = 1
 
 
 def _from_json(text: str) -> dict[str, int]:
-    """{"anchor": "0xf13d"}, {"lni-anchor": 59905} or {"anchor": {"encodedCode": "\\\\e589"}}."""
+    """{"anchor": "0xf13d"}, {"anchor": "f13d"}, {"lni-anchor": 59905} or {"anchor": {"encodedCode": "\\\\e589"}}."""
     codes = {}
     for name, code in json.loads(text).items():
         code = code["encodedCode"].removeprefix("\\") if isinstance(code, dict) else code
@@ -71,16 +72,21 @@ class Style:
     font: Font
     pattern: str  # of the glyph names of this style; the group is what is drawn
     split: int = TRAIN
+    further: str | None = None  # what `also` calls it; None: it is always there
 
 
 INSTALL = 'pip install "wspace[embedded]"'
+
+
+FLUENT = "tkinter_icons_fluent"
 
 
 def _packaged(package: str, pattern: str) -> Path:
     """A file of an installed package. It is not imported: qtawesome would want Qt. Raises MissingPackage."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise MissingPackage(f"dataset 'icons' needs the packages qtawesome and iconipy: {INSTALL}")
+        needed = "the package tkinter-icons-fluent" if package == FLUENT else "the packages qtawesome and iconipy"
+        raise MissingPackage(f"dataset 'icons' needs {needed}: {INSTALL}")
     files = sorted(Path(spec.origin).parent.glob(pattern))
     if not files:
         raise MissingPackage(f"dataset 'icons' needs another version of {package}, one with {pattern}: {INSTALL}")
@@ -106,6 +112,10 @@ BOXICONS = Font("iconipy", "assets/boxicons/boxicons.ttf", "assets/boxicons/boxi
 LINEICONS = Font("iconipy", "assets/lineicons/lineicons.ttf", "assets/lineicons/unicodesMap.json", _from_json)
 MATERIAL_FILLED = _material("material_icons_regular", "MaterialIcons", "ttf")
 MATERIAL_OUTLINED = _material("material_icons_outlined_regular", "MaterialIconsOutlined", "otf")
+FLUENT_REGULAR, FLUENT_FILLED = (
+    Font(FLUENT, f"fonts/FluentSystemIcons-{name.title()}.ttf", f"glyphmap-{name}.json", _from_json)
+    for name in ("regular", "filled")
+)
 TYPICONS = Font("iconipy", "assets/typicons/typicons.ttf", "assets/typicons/typicons.css", _from_css)
 
 # The validation styles have a sibling by the same designer among the training styles, as three of the four
@@ -127,7 +137,16 @@ STYLES = (
     Style("material icons filled", MATERIAL_FILLED, r"(.+)", TEST),
     Style("material icons outlined", MATERIAL_OUTLINED, r"(.+)"),
     Style("typicons", TYPICONS, r"typcn-(.+?)(?:-outline)?"),
+    # Of 3,409 concepts in 2 styles or more they make 5,093; most of the others are drawn in these two alone.
+    Style("fluent regular", FLUENT_REGULAR, r"ic-fluent-(.+?)-\d+-regular", further="fluent"),
+    Style("fluent filled", FLUENT_FILLED, r"ic-fluent-(.+?)-\d+-filled", TEST, further="fluent"),
 )
+
+
+def styles_with(also: Iterable[str]) -> tuple[int, ...]:
+    """Indices into STYLES of those that are always there, and of these further ones."""
+    return tuple(i for i, style in enumerate(STYLES) if style.further is None or style.further in also)
+
 
 # ---------------------------------------------------------------- names -> concepts
 
@@ -149,9 +168,9 @@ def words_of(glyph: str, pattern: str) -> Words | None:
 
 
 @cache
-def concepts_drawn_in(styles: int) -> tuple[Concept, ...]:
+def concepts_drawn_in(styles: int, also: tuple[str, ...] = ()) -> tuple[Concept, ...]:
     """The concepts drawn in at least that many styles, some to train on, some to test on. Ordered by name."""
-    spellings = _spellings()
+    spellings = _spellings(styles_with(also))
     concepts = []
     for by_style in spellings.values():
         if len(by_style) < styles:
@@ -168,10 +187,11 @@ def concepts_drawn_in(styles: int) -> tuple[Concept, ...]:
 Spelling = tuple[Words, str, int]  # the words in order, the glyph's name, its code point
 
 
-def _spellings() -> dict[Words, dict[int, list[Spelling]]]:
+def _spellings(styles: Iterable[int]) -> dict[Words, dict[int, list[Spelling]]]:
     """Sorted words -> style -> the glyphs so called: 'circle-check' and 'check-circle' are one concept."""
     spellings: dict[Words, dict[int, list[Spelling]]] = defaultdict(lambda: defaultdict(list))
-    for i, style in enumerate(STYLES):
+    for i in styles:
+        style = STYLES[i]
         for glyph_name, code in style.font.codes().items():
             if words := words_of(glyph_name, style.pattern):
                 spellings[tuple(sorted(words))][i].append((words, glyph_name, code))
@@ -267,7 +287,8 @@ def _placed(image: Image.Image, size: int, rng: np.random.Generator) -> np.ndarr
 class Icons(Dataset):
     """Real images with names: concepts drawn by several designers, each drawing rendered several times.
 
-    Whole styles are held out to test on, and two others to make choices on.
+    Whole styles are held out to test on, and two others to make choices on. `also` names further packages of icons:
+    "fluent" has 1,684 concepts that no other has in two styles.
     """
 
     version: ClassVar[int] = 1
@@ -279,12 +300,14 @@ class Icons(Dataset):
         renderings: Annotated[int, Ge(1)] = 8,
         concepts: Annotated[int, Ge(2)] | None = None,
         seed: int = 0,
+        also: Annotated[tuple[Literal["fluent"], ...], Since("0.2")] = (),
     ):
         self.size = size
         self.styles = styles
         self.renderings = renderings
         self.concepts = concepts
         self.seed = seed
+        self.also = tuple(sorted(set(also)))
 
     def load(self, cache: Path) -> Images:
         concepts, notes = self._chosen()
@@ -306,11 +329,11 @@ class Icons(Dataset):
         return open_picture(path, self.size)
 
     def _chosen(self) -> tuple[list[Concept], list[str]]:
-        concepts = concepts_drawn_in(self.styles)
+        concepts = concepts_drawn_in(self.styles, self.also)
         if len(concepts) < 2:
             raise DataError(
                 f"dataset 'icons' has {len(concepts)} concepts drawn in at least {self.styles} "
-                f"of its {len(STYLES)} styles, and at least 2 are needed: lower 'styles'"
+                f"of its {len(styles_with(self.also))} styles, and at least 2 are needed: lower 'styles'"
             )
         often = sorted(concepts, key=lambda concept: (-len(concept.glyphs), concept.name))
         kept = sorted(often[: self.concepts], key=lambda concept: concept.name)
@@ -328,12 +351,13 @@ class Icons(Dataset):
         return render(image, self.size, np.random.default_rng(entropy))
 
     def _fingerprint(self, concepts: Sequence[Concept]) -> str:
+        styles = [STYLES[i] for i in styles_with(self.also)]
         return fingerprint.of_json(
             {
                 "renderer": [RENDERER, PIL.__version__, features.version("freetype2"), np.__version__],
-                "fonts": {style.font.file: _contents(style.font.path) for style in STYLES},
+                "fonts": {style.font.file: _contents(style.font.path) for style in styles},
                 "concepts": [[concept.name, sorted(concept.glyphs.items())] for concept in concepts],
-                "styles": [[style.name, style.split] for style in STYLES],
+                "styles": [[style.name, style.split] for style in styles],
                 "size": self.size,
                 "renderings": self.renderings,
                 "seed": self.seed,
