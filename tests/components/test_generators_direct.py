@@ -181,3 +181,13 @@ def test_a_symmetry_loss_is_told_to_be_left_out(tmp_path: Path) -> None:
 def test_a_generator_that_nothing_trains_is_told(tmp_path: Path) -> None:
     _, said = trained(tmp_path, "generator=hypernetwork", "task_loss.steps=0")
     assert "note: task_loss.steps is 0, and this generator learns by a task loss alone: it stays as it began" in said
+
+
+def test_a_task_loss_that_only_harms_leaves_the_closed_form(tmp_path: Path) -> None:
+    made = []
+    for name, steps in (("as it began", 0), ("harmed", 4)):
+        (tmp_path / name).mkdir()
+        settings = ("generator=hypernetwork", f"task_loss.steps={steps}", "task_loss.lr=10", "task_loss.clip=1")
+        folder, _ = trained(tmp_path / name, *settings)
+        made.append(load_file(folder / "generate/generated-seen.safetensors")["weights"])
+    assert torch.equal(*made)

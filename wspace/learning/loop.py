@@ -91,14 +91,19 @@ class TrainingLoop:
         seed: int,
         device: torch.device,
         progress: Progress,
+        start_counts: bool = False,
     ) -> Log:
         """From the checkpoint, or the start, to the last step; leaves the best EMA in the module. Returns the log.
 
         `validate` is called under the EMA parameters, every `check_every` steps and at the end, by the first process
-        alone, and the checkpoint is written then: it gives the accuracy that the best is chosen by. Step n of the phase
+        alone, and the checkpoint is written then: it gives the accuracy that the best is chosen by. Where the `start_counts`,
+        it is called before the first step, too: what a training only made worse ends as it began. Step n of the phase
         `name` draws from a random stream of its own (another one in each process). Raises Diverged.
         """
         self.resume()
+        if start_counts and self.step == 0:
+            with self.under_ema():
+                self.best_accuracy = validate()
         with self._gradients_of_trained_parameters_only(), progress.bar(name, self.settings.steps) as bar:
             bar.resume(self.step)
             while self.step < self.settings.steps:

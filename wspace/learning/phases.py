@@ -255,9 +255,9 @@ class GeneratorTraining:
         return self._run(loop, "reconstruction", step, validate)
 
     def task_loss(self, settings: TaskLoss, step: TaskLossStep, validate: Validate) -> Log:
-        """The generator's task parameters; `validate` on typical networks."""
+        """The generator's task parameters, which closed forms have given values already; `validate` on typical networks."""
         loop = TrainingLoop(self.system, settings, self._checkpoint("task"), self.system.generator.task_parameters())
-        return self._run(loop, "task", step, validate)
+        return self._run(loop, "task", step, validate, start_counts=True)
 
     def generator(
         self,
@@ -298,5 +298,15 @@ class GeneratorTraining:
     def _checkpoint(self, phase: str) -> Path:
         return self.checkpoints / CHECKPOINT.format(phase)
 
-    def _run(self, loop: TrainingLoop, phase: str, step: Step, validate: Validate) -> Log:
-        return loop.run(phase, step, validate, seed=self.seed, device=self.device, progress=self.progress)
+    def _run(
+        self, loop: TrainingLoop, phase: str, step: Step, validate: Validate, *, start_counts: bool = False
+    ) -> Log:
+        return loop.run(
+            phase,
+            step,
+            validate,
+            seed=self.seed,
+            device=self.device,
+            progress=self.progress,
+            start_counts=start_counts,
+        )

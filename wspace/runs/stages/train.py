@@ -105,7 +105,9 @@ def _note_that_nothing_is_trained(job: Job, system: System) -> None:
     """Where a task loss alone would train this generator, and the recipe takes no step of it."""
     if system.generator.task_parameters() and not job.recipe.task_loss.steps:
         job.progress.say(
-            "note: task_loss.steps is 0, and this generator learns by a task loss alone: it stays as it began"
+            "note: task_loss.steps is 0: the generator writes the networks that its conditioner has in closed form"
+            if system.conditioner.linear
+            else "note: task_loss.steps is 0, and this generator learns by a task loss alone: it stays as it began"
         )
 
 
