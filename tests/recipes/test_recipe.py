@@ -160,12 +160,12 @@ def test_a_later_setting_of_one_path_wins(changed) -> None:
     assert changed("seed=1", "seed=2")["seed"] == 2
 
 
-def test_what_was_set_has_no_line(tmp_path: Path) -> None:
+def test_what_was_set_has_the_option_for_a_line(tmp_path: Path) -> None:
     file = tmp_path / "r.yaml"
     file.write_text(BASE)
     source = read_recipe(file, ["train.steps=5", "generator.use=flow"])
-    assert source.line(("train", "steps")) is None and source.line(("train", "lr")) == 6
-    assert source.line(("generator", "denoiser", "width")) is None, "dropped with the old use: its line would mislead"
+    assert source.line(("train", "steps")) == "--set" and source.line(("train", "lr")) == 6
+    assert source.line(("generator", "denoiser", "width")) == "--set", "dropped with the old use: its line would mislead"
 
 
 @pytest.mark.parametrize("setting", ["train.steps", "=5", "train..steps=5", ".a=1", "a.=1", ""])

@@ -37,10 +37,10 @@ class Source:
 
     file: str
     values: dict[str, Any]
-    lines: dict[tuple[str | int, ...], int | None] = field(default_factory=dict)
+    lines: dict[tuple[str | int, ...], int | str | None] = field(default_factory=dict)
 
-    def line(self, path: Sequence[str | int]) -> int | None:
-        """The line of a key, or of the nearest enclosing one."""
+    def line(self, path: Sequence[str | int]) -> int | str | None:
+        """The line of a key, or of the nearest enclosing one; "--set" of one that was set there."""
         for end in range(len(path), 0, -1):
             if tuple(path[:end]) in self.lines:
                 return self.lines[tuple(path[:end])]
@@ -193,7 +193,7 @@ def _check_aliases(text: str) -> None:
         raise YAMLError(f"its aliases (*NAME) stand for more than {MOST_VALUES:,} values")
 
 
-def _plain(node: Any, path: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int | None]) -> Any:
+def _plain(node: Any, path: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int | str | None]) -> Any:
     if isinstance(node, CommentedMap):
         for key in node:
             if key in (node.lc.data or {}):  # not merged in from elsewhere by `<<`
@@ -238,4 +238,4 @@ def _set(source: Source, keys: Sequence[str], value: Any) -> None:
         prefix = prefix[:-1]
     node[keys[-1]] = value
     source.lines = {k: line for k, line in source.lines.items() if k[: len(prefix)] != prefix}
-    source.lines[prefix] = None
+    source.lines[prefix] = "--set"

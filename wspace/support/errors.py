@@ -51,18 +51,24 @@ class UserError(WspaceError):
 class Problem:
     """One thing wrong with a recipe: `recipes/t2w.yaml:14: denoiser.dpth: ...`."""
 
-    line: int | None
+    line: int | str | None  # of the file; or the option that it was written in, as "--set"
     where: str
     message: str
 
     def text(self, file: str) -> str:
+        if isinstance(self.line, str):
+            return f"{self.line} {self.where}: {self.message}"
         position = f"{file}:{self.line}" if self.line is not None else file
         return f"{position}: {self.where}: {self.message}" if self.where else f"{position}: {self.message}"
 
 
+def _place(problem: Problem) -> tuple[int, str]:
+    return problem.line if isinstance(problem.line, int) else 0, problem.where
+
+
 class RecipeError(UserError):
     def __init__(self, file: str, problems: Sequence[Problem]):
-        self.problems = sorted(problems, key=lambda problem: (problem.line or 0, problem.where))
+        self.problems = sorted(problems, key=_place)
         super().__init__("\n".join(problem.text(file) for problem in self.problems))
 
 
