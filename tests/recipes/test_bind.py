@@ -67,9 +67,9 @@ ONE_PROBLEM = [
     ("rank: 4", "feature_dim: 4", "4: target.feature_dim: is set by the run; remove it from the recipe"),
     # missing
     ("    width: 8\n", "", "11: generator.denoiser.width: missing; denoiser 'net' needs width: int"),
-    ("  size: 16\n", "", "5: tokenizer.size: missing; tokenizer 'pieces' needs size: Annotated[int, Gt(0)]"),
-    ("dataset: grid", "dataset: files", "1: dataset.path: missing; dataset 'files' needs path: Path"),
-    ("dataset: grid\n", "", " dataset: missing; a recipe needs dataset: Dataset"),
+    ("  size: 16\n", "", "5: tokenizer.size: missing; tokenizer 'pieces' needs size: int, above 0"),
+    ("dataset: grid", "dataset: files", "1: dataset.path: missing; dataset 'files' needs path: path"),
+    ("dataset: grid\n", "", " dataset: missing; a recipe needs dataset: a dataset"),
     # values
     ("width: 8", "width: 8.5", "13: generator.denoiser.width: expected int, got 8.5"),
     ("width: 8", "width: 8.0", "13: generator.denoiser.width: expected int, got 8.0"),
@@ -195,7 +195,7 @@ def test_all_problems_come_at_once_sorted_by_line(tiny: Tiny) -> None:
     text = text.replace("backbone: flat\n", "")
     lines = problems(tiny, text).splitlines()
     assert lines == [
-        "tiny.yaml: backbone: missing; a recipe needs backbone: Backbone",
+        "tiny.yaml: backbone: missing; a recipe needs backbone: a backbone",
         "tiny.yaml:3: target.rnk: target 'linear' takes no 'rnk'. Did you mean 'rank'? Known: bias, rank",
         "tiny.yaml:12: generator.denoiser.width: expected int, got 'x'",
         "tiny.yaml:15: train.steps: must be greater than or equal to 0, got -1",

@@ -165,7 +165,9 @@ def test_what_was_set_has_the_option_for_a_line(tmp_path: Path) -> None:
     file.write_text(BASE)
     source = read_recipe(file, ["train.steps=5", "generator.use=flow"])
     assert source.line(("train", "steps")) == "--set" and source.line(("train", "lr")) == 6
-    assert source.line(("generator", "denoiser", "width")) == "--set", "dropped with the old use: its line would mislead"
+    assert source.line(("generator", "denoiser", "width")) == "--set", (
+        "dropped with the old use: its line would mislead"
+    )
 
 
 @pytest.mark.parametrize("setting", ["train.steps", "=5", "train..steps=5", ".a=1", "a.=1", ""])

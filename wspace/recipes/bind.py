@@ -16,6 +16,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import TypeAdapter, ValidationError
 
 from wspace.recipes.bound import Bound, Joined
+from wspace.recipes.catalogue import in_words
 from wspace.recipes.plugins import who_has
 from wspace.recipes.registry import Component, Registry
 from wspace.recipes.schema import SCHEMA, BoundRecipe
@@ -109,7 +110,7 @@ class _Binder:
             elif settings.is_section(parameter.annotation):
                 bound[name] = self.section(parameter.annotation, {}, inner)
             else:
-                self.problem(inner, f"missing; {owner} needs {name}: {parameter.text}")
+                self.problem(inner, f"missing; {owner} needs {name}: {in_words(parameter.annotation)}")
         return bound, frozenset(unkeyed)
 
     def default(self, parameter: Parameter) -> Any:

@@ -11,7 +11,6 @@ import ast
 import contextlib
 import importlib.util
 import inspect
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import MISSING as NO_DEFAULT
@@ -53,7 +52,6 @@ class UnreadableSignature(Exception):
 class Parameter:
     name: str
     annotation: Any
-    text: str  # the annotation as written
     default: Any = MISSING  # of a component: its name
     given: bool = False
     since: str | None = None  # the version that it came in; at its default it is no part of a key
@@ -148,11 +146,10 @@ def settings_signature(settings: type) -> Signature:
     hints = get_type_hints(settings, localns={**SLOTS, "Bound": _Named}, include_extras=True)
     parameters = []
     for field in fields(settings):
-        text = re.sub(r"Bound\[(\w+)\]", r"\1", str(field.type))
         annotation, since = _dated(hints[field.name])
         default = MISSING if field.default is NO_DEFAULT else field.default
         default = _named(default)
-        parameters.append(Parameter(field.name, annotation, text, default, since=since))
+        parameters.append(Parameter(field.name, annotation, default, since=since))
     file, doc = Path(inspect.getfile(settings)), inspect.getdoc(settings) or ""
     return Signature(settings.__name__, tuple(parameters), doc, 1, (), {}, file, 0)
 
@@ -202,10 +199,7 @@ def _from_arguments(arguments: ast.arguments, file: Path) -> list[Parameter]:
     return [
         _parameter(argument.arg, argument.annotation, default, file)
         for argument, default in zip(positional, [*padding, *arguments.defaults], strict=True)
-    ] + [
-        Parameter(argument.arg, None, ast.unparse(argument.annotation) if argument.annotation else "", given=True)
-        for argument in arguments.kwonlyargs
-    ]
+    ] + [Parameter(argument.arg, None, given=True) for argument in arguments.kwonlyargs]
 
 
 def _parameter(name: str, annotation: ast.expr | None, default: ast.expr | None, file: Path) -> Parameter:
@@ -231,7 +225,7 @@ def _parameter(name: str, annotation: ast.expr | None, default: ast.expr | None,
         if not mentions_slot(evaluated):
             raise UnreadableSignature(f"{file}: the default of {name!r} names a component, and {name!r} takes none")
         value = value.name
-    return Parameter(name, evaluated, text, value, since=since)
+    return Parameter(name, evaluated, value, since=since)
 
 
 def _literal(name: str, default: ast.expr, file: Path) -> Any:
