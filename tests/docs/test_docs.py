@@ -66,7 +66,7 @@ def command(line, inside):
 def test_the_readme_and_ci_call_the_same_commands():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     script = (ROOT / ".ci/run").read_text(encoding="utf-8")
-    for command in ("pip install -q uv && uv run wspace run recipes/t2w.yaml", "pip install -q uv && uv run pytest"):
+    for command in ("pip install -q uv && uv run wspace run recipes/unseen.yaml", "pip install -q uv && uv run pytest"):
         assert command in readme and command in script
 
 
