@@ -8,8 +8,8 @@ Contracts, an abstract class per kind: `Architecture`, `Backbone`, `Conditioner`
     `Fusion`, `Generator`, `Importer`, `Metric`, `Opponent`, `Predictor`, `Symmetry`, `Target`, `Text`, `Tokenizer`,
     `Wording`.
 What they are given and give: `Closed`, `Condition`, `Contest`, `Evidence`, `Fit`, `Generate`, `Images`, `Layers`, `Moves`,
-    `Outcome`, `Pairs`, `Part`, `Product`, `Prompts`, `Task`, `TokenLayout`, `Told`, `WeightEntry`, `WeightSpec`; the splits
-    `TRAIN`, `VAL`, `TEST`; `CODES`, `PICTURE`, `PICTURE_SIDE`.
+    `Outcome`, `Pairs`, `Part`, `Product`, `Prompts`, `Shots`, `Task`, `TokenLayout`, `Told`, `WeightEntry`, `WeightSpec`; the
+    splits `TRAIN`, `VAL`, `TEST`; `CODES`, `PICTURE`, `PICTURE_SIDE`.
 Pictures of a data set: `StoredImages`, `open_picture`; its identity: `fingerprint`.
 Constructors: a component as default, `Default`, and `built`, which makes it in plain Python; `Since`, the version that a new
     parameter came with.
@@ -64,6 +64,7 @@ from wspace.interfaces import (
     Predictor,
     Product,
     Prompts,
+    Shots,
     Symmetry,
     Target,
     Task,
@@ -101,7 +102,7 @@ __all__ = [
     "Description", "Discriminator", "Evidence", "Figure", "FileError", "Fit", "Fusion", "Generate", "Generator",
     "Images", "ImportedNetwork", "Importer", "Inferred", "Json", "Layers", "MeanLoss", "Metric", "Move", "Moves",
     "Opponent", "Outcome", "Pairs", "Part", "PluginFiles", "Predictor", "Product", "Prompts", "Row", "Run",
-    "RunFolder", "Scale", "Section", "Sidecars", "Since", "StoredImages", "StoredZoo", "Symmetry", "Table", "Target",
+    "RunFolder", "Scale", "Section", "Shots", "Sidecars", "Since", "StoredImages", "StoredZoo", "Symmetry", "Table", "Target",
     "Task", "Text", "TokenLayout", "Tokenizer", "Told", "UserError", "WeightEntry", "WeightSpec", "Wording",
     "WspaceError", "affine", "built", "cosine_scores", "fingerprint", "fit_scale", "infer", "match",
     "match_activations", "move", "open_picture", "open_run", "prove_module", "read_spec", "seeded", "show_section",

@@ -12,7 +12,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from wspace.data.splits import SEEN, UNSEEN_CLASSES, UNSEEN_TASKS
-from wspace.data.tasks import TaskSet, draw_tasks, fresh_tasks, near_and_far, with_ways
+from wspace.data.tasks import Shown, TaskSet, draw_tasks, fresh_tasks, near_and_far, with_pictures, with_ways
 from wspace.support.errors import DataError
 from wspace.support.settings import Tasks
 
@@ -202,6 +202,40 @@ def test_a_further_split_of_too_few_classes_is_left_out_and_named() -> None:
     )
 
 
+def pictured(*pictures: int, ways: tuple[int, ...] = (2,), unseen: float = 0.5, images: int = 9) -> TaskSet:
+    settings = Tasks(20, 5, (3, 6), evaluate=7, unseen_classes=unseen, unseen_ways=ways, pictures=pictures)
+    plain = with_ways(settings, draw_tasks(settings, len(NAMES), seeded(0)), NAMES, seeded(1))
+    tasks = with_pictures(settings, plain, [images] * len(NAMES))
+    assert (tasks.splits, tasks.further, tasks.seen) == (plain.splits, plain.further, plain.seen)
+    return tasks
+
+
+def test_splits_with_pictures_are_of_the_tasks_of_unseen_classes_by_ways_or_without_these_of_any() -> None:
+    tasks = pictured(4, 1, 4, ways=(2, 3))
+    assert tasks.shown == {
+        "unseen-classes-2-pictures-1": Shown("unseen-classes-2", 1),
+        "unseen-classes-2-pictures-4": Shown("unseen-classes-2", 4),
+        "unseen-classes-3-pictures-1": Shown("unseen-classes-3", 1),
+        "unseen-classes-3-pictures-4": Shown("unseen-classes-3", 4),
+    }
+    assert tasks.scored("unseen-classes-3-pictures-4") == tasks.scored("unseen-classes-3")
+    assert list(pictured(2, ways=()).shown) == ["unseen-classes-pictures-2"]
+    assert pictured(ways=()).shown == {}
+
+
+def test_classes_with_too_few_pictures_and_splits_that_are_not_there_are_named() -> None:
+    tasks = pictured(1, 3, images=2)
+    count = len({number for task in tasks.scored("unseen-classes-2") for number in task})
+    assert tasks.notes[-1] == (
+        f"{count} of {count} unseen classes have fewer than 3 training images, and come with all they have where tasks show so "
+        "many"
+    )
+    for tasks in (pictured(1, unseen=0.0), pictured(1, ways=(29,))):
+        assert tasks.shown == {} and tasks.notes[-1] == (
+            "no task comes with pictures: there is no split of unseen classes that they would be of"
+        )
+
+
 # ---------------------------------------------------------------- scored, kept, drawn anew
 
 
@@ -216,7 +250,7 @@ def test_scored_tasks_are_the_first_of_those_trained_on_and_of_the_unseen() -> N
 def test_tasks_saved_and_loaded_are_the_same(tmp_path: Path) -> None:
     ways = Tasks(20, 5, (3, 6), unseen_classes=0.5, unseen_ways=(4,))
     further = with_ways(ways, draw_tasks(ways, len(NAMES), seeded(0)), NAMES, seeded(1))
-    for tasks in (drawn(30, 3, 6, apart=0.3), drawn(12, 8, 32), further):
+    for tasks in (drawn(30, 3, 6, apart=0.3), drawn(12, 8, 32), further, pictured(1, 2)):
         tasks.save(tmp_path / "tasks.json")
         assert TaskSet.load(tmp_path / "tasks.json") == tasks
 

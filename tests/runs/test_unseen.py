@@ -13,10 +13,15 @@ from safetensors.torch import load_file
 
 import wspace
 from tests.conftest import ROOT, MadeOnce, Wspace
+from wspace.data.tasks import prompts_of
 from wspace.runs.run import Run
+from wspace.support.seeding import stream
 
-PLACED = ("conditioner=class-prototypes", "generator={use: predicted, predictor: offset}", "tasks.unseen_ways=[2]")
-AGAINST = "against=[oracle, universal, text-prototype, eszsl]"
+PLACED = ("conditioner=class-prototypes", "generator={use: predicted, predictor: offset}", "tasks.unseen_ways=[2]",
+          "tasks.pictures=[1, 4]")  # fmt: skip
+BY_PICTURES = ("nearest-mean", "few-shot-logistic", "tip-adapter-linear")
+AGAINST = f"against=[oracle, universal, text-prototype, eszsl, {', '.join(BY_PICTURES)}]"
+OF_TWO = "unseen-classes-2"
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +65,71 @@ def test_the_report_scores_unseen_classes_by_ways_beside_the_closed_forms(placed
         assert accuracy[split, "generated"] == pytest.approx(accuracy[split, "text-prototype"], abs=0.1)
         assert 0 < accuracy[split, "eszsl"] < 1
     assert accuracy["seen", "generated"] > accuracy["seen", "universal"]
+
+
+def test_the_report_scores_words_with_pictures_beside_pictures_alone(placed: Path, inside: Wspace) -> None:
+    report = json.loads(inside("report", placed, "--json").stdout)
+    rows = {(s["split"], s["method"]): s for s in report["scores"] if s["metric"] == "accuracy"}
+    asked = {split for split, method in rows if method in BY_PICTURES}
+    assert asked == {f"{OF_TWO}-pictures-1", f"{OF_TWO}-pictures-4"}
+    for split in asked:
+        for name in ("oracle", "universal", "text-prototype", "eszsl"):  # they are what they are without pictures
+            assert rows[split, name] == rows[OF_TWO, name] | {"split": split}
+        assert {method for of_split, method in rows if of_split == split} > {"generated", *BY_PICTURES}
+    assert rows[f"{OF_TWO}-pictures-4", "generated"]["mean"] > rows[OF_TWO, "generated"]["mean"]
+    assert {
+        f"{name}_4" for name in ("nearest-mean_one_length", "few-shot-logistic_penalty", "tip-adapter-linear_share")
+    } < {*report["chosen"]}
+    differences = {(d["split"], d["method"]) for d in report["differences"]}
+    assert {(split, name) for split in asked for name in BY_PICTURES} < differences
+    page = (placed / "report.html").read_text(encoding="utf-8")
+    assert 'id="by_pictures"' in page and f"{OF_TWO}-pictures-4" in page
+
+
+def test_nothing_that_goes_by_words_is_made_again_for_tasks_with_pictures(run: Run) -> None:
+    made = {
+        stage: {file.name for file in run.artifacts[stage].glob("*.safetensors")} for stage in ("opponents", "generate")
+    }
+    assert not any("pictures" in name for name in made["opponents"])
+    assert {name for name in made["generate"] if "pictures" in name} == {
+        f"generated-{OF_TWO}-pictures-{count}.safetensors" for count in (1, 4)
+    }
+
+
+def test_pictures_are_training_images_of_the_tasks_own_classes_and_what_is_generated_goes_by_them(run: Run) -> None:
+    tasks, split = run.zoo.tasks, f"{OF_TWO}-pictures-4"
+    shots, fewer = run.bench.shots_of(tasks, split), run.bench.shots_of(tasks, f"{OF_TWO}-pictures-1")
+    assert shots is not None and fewer is not None and run.bench.shots_of(tasks, OF_TWO) is None
+    for row, task in enumerate(tasks.scored(split)):
+        for place, number in enumerate(task):
+            pictures = shots.features[row, place, : int(shots.counts[row, place])]
+            own, of_test = run.bench.train.of_task([number])[0], run.bench.test.features
+            assert (pictures[:, None] == own).all(2).any(1).all() and not (pictures[:, None] == of_test).all(2).any()
+            assert torch.equal(fewer.features[row, place, 0], pictures[0])
+    prompts = prompts_of(tasks.scored(split), run.prompt_texts, run.zoo.classes, shots)
+    stored = load_file(run.artifacts["generate"] / f"generated-{split}.safetensors")["weights"]
+    torch.testing.assert_close(run.system.sample(prompts, run.recipe.generate, stream(0, "any")), stored)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            ("tasks.pictures=[1]",),
+            "tasks.pictures: conditioner 'prior-fusion' goes by words alone and takes no pictures; name one that does, as "
+            "class-prototypes, or leave tasks.pictures out",
+        ),
+        (
+            ("against=[oracle, nearest-mean]",),
+            "against.1: the opponent 'nearest-mean' goes by pictures, and no task comes with any; set tasks.pictures, or leave "
+            "it out",
+        ),
+        (("tasks.pictures=[0]",), "tasks.pictures.0: must be greater than or equal to 1, got 0"),
+    ],
+)
+def test_pictures_that_nobody_looks_at_are_refused(settings: tuple[str, ...], said: str, inside: Wspace) -> None:
+    done = inside("check", ROOT / "recipes/nano.yaml", *(part for setting in settings for part in ("--set", setting)))
+    assert done.returncode == 2 and said in " ".join(done.stderr.split()), done.stderr
 
 
 def test_a_picture_or_two_of_an_unseen_class_change_its_weights_and_help(

@@ -12,10 +12,27 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wspace.data.splits import OF_WAYS, SEEN, UNSEEN_CLASSES, UNSEEN_FAR, UNSEEN_NEAR, UNSEEN_TASKS
-from wspace.interfaces import Prompts, Task
+from wspace.data.splits import (
+    OF_WAYS,
+    SEEN,
+    UNSEEN_CLASSES,
+    UNSEEN_FAR,
+    UNSEEN_NEAR,
+    UNSEEN_TASKS,
+    WITH_PICTURES,
+)
+from wspace.interfaces import Prompts, Shots, Task
 from wspace.support.errors import DataError
 from wspace.support.settings import Tasks
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a split has that shares its tasks with another one: these tasks, and pictures of each of their classes."""
+
+    split: str  # whose tasks these are
+    pictures: int  # of each class, or all its training images where these are fewer
+
 
 FEWEST_UNSEEN = 4  # classes, of which tasks of unseen classes can be made, and known ones beside them
 
@@ -30,10 +47,11 @@ class TaskSet:
     evaluate: int  # at most so many tasks of each split are scored
     notes: tuple[str, ...] = ()
     further: Mapping[str, tuple[Task, ...]] = field(default_factory=dict)  # splits of unseen classes beside `novel`
+    shown: Mapping[str, Shown] = field(default_factory=dict)  # splits whose tasks come with pictures, too
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Those that are scored."""
+        """Those of tasks that go by their words, each with tasks of its own; `shown` are scored beside them."""
         return (SEEN, UNSEEN_TASKS, *([UNSEEN_CLASSES] if self.novel else []), *self.further)
 
     @property
@@ -52,12 +70,13 @@ class TaskSet:
     def scored(self, split: str) -> tuple[Task, ...]:
         """Tasks of a split that the report is about; the seen ones are among those trained on."""
         tasks = {SEEN: self.training, UNSEEN_TASKS: self.unseen, UNSEEN_CLASSES: self.novel, **self.further}
-        return tasks[split][: self.evaluate]
+        return tasks[self.shown[split].split if split in self.shown else split][: self.evaluate]
 
     def save(self, file: Path) -> None:
         raw = asdict(self)
-        if not self.further:  # as before 0.2
-            del raw["further"]
+        for later in ("further", "shown"):
+            if not raw[later]:  # as before 0.2
+                del raw[later]
         file.write_text(json.dumps(raw), encoding="utf-8")
 
     @classmethod
@@ -66,7 +85,8 @@ class TaskSet:
         tasks = {name: tuple(map(tuple, raw[name])) for name in ("seen", "unseen", "novel")}
         rest = {name: tuple(raw[name]) for name in ("classes", "notes")}
         further = {split: tuple(map(tuple, of_split)) for split, of_split in raw.get("further", {}).items()}
-        return cls(**tasks, **rest, held_out=raw["held_out"], evaluate=raw["evaluate"], further=further)
+        shown = {split: Shown(**its) for split, its in raw.get("shown", {}).items()}
+        return cls(**tasks, **rest, held_out=raw["held_out"], evaluate=raw["evaluate"], further=further, shown=shown)
 
 
 def draw_tasks(settings: Tasks, classes: int, rng: torch.Generator, copies: int = 1) -> TaskSet:
@@ -229,6 +249,32 @@ def with_ways(settings: Tasks, tasks: TaskSet, names: Sequence[str], rng: torch.
     return replace(tasks, further=further, notes=tuple(notes))
 
 
+def with_pictures(settings: Tasks, tasks: TaskSet, images: Sequence[int]) -> TaskSet:
+    """The same tasks, and the further splits that `tasks.pictures` asks for: `unseen-classes-5-pictures-1`, ...
+
+    They are of the tasks of `unseen-classes-5`, and so on for each of `tasks.unseen_ways`; without any, of
+    `unseen-classes`. `images` says how many training images each class has; `notes` says where these are too few.
+    """
+    if not settings.pictures:
+        return tasks
+    ways = dict.fromkeys(OF_WAYS.format(UNSEEN_CLASSES, ways) for ways in settings.unseen_ways)
+    splits = [split for split in ways or (UNSEEN_CLASSES,) if split in tasks.splits]
+    shown, notes = dict[str, Shown](), list(tasks.notes)
+    for split in splits:
+        for pictures in sorted(set(settings.pictures)):
+            shown[WITH_PICTURES.format(split, pictures)] = Shown(split, pictures)
+    if not shown:
+        notes.append("no task comes with pictures: there is no split of unseen classes that they would be of")
+    for pictures in sorted(set(settings.pictures)) if shown else ():
+        classes = {number for split in splits for task in tasks.scored(split) for number in task}
+        if few := sum(images[number] < pictures for number in classes):
+            notes.append(
+                f"{few} of {len(classes)} unseen classes have fewer than {pictures} training images, and come with all they "
+                "have where tasks show so many"
+            )
+    return replace(tasks, shown=shown, notes=tuple(notes))
+
+
 def near_and_far(names: Sequence[str], known: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Of the classes that are not known, those whose names share a word with a known one's; and those that share none."""
     words = [frozenset(name.casefold().split()) for name in names]
@@ -279,8 +325,14 @@ def name_of(classes: Iterable[str]) -> str:
     return ", ".join(sorted(classes))
 
 
-def prompts_of(tasks: Sequence[Task], class_texts: Tensor, classes: Sequence[str] | None = None) -> Prompts:
-    """What the texts (n, T) of all classes say of each task; and what it is called, given the names of all classes."""
+def prompts_of(
+    tasks: Sequence[Task], class_texts: Tensor, classes: Sequence[str] | None = None, shots: Shots | None = None
+) -> Prompts:
+    """What the texts (n, T) of all classes say of each task; and what it is called, given the names of all classes.
+
+    `shots` are of these tasks, where they come with pictures.
+    """
     index, mask = pad(tasks)
     names = None if classes is None else tuple(name_of(classes[c] for c in task) for task in tasks)
-    return Prompts(class_texts[index] * mask[..., None], mask, names)
+    pictures, counts = (None, None) if shots is None else (shots.means(), shots.counts)
+    return Prompts(class_texts[index] * mask[..., None], mask, names, pictures, counts)

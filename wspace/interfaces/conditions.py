@@ -96,7 +96,7 @@ class Conditioner(nn.Module, ABC):
     linear: ClassVar[bool] = (
         False  # whether `starting_networks` are `Target.from_linear`'s: a target without is refused
     )
-    takes_pictures: ClassVar[bool] = False  # whether it reads `Prompts.pictures`
+    takes_pictures: ClassVar[bool] = False  # whether it reads `Prompts.pictures`; a literal of the class itself
     looks_at: ClassVar[Literal["pictures", "features"]] = "pictures"  # what it is told of images, if it asks
     width: int  # C
     pooled_width: int  # C'

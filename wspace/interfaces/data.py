@@ -9,12 +9,31 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from wspace.support.errors import UserError
 
 Task = tuple[int, ...]
 """Classes of one task, ascending, as indices into the data set's classes."""
+
+
+@dataclass(frozen=True)
+class Shots:
+    """A few pictures of each class of B tasks. No order among a class's pictures means anything."""
+
+    features: Tensor  # (B, K, S, F), zero where there is no picture
+    counts: Tensor  # (B, K), how many of the S are a class's: the first so many; 0 where padded
+
+    @property
+    def there(self) -> Tensor:
+        """(B, K, S) bool: False where there is no picture."""
+        return torch.arange(self.features.shape[2]) < self.counts[..., None]
+
+    def means(self) -> Tensor:
+        """Of each class the mean of its pictures: (B, K, F), zero of a class that has none."""
+        return self.features.sum(2) / self.counts.clamp_min(1)[..., None]
+
 
 TRAIN = 0
 """Value of `Images.split` for images that networks are trained on."""

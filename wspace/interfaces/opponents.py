@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
-from wspace.interfaces.data import Task
+from wspace.interfaces.data import Shots, Task
 from wspace.interfaces.targets import Target
 from wspace.support import settings
 from wspace.support.errors import UserError
@@ -62,6 +62,7 @@ class Evidence:
     zoo: settings.Zoo  # how the zoo's networks were trained
     progress: Progress  # told of what takes long
     described: Tensor | None = None  # `descriptions`, where there are any
+    shown: tuple[int, ...] = ()  # how many pictures of each class tasks come with, in contests that have such
 
     @property
     def descriptions(self) -> Tensor:
@@ -76,10 +77,11 @@ class Evidence:
 class Contest:
     """The tasks of one split, for which an opponent is asked."""
 
-    split: str  # "seen", "unseen-tasks" or "unseen-classes"
+    split: str  # "seen", "unseen-tasks", "unseen-classes", or a further one, as "unseen-classes-20-pictures-4"
     tasks: Sequence[Task]  # B of them
     described: Tensor | None = None  # `descriptions`, where there are any
     drawn_for_others: Tensor | None = None  # `mismatched`, where there are any
+    shots: Shots | None = None  # pictures of the tasks' classes: in every contest of an opponent that `takes_pictures`
 
     @property
     def descriptions(self) -> Tensor:
@@ -123,6 +125,9 @@ class Opponent(ABC):
     """Whether its networks are `Target.from_linear`'s: a target without that is refused before anything is trained."""
     trains_on_images: ClassVar[bool] = False
     """Whether it is made in stage `opponents`: of zoo and images alone, and kept for every recipe that shares these."""
+    takes_pictures: ClassVar[bool] = False
+    """Whether it goes by a few pictures of each class: it is asked for the tasks that come with some (`tasks.pictures`), and
+    for no others. Where it does not, its networks for such tasks are those for the same tasks without pictures."""
 
     def choose(self, evidence: Evidence) -> dict[str, float]:
         """Called once, before `weights`: what is chosen or fitted for all tasks, kept in this object.

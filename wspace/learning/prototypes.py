@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -47,19 +48,32 @@ class FeatureSpace:
     def linear(self, points: Tensor, mask: Tensor, rank: int | None = None) -> tuple[Tensor, Tensor]:
         """What linear discriminant analysis makes of tasks whose classes are at these points.
 
-        (B, K, F), (B, K) -> scorers (B, K, F) and biases (B, K), of scores features @ scorers.mT + biases. Scores are told up
-        to what is the same for all classes of an image. With a `rank` they are of so few independent ones: those along which
-        a task's points differ most, here, where images scatter alike in every direction.
+        (B, K, F), (B, K) -> scorers (B, K, F) and biases (B, K), as `scores` has them.
+        """
+        return self.scores(points, -0.5 * points.square().sum(2), mask, rank)
+
+    def scores(
+        self, directions: Tensor, offsets: Tensor, mask: Tensor, rank: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What is linear here, of features as they are: z @ directions.mT + offsets as features @ scorers.mT + biases.
+
+        (B, K, F), (B, K), (B, K) -> scorers (B, K, F) and biases (B, K). Scores are told up to what is the same for all classes
+        of an image. With a `rank` they are of so few independent ones: those along which a task's directions differ most,
+        here, where images scatter alike in every direction.
         """
         shown = mask[..., None]
-        middle = (points * shown).sum(1, keepdim=True) / mask.sum(1)[:, None, None]  # (B, 1, F)
-        apart = (points - middle) * shown  # (B, K, F)
+        middle = (directions * shown).sum(1, keepdim=True) / mask.sum(1)[:, None, None]  # (B, 1, F)
+        apart = (directions - middle) * shown  # (B, K, F)
         if rank is not None and rank < apart.shape[1]:
             _, among_classes = torch.linalg.eigh((apart @ apart.mT).double())  # (B, K, K), the largest last
-            kept = among_classes[..., -rank:].to(points.dtype)
+            kept = among_classes[..., -rank:].to(directions.dtype)
             apart = kept @ (kept.mT @ apart)
         scorers = apart @ self.whiten.mT
-        return scorers, (-0.5 * points.square().sum(2) - scorers @ self.centre) * mask
+        return scorers, (offsets - scorers @ self.centre) * mask
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """(..., F) -> whitened (..., F)."""
+        return (features - self.centre) @ self.whiten
 
 
 def class_statistics(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
@@ -156,3 +170,25 @@ def best_for_left_out(
     drawn = (left_out[torch.randperm(count, generator=rng)[:ways]] for _ in range(CHOOSING))
     tasks = [tuple(sorted(task.tolist())) for task in drawn]
     return max(choices, key=lambda choice: float(evidence.accuracy(fitted(kept, *choice)(tasks), tasks).mean()))
+
+
+WIDTHS = (0.6, 0.4, 0.8)  # of the kernel from words, on the unit sphere
+PENALTIES = (1.0, 0.3, 3.0)
+
+
+def placed_by_words(evidence: Evidence, known: Task, width: float, penalty: float) -> tuple[FeatureSpace, Tensor]:
+    """The space of these known classes, and where the words of all classes place them in it: (n, F), of one length."""
+    space, texts = FeatureSpace.of(*evidence.images(known), len(known)), evidence.class_texts
+    of_words = WordsToPoints.fit(texts[list(known)], space.points, width, penalty)
+    return space, of_words.length * functional.normalize(of_words(texts), dim=1)
+
+
+def best_words(evidence: Evidence) -> tuple[float, float]:
+    """Width and penalty with which words place known classes best that the fit did not see."""
+
+    def fitted(known: Task, width: float, penalty: float) -> Heads:
+        space, places = placed_by_words(evidence, known, width, penalty)
+        return lambda tasks: heads_at(evidence.target, space, places, evidence.class_texts, tasks)
+
+    width, penalty = best_for_left_out(evidence, list(product(WIDTHS, PENALTIES)), fitted)
+    return width, penalty

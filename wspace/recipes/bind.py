@@ -52,6 +52,7 @@ def bind(source: Source, registry: Registry, name: str | None = None) -> BoundRe
     if not binder.problems:
         binder.sampler(arguments["generator"], arguments["generate"].sampler)
         binder.opponents(arguments["against"])
+        binder.pictures(arguments["tasks"], arguments["conditioner"], arguments["against"])
     if binder.problems:
         raise RecipeError(source.file, binder.problems)
     return BoundRecipe(**arguments, name=name or Path(source.file).stem, source=source.file, unkeyed=unkeyed)
@@ -168,6 +169,22 @@ class _Binder:
                 self.problem(("against", number), f"{OURS!r} is what the report calls the recipe's own generator")
         if ORACLE not in names:
             self.problem(("against",), f"name {ORACLE!r} among them: metrics are measured from its networks")
+
+    def pictures(self, tasks: settings.Tasks, conditioner: Bound, against: Sequence[Bound]) -> None:
+        """Tasks with pictures are for who looks at these, and who looks at them is asked for no other tasks."""
+        if tasks.pictures and not conditioner.signature.constants.get("takes_pictures"):
+            self.problem(
+                ("tasks", "pictures"),
+                f"conditioner {conditioner.name!r} goes by words alone and takes no pictures; name one that does, as "
+                "class-prototypes, or leave tasks.pictures out",
+            )
+        for number, bound in enumerate(against):
+            if not tasks.pictures and bound.signature.constants.get("takes_pictures"):
+                self.problem(
+                    ("against", number),
+                    f"the opponent {bound.name!r} goes by pictures, and no task comes with any; set tasks.pictures, or "
+                    "leave it out",
+                )
 
     def component(self, kind: str, value: Any, path: tuple[str | int, ...]) -> Bound | None:
         block = {"use": value} if isinstance(value, str) else value

@@ -103,6 +103,11 @@ def trains_on_images(opponent: Bound) -> bool:
     return opponent.signature.constants.get("trains_on_images", False)
 
 
+def takes_pictures(opponent: Bound) -> bool:
+    """Whether it is asked for the tasks that come with pictures, and for no others."""
+    return opponent.signature.constants.get("takes_pictures", False)
+
+
 def opponents_of(recipe: BoundRecipe, stage: Stage) -> list[Bound]:
     """Those that a stage depends on: stage `opponents` on those that train on images alone."""
     return [bound for bound in recipe.against if stage.name != "opponents" or trains_on_images(bound)]

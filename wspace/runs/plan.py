@@ -99,6 +99,8 @@ def plan(recipe: BoundRecipe, bench: Workbench | None = None) -> dict[str, Any]:
         recipe.tasks.seen * recipe.zoo.copies,
         (2 + bool(recipe.tasks.unseen_classes) * (1 + 3 * len(recipe.tasks.unseen_ways))) * recipe.tasks.evaluate,
     )
+    with_pictures = len(set(recipe.tasks.pictures)) * max(1, len(recipe.tasks.unseen_ways)) * recipe.tasks.evaluate
+    drawn = 2 * scored + bool(recipe.tasks.unseen_classes) * with_pictures
     oracle_steps = opponents.steps * (scored + RATE_TASKS * len(opponents.rates))
     zoo_bytes = seen * size * FLOAT
     group = settings.together * (size * (ADAM + 2) + 2 * settings.batch * features) * FLOAT
@@ -114,8 +116,8 @@ def plan(recipe: BoundRecipe, bench: Workbench | None = None) -> dict[str, Any]:
         StagePlan(
             "generate",
             TORCH + state * FLOAT,
-            2 * scored * size * FLOAT,
-            2 * scored / recipe.train.batch * a_sample,
+            drawn * size * FLOAT,
+            drawn / recipe.train.batch * a_sample,
         ),
         StagePlan("evaluate", TORCH + 2 * zoo_bytes + 10 * scored * size * FLOAT, 0, scored * 0.03),
     ]

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from wspace.data.features import FeatureScale, Pool, extract
-from wspace.data.tasks import Task
+from wspace.data.shots import draw_shots
+from wspace.data.tasks import Task, TaskSet
 from wspace.interfaces import (
     PICTURE,
     PICTURE_SIDE,
@@ -25,6 +26,7 @@ from wspace.interfaces import (
     Conditioner,
     Dataset,
     Images,
+    Shots,
     Target,
     Text,
     Told,
@@ -160,6 +162,16 @@ class Workbench:
     def accuracies(self, weights: Tensor, tasks: Sequence[Task], pool: Pool) -> Tensor:
         """Accuracy (B,) of networks (B, P), calibrated, each on all of the pool's images of tasks[b]."""
         return accuracies(self.target, self.calibrated(weights, tasks), tasks, pool, self.class_texts)
+
+    def shots_of(self, tasks: TaskSet, split: str) -> Shots | None:
+        """Training images that the tasks of a split come with, where it is one of those that come with some.
+
+        Of the same tasks, 1 picture of a class is among 2 of it.
+        """
+        if (shown := tasks.shown.get(split)) is None:
+            return None
+        rng = stream(self.recipe.seed, "pictures of", shown.split)
+        return draw_shots(self.train, tasks.scored(split), shown.pictures, rng)
 
     @property
     def fingerprints(self) -> dict[str, str]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from wspace.data.features import Pool
+from wspace.data.shots import draw_shots
 from wspace.interfaces import Contest, Evidence, Opponent, Task
 from wspace.learning.baselines import descriptions
 from wspace.learning.fitting import Schedule, accuracies, fit_until_validated
@@ -20,7 +21,7 @@ from wspace.testing import toys
 from wspace.testing.law import check
 from wspace.testing.subject import HIDDEN, TEXTS, Subject, Toy, normal, twice
 
-CLASSES, IMAGES, HELD_OUT = 8, 6, 4  # images are of each class
+CLASSES, IMAGES, HELD_OUT, SHOTS = 8, 6, 4, 2  # images and shots are of each class
 TASKS: tuple[Task, ...] = tuple((c, (c + 1 + n) % CLASSES) for n in range(2) for c in range(CLASSES))
 SPLITS: dict[str, tuple[Task, ...]] = {"seen": TASKS[:3], "unseen-tasks": ((0, 1, 4), (2, 5))}
 PLACES = range(101)
@@ -31,7 +32,7 @@ PROMINENCE = ("headline", "tables", "report")
 def check_its_report_knows_what_it_is(subject: Subject) -> None:
     """Its words and its place are literals of its class: tables are made without an import."""
     made, read = _opponent(subject), subject.bound.signature.constants
-    names = ("what", "called", "place", "prominence", "novelty", "trains_on_images")
+    names = ("what", "called", "place", "prominence", "novelty", "trains_on_images", "takes_pictures")
     for name in names:
         if name in read or name in ("what", "called", "place") or getattr(made, name) != getattr(Opponent, name):
             value = getattr(made, name, None)
@@ -144,16 +145,18 @@ def evidence_of(opponent: Opponent) -> Evidence:
         zoo=settings.Zoo(base_batch=8, steps=4, batch=4, together=5),
         progress=Progress(),
         described=None if opponent.trains_on_images else _described()[0],
+        shown=(SHOTS,) if opponent.takes_pictures else (),
     )
 
 
 def contests_of(opponent: Opponent) -> list[Contest]:
-    """Two splits, of three tasks and of two."""
+    """Two splits, of three tasks and of two; with a few pictures of each class where it takes such."""
     contests = []
     for number, (split, tasks) in enumerate(SPLITS.items()):
         drawn = normal(len(tasks), HIDDEN.size, seed=75 + number)
         description = (None, None) if opponent.trains_on_images else (_described()[1 + number], drawn)
-        contests.append(Contest(split, tasks, *description))
+        shots = draw_shots(_pool(seed=77), tasks, SHOTS, stream(0, split)) if opponent.takes_pictures else None
+        contests.append(Contest(split, tasks, *description, shots))
     return contests
 
 

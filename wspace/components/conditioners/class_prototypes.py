@@ -54,8 +54,7 @@ class ClassPrototypes(TextSet):
         places = self.of_words(prompts.texts)
         if prompts.pictures is not None and prompts.shots is not None:
             shots = prompts.shots[..., None].float()  # (B, K, 1)
-            shown = (prompts.pictures - self.space.centre) @ self.space.whiten
-            places = (self.words * places + shots * shown) / (self.words + shots)
+            places = (self.words * places + shots * self.space(prompts.pictures)) / (self.words + shots)
         return self.of_words.length * functional.normalize(places, dim=2)
 
     @torch.no_grad()

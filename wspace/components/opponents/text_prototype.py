@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import product
 from typing import ClassVar
 
 from torch import Tensor
-from torch.nn import functional
 
-from wspace.interfaces import Contest, Evidence, Opponent, Task
-from wspace.learning.prototypes import FeatureSpace, Heads, WordsToPoints, best_for_left_out, heads_at
-
-WIDTHS = (0.6, 0.4, 0.8)  # of the kernel, on the unit sphere
-PENALTIES = (1.0, 0.3, 3.0)
+from wspace.interfaces import Contest, Evidence, Opponent
+from wspace.learning.prototypes import Heads, best_words, heads_at, placed_by_words
 
 
 class TextPrototype(Opponent):
@@ -32,14 +27,9 @@ class TextPrototype(Opponent):
         self.heads: Heads | None = None
 
     def choose(self, evidence: Evidence) -> dict[str, float]:
-        def fitted(known: Task, width: float, penalty: float) -> Heads:
-            space = FeatureSpace.of(*evidence.images(known), len(known))
-            of_words = WordsToPoints.fit(evidence.class_texts[list(known)], space.points, width, penalty)
-            points = of_words.length * functional.normalize(of_words(evidence.class_texts), dim=1)
-            return lambda tasks: heads_at(evidence.target, space, points, evidence.class_texts, tasks)
-
-        width, penalty = best_for_left_out(evidence, list(product(WIDTHS, PENALTIES)), fitted)
-        self.heads = fitted(evidence.classes, width, penalty)
+        width, penalty = best_words(evidence)
+        space, places = placed_by_words(evidence, evidence.classes, width, penalty)
+        self.heads = lambda tasks: heads_at(evidence.target, space, places, evidence.class_texts, tasks)
         return {"width": width, "penalty": penalty}
 
     def weights(self, evidence: Evidence, contest: Contest) -> Tensor:

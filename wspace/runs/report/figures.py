@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -216,6 +217,40 @@ def draw_along_steps(panel: Axes, rows: Sequence[Mapping[str, Any]], oracle: Map
     dress(panel, "", "denoising step", "y")
     panel.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     panel.margins(y=0.12)
+
+
+def accuracy_by_pictures(scores: Sequence[Mapping[str, Any]], shown: Mapping[str, Mapping[int, str]]) -> str:
+    """Accuracy over the number of pictures of each class, and its interval: a panel for each split, a line for each method.
+
+    `shown`: split -> number of pictures -> the split of the same tasks with so many. Lines are of what is generated, and of
+    methods that look at pictures; what is generated from words alone is level.
+    """
+    rows = {(row["split"], row["method"]): row for row in scores if row["metric"] == "accuracy"}
+    methods = _by_mean([row for (split, _), row in rows.items() if any(split in of.values() for of in shown.values())])
+    styles = ((ORANGE, "o--"), (GREEN, "s-."), (VERMILLION, "^:"), (GREY, "v--"))
+    figure = new_figure(0.6 + 2.3 * len(shown))
+    panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+    for panel, (split, with_pictures) in zip(panels, shown.items(), strict=True):
+        words = rows[split, OURS]
+        looking = [name for name in methods if name != OURS and (split, name) not in rows]
+        lines = {name: style for name, style in zip(looking, cycle(styles), strict=False)} | {OURS: (BLUE, "D-")}
+        for name, (colour, style) in lines.items():
+            points = {0: words} if name == OURS else {}
+            points |= {pictures: rows[of, name] for pictures, of in with_pictures.items() if (of, name) in rows}
+            low, means, high = (
+                100 * np.array([row[key] for row in points.values()]) for key in ("ci_low", "mean", "ci_high")
+            )
+            panel.fill_between([*points], low, high, color=colour, alpha=0.13, linewidth=0, zorder=2)
+            panel.plot([*points], means, style, color=colour, linewidth=2, markersize=5, zorder=3, label=name)
+        panel.axhspan(100 * words["ci_low"], 100 * words["ci_high"], color=INK, alpha=0.07, linewidth=0, zorder=1)
+        panel.axhline(100 * words["mean"], color=INK, linestyle=":", linewidth=1.4, zorder=1, label="words alone")
+        dress(panel, TITLES.get(split, split), "", "y")
+        panel.set_ylabel("accuracy (%)", fontsize=TEXT)
+        panel.set_xticks([0, *sorted({pictures for of in shown.values() for pictures in of})])
+    panels[-1].set_xlabel("pictures of each class", fontsize=TEXT)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=TEXT)
+    return encoded(figure)
 
 
 def picture_sheet(pixels: np.ndarray, predicted: Sequence[str], true: Sequence[str]) -> str:

@@ -22,7 +22,14 @@ class Method(NamedTuple):
 
 
 LAST = 100
-GENERATED = Method(OURS, "the recipe's generator: weights from the task's texts alone", OURS, 10, "tables", True)
+GENERATED = Method(
+    OURS,
+    "the recipe's generator: weights from the task's texts alone, and from pictures where a split has such",
+    OURS,
+    10,
+    "tables",
+    True,
+)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ CAPTIONS = {
     "differences": "Generated minus each method on the same tasks and images, with {confidence} intervals of the mean "
     "difference. An arrow stands for a value beyond the axis.",
     "tasks": "Every dot is an unseen task. Above the diagonal the generated head does better than the other method.",
+    "by_pictures": "Tasks of unseen classes, of which so many pictures are given with each name: mean accuracy over the same "
+    "tasks, and its {confidence} interval. Pictures are training images. Dotted: generated from the names alone.",
     "training": "Above: loss. Below: accuracy of generated heads on validation images of held-out tasks; what does "
     "best there is kept. A generator on the dashed line is worth no more than the mean of the zoo.",
     "trajectory": "Accuracy along the denoising steps, on test images of the first unseen tasks: after each step, of the "

@@ -18,7 +18,7 @@ from wspace.learning.fitting import predict
 from wspace.learning.system import System
 from wspace.recipes.bind import BoundRecipe
 from wspace.runs.artifacts import TrainedOpponents, Zoo
-from wspace.runs.keys import trains_on_images
+from wspace.runs.keys import takes_pictures, trains_on_images
 from wspace.runs.report.intervals import interval, summary
 from wspace.runs.report.methods import methods_of
 from wspace.runs.stages import Job
@@ -52,12 +52,13 @@ def run(job: Job) -> None:
         row = {"method": method, "split": split, "metric": metric, "mean": float(values.mean())}
         scores.append(row | {"ci_low": low, "ci_high": high, "n": len(values)})
 
-    neighbourhood = _neighbourhood(job, zoo)
-    with job.progress.bar("evaluate", sum(len(zoo.tasks.scored(split)) for split in zoo.tasks.splits)) as bar:
-        for split in zoo.tasks.splits:
+    neighbourhood, splits = _neighbourhood(job, zoo), tuple(methods)
+    with job.progress.bar("evaluate", sum(len(zoo.tasks.scored(split)) for split in splits)) as bar:
+        for split in splits:
             tasks = zoo.tasks.scored(split)
-            networks = torch.cat([methods[split][name] for name in table.novel])
-            near = dict(zip(table.novel, neighbourhood.nearest(networks).split(len(tasks)), strict=True))
+            novel = [name for name in table.novel if name in methods[split]]
+            networks = torch.cat([methods[split][name] for name in novel])
+            near = dict(zip(novel, neighbourhood.nearest(networks).split(len(tasks)), strict=True))
             asked = methods[split] | {NEAREST.format(name): zoo.weights[its.index] for name, its in near.items()}
             predictions: dict[str, list[Tensor]] = {name: [] for name in asked}
             labels: list[Tensor] = []
@@ -68,14 +69,21 @@ def run(job: Job) -> None:
                 for name, row in zip(predictions, predicted, strict=True):
                     predictions[name].append(row)
                 bar.advance()
+            shown = zoo.tasks.shown.get(split)
+            oracle = methods[split if shown is None else shown.split][ORACLE]
             for name, weights in methods[split].items():
-                outcome = Outcome(weights, methods[split][ORACLE], predictions[name], labels)
+                outcome = Outcome(weights, oracle, predictions[name], labels)
                 for metric in metrics:
                     record(split, metric.name, name, metric.measure(outcome))
             for name, its in near.items():
                 record(split, "novelty", name, its.novelty)
                 overlap = error_overlap(predictions[name], predictions[NEAREST.format(name)], labels)
                 record(split, "error_overlap", name, overlap)
+            if shown is not None:  # what goes by words alone is worth the same there
+                for name, values in [*per_task.items()]:
+                    of_split, metric, method = name.split("/")
+                    if of_split == shown.split and method not in methods[split]:
+                        record(split, metric, method, values.clone())
     save_tensors(job.folder / PER_TASK, per_task)
     differences = _differences(per_task, job)
     write_json(
@@ -93,32 +101,42 @@ def _neighbourhood(job: Job, zoo: Zoo) -> Neighbourhood:
 
 
 def _methods(job: Job, zoo: Zoo) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """Weights (B, P) of every method, for the scored tasks of each split; and what was chosen on validation images."""
+    """Weights (B, P) of every method, for the scored tasks of each split; and what was chosen on validation images.
+
+    Where tasks come with pictures, they are of those methods alone that look at these, and come after all other splits.
+    """
     splits, trained = zoo.tasks.splits, TrainedOpponents(job.inputs["opponents"])
     texts = load_file(job.inputs["train"] / PROMPT_TEXTS)["texts"]
     prompts = [prompts_of(tasks, texts) for tasks in (zoo.tasks.seen, *map(zoo.tasks.scored, splits))]
     of_zoo, *of_splits = descriptions(*prompts)
     evidence = evidence_of(job, zoo, of_zoo)
-    contests = [
-        Contest(split, zoo.tasks.scored(split), described, _drawn(job, MISMATCHED, split))
+    contests = {
+        split: Contest(split, zoo.tasks.scored(split), described, _drawn(job, MISMATCHED, split))
         for split, described in zip(splits, of_splits, strict=True)
-    ]
-    methods = {split: {OURS: _drawn(job, GENERATED, split)} for split in splits}
+    }
+
+    def contest(split: str) -> Contest:  # pictures of one split at a time: they are large
+        if split in contests:
+            return contests[split]
+        shown = zoo.tasks.shown[split]
+        return replace(contests[shown.split], split=split, shots=job.bench.shots_of(zoo.tasks, split))
+
+    methods = {split: {OURS: _drawn(job, GENERATED, split)} for split in (*splits, *zoo.tasks.shown)}
     chosen: dict[str, float] = {}
     for bound in job.recipe.against:
-        name = bound.name
+        name, asked = bound.name, zoo.tasks.shown if takes_pictures(bound) else splits
         if trains_on_images(bound):
             numbers = trained.chosen(name)
-            for split in splits:
+            for split in asked:
                 methods[split][name] = trained.weights(name, split)
         else:
             opponent: Opponent = bound.build({})
             numbers = opponent.choose(evidence)
-            for contest in contests:
-                weights = opponent.weights(evidence, contest)
-                methods[contest.split][name] = checked(weights, name, len(contest.tasks), evidence)
+            for split in asked:
+                weights = opponent.weights(evidence, contest(split))
+                methods[split][name] = checked(weights, name, len(zoo.tasks.scored(split)), evidence)
         chosen |= {f"{name}_{number}": value for number, value in numbers.items()}
-    for split in splits:
+    for split in methods:
         tasks = zoo.tasks.scored(split)
         for name, weights in methods[split].items():
             ready = job.bench.calibrated(weights.expand(len(tasks), -1), tasks)  # alike for all

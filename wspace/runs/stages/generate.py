@@ -1,4 +1,4 @@
-"""Stage generate: weights for the scored tasks, from their texts alone.
+"""Stage generate: weights for the scored tasks, from their texts; and, where tasks come with pictures, from both.
 
 What a target has of statistics of images (batch norm) is taken from training images of the task, whose labels nobody reads.
 """
@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from wspace.data.tasks import prompts_of
+from wspace.interfaces import Prompts
 from wspace.learning.system import System
 from wspace.runs.artifacts import Zoo
 from wspace.runs.assemble import build_system, load_system
@@ -25,17 +26,25 @@ def run(job: Job) -> None:
     recipe, zoo = job.recipe, Zoo(job.inputs["zoo"])
     system, texts = trained_system(job, zoo)
     drawing, count = 0.0, 0
-    with job.progress.bar("generate", 2 * len(zoo.tasks.splits)) as bar:
+    with job.progress.bar("generate", 2 * len(zoo.tasks.splits) + len(zoo.tasks.shown)) as bar:
+
+        def draw(file: str, split: str, prompts: Prompts, drawn_as: str) -> None:
+            nonlocal drawing, count
+            rng = stream(recipe.seed, "generate", drawn_as)
+            started = time.perf_counter()
+            drawn = system.sample(prompts.to(job.bench.device), recipe.generate, rng)
+            drawing, count = drawing + time.perf_counter() - started, count + len(drawn)
+            weights = job.bench.calibrated(drawn.cpu().to(torch.float32), zoo.tasks.scored(split))
+            save_tensors(job.folder / file.format(split), {"weights": weights})
+            bar.advance()
+
         for split in zoo.tasks.splits:
             tasks = zoo.tasks.scored(split)
             for file, asked in ((GENERATED, tasks), (MISMATCHED, tasks[1:] + tasks[:1])):
-                rng = stream(recipe.seed, "generate", split)
-                started = time.perf_counter()
-                drawn = system.sample(prompts_of(asked, texts, zoo.classes).to(job.bench.device), recipe.generate, rng)
-                drawing, count = drawing + time.perf_counter() - started, count + len(asked)
-                weights = job.bench.calibrated(drawn.cpu().to(torch.float32), tasks)
-                save_tensors(job.folder / file.format(split), {"weights": weights})
-                bar.advance()
+                draw(file, split, prompts_of(asked, texts, zoo.classes), split)
+        for split, shown in zoo.tasks.shown.items():  # of the same random numbers as without pictures
+            shots = job.bench.shots_of(zoo.tasks, split)
+            draw(GENERATED, split, prompts_of(zoo.tasks.scored(split), texts, zoo.classes, shots), shown.split)
     write_json(job.folder / SUMMARY, {"seconds_per_network": drawing / count})
 
 

@@ -13,7 +13,7 @@ from wspace.interfaces import Contest, Evidence, Opponent
 from wspace.learning.fitting import Schedule, fit_until_validated
 from wspace.recipes.bind import Bound
 from wspace.runs.artifacts import Zoo, whole
-from wspace.runs.keys import trains_on_images
+from wspace.runs.keys import takes_pictures, trains_on_images
 from wspace.runs.stages import Job
 from wspace.support.errors import WspaceError
 from wspace.support.files import save_tensors, write_json
@@ -31,10 +31,10 @@ def run(job: Job) -> None:
 
 
 def _make(job: Job, zoo: Zoo, evidence: Evidence, bound: Bound) -> None:
-    """An opponent's networks for every split, but for those that an interrupted attempt left whole."""
+    """An opponent's networks for every split that it is asked for, but for those that an interrupted attempt left whole."""
     of_all = job.folder / OPPONENT_OF_ALL.format(bound.name)
     opponent: Opponent | None = None
-    for split in zoo.tasks.splits:
+    for split in zoo.tasks.shown if takes_pictures(bound) else zoo.tasks.splits:
         file = job.folder / OPPONENT.format(bound.name, split)
         if whole(of_all) or whole(file):
             continue
@@ -43,7 +43,8 @@ def _make(job: Job, zoo: Zoo, evidence: Evidence, bound: Bound) -> None:
             if chosen := opponent.choose(evidence):
                 write_json(job.folder / CHOSEN.format(bound.name), chosen)
         tasks = zoo.tasks.scored(split)
-        weights = checked(opponent.weights(evidence, Contest(split, tasks)), bound.name, len(tasks), evidence)
+        contest = Contest(split, tasks, shots=job.bench.shots_of(zoo.tasks, split))
+        weights = checked(opponent.weights(evidence, contest), bound.name, len(tasks), evidence)
         if weights.ndim == 1:
             save_tensors(of_all, {"weights": weights[None]})  # (1, P)
         else:
@@ -96,6 +97,7 @@ def evidence_of(job: Job, zoo: Zoo, described: Tensor | None = None) -> Evidence
         zoo=recipe.zoo,
         progress=job.progress,
         described=described,
+        shown=tuple(sorted({shown.pictures for shown in zoo.tasks.shown.values()})),
     )
 
 

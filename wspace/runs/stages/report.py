@@ -59,6 +59,11 @@ def _figures(job: Job, report: dict[str, Any]) -> dict[str, str]:
         drawn["scores"] = figures.accuracy_by_method(report["scores"])
         drawn["differences"] = figures.paired_differences(report["differences"])
         drawn["tasks"] = figures.task_by_task(accuracies)
+        if shown := Zoo(job.inputs["zoo"]).tasks.shown:
+            by_split = {its.split: dict[int, str]() for its in shown.values()}
+            for split, its in shown.items():
+                by_split[its.split][its.pictures] = split
+            drawn["by_pictures"] = figures.accuracy_by_pictures(report["scores"], by_split)
     if report["trajectory"]:
         drawn["trajectory"] = figures.accuracy_along_steps(report["trajectory"], report["trajectory_oracle"])
     lines = (job.inputs["train"] / LOG).read_text(encoding="utf-8").splitlines()

@@ -7,11 +7,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors.torch import load_file
 from torch import Tensor
 
-from wspace.data.tasks import Task, TaskSet, draw_tasks, tasks_around, with_ways
+from wspace.data.tasks import Task, TaskSet, draw_tasks, tasks_around, with_pictures, with_ways
 from wspace.data.twins import held_together, listed, twins
+from wspace.interfaces import TRAIN
 from wspace.learning.fitting import Schedule, accuracies, fit
 from wspace.runs.artifacts import whole
 from wspace.runs.assemble import check
@@ -34,6 +36,8 @@ def run(job: Job) -> None:
     else:
         tasks, rows = tasks_around(recipe.tasks, _tasks_of(source, classes), len(classes), rng)
     tasks = with_ways(recipe.tasks, tasks, classes, stream(recipe.seed, "unseen ways"))
+    of_training = bench.images.labels[bench.images.split == TRAIN]
+    tasks = with_pictures(recipe.tasks, tasks, np.bincount(of_training, minlength=len(classes)).tolist())
     for note in (*bench.target.notes, *tasks.notes):
         job.progress.say(f"note: {note}")
     _tell_of_twins(job, tasks)

@@ -1,0 +1,52 @@
+"""What training on a class's few pictures gives, where the optimum is reached: a convex problem."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor
+
+from wspace.interfaces import Contest, Evidence, Opponent, Shots, Task
+from wspace.learning.few_shots import ByPictures, FewShotHeads, logistic_regression, networks_scoring
+from wspace.learning.prototypes import FeatureSpace
+
+PENALTIES = (1e-1, 1e-3, 1e-2, 1.0)  # over the mean squared length of known classes' images
+
+
+class FewShotLogistic(Opponent):
+    """Logistic regression on the few pictures of a task's classes, in features whitened as for `nearest-mean`.
+
+    Its L2 penalty is what does best on known classes left out of the fit. Every class counts the same, however many pictures
+    it has.
+    """
+
+    version: ClassVar[int] = 1
+    what: ClassVar[str] = "pictures alone: logistic regression on the few pictures of the task's classes"
+    called: ClassVar[str] = "logistic regression on the pictures"
+    place: ClassVar[int] = 49
+    linear: ClassVar[bool] = True
+    takes_pictures: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self.fitted: ByPictures | None = None
+
+    def choose(self, evidence: Evidence) -> dict[str, float]:
+        def fitted(known: Task) -> FewShotHeads:
+            features, labels = evidence.images(known)
+            space = FeatureSpace.of(features, labels, len(known))
+            size = float(space(features).square().sum(1).mean())
+
+            def heads(tasks: Sequence[Task], shots: Shots, penalty: float) -> Tensor:
+                whitened = Shots(space(shots.features) * shots.there[..., None], shots.counts)
+                directions, offsets = logistic_regression(whitened, penalty * size)
+                return networks_scoring(evidence, space, tasks, directions, offsets)
+
+            return heads
+
+        self.fitted = ByPictures(evidence, [(penalty,) for penalty in PENALTIES], fitted)
+        return self.fitted.numbers("penalty")
+
+    def weights(self, evidence: Evidence, contest: Contest) -> Tensor:
+        assert self.fitted is not None, "choose comes first"
+        return self.fitted.weights(contest)

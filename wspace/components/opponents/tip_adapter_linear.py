@@ -1,0 +1,61 @@
+"""Words and pictures by adding their scores: the nearest kin of Tip-Adapter among linear networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn import functional
+
+from wspace.data.tasks import pad
+from wspace.interfaces import Contest, Evidence, Opponent, Shots, Task
+from wspace.learning.few_shots import ByPictures, FewShotHeads, networks_scoring, whitened
+from wspace.learning.prototypes import best_words, placed_by_words
+
+SHARES = (1.0, 0.25, 0.5, 2.0, 4.0)  # of the pictures' scores, to one of the words'
+
+
+class TipAdapterLinear(Opponent):
+    """Scores of the words, as `text-prototype` has them, plus `share` times the mean likeness to a class's few pictures.
+
+    Tip-Adapter (Zhang et al., 2022) adds alpha * exp(-beta (1 - s)) for each picture, s its cosine with the image. No
+    network that is linear in the features can hold that. This has the exponential to first order, alpha (1 - beta + beta s),
+    so that alpha and beta count as their product alone; and the image's length stays in s, of the words as of the pictures.
+    Features are whitened as for `nearest-mean`. The share is what does best on known classes left out of the fit.
+    """
+
+    version: ClassVar[int] = 1
+    what: ClassVar[str] = (
+        "text prototypes' scores plus a multiple of the likeness to the class's few pictures: Tip-Adapter to first order, "
+        "for its exponential fits no linear head"
+    )
+    called: ClassVar[str] = "a linear Tip-Adapter"
+    place: ClassVar[int] = 44
+    linear: ClassVar[bool] = True
+    takes_pictures: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self.fitted: ByPictures | None = None
+
+    def choose(self, evidence: Evidence) -> dict[str, float]:
+        of_words = best_words(evidence)
+
+        def fitted(known: Task) -> FewShotHeads:
+            space, places = placed_by_words(evidence, known, *of_words)
+
+            def heads(tasks: Sequence[Task], shots: Shots, share: float) -> Tensor:
+                index, _ = pad(tasks)
+                words, length = functional.normalize(places[index], dim=2), places.norm(dim=1).mean()
+                likeness = whitened(space, shots, at_one_length=True).means()  # (B, K, F)
+                directions = length * (words + share * likeness)
+                return networks_scoring(evidence, space, tasks, directions, directions.new_zeros(index.shape))
+
+            return heads
+
+        self.fitted = ByPictures(evidence, [(share,) for share in SHARES], fitted)
+        return self.fitted.numbers("share")
+
+    def weights(self, evidence: Evidence, contest: Contest) -> Tensor:
+        assert self.fitted is not None, "choose comes first"
+        return self.fitted.weights(contest)
