@@ -119,7 +119,8 @@ def test_the_linear_tip_adapter_adds_the_pictures_likeness_to_the_words_scores()
     shots = shots_of()
     scores, chosen = answered(TipAdapterLinear, shots)
     evidence = evidence_of(TipAdapterLinear())
-    space, places = placed_by_words(evidence, evidence.classes, *best_words(evidence))
+    space = whitened()
+    places = placed_by_words(evidence, space, evidence.classes, *best_words(evidence))
     for row, task in enumerate(TASKS):
         for number, image in enumerate(space(asked_images())):
             expected = []
@@ -130,6 +131,18 @@ def test_the_linear_tip_adapter_adds_the_pictures_likeness_to_the_words_scores()
                 expected.append(float(words + chosen["share_2"] * likeness))
             off = scores[row, number, : len(task)] / places.norm(dim=1).mean() - torch.tensor(expected)
             assert (off - off.mean()).abs().max() < 1e-3
+
+
+def test_the_logistic_head_is_that_of_whitened_pictures_of_one_length() -> None:
+    shots, space = shots_of(), whitened()
+    scores, chosen = answered(FewShotLogistic, shots)
+    points = functional.normalize(space(shots.features), dim=3) * shots.there[..., None]
+    directions, offsets = logistic_regression(Shots(points, shots.counts), chosen["penalty_2"])
+    length = space(evidence_of(FewShotLogistic()).images(tuple(range(toy.CLASSES)))[0]).norm(dim=1).mean()
+    expected = space(asked_images()) @ directions.mT / length + offsets[:, None]
+    for row, task in enumerate(TASKS):
+        off = (scores[row] - expected[row])[:, : len(task)]
+        assert (off - off.mean(1, keepdim=True)).abs().max() < 1e-2 * expected[row].abs().max()
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from itertools import product
 
 import torch
@@ -176,18 +177,25 @@ WIDTHS = (0.6, 0.4, 0.8)  # of the kernel from words, on the unit sphere
 PENALTIES = (1.0, 0.3, 3.0)
 
 
-def placed_by_words(evidence: Evidence, known: Task, width: float, penalty: float) -> tuple[FeatureSpace, Tensor]:
-    """The space of these known classes, and where the words of all classes place them in it: (n, F), of one length."""
-    space, texts = FeatureSpace.of(*evidence.images(known), len(known)), evidence.class_texts
+def space_of(evidence: Evidence, known: Task) -> FeatureSpace:
+    """The space of these known classes."""
+    return FeatureSpace.of(*evidence.images(known), len(known))
+
+
+def placed_by_words(evidence: Evidence, space: FeatureSpace, known: Task, width: float, penalty: float) -> Tensor:
+    """Where the words of all classes place them in the space of these known ones: (n, F), of one length."""
+    texts = evidence.class_texts
     of_words = WordsToPoints.fit(texts[list(known)], space.points, width, penalty)
-    return space, of_words.length * functional.normalize(of_words(texts), dim=1)
+    return of_words.length * functional.normalize(of_words(texts), dim=1)
 
 
 def best_words(evidence: Evidence) -> tuple[float, float]:
     """Width and penalty with which words place known classes best that the fit did not see."""
+    in_space = cache(partial(space_of, evidence))
 
     def fitted(known: Task, width: float, penalty: float) -> Heads:
-        space, places = placed_by_words(evidence, known, width, penalty)
+        space = in_space(known)
+        places = placed_by_words(evidence, space, known, width, penalty)
         return lambda tasks: heads_at(evidence.target, space, places, evidence.class_texts, tasks)
 
     width, penalty = best_for_left_out(evidence, list(product(WIDTHS, PENALTIES)), fitted)

@@ -8,17 +8,17 @@ from typing import ClassVar
 from torch import Tensor
 
 from wspace.interfaces import Contest, Evidence, Opponent, Shots, Task
-from wspace.learning.few_shots import ByPictures, FewShotHeads, logistic_regression, networks_scoring
-from wspace.learning.prototypes import FeatureSpace
+from wspace.learning.few_shots import ByPictures, FewShotHeads, logistic_regression, networks_scoring, whitened
+from wspace.learning.prototypes import space_of
 
-PENALTIES = (1e-1, 1e-3, 1e-2, 1.0)  # over the mean squared length of known classes' images
+PENALTIES = (1e-2, 1e-1, 1e-3, 1e-4)  # of pictures of unit length
 
 
 class FewShotLogistic(Opponent):
     """Logistic regression on the few pictures of a task's classes, in features whitened as for `nearest-mean`.
 
-    Its L2 penalty is what does best on known classes left out of the fit. Every class counts the same, however many pictures
-    it has.
+    Pictures are brought to one length, so that cosines count. The L2 penalty is what does best on known classes left out of the
+    fit. Every class counts the same, however many pictures it has.
     """
 
     version: ClassVar[int] = 1
@@ -33,14 +33,13 @@ class FewShotLogistic(Opponent):
 
     def choose(self, evidence: Evidence) -> dict[str, float]:
         def fitted(known: Task) -> FewShotHeads:
-            features, labels = evidence.images(known)
-            space = FeatureSpace.of(features, labels, len(known))
-            size = float(space(features).square().sum(1).mean())
+            space = space_of(evidence, known)
+            images, _ = evidence.images(known)
+            length = space(images).norm(dim=1).mean()  # of images that it is asked about
 
             def heads(tasks: Sequence[Task], shots: Shots, penalty: float) -> Tensor:
-                whitened = Shots(space(shots.features) * shots.there[..., None], shots.counts)
-                directions, offsets = logistic_regression(whitened, penalty * size)
-                return networks_scoring(evidence, space, tasks, directions, offsets)
+                directions, offsets = logistic_regression(whitened(space, shots, at_one_length=True), penalty)
+                return networks_scoring(evidence, space, tasks, directions / length, offsets)
 
             return heads
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from wspace.interfaces import Contest, Evidence, Opponent, Shots, Task
 from wspace.learning.few_shots import ByPictures, FewShotHeads, networks_scoring, whitened
-from wspace.learning.prototypes import FeatureSpace
+from wspace.learning.prototypes import space_of
 
 AT_ONE_LENGTH, AS_THEY_ARE = 1.0, 0.0
 
@@ -35,7 +35,7 @@ class NearestMean(Opponent):
 
     def choose(self, evidence: Evidence) -> dict[str, float]:
         def fitted(known: Task) -> FewShotHeads:
-            space = FeatureSpace.of(*evidence.images(known), len(known))
+            space = space_of(evidence, known)
 
             def heads(tasks: Sequence[Task], shots: Shots, length: float) -> Tensor:
                 means = whitened(space, shots, at_one_length=length == AT_ONE_LENGTH).means()  # (B, K, F)

@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from wspace.interfaces import Contest, Evidence, Opponent
-from wspace.learning.prototypes import Heads, best_words, heads_at, placed_by_words
+from wspace.learning.prototypes import Heads, best_words, heads_at, placed_by_words, space_of
 
 
 class TextPrototype(Opponent):
@@ -28,7 +28,8 @@ class TextPrototype(Opponent):
 
     def choose(self, evidence: Evidence) -> dict[str, float]:
         width, penalty = best_words(evidence)
-        space, places = placed_by_words(evidence, evidence.classes, width, penalty)
+        space = space_of(evidence, evidence.classes)
+        places = placed_by_words(evidence, space, evidence.classes, width, penalty)
         self.heads = lambda tasks: heads_at(evidence.target, space, places, evidence.class_texts, tasks)
         return {"width": width, "penalty": penalty}
 

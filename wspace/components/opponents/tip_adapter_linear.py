@@ -11,7 +11,7 @@ from torch.nn import functional
 from wspace.data.tasks import pad
 from wspace.interfaces import Contest, Evidence, Opponent, Shots, Task
 from wspace.learning.few_shots import ByPictures, FewShotHeads, networks_scoring, whitened
-from wspace.learning.prototypes import best_words, placed_by_words
+from wspace.learning.prototypes import best_words, placed_by_words, space_of
 
 SHARES = (1.0, 0.25, 0.5, 2.0, 4.0)  # of the pictures' scores, to one of the words'
 
@@ -42,7 +42,8 @@ class TipAdapterLinear(Opponent):
         of_words = best_words(evidence)
 
         def fitted(known: Task) -> FewShotHeads:
-            space, places = placed_by_words(evidence, known, *of_words)
+            space = space_of(evidence, known)
+            places = placed_by_words(evidence, space, known, *of_words)
 
             def heads(tasks: Sequence[Task], shots: Shots, share: float) -> Tensor:
                 index, _ = pad(tasks)
