@@ -27,6 +27,16 @@ def check_conditions_are_shaped_as_promised(subject: Subject) -> None:
 
 
 @check("conditioner")
+def check_its_recipe_knows_whether_it_takes_pictures(subject: Subject) -> None:
+    """`tasks.pictures` is checked against the source of its class, without an import."""
+    takes, read = _fitted(subject).takes_pictures, subject.bound.signature.constants.get("takes_pictures", False)
+    subject.hold(
+        takes == read,
+        f"its class should say `takes_pictures` itself, as a literal, and in its source it is {read!r}, where it is {takes!r}",
+    )
+
+
+@check("conditioner")
 def check_every_task_has_a_token_to_look_at(subject: Subject) -> None:
     conditioner = _fitted(subject)
     condition = conditioner(prompts_of(BATCH))
