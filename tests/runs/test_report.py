@@ -88,11 +88,38 @@ def log_of(*phases: str) -> list[dict[str, Any]]:
     return entries
 
 
+def pictured(*splits: str) -> tuple[list[dict[str, Any]], dict[str, dict[int, str]]]:
+    """Scores of splits, and of those with 1, 2 and 4 pictures, where two more methods are; and which these are."""
+    scores, shown = report_of(splits)["scores"], {split: {n: f"{split}-{n}" for n in (1, 2, 4)} for split in splits}
+    for split, of in shown.items():
+        for n, name in of.items():
+            scores += [one | {"split": name} for one in scores if one["split"] == split]
+            for number, method in enumerate(("nearest-mean", "few-shot-logistic")):
+                mean = 0.5 + 0.05 * n + 0.02 * number
+                scores.append(row(method, name, "accuracy", mean, mean - 0.02, mean + 0.02))
+    return scores, shown
+
+
 def sheet_of(count: int = 24) -> str:
     pixels = np.random.default_rng(0).integers(0, 255, (count, 32, 32, 3), dtype=np.uint8)
     names = ["anchor", HOSTILE, "$\\frac{", "", "錨", "a very long name of a class\nof two lines"]
     true = [names[i % 6] for i in range(count)]
     return figures.picture_sheet(pixels, [names[i % 5] for i in range(count)], true)
+
+
+def test_accuracy_by_pictures_has_a_line_for_what_looks_at_them_and_a_panel_for_each_split(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(figures, "encoded", lambda figure: drawn.append(figure) or "")
+    figures.accuracy_by_pictures(*pictured("five", "twenty"))
+    panels = drawn[0].axes
+    assert [panel.get_title() for panel in panels] == ["five", "twenty"]
+    lines = {line.get_label(): line for line in panels[0].get_lines()}
+    assert set(lines) == {"generated", "nearest-mean", "few-shot-logistic", "words alone"}
+    assert [*lines["generated"].get_xdata()] == [0, 1, 2, 4] and [*lines["nearest-mean"].get_xdata()] == [1, 2, 4]
+    assert lines["nearest-mean"].get_ydata() == pytest.approx([55, 60, 70])
+    assert lines["words alone"].get_ydata() == pytest.approx([78.1, 78.1])
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +131,7 @@ def drawn() -> dict[str, str]:
         "scores": figures.accuracy_by_method(report["scores"]),
         "differences": figures.paired_differences(report["differences"]),
         "tasks": figures.task_by_task(per_task),
+        "by_pictures": figures.accuracy_by_pictures(*pictured("five", "twenty")),
         "training": figures.training_curves(log_of("task", "train"), 0.709),
         "pictures": sheet_of(),
     }
@@ -181,7 +209,7 @@ def test_a_report_without_accuracy_says_so() -> None:
 def test_tags_are_balanced_and_nothing_is_loaded(page: str) -> None:
     reader = Reader(page)
     loaded = [value for _, attrs in reader.seen for name, value in attrs.items() if name in ("src", "href", "srcset")]
-    assert len(loaded) == 5
+    assert len(loaded) == 6
     assert all(value is not None and value.startswith("data:image/png;base64,") for value in loaded)
     tags = {tag for tag, _ in reader.seen}
     assert not tags & {"script", "link", "iframe", "object", "embed", "base"}
