@@ -115,10 +115,12 @@ def test_the_nearest_mean_is_that_of_whitened_pictures(as_they_are: bool) -> Non
         assert torch.equal(scores[row, :, : len(task)].argmax(1), nearest)
 
 
-def test_the_linear_tip_adapter_adds_the_pictures_likeness_to_the_words_scores() -> None:
+@pytest.mark.parametrize("last", [False, True])
+def test_the_linear_tip_adapter_adds_the_pictures_likeness_to_the_words_scores(last: bool) -> None:
     shots = shots_of()
-    scores, chosen = answered(TipAdapterLinear, shots)
-    evidence = evidence_of(TipAdapterLinear())
+    scores, chosen = answered(TipAdapterLinear, shots, last=last)
+    assert chosen == {"share_2": 4.0 if last else 1.0}
+    evidence = evidence_of(TipAdapterLinear(), last=last)
     space = whitened()
     places = placed_by_words(evidence, space, evidence.classes, *best_words(evidence))
     for row, task in enumerate(TASKS):
