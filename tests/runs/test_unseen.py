@@ -219,6 +219,21 @@ def test_a_name_whose_text_is_of_a_known_class_is_known(run: Run) -> None:
     assert (standing.name, standing.kind, standing.nearest) == (known.upper(), "known", known)
 
 
+def test_no_class_is_more_like_a_known_one_than_that_is_itself(run: Run) -> None:
+    known = [run.zoo.classes[number] for number in run.zoo.tasks.classes]
+    assert all(1 - 1e-4 < standing.likeness <= 1 for standing in run.standings(known))
+
+
+def test_names_are_encoded_once_for_weights_and_all_that_is_said_of_them(placed: Path, apart: list[str]) -> None:
+    run, asked = wspace.load(placed), list[int]()
+    encode = run.bench.text.encode
+    run.bench.text.encode = lambda sentences: (asked.append(len(sentences)), encode(sentences))[1]
+    run.generate(apart[:3])
+    run.standings(apart[:3])
+    run.expected_accuracy(apart[:3])
+    assert asked == [3]
+
+
 def test_names_that_are_no_task_have_no_standing_and_no_expectation(run: Run) -> None:
     known = run.zoo.classes[run.zoo.tasks.classes[0]]
     for names, said in (([], "no classes"), ([known], "one class"), ([known, known], "named twice"), (known, "a list")):

@@ -294,3 +294,17 @@ def transfer(
 
     section = study(opened, opened.world(dataset), ways=[int(text) for text in counts], tasks=tasks, seed=seed)
     show_section(section, run, as_json, keep=True)
+
+
+def expectation(
+    run: RunFolder,
+    tasks: Annotated[int, typer.Option(min=2, help="Fresh tasks, that the report did not score.")] = 200,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: Json = False,
+    plugin: PluginFiles = None,
+) -> None:
+    """How often accuracies lie where `generate` expects them, on fresh tasks of every kind of classes."""
+    opened = open_run(run, plugin)
+    from wspace.uses.expectation import study
+
+    show_section(study(opened, tasks=tasks, seed=seed), run, as_json, keep=True)

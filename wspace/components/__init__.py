@@ -138,6 +138,7 @@ def wspace_commands(add: AddCommand) -> None:
     add("interpolate", "wspace.cli.uses:interpolate")
     add("coherence", "wspace.cli.uses:coherence")
     add("transfer", "wspace.cli.uses:transfer")
+    add("expectation", "wspace.cli.uses:expectation")
     add("spec", "wspace.cli.spec:spec")
     add("bench", "wspace.cli.bench:app")
     add("zoo", "wspace.cli.zoo:app")

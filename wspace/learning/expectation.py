@@ -14,17 +14,22 @@ FEWEST = 30  # scored tasks, of which an expectation is worth saying
 LIKE = 100  # scored tasks that are most like the one asked for: by these it is known how far off one is
 FOLDS = 10
 PENALTY = 1e-3
-CLIP = 0.01  # accuracies are kept so far from 0 and 1, where the logit is not finite
+CLIP = 0.01  # the part above chance is kept so far from 0 and 1, where the logit is not finite
 
 
-def described(texts: Tensor, mask: Tensor, known: Tensor) -> Tensor:
-    """What tells how hard a task is, of B tasks' class texts (B, K, T) and those of known classes (n, T): (B, 5).
+def novelty_of(texts: Tensor, known: Tensor) -> Tensor:
+    """How far each class (..., T) is from the nearest of the known ones (m, T), by their texts: (...)."""
+    return (1 - (texts @ known.mT).amax(-1)).clamp_min(0)
+
+
+def described(texts: Tensor, novelty: Tensor, mask: Tensor) -> Tensor:
+    """What tells how hard a task is, of B tasks' class texts (B, K, T) and their `novelty_of` (B, K): (B, 5).
 
     The logarithm of its number of classes; how far these are from the nearest known class, in the mean and at most; which
     share of them is not known; and how near they are to each other.
     """
     count = mask.sum(1)  # (B,)
-    novelty = torch.where(mask, 1 - (texts @ known.mT).amax(2), 0).clamp_min(0)  # (B, K)
+    novelty = torch.where(mask, novelty, 0)
     among = texts @ texts.mT - 2 * torch.eye(texts.shape[1])  # (B, K, K), a class is not its own neighbour
     among = among.masked_fill(~(mask[:, :, None] & mask[:, None, :]), -2)
     crowding = torch.where(mask, among.amax(2), 0).sum(1) / count
@@ -40,7 +45,7 @@ SAME = 1e-4
 class Expectation:
     """Of one task's accuracy, in [0, 1]."""
 
-    mean: float
+    mean: float  # chance at least
     low: float
     high: float
     confidence: float  # how often the accuracy of such a task lies between `low` and `high`
@@ -50,19 +55,21 @@ class Expectation:
 
 @dataclass(frozen=True)
 class ScoredTasks:
-    """Tasks (n, D) whose accuracies are known: a line through their logits, and how far off each was without itself.
+    """Tasks (n, D) whose accuracies are known: a line through these, and how far off each was without itself.
 
-    The first of D tells how many classes a task has.
+    The first of D is the logarithm of a task's number of classes. The line is through the logits of what accuracies have
+    above chance, so nothing below chance is expected.
 
-    The interval is conformal (Lei et al., 2018, "Distribution-Free Predictive Inference for Regression", section 2.3): it has
-    quantiles of what tasks like the one asked for were off by, when the line was fitted without them.
+    The interval is conformal (Lei et al., 2018, "Distribution-Free Predictive Inference for Regression", sections 2.3 and
+    5.2): it has quantiles of what tasks like the one asked for were off by, when the line was fitted without them. They are
+    off by so many times their `_scatter`: a task of few classes has few images, and accuracies differ more.
     """
 
     line: Ridge
     centre: Tensor  # (D,)
     spread: Tensor  # (D,)
     tasks: Tensor  # (n, D), at unit variance
-    residuals: Tensor  # (n,), of logits
+    residuals: Tensor  # (n,), in units of `_scatter`
 
     @classmethod
     def of(cls, tasks: Tensor, accuracies: Tensor) -> ScoredTasks | None:
@@ -70,22 +77,36 @@ class ScoredTasks:
         if len(tasks) < FEWEST:
             return None
         centre, spread = tasks.mean(0), spread_of(tasks)
-        scaled, logits = (tasks - centre) / spread, accuracies.float().clamp(CLIP, 1 - CLIP).logit()[:, None]
+        scaled, ways = (tasks - centre) / spread, tasks[:, 0].exp()
+        above_chance = (accuracies.float() - 1 / ways) / (1 - 1 / ways)
+        logits = above_chance.clamp(CLIP, 1 - CLIP).logit()[:, None]
         fold, residuals = torch.arange(len(tasks)) % FOLDS, torch.empty(len(tasks))
         for number in range(FOLDS):
             out = fold == number
-            predicted = Ridge.fit(scaled[~out], logits[~out]).predict(scaled[out], PENALTY)
-            residuals[out] = (logits[out] - predicted)[:, 0]
+            expected = _on(Ridge.fit(scaled[~out], logits[~out]), scaled[out], ways[out])
+            residuals[out] = (accuracies[out] - expected) / _scatter(expected, ways[out])
         return cls(Ridge.fit(scaled, logits), centre, spread, scaled, residuals)
 
     def expect(self, task: Tensor, confidence: float = 0.9) -> Expectation:
         """Of a task (D,)."""
-        scaled = (task - self.centre) / self.spread
+        scaled, ways = (task - self.centre) / self.spread, task[:1].exp()
         like = (self.tasks - scaled).square().sum(1).argsort()[:LIKE]
-        logit = self.line.predict(scaled[None], PENALTY)[0, 0] + self.residuals[like]  # (LIKE,)
+        on_line = _on(self.line, scaled[None], ways)  # (1,)
+        accuracies = on_line + self.residuals[like] * _scatter(on_line, ways)  # (LIKE,)
         tail = (1 - confidence) / 2
         beyond = tail * (1 - 1 / len(like))  # a quantile of n values is of n + 1, with the one to come
-        low, high = logit.quantile(torch.tensor([beyond, 1 - beyond])).sigmoid().tolist()
-        ways, scored = float(scaled[0]), self.tasks[:, 0]
-        guessed = not float(scored.min()) - SAME <= ways <= float(scored.max()) + SAME
-        return Expectation(float(logit.sigmoid().mean()), low, high, confidence, len(self.tasks), guessed)
+        low, high = accuracies.quantile(torch.tensor([beyond, 1 - beyond])).clamp(0, 1).tolist()
+        mean = max(float(accuracies.mean()), 1 / float(ways))
+        place, scored = float(scaled[0]), self.tasks[:, 0]
+        guessed = not float(scored.min()) - SAME <= place <= float(scored.max()) + SAME
+        return Expectation(mean, min(low, mean), max(high, mean), confidence, len(self.tasks), guessed)
+
+
+def _on(line: Ridge, scaled: Tensor, ways: Tensor) -> Tensor:
+    """The accuracies that a line has for tasks (n, D) of so many classes (n,): (n,), between chance and 1."""
+    return 1 / ways + (1 - 1 / ways) * line.predict(scaled, PENALTY)[:, 0].sigmoid()
+
+
+def _scatter(expected: Tensor, ways: Tensor) -> Tensor:
+    """How much accuracies differ where one is expected, but for a factor: as a mean over classes, each right or wrong."""
+    return ((expected * (1 - expected)).clamp_min(CLIP / 2) / ways).sqrt()

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from wspace.data.splits import UNSEEN_CLASSES, UNSEEN_TASKS
-from wspace.data.tasks import Task, near_and_far, prompts_of
+from wspace.data.tasks import Task, near_and_far, pad, prompts_of
 from wspace.data.twins import APART, listed, twins
 from wspace.interfaces import Prompts, Target
 from wspace.learning.baselines import descriptions
-from wspace.learning.expectation import SAME, Expectation, ScoredTasks, described
+from wspace.learning.expectation import SAME, Expectation, ScoredTasks, described, novelty_of
 from wspace.learning.fitting import predict
 from wspace.learning.ridge_regression import Ridge
 from wspace.learning.system import System
@@ -342,6 +342,7 @@ class Run:
         if not classes:
             return []
         likeness, nearest = (self.bench.encode_prompt_texts(classes) @ self._known_texts.mT).max(1)  # (K,) each
+        likeness = likeness.clamp(-1, 1)  # which rounding goes beyond
         kinds: list[Literal["known", "near", "far"]] = [
             "known" if cosine > 1 - SAME else "near" if number in near else "far"
             for number, cosine in enumerate(likeness.tolist(), len(known))
@@ -361,9 +362,9 @@ class Run:
         scored = self._scored_tasks
         if scored is None:
             return None
-        texts = self.bench.encode_prompt_texts(classes)[None]  # (1, K, T)
-        mask = torch.ones(texts.shape[:2], dtype=torch.bool)
-        return scored.expect(described(texts, mask, self._known_texts)[0])
+        texts = self.bench.encode_prompt_texts(classes)  # (K, T)
+        novelty, mask = novelty_of(texts, self._known_texts), torch.ones(1, len(texts), dtype=torch.bool)
+        return scored.expect(described(texts[None], novelty[None], mask)[0])
 
     @cached_property
     def _known_texts(self) -> Tensor:
@@ -373,12 +374,12 @@ class Run:
     @cached_property
     def _scored_tasks(self) -> ScoredTasks | None:
         per_task, tasks = load_file(self.artifacts["evaluate"] / PER_TASK), self.zoo.tasks
-        rows, accuracies = [], []
+        novelty, rows, accuracies = novelty_of(self.prompt_texts, self._known_texts), [], []
         for split in tasks.splits:
             values = per_task.get(f"{split}/accuracy/{OURS}")
             if values is not None:
-                prompts = prompts_of(tasks.scored(split), self.prompt_texts)
-                rows.append(described(prompts.texts, prompts.mask, self._known_texts))
+                index, mask = pad(tasks.scored(split))
+                rows.append(described(self.prompt_texts[index], novelty[index], mask))
                 accuracies.append(values)
         return ScoredTasks.of(torch.cat(rows), torch.cat(accuracies)) if rows else None
 

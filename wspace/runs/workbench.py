@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ def cache_folder() -> Path:
         ) from error
 
 
+REMEMBERED = 4  # lists of sentences, with their vectors: classes are looked at by several steps of one command
 PICTURES = 8  # training images of each class that a conditioner is shown
 
 
@@ -222,7 +223,7 @@ class Workbench:
 
     def encode_classes(self, classes: Sequence[str]) -> Tensor:
         """(len(classes), T). Raises UserError for a template that has no place for the class."""
-        return self.text.encode(self.templated(classes))
+        return self._vectors(tuple(self.templated(classes)))
 
     def encode_prompt_texts(self, classes: Sequence[str], wording: Wording | None = None) -> Tensor:
         """Of each class the mean of its sentences' vectors, brought back to unit length: (len(classes), T).
@@ -230,9 +231,14 @@ class Workbench:
         `wording` is that of the recipe unless given. Raises UserError.
         """
         sentences = (wording or self.recipe.wording.build({})).sentences(classes, self.templated(classes))
-        vectors = self.text.encode([sentence for of_class in sentences for sentence in of_class])
+        vectors = self._vectors(tuple(sentence for of_class in sentences for sentence in of_class))
         means = [of_class.mean(0) for of_class in vectors.split([len(of_class) for of_class in sentences])]
         return functional.normalize(torch.stack(means), dim=1)
+
+    @cached_property
+    def _vectors(self) -> Callable[[tuple[str, ...]], Tensor]:
+        """Of sentences, (n, T), by the text encoder, which is not asked again for what it was just asked for."""
+        return lru_cache(REMEMBERED)(lambda sentences: self.text.encode(list(sentences)))
 
     def templated(self, classes: Sequence[str]) -> list[str]:
         """The recipe's template, filled in. Raises UserError if it has no place for the class."""
