@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import comb
 from pathlib import Path
 
@@ -12,7 +13,16 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from wspace.data.splits import SEEN, UNSEEN_CLASSES, UNSEEN_TASKS
-from wspace.data.tasks import Shown, TaskSet, draw_tasks, fresh_tasks, near_and_far, with_pictures, with_ways
+from wspace.data.tasks import (
+    Shown,
+    TaskSet,
+    draw_tasks,
+    fresh_tasks,
+    near_and_far,
+    tasks_around,
+    with_pictures,
+    with_ways,
+)
 from wspace.support.errors import DataError
 from wspace.support.settings import Tasks
 
@@ -234,6 +244,49 @@ def test_classes_with_too_few_pictures_and_splits_that_are_not_there_are_named()
         assert tasks.shown == {} and tasks.notes[-1] == (
             "no task comes with pictures: there is no split of unseen classes that they would be of"
         )
+
+
+def known_of(known: int | None, seed: int = 0, of_classes: float = 0.4) -> TaskSet:
+    settings = Tasks(40, 10, (3, 6), evaluate=7, unseen_classes=of_classes, unseen_ways=(2, 4), known=known)
+    return with_ways(settings, draw_tasks(settings, len(NAMES), seeded(seed)), NAMES, seeded(seed + 100))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_unseen_classes_and_their_tasks_are_the_same_however_many_classes_are_known(seed: int) -> None:
+    everything = known_of(None, seed)
+    assert len(everything.classes) == 18 and not everything.left_out
+    others = {*range(len(NAMES))} - {*everything.classes}
+    larger: set[int] = {*everything.classes}
+    for count in (12, 8, 4):
+        tasks = known_of(count, seed)
+        assert len(tasks.classes) == count and {*tasks.classes} < larger, "the few are among the many"
+        larger = {*tasks.classes}
+        assert {*tasks.left_out} == {*everything.classes} - larger
+        assert {number for task in (*tasks.seen, *tasks.unseen) for number in task} <= larger
+        assert tasks.novel == everything.novel
+        near, far = near_and_far(NAMES, tasks.classes)
+        for ways in (2, 4):
+            assert tasks.scored(f"unseen-classes-{ways}") == everything.scored(f"unseen-classes-{ways}")
+            for group, classes in (("near", near), ("far", far)):
+                of_group = tasks.further.get(f"unseen-{group}-{ways}", ())
+                assert {number for task in of_group for number in task} <= {*classes} & others
+    assert known_of(4, seed + 1).classes != known_of(4, seed).classes
+
+
+def test_more_known_classes_than_there_are_are_all_and_a_note_says_so(tmp_path: Path) -> None:
+    everything, more = known_of(None), known_of(19)
+    assert more == replace(everything, notes=more.notes) and not known_of(18).notes
+    assert more.notes == ("tasks.known: all 18 classes that are not set apart are known, not 19",)
+    few = known_of(8)
+    few.save(tmp_path / "tasks.json")
+    assert TaskSet.load(tmp_path / "tasks.json") == few
+
+
+def test_a_zoo_that_is_there_says_itself_which_classes_are_known() -> None:
+    with pytest.raises(
+        DataError, match=r"^tasks\.known: with zoo\.source, known are the classes of the zoo's networks"
+    ):
+        tasks_around(Tasks(4, 2, (2, 3), known=5), [(0, 1), (2, 3), (4, 5)], 9, seeded(0))
 
 
 # ---------------------------------------------------------------- scored, kept, drawn anew

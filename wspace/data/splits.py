@@ -17,3 +17,8 @@ OF_WAYS = "{}-{}"
 
 WITH_PICTURES = "{}-pictures-{}"
 """Name of a split of another one's tasks, with so many pictures of each class: `unseen-classes-20-pictures-4`."""
+
+
+def of_ways(ways: int) -> tuple[str, str, str]:
+    """The splits of tasks of so many unseen classes: of any of them, of near ones, of far ones."""
+    return OF_WAYS.format(UNSEEN_CLASSES, ways), OF_WAYS.format(UNSEEN_NEAR, ways), OF_WAYS.format(UNSEEN_FAR, ways)

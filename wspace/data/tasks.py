@@ -12,15 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wspace.data.splits import (
-    OF_WAYS,
-    SEEN,
-    UNSEEN_CLASSES,
-    UNSEEN_FAR,
-    UNSEEN_NEAR,
-    UNSEEN_TASKS,
-    WITH_PICTURES,
-)
+from wspace.data.splits import OF_WAYS, SEEN, UNSEEN_CLASSES, UNSEEN_TASKS, WITH_PICTURES, of_ways
 from wspace.interfaces import Prompts, Shots, Task
 from wspace.support.errors import DataError
 from wspace.support.settings import Tasks
@@ -48,6 +40,7 @@ class TaskSet:
     notes: tuple[str, ...] = ()
     further: Mapping[str, tuple[Task, ...]] = field(default_factory=dict)  # splits of unseen classes beside `novel`
     shown: Mapping[str, Shown] = field(default_factory=dict)  # splits whose tasks come with pictures, too
+    left_out: tuple[int, ...] = ()  # classes neither known nor set apart as unseen: nothing is made of them
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -74,16 +67,16 @@ class TaskSet:
 
     def save(self, file: Path) -> None:
         raw = asdict(self)
-        for later in ("further", "shown"):
-            if not raw[later]:  # as before 0.2
-                del raw[later]
+        for name in ("further", "shown", "left_out"):
+            if not raw[name]:  # as before 0.2
+                del raw[name]
         file.write_text(json.dumps(raw), encoding="utf-8")
 
     @classmethod
     def load(cls, file: Path) -> TaskSet:
         raw = json.loads(file.read_text(encoding="utf-8"))
         tasks = {name: tuple(map(tuple, raw[name])) for name in ("seen", "unseen", "novel")}
-        rest = {name: tuple(raw[name]) for name in ("classes", "notes")}
+        rest = {name: tuple(raw.get(name, ())) for name in ("classes", "notes", "left_out")}
         further = {split: tuple(map(tuple, of_split)) for split, of_split in raw.get("further", {}).items()}
         shown = {split: Shown(**its) for split, its in raw.get("shown", {}).items()}
         return cls(**tasks, **rest, held_out=raw["held_out"], evaluate=raw["evaluate"], further=further, shown=shown)
@@ -92,9 +85,9 @@ class TaskSet:
 def draw_tasks(settings: Tasks, classes: int, rng: torch.Generator, copies: int = 1) -> TaskSet:
     """Distinct sets of k classes, k uniform in the range asked for (T2W, section 4.1); each seen one `copies` times.
 
-    Classes set apart as unseen make tasks of their own. With fewer classes than all that needs, the range and the number
-    of tasks shrink, and `notes` says so. Raises DataError if there are too few classes for two different tasks on each
-    side.
+    Classes set apart as unseen make tasks of their own, the same ones however many of the others are known. With fewer
+    classes than all that needs, the range and the number of tasks shrink, and `notes` says so. Raises DataError if there are
+    too few classes for two different tasks on each side.
     """
     if settings.classes[0] > settings.classes[1]:
         raise DataError(f"tasks.classes: {settings.classes[0]} to {settings.classes[1]} is an empty range")
@@ -109,12 +102,29 @@ def draw_tasks(settings: Tasks, classes: int, rng: torch.Generator, copies: int 
         )
         apart = 0
     shuffled = torch.randperm(classes, generator=rng)
-    known_classes, others = (tuple(part.sort().values.tolist()) for part in (shuffled[apart:], shuffled[:apart]))
-    seen, unseen = _known_tasks(settings, known_classes, rng, notes)
-    novel = _novel_tasks(settings, others, rng, notes) if others else ()
+    parts = shuffled[:apart], shuffled[apart:], shuffled[apart:][: settings.known]
+    others, not_apart, known_classes = (tuple(part.sort().values.tolist()) for part in parts)
+    if settings.known is not None and settings.known > len(not_apart):
+        notes.append(
+            f"tasks.known: all {len(not_apart)} classes that are not set apart are known, not {settings.known}"
+        )
+    notes_of_known, notes_of_novel = list[str](), list[str]()
+    seen, unseen = _known_tasks(settings, not_apart, rng, notes_of_known)
+    novel = _novel_tasks(settings, others, rng, notes_of_novel) if others else ()
+    if known_classes != not_apart:  # only now, for tasks of unseen classes to be the same however many are known
+        notes_of_known.clear()
+        seen, unseen = _known_tasks(settings, known_classes, rng, notes_of_known)
     trained_on, chosen_on = _parted(settings, seen, copies)
-    seen = trained_on + chosen_on
-    return TaskSet(known_classes, seen, unseen, novel, len(chosen_on), settings.evaluate, tuple(notes))
+    return TaskSet(
+        known_classes,
+        trained_on + chosen_on,
+        unseen,
+        novel,
+        len(chosen_on),
+        settings.evaluate,
+        (*notes, *notes_of_known, *notes_of_novel),
+        left_out=tuple(number for number in not_apart if number not in known_classes),
+    )
 
 
 def _parted(settings: Tasks, seen: tuple[Task, ...], copies: int) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
@@ -144,8 +154,10 @@ def tasks_around(
 
     Unseen tasks are drawn as by `draw_tasks`, from the classes that `given` tasks have; the others are unseen classes.
     Also which of the given tasks the seen ones are, in their order: where a task comes several times, all are trained
-    on, or all held out. Raises DataError for fewer than two different tasks.
+    on, or all held out. Raises DataError for fewer than two different tasks, and for `tasks.known`.
     """
+    if settings.known is not None:
+        raise DataError("tasks.known: with zoo.source, known are the classes of the zoo's networks; leave it out")
     different = list(dict.fromkeys(given))[: settings.seen]
     if len(different) < 2:
         raise DataError("all networks of the zoo were trained for the same task; two different ones are the least")
@@ -233,20 +245,35 @@ def _novel_tasks(settings: Tasks, others: tuple[int, ...], rng: torch.Generator,
 def with_ways(settings: Tasks, tasks: TaskSet, names: Sequence[str], rng: torch.Generator) -> TaskSet:
     """The same tasks, and the further splits that `tasks.unseen_ways` asks for: `unseen-classes-5`, `unseen-near-5`, ...
 
-    `names` are of all classes. A split for which there are too few classes is left out, which `notes` says.
+    `names` are of all classes. A split for which there are too few classes is left out, which `notes` says. Those of all
+    unseen classes have the same tasks however many classes are known.
     """
-    others = tuple(number for number in range(len(names)) if number not in tasks.classes)
-    near, far = near_and_far(names, tasks.classes)
-    further, notes = dict[str, tuple[Task, ...]](), list(tasks.notes)
-    for ways in settings.unseen_ways if tasks.novel else ():
-        for group, classes in ((UNSEEN_CLASSES, others), (UNSEEN_NEAR, near), (UNSEEN_FAR, far)):
-            split = OF_WAYS.format(group, ways)
+    if not tasks.novel:
+        return tasks
+    notes = list[str]()
+    further = _of_ways(settings, names, (*tasks.classes, *tasks.left_out), (), rng, notes)
+    if tasks.left_out:  # near and far by those that are known, and only now, as in `draw_tasks`
+        notes.clear()
+        of_any = {of_ways(ways)[0] for ways in settings.unseen_ways}
+        by_known = _of_ways(settings, names, tasks.classes, tasks.left_out, rng, notes)
+        further = {split: further[split] if split in of_any else by_known[split] for split in by_known}
+    return replace(tasks, further=further, notes=(*tasks.notes, *notes))
+
+
+def _of_ways(
+    settings: Tasks, names: Sequence[str], known: Task, left_out: Task, rng: torch.Generator, notes: list[str]
+) -> dict[str, tuple[Task, ...]]:
+    """Split -> tasks of classes that are neither `known` nor `left_out`."""
+    near, far = (tuple(number for number in group if number not in left_out) for group in near_and_far(names, known))
+    further = dict[str, tuple[Task, ...]]()
+    for ways in settings.unseen_ways:
+        for split, classes in zip(of_ways(ways), (tuple(sorted((*near, *far))), near, far), strict=True):
             if len(classes) <= ways:  # all of them together make but one task, and there is to be a mismatched one
                 notes.append(f"no split {split}: it needs more than {ways} such classes, and there are {len(classes)}")
                 continue
             count = min(settings.evaluate, -(-comb(len(classes), ways) // 2))
             further[split] = _distinct(classes, ways, ways, count, rng)
-    return replace(tasks, further=further, notes=tuple(notes))
+    return further
 
 
 def with_pictures(settings: Tasks, tasks: TaskSet, images: Sequence[int]) -> TaskSet:
