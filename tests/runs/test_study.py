@@ -20,14 +20,14 @@ from wspace.recipes.registry import Component
 from wspace.recipes.source import read_recipe
 from wspace.runs import keys as stage_keys
 from wspace.runs import pipeline
-from wspace.runs.report import table
+from wspace.runs.report import figures, table
 from wspace.runs.report.methods import methods_of
 from wspace.runs.run import stages_of
 from wspace.runs.study import comparing, running
 from wspace.runs.study import file as study
 from wspace.support.errors import NotARun, RecipeError, UserError
 from wspace.support.files import read_json, save_tensors, write_json
-from wspace.support.names import LOCK, LOCK_HOLDER
+from wspace.support.names import LOCK, LOCK_HOLDER, PAGE
 from wspace.support.progress import Progress
 
 STUDY = """study: tiny.yaml
@@ -96,7 +96,8 @@ METHODS = ", ".join(sorted(ORDER))
 PROBLEMS = [
     (
         STUDY.replace("seeds", "seedz"),
-        ":2: seedz: a study takes no 'seedz'. Did you mean 'seeds'? Known: rows, seeds, splits, study, variants\n"
+        ":2: seedz: a study takes no 'seedz'. Did you mean 'seeds'? "
+        "Known: along, methods, rows, seeds, splits, study, variants\n"
         ": seeds: missing",
     ),
     (STUDY.replace("[1, 2]", "[]"), ":2: seeds: name at least one"),
@@ -148,6 +149,25 @@ PROBLEMS = [
         STUDY + "rows:\n  - {variant: full}\n  - {variant: full, method: ridge}\n  - {variant: full, label: again}\n",
         ":8: rows.1: two rows are called 'full'; give this one another label\n:9: rows.2: the same as row 'full'",
     ),
+    (
+        STUDY + "methods: [generated, orakle, generated]\nrows: [{variant: full}]\n",
+        f":6: methods.1: no 'orakle'. Did you mean 'oracle'? Known: {METHODS}\n:6: methods.2: generated is named twice\n"
+        ":6: methods: these are rows of every variant, and `rows` says itself which there are; leave out one",
+    ),
+    (
+        STUDY + "methods: [text-prototype]\n",
+        ":6: methods.0: variant 'full' does not name 'text-prototype' in its `against`\n"
+        ":6: methods.0: variant 'with more steps' does not name 'text-prototype' in its `against`",
+    ),
+    (
+        STUDY + "along: train.stepz\n",
+        ":6: along: the recipe of 'full' has no 'train.stepz': no 'stepz'. Did you mean 'steps'? Known: " + TRAIN_KEYS,
+    ),
+    (
+        STUDY + "along: train.align\n",
+        ":6: along: train.align is False in 'full', and has to be a number above 0, or null",
+    ),
+    (STUDY + "along: train.lr\n", ":6: along: train.lr is 0.0004 in 'with more steps', as in 'full'"),
     (STUDY.replace("tiny.yaml", "a-study.yaml"), ":1: study: {folder}/a-study.yaml is a study itself; name a recipe"),
     (STUDY.replace("[1, 2]", "[]") + "  Full!: {train.stepz: 3}\nrows: [{variant: ful}]\n", (
         ":2: seeds: name at least one\n"
@@ -188,6 +208,15 @@ def test_a_base_recipe_that_is_not_there_is_told_with_the_line(bound: Bound) -> 
         RecipeError, match=r"a-study\.yaml:1: study: tinny: no such file, and no packaged recipe of that"
     ):
         bound(STUDY.replace("tiny.yaml", "tinny"))
+
+
+def test_splits_of_so_many_unseen_classes_are_those_that_the_recipes_ask_for(bound: Bound) -> None:
+    asked = "splits: [unseen-far-5]\n"
+    assert bound(STUDY + asked, "tasks.unseen_ways=[5]").splits == ("unseen-far-5",)
+    with pytest.raises(
+        RecipeError, match=r":6: splits\.0: no 'unseen-far-5'\. .*Known: seen, unseen-classes, unseen-class"
+    ):
+        bound(STUDY + asked, "tasks.unseen_ways=[4]")
 
 
 # ---------------------------------------------------------------- running
@@ -422,6 +451,73 @@ def test_the_time_of_what_members_share_is_counted_once(bound: Bound, ran, tmp_p
     assert report_of(folder)["seconds"] == {
         "zoo": 20.0, "opponents": 20.0, "train": 40.0, "generate": 40.0, "evaluate": 40.0, "report": 40.0,
     }  # fmt: skip
+
+
+ALONG = """study: tiny.yaml
+seeds: [1, 2]
+variants:
+  "10": &few {train.steps: 10, train.clip: 2.0}
+  "20": {<<: *few, train.steps: 20, train.clip: 4.0}
+  any: {<<: *few, train.steps: 30, train.clip: null}
+methods: [generated, ridge]
+along: train.clip
+"""
+
+
+def test_methods_are_rows_of_every_variant_each_compared_with_its_like(bound: Bound, ran, tmp_path: Path) -> None:
+    ran(bound(ALONG))
+    report = report_of(tmp_path / "runs/a-study")
+    assert [(row["variant"], row["method"]) for row in report["rows"] if row["split"] == "seen"] == [
+        (variant, method) for method in ("generated", "ridge") for variant in ("10", "20", "any")
+    ]
+    assert {(row["label"], row["minus"]) for row in report["differences"]} == {
+        ("generated, 10", "generated, 20"), ("generated, 10", "generated, any"),
+        *((f"generated, {variant}", f"ridge, {variant}") for variant in ("10", "20", "any")),
+    }  # fmt: skip
+
+
+def test_the_page_of_a_study_has_its_table_and_draws_accuracy_along_a_number(bound: Bound, ran, tmp_path: Path) -> None:
+    ran(bound(ALONG))
+    folder = tmp_path / "runs/a-study"
+    assert report_of(folder)["along"] == {"path": "train.clip", "values": {"10": 2.0, "20": 4.0, "any": None}}
+    page = (folder / PAGE).read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>") and page.count('<img src="data:image/png;base64,') == 1
+    row = next(r for r in report_of(folder)["rows"] if (r["label"], r["split"]) == ("generated, 20", "seen"))
+    assert f"<td>{100 * row['mean']:.1f} <small>[{100 * row['ci_low']:.1f}, {100 * row['ci_high']:.1f}]" in page
+    assert "Accuracy along train.clip" in page and "generated, 10 − ridge, 10" in page
+    ran(bound(STUDY + "rows:\n  - {variant: full, label: <F>, paper: {seen: 55.33}}\n"))
+    page = (folder / PAGE).read_text(encoding="utf-8")
+    assert "<img" not in page and "&lt;F&gt;" in page and "55.33" in page and "<th scope=col>paper</th>" in page
+
+
+def test_accuracy_is_drawn_against_numbers_with_what_has_none_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(figures, "encoded", lambda figure: drawn.append(figure) or "data:")
+    rows = [
+        {
+            "split": split,
+            "method": method,
+            "variant": variant,
+            "mean": mean,
+            "ci_low": mean - 0.1,
+            "ci_high": mean + 0.1,
+        }
+        for split in ("seen", "unseen-classes-5", "unseen-far-5")
+        for method in ("generated", "eszsl")
+        for variant, mean in (("all", 0.7), ("few", 0.4), ("many", 0.6))
+    ]
+    figures.accuracy_along_numbers(rows, "tasks.known", {"all": None, "few": 100, "many": 1600})
+    (figure,) = drawn
+    panels = [panel for panel in figure.axes if panel.axison]
+    assert [panel.get_title() for panel in panels] == ["seen tasks", "unseen-classes-5", "unseen-far-5"]
+    for panel in panels:
+        assert panel.get_xscale() == "log"
+        labels = [label.get_text() for label in panel.get_xticklabels()]
+        assert dict(zip(panel.get_xticks(), labels, strict=True)) == {100: "100", 1600: "1600", 3200: "all"}
+        lines = {line.get_label(): line for line in panel.get_lines()}
+        for method in ("generated", "eszsl"):
+            assert list(lines[method].get_xdata()) == [100, 1600, 3200]
+            assert list(lines[method].get_ydata()) == pytest.approx([40, 60, 70])
 
 
 @pytest.mark.parametrize("change", ["tasks.classes: [3, 8]", "dataset.size: 9"])

@@ -17,6 +17,7 @@ from wspace.runs.report.drawing import (
     ORANGE,
     TEXT,
     VERMILLION,
+    WIDTH,
     dress,
     encoded,
     new_figure,
@@ -251,6 +252,58 @@ def accuracy_by_pictures(scores: Sequence[Mapping[str, Any]], shown: Mapping[str
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=TEXT)
     return encoded(figure)
+
+
+def accuracy_along_numbers(rows: Sequence[Mapping[str, Any]], path: str, values: Mapping[str, float | None]) -> str:
+    """Mean accuracy and its interval against a number of each variant, a panel for each split and a line for each method.
+
+    The axis is logarithmic. A variant without a number stands apart at the right end, under its name.
+    """
+    splits = list(dict.fromkeys(row["split"] for row in rows))
+    apart = 2 * max(value or 0.5 for value in values.values())
+    ticks = {value or apart: short(variant) if value is None else f"{value:g}" for variant, value in values.items()}
+    columns = min(2, len(splits))
+    lines = -(-len(splits) // columns)
+    figure = new_figure(2.4 * lines + 0.8, width=WIDTH if columns == 1 else 7.0)
+    panels = figure.subplots(lines, columns, squeeze=False)
+    for panel in panels.flat[len(splits) :]:
+        panel.axis("off")
+    for panel, split in zip(panels.flat[: len(splits)], splits, strict=True):
+        _draw_along(panel, [row for row in rows if row["split"] == split], values, apart)
+        dress(panel, TITLES.get(split, split), "", "y")
+        panel.set_xscale("log")
+        panel.set_xticks(list(ticks), list(ticks.values()))
+        panel.minorticks_off()
+    for panel in panels[:, 0]:
+        panel.set_ylabel("accuracy (%)", fontsize=TEXT)
+    figure.supxlabel(path, fontsize=TEXT, color=INK, parse_math=False)
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=TEXT)
+    return encoded(figure)
+
+
+def _draw_along(
+    panel: Axes, rows: Sequence[Mapping[str, Any]], values: Mapping[str, float | None], apart: float
+) -> None:
+    """A line through the points of each method, and what is `apart` of them at the end of a dotted one."""
+    styles = ((VERMILLION, "s"), (GREEN, "^"), (ORANGE, "v"), (INK, "x"), (GREY, "P"))
+    others = sorted({row["method"] for row in rows} - {OURS})
+    marks = {OURS: (BLUE, "D")} | {method: styles[n % len(styles)] for n, method in enumerate(others)}
+    for method in dict.fromkeys(row["method"] for row in rows):
+        colour, marker = marks[method]
+        of_method = [(values[row["variant"]] or apart, row) for row in rows if row["method"] == method]
+        of_method.sort(key=lambda point: point[0])
+        places = [place for place, _ in of_method]
+        means, low, high = (
+            100 * np.array([row[name] for _, row in of_method], dtype=float) for name in ("mean", "ci_low", "ci_high")
+        )
+        on_axis = len(places) - (places[-1] == apart)
+        panel.fill_between(places[:on_axis], low[:on_axis], high[:on_axis], color=colour, alpha=0.15, linewidth=0)
+        width, size = (1.5, 5.5) if method == OURS else (2.5, 4)
+        panel.plot(places[:on_axis], means[:on_axis], color=colour, linewidth=width, zorder=3)
+        panel.plot(places[on_axis - 1 :], means[on_axis - 1 :], ":", color=colour, linewidth=width, zorder=3)
+        panel.vlines(places, low, high, color=colour, linewidth=1.2, zorder=2)
+        panel.plot(places, means, marker, color=colour, markersize=size, zorder=4, label=method)
 
 
 def picture_sheet(pixels: np.ndarray, predicted: Sequence[str], true: Sequence[str]) -> str:

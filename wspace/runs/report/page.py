@@ -42,7 +42,7 @@ USES = "<!-- studies made since the run ended -->"
 
 def with_sections(page: str, sections: Sequence[Section]) -> str:
     """A page of `render`, and what was studied since."""
-    studies = _template("studies.html.j2").render(studies=[_study(section) for section in sections])
+    studies = template("studies.html.j2").render(studies=[_study(section) for section in sections])
     return page.replace(USES, f"{USES}\n{studies}", 1)
 
 
@@ -55,7 +55,7 @@ def render(
 ) -> str:
     """The page. `figures`: data URIs by name (those of CAPTIONS get one)."""
     confidence = f"{100 * report['confidence']:g} %"
-    return _template("page.html.j2").render(
+    return template("page.html.j2").render(
         title=f"{report['recipe']}, seed {report['seed']}",
         headline=headline(report, methods),
         note=_note(report, confidence),
@@ -72,7 +72,7 @@ def render(
 
 
 @cache
-def _template(name: str) -> Template:
+def template(name: str) -> Template:
     """Of the folder `templates`. Whatever it shows is escaped; a name that it is not given is an error."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -149,7 +149,7 @@ Cell = tuple[str, str] | None
 
 
 @dataclass(frozen=True)
-class _Line:
+class Line:
     """A row of numbers."""
 
     name: str
@@ -164,9 +164,7 @@ def _study(section: Section) -> dict[str, Any]:
             "title": table.title,
             "columns": list(table.columns),
             "rows": [
-                _Line(
-                    row.name, [_study_cell(row.cells.get(name), form) for name, form in table.columns.items()], row.own
-                )
+                Line(row.name, [written(row.cells.get(name), form) for name, form in table.columns.items()], row.own)
                 for row in table.rows
             ],
         }
@@ -186,7 +184,8 @@ def _setting(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _study_cell(cell: Mapping[str, float] | None, form: Form) -> Cell:
+def written(cell: Mapping[str, float] | None, form: Form) -> Cell:
+    """Of a mean and its interval: both, as a page has them."""
     if cell is None:
         return None
     mean, interval = percent(cell, form).replace("-", "−").split(" ", 1)
@@ -207,7 +206,7 @@ def _scores(scores: Sequence[Mapping[str, Any]], methods: Methods) -> dict[str, 
         ],
         "columns": [{"title": TITLES.get(split, split), "tasks": tasks[split]} for _, split in columns],
         "rows": [
-            _Line(
+            Line(
                 method,
                 [_score(measured.get((method, metric, split))) for metric, split in columns],
                 method == OURS,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +80,8 @@ Scored = tuple[str, str]
 def compared(study: Study, folder: Path) -> dict[str, Any]:
     results = {(m.variant, m.seed): Result.of(folder / m.recipe.name) for m in study.members}
     measured = [{name.partition("/")[0] for name in result.scores} for result in results.values()]
-    splits = study.splits or [split for split in AS_READ if all(split in of_run for of_run in measured)]
+    every = dict.fromkeys([*AS_READ, *sorted(set().union(*measured))])
+    splits = study.splits or [split for split in every if all(split in of_run for of_run in measured)]
 
     def values(scored: Scored, split: str) -> list[Tensor]:
         variant, method = scored
@@ -91,23 +92,30 @@ def compared(study: Study, folder: Path) -> dict[str, Any]:
         return [scores[name] for scores in of_seeds]
 
     titles = {(row.variant, row.method): row.title for row in study.rows}
-    headlines = {m.variant: methods_of(b.component for b in m.recipe.against).headline for m in study.members}
+    if study.methods:  # a method's rows among themselves, and generated beside the others named
+        alike = [scored for scored in titles if scored[1] == study.methods[0]]
+        beside = {m.variant: [method for method in study.methods if method != OURS] for m in study.members}
+    else:
+        alike = list(titles)
+        beside = {m.variant: methods_of(b.component for b in m.recipe.against).headline for m in study.members}
     rows, differences = [], []
     for split in splits:
         for row in study.rows:
             about = {"label": row.title, "variant": row.variant, "method": row.method, "split": split}
             summary = _summary(values((row.variant, row.method), split))
             rows.append(about | {"metric": METRIC} | summary | {"paper": row.paper.get(split)})
-        for left, right in _compared(list(titles), headlines):
+        for left, right in _compared(alike, beside):
             if all(results[left[0], seed].pairs_with(results[right[0], seed], split) for seed in study.seeds):
                 minuend, subtrahend = values(left, split), values(right, split)
                 names = {"label": titles[left], "minus": titles.get(right, f"its {right[1]}")}
                 summary = _summary([a - b for a, b in zip(minuend, subtrahend, strict=True)])
                 differences.append(names | {"split": split, "metric": METRIC} | summary)
+    along = {} if study.along is None else {"along": asdict(study.along)}
     return {
         "study": study.name,
         "seeds": list(study.seeds),
         "confidence": CONFIDENCE,
+        **along,
         "rows": rows,
         "differences": differences,
         "training": [
@@ -135,11 +143,11 @@ def _generators(study: Study, results: Mapping[tuple[str, int], Result], splits:
     return rows
 
 
-def _compared(rows: Sequence[Scored], headlines: Mapping[str, Sequence[str]]) -> list[tuple[Scored, Scored]]:
-    """The first row with each other, and `generated` of each variant with its headline opponents; ours comes first."""
+def _compared(rows: Sequence[Scored], beside: Mapping[str, Sequence[str]]) -> list[tuple[Scored, Scored]]:
+    """The first row with each other, and `generated` of each variant with the methods beside it; ours comes first."""
     first, *others = rows
     pairs = [(row, first) if row[1] == OURS != first[1] else (first, row) for row in others]
-    ours = [(row, (row[0], method)) for row in rows if row[1] == OURS for method in headlines[row[0]]]
+    ours = [(row, (row[0], method)) for row in rows if row[1] == OURS for method in beside[row[0]]]
     return list(dict.fromkeys([*pairs, *ours]))
 
 

@@ -6,8 +6,10 @@ variants:                                     # name -> what it sets, as `--set`
   full: {}
   without adversarial: {losses.adversarial: 0}
 splits: [seen, unseen-tasks]                  # the table's columns; all there are if left out
-rows:                                         # its rows; `generated` of every variant if left out
+rows:                                         # its rows; `methods` of every variant if left out
   - {label: Universal Model, variant: full, method: universal, paper: {unseen-tasks: 56.74}}
+methods: [generated, ridge]                   # `generated` if left out
+along: train.steps                            # a number that variants set: the page draws accuracy against it
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from typing import Annotated, Any
 from annotated_types import Ge
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from wspace.data.splits import AS_READ
+from wspace.data.splits import AS_READ, of_ways
 from wspace.recipes.bind import BoundRecipe, bind
 from wspace.recipes.registry import Registry
 from wspace.recipes.source import Source, apply, change, find_recipe, read_recipe
@@ -59,6 +61,18 @@ class Schema(BaseModel):
     variants: dict[str, dict[str, Any]] = Field(min_length=1)
     splits: list[str] = Field(default_factory=list)
     rows: list[Row] = Field(default_factory=list)
+    methods: list[str] = Field(default_factory=list)
+    along: str | None = None
+
+    def all_rows(self) -> list[Row]:
+        """The table's, written out."""
+        if self.rows or not self.methods:
+            return self.rows or [Row(variant=variant) for variant in self.variants]
+        return [
+            Row(variant=variant, method=method, label=f"{method}, {variant}")
+            for method in self.methods
+            for variant in self.variants
+        ]
 
 
 @dataclass(frozen=True)
@@ -69,12 +83,22 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Along:
+    """What a study's variants set to different numbers."""
+
+    path: str  # in a recipe: tasks.known
+    values: dict[str, float | None]  # of each variant; None: no limit
+
+
+@dataclass(frozen=True)
 class Study:
     source: str  # where its file was read
     name: str
     seeds: tuple[int, ...]
     splits: tuple[str, ...]
     rows: tuple[Row, ...]
+    methods: tuple[str, ...]  # of every variant, if that is what the rows are
+    along: Along | None
     members: tuple[Member, ...] = field(repr=False)  # those of one seed side by side, since they share its zoo
 
 
@@ -101,8 +125,9 @@ def bind_study(source: Source, registry: Registry, settings: Sequence[str] = ())
     reader = _Reader(source, registry, others)
     schema = reader.schema()
     bound = reader.recipes(schema)
-    reader.names(schema)
+    reader.names(schema, bound)
     reader.opponents(schema, bound)
+    along = reader.along(schema, bound)
     if reader.problems:
         raise RecipeError(source.file, reader.problems)
     members = [
@@ -110,8 +135,16 @@ def bind_study(source: Source, registry: Registry, settings: Sequence[str] = ())
         for seed in schema.seeds
         for variant, changes in schema.variants.items()
     ]
-    rows = tuple(schema.rows) or tuple(Row(variant=variant) for variant in schema.variants)
-    return Study(source.file, Path(source.file).stem, tuple(schema.seeds), tuple(schema.splits), rows, tuple(members))
+    return Study(
+        source.file,
+        Path(source.file).stem,
+        tuple(schema.seeds),
+        tuple(schema.splits),
+        tuple(schema.all_rows()),
+        tuple(schema.methods),
+        along,
+        tuple(members),
+    )
 
 
 def _key(setting: str) -> str:
@@ -218,8 +251,8 @@ class _Reader:
         line = self.source.line(("variants", variant) if at is None else ("variants", variant, at))
         self.problems.append(Problem(line, f"variants.{variant}: {problem.where}", problem.message))
 
-    def names(self, schema: Schema) -> None:
-        """Of seeds, variants, splits and rows: none twice, and each of something that is there."""
+    def names(self, schema: Schema, recipes: Mapping[str, BoundRecipe]) -> None:
+        """Of seeds, variants, splits, methods and rows: none twice, and each of something that is there."""
         for number, seed in enumerate(schema.seeds):
             if seed in schema.seeds[:number]:
                 self.problem(("seeds", number), f"{seed} is named twice")
@@ -231,15 +264,25 @@ class _Reader:
             elif slug in slugs:
                 self.problem(("variants", variant), f"too like {slugs[slug]!r} for a folder")
             slugs[slug] = variant
+        ways = dict.fromkeys(ways for recipe in recipes.values() for ways in recipe.tasks.unseen_ways)
+        splits = [*AS_READ, *(split for count in ways for split in of_ways(count))]
         for number, split in enumerate(schema.splits):
-            self.check_name(("splits", number), split, AS_READ)
+            self.check_name(("splits", number), split, splits)
         titles: dict[tuple[str, str], str] = {}
         methods = methods_of(self.registry.all("opponent")).order
+        if schema.methods and schema.rows:
+            self.problem(
+                ("methods",), "these are rows of every variant, and `rows` says itself which there are; leave out one"
+            )
+        for number, method in enumerate(schema.methods):
+            self.check_name(("methods", number), method, methods)
+            if method in schema.methods[:number]:
+                self.problem(("methods", number), f"{method} is named twice")
         for number, row in enumerate(schema.rows):
             self.check_name(("rows", number, "variant"), row.variant, list(schema.variants))
             self.check_name(("rows", number, "method"), row.method, methods)
             for split in row.paper:
-                self.check_name(("rows", number, "paper", split), split, schema.splits or AS_READ)
+                self.check_name(("rows", number, "paper", split), split, schema.splits or splits)
             if row.title in titles.values():
                 self.problem(("rows", number), f"two rows are called {row.title!r}; give this one another label")
             elif (row.variant, row.method) in titles:
@@ -248,14 +291,39 @@ class _Reader:
 
     def opponents(self, schema: Schema, recipes: Mapping[str, BoundRecipe]) -> None:
         """Each that a row is about is one of its variant's."""
-        for number, row in enumerate(schema.rows):
-            if row.variant in recipes and row.method in methods_of(self.registry.all("opponent")).order:
-                against = [OURS, *(bound.name for bound in recipes[row.variant].against)]
-                if row.method not in against:
-                    self.problem(
-                        ("rows", number, "method"),
-                        f"variant {row.variant!r} does not name {row.method!r} in its `against`",
-                    )
+        known = methods_of(self.registry.all("opponent")).order
+        of_rows = [(("rows", number, "method"), row.variant, row.method) for number, row in enumerate(schema.rows)]
+        of_all = [(("methods", n), variant, method) for n, method in enumerate(schema.methods) for variant in recipes]
+        for path, variant, method in (*of_rows, *of_all):
+            if variant in recipes and method in known:
+                against = [OURS, *(bound.name for bound in recipes[variant].against)]
+                if method not in against:
+                    self.problem(path, f"variant {variant!r} does not name {method!r} in its `against`")
+
+    def along(self, schema: Schema, recipes: Mapping[str, BoundRecipe]) -> Along | None:
+        """What accuracy is drawn against: a number above 0 that differs between variants, of which one may have none."""
+        if schema.along is None:
+            return None
+        values: dict[str, float | None] = {}
+        for variant, recipe in recipes.items():
+            value: Any = recipe.filled
+            for key in schema.along.split("."):
+                if not isinstance(value, Mapping) or key not in value:
+                    hint = did_you_mean(key, list(value) if isinstance(value, Mapping) else [])
+                    self.problem(("along",), f"the recipe of {variant!r} has no {schema.along!r}: no {key!r}.{hint}")
+                    return None
+                value = value[key]
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value <= 0):
+                self.problem(
+                    ("along",), f"{schema.along} is {value!r} in {variant!r}, and has to be a number above 0, or null"
+                )
+                return None
+            twin = next((other for other, theirs in values.items() if theirs == value), None)
+            if twin is not None:
+                self.problem(("along",), f"{schema.along} is {value!r} in {variant!r}, as in {twin!r}")
+                return None
+            values[variant] = value
+        return Along(schema.along, values)
 
     def check_name(self, path: tuple[str | int, ...], name: str, names: Sequence[str]) -> None:
         if name not in names:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from wspace.runs import pipeline
 from wspace.runs.pipeline import WORKSHOP, Step, Workshop
+from wspace.runs.report.study import study_page
 from wspace.runs.store import Store
 from wspace.runs.study.comparing import compared
 from wspace.runs.study.file import Member, Study
 from wspace.support.errors import UserError
-from wspace.support.files import disk_errors, write_json
-from wspace.support.names import REPORT, RUN, STUDY
+from wspace.support.files import disk_errors, write_json, write_text
+from wspace.support.names import PAGE, REPORT, RUN, STUDY
 from wspace.support.processes import launched
 from wspace.support.progress import Progress
 
@@ -73,6 +74,7 @@ def run(
         report = compared(study, folder)
         with disk_errors(folder):
             write_json(folder / REPORT, report)
+            write_text(folder / PAGE, study_page(report))
     return folder, steps
 
 

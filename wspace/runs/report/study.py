@@ -1,0 +1,61 @@
+"""The report of a study as one HTML page: its table, its differences, and accuracy along a number if it is of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wspace.runs.report.figures import TITLES, accuracy_along_numbers
+from wspace.runs.report.page import Line, template, written
+from wspace.runs.report.section import Figure
+from wspace.support.methods import OURS
+
+
+def study_page(report: Mapping[str, Any]) -> str:
+    """Of a study's report, as `wspace report --json` prints it."""
+    rows, differences = report["rows"], report["differences"]
+    confidence, seeds = f"{100 * report['confidence']:g} %", ", ".join(map(str, report["seeds"]))
+    parts = [_part("accuracy", "Accuracy", [_table("Mean over seeds (%)", rows, "label")])]
+    if "along" in report:
+        path = report["along"]["path"]
+        caption = (
+            f"Accuracy on test images against {path}, on a logarithmic axis: mean over seeds, and its {confidence} interval. "
+            "A variant without such a number stands apart at the right."
+        )
+        drawn = accuracy_along_numbers(rows, path, report["along"]["values"])
+        parts.insert(0, _part("along", f"Accuracy along {path}", figures=[Figure("figure", caption, drawn)]))
+    if differences:
+        named = [row | {"pair": f"{row['label']} − {row['minus']}"} for row in differences]
+        title = "Paired differences over seeds and tasks (percentage points)"
+        parts.append(_part("differences", "Differences", [_table(title, named, "pair", signed=True)]))
+    note = f"In brackets: {confidence} intervals, by bootstrap over seeds ({seeds}) and the tasks of each."
+    return template("study.html.j2").render(title=report["study"], note=note, studies=parts)
+
+
+def _part(
+    name: str, title: str, tables: Sequence[Mapping[str, Any]] = (), figures: Sequence[Figure] = ()
+) -> dict[str, Any]:
+    """As `studies.html.j2` shows it."""
+    return {"use": name, "title": title, "says": (), "tables": tables, "figures": figures, "settings": ""}
+
+
+def _table(title: str, rows: Sequence[Mapping[str, Any]], name: str, signed: bool = False) -> dict[str, Any]:
+    """A line for each `name`, a column for each split, and one for a paper's figures beside it."""
+    measured = {(row[name], row["split"]): row for row in rows}
+    splits = dict.fromkeys(row["split"] for row in rows)
+    printed = {row["split"] for row in rows if row.get("paper") is not None}
+    lines = []
+    for line in dict.fromkeys(row[name] for row in rows):
+        cells: list[tuple[str, str] | None] = []
+        for split in splits:
+            row = measured.get((line, split))
+            cells.append(None if row is None else written(row, "points" if signed else "percent"))
+            if split in printed:
+                paper = None if row is None else row["paper"]
+                cells.append(None if paper is None else (f"{paper:.2f}", ""))
+        own = any(row.get("method") == OURS for row in rows if row[name] == line)
+        lines.append(Line(line, cells, own))
+    columns = [
+        head for split in splits for head in (TITLES.get(split, split), *(["paper"] if split in printed else []))
+    ]
+    return {"title": title, "columns": columns, "rows": lines}
