@@ -187,8 +187,8 @@ def expected_and_measured(groups: Mapping[str, Sequence[Expected]]) -> str:
     for kind, scored in groups.items():
         colour, marker = MARKS[kind]
         expected = [100 * task.expectation.mean for task in scored]
-        bounds = [[100 * getattr(task.expectation, bound) for task in scored] for bound in ("low", "high")]
-        panel.vlines(expected, *bounds, color=GREY, alpha=0.25, linewidth=1, zorder=1)
+        low, high = ([100 * getattr(task.expectation, end) for task in scored] for end in ("low", "high"))
+        panel.vlines(expected, low, high, color=GREY, alpha=0.25, linewidth=1, zorder=1)
         measured = [100 * task.accuracy for task in scored]
         style = {"color": colour, "alpha": 0.8, "markersize": 4.5, "markeredgewidth": 0, "zorder": 3}
         panel.plot(expected, measured, marker, label=kind, **style)

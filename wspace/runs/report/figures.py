@@ -259,7 +259,7 @@ def accuracy_along_numbers(rows: Sequence[Mapping[str, Any]], path: str, values:
 
     The axis is logarithmic. A variant without a number stands apart at the right end, under its name.
     """
-    splits = list(dict.fromkeys(row["split"] for row in rows))
+    splits: list[str] = list(dict.fromkeys(row["split"] for row in rows))
     apart = 2 * max(value or 0.5 for value in values.values())
     ticks = {value or apart: short(variant) if value is None else f"{value:g}" for variant, value in values.items()}
     columns = min(2, len(splits))
