@@ -268,15 +268,14 @@ def accuracy_along_numbers(rows: Sequence[Mapping[str, Any]], path: str, values:
     panels = figure.subplots(lines, columns, squeeze=False)
     for panel in panels.flat[len(splits) :]:
         panel.axis("off")
-    for panel, split in zip(panels.flat[: len(splits)], splits, strict=True):
+    for number, (panel, split) in enumerate(zip(panels.flat[: len(splits)], splits, strict=True)):
         _draw_along(panel, [row for row in rows if row["split"] == split], values, apart)
-        dress(panel, TITLES.get(split, split), "", "y")
+        dress(panel, TITLES.get(split, split), path if number >= len(splits) - columns else "", "y")
         panel.set_xscale("log")
         panel.set_xticks(list(ticks), list(ticks.values()))
         panel.minorticks_off()
     for panel in panels[:, 0]:
         panel.set_ylabel("accuracy (%)", fontsize=TEXT)
-    figure.supxlabel(path, fontsize=TEXT, color=INK, parse_math=False)
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=TEXT)
     return encoded(figure)
