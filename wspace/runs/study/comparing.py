@@ -80,7 +80,7 @@ Scored = tuple[str, str]
 def compared(study: Study, folder: Path) -> dict[str, Any]:
     results = {(m.variant, m.seed): Result.of(folder / m.recipe.name) for m in study.members}
     measured = [{name.partition("/")[0] for name in result.scores} for result in results.values()]
-    every = dict.fromkeys([*AS_READ, *sorted(set().union(*measured))])
+    every = dict.fromkeys([*AS_READ, *(split for result in results.values() for split in result.tasks.further)])
     splits = study.splits or [split for split in every if all(split in of_run for of_run in measured)]
 
     def values(scored: Scored, split: str) -> list[Tensor]:
