@@ -12,9 +12,9 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional
 
-from wspace.components.opponents.few_shot_logistic import FewShotLogistic
+from wspace.components.opponents.logistic import Logistic
 from wspace.components.opponents.nearest_mean import NearestMean
-from wspace.components.opponents.tip_adapter_linear import TipAdapterLinear
+from wspace.components.opponents.tip_linear import TipLinear
 from wspace.data.shots import draw_shots
 from wspace.interfaces import Contest, Evidence, Opponent, Shots, Task
 from wspace.learning.few_shots import logistic_regression
@@ -23,7 +23,7 @@ from wspace.support.seeding import stream
 from wspace.testing import opponents as toy
 from wspace.testing.subject import HIDDEN, Toy
 
-METHODS = (NearestMean, FewShotLogistic, TipAdapterLinear)
+METHODS = (NearestMean, Logistic, TipLinear)
 TASKS: tuple[Task, ...] = ((0, 1, 4), (2, 5))
 COUNT = 2  # pictures of each class
 
@@ -118,9 +118,9 @@ def test_the_nearest_mean_is_that_of_whitened_pictures(as_they_are: bool) -> Non
 @pytest.mark.parametrize("last", [False, True])
 def test_the_linear_tip_adapter_adds_the_pictures_likeness_to_the_words_scores(last: bool) -> None:
     shots = shots_of()
-    scores, chosen = answered(TipAdapterLinear, shots, last=last)
+    scores, chosen = answered(TipLinear, shots, last=last)
     assert chosen == {"share_2": 4.0 if last else 1.0}
-    evidence = evidence_of(TipAdapterLinear(), last=last)
+    evidence = evidence_of(TipLinear(), last=last)
     space = whitened()
     places = placed_by_words(evidence, space, evidence.classes, *best_words(evidence))
     for row, task in enumerate(TASKS):
@@ -137,10 +137,10 @@ def test_the_linear_tip_adapter_adds_the_pictures_likeness_to_the_words_scores(l
 
 def test_the_logistic_head_is_that_of_whitened_pictures_of_one_length() -> None:
     shots, space = shots_of(), whitened()
-    scores, chosen = answered(FewShotLogistic, shots)
+    scores, chosen = answered(Logistic, shots)
     points = functional.normalize(space(shots.features), dim=3) * shots.there[..., None]
     directions, offsets = logistic_regression(Shots(points, shots.counts), chosen["penalty_2"])
-    length = space(evidence_of(FewShotLogistic()).images(tuple(range(toy.CLASSES)))[0]).norm(dim=1).mean()
+    length = space(evidence_of(Logistic()).images(tuple(range(toy.CLASSES)))[0]).norm(dim=1).mean()
     expected = space(asked_images()) @ directions.mT / length + offsets[:, None]
     for row, task in enumerate(TASKS):
         off = (scores[row] - expected[row])[:, : len(task)]

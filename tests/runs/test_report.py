@@ -94,7 +94,7 @@ def pictured(*splits: str) -> tuple[list[dict[str, Any]], dict[str, dict[int, st
     for split, of in shown.items():
         for n, name in of.items():
             scores += [one | {"split": name} for one in scores if one["split"] == split]
-            for number, method in enumerate(("nearest-mean", "few-shot-logistic")):
+            for number, method in enumerate(("nearest-mean", "logistic")):
                 mean = 0.5 + 0.05 * n + 0.02 * number
                 scores.append(row(method, name, "accuracy", mean, mean - 0.02, mean + 0.02))
     return scores, shown
@@ -116,7 +116,7 @@ def test_accuracy_by_pictures_has_a_line_for_what_looks_at_them_and_a_panel_for_
     panels = drawn[0].axes
     assert [panel.get_title() for panel in panels] == ["five", "twenty"]
     lines = {line.get_label(): line for line in panels[0].get_lines()}
-    assert set(lines) == {"generated", "nearest-mean", "few-shot-logistic", "words alone"}
+    assert set(lines) == {"generated", "nearest-mean", "logistic", "words alone"}
     assert [*lines["generated"].get_xdata()] == [0, 1, 2, 4] and [*lines["nearest-mean"].get_xdata()] == [1, 2, 4]
     assert lines["nearest-mean"].get_ydata() == pytest.approx([55, 60, 70])
     assert lines["words alone"].get_ydata() == pytest.approx([78.1, 78.1])

@@ -19,7 +19,7 @@ from wspace.support.seeding import stream
 
 PLACED = ("conditioner=class-prototypes", "generator={use: predicted, predictor: offset}", "tasks.unseen_ways=[2]",
           "tasks.pictures=[1, 4]")  # fmt: skip
-BY_PICTURES = ("nearest-mean", "few-shot-logistic", "tip-adapter-linear")
+BY_PICTURES = ("nearest-mean", "logistic", "tip-linear")
 AGAINST = f"against=[oracle, universal, text-prototype, eszsl, {', '.join(BY_PICTURES)}]"
 OF_TWO = "unseen-classes-2"
 
@@ -77,9 +77,9 @@ def test_the_report_scores_words_with_pictures_beside_pictures_alone(placed: Pat
             assert rows[split, name] == rows[OF_TWO, name] | {"split": split}
         assert {method for of_split, method in rows if of_split == split} > {"generated", *BY_PICTURES}
     assert rows[f"{OF_TWO}-pictures-4", "generated"]["mean"] > rows[OF_TWO, "generated"]["mean"]
-    assert {
-        f"{name}_4" for name in ("nearest-mean_one_length", "few-shot-logistic_penalty", "tip-adapter-linear_share")
-    } < {*report["chosen"]}
+    assert {f"{name}_4" for name in ("nearest-mean_one_length", "logistic_penalty", "tip-linear_share")} < {
+        *report["chosen"]
+    }
     differences = {(d["split"], d["method"]) for d in report["differences"]}
     assert {(split, name) for split in asked for name in BY_PICTURES} < differences
     page = (placed / "report.html").read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ from wspace.learning.prototypes import best_words, placed_by_words, space_of
 SHARES = (1.0, 0.25, 0.5, 2.0, 4.0)  # of the pictures' scores, to one of the words'
 
 
-class TipAdapterLinear(Opponent):
+class TipLinear(Opponent):
     """Scores of the words, as `text-prototype` has them, plus `share` times the mean likeness to a class's few pictures.
 
     Tip-Adapter (Zhang et al., 2022) adds alpha * exp(-beta (1 - s)) for each picture, s its cosine with the image. No

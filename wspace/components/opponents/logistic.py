@@ -11,10 +11,10 @@ from wspace.interfaces import Contest, Evidence, Opponent, Shots, Task
 from wspace.learning.few_shots import ByPictures, FewShotHeads, logistic_regression, networks_scoring, whitened
 from wspace.learning.prototypes import space_of
 
-PENALTIES = (1e-2, 1e-1, 1e-3, 1e-4)  # of pictures of unit length
+PENALTIES = (1e-2, 1e-1, 1e-3, 1e-4, 1e-5)  # of pictures of unit length
 
 
-class FewShotLogistic(Opponent):
+class Logistic(Opponent):
     """Logistic regression on the few pictures of a task's classes, in features whitened as for `nearest-mean`.
 
     Pictures are brought to one length, so that cosines count. The L2 penalty is what does best on known classes left out of the
