@@ -25,8 +25,8 @@ PYTHON = re.compile(r"^```python(?: \S+)?\n(.*?)^```$", re.MULTILINE | re.DOTALL
 
 LIGHT = ["PLUGIN_API", "AddCommand", "Register", "__version__", "hookimpl", "load"]
 API = """
-    CODES PICTURE PICTURE_SIDE TEST TRAIN VAL Architecture AxisPermutations Backbone Closed Collection Condition
-    Conditioner Contest DataError Dataset Default Denoiser Description Discriminator Evidence Figure FileError Fit
+    CODES PICTURE PICTURE_SIDE TEST TRAIN VAL Architecture AxisPermutations Backbone ClassStatistics Closed Collection
+    Condition Conditioner Contest DataError Dataset Default Denoiser Description Discriminator Evidence Figure FileError Fit
     Fusion Generate Generator Images ImportedNetwork Importer Inferred Json Layers MeanLoss Metric Move Moves Opponent Outcome
     Pairs Part PluginFiles Predictor Product Prompts Row Run RunFolder Scale Section Shots Sidecars Since StoredImages StoredZoo
     Symmetry Table Target Task Text TokenLayout Tokenizer Told UserError WeightEntry WeightSpec Wording WspaceError

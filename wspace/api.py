@@ -7,9 +7,9 @@ registers them.
 Contracts, an abstract class per kind: `Architecture`, `Backbone`, `Conditioner`, `Dataset`, `Denoiser`, `Discriminator`,
     `Fusion`, `Generator`, `Importer`, `Metric`, `Opponent`, `Predictor`, `Symmetry`, `Target`, `Text`, `Tokenizer`,
     `Wording`.
-What they are given and give: `Closed`, `Condition`, `Contest`, `Evidence`, `Fit`, `Generate`, `Images`, `Layers`, `Moves`,
-    `Outcome`, `Pairs`, `Part`, `Product`, `Prompts`, `Shots`, `Task`, `TokenLayout`, `Told`, `WeightEntry`, `WeightSpec`; the
-    splits `TRAIN`, `VAL`, `TEST`; `CODES`, `PICTURE`, `PICTURE_SIDE`.
+What they are given and give: `ClassStatistics`, `Closed`, `Condition`, `Contest`, `Evidence`, `Fit`, `Generate`, `Images`,
+    `Layers`, `Moves`, `Outcome`, `Pairs`, `Part`, `Product`, `Prompts`, `Shots`, `Task`, `TokenLayout`, `Told`, `WeightEntry`,
+    `WeightSpec`; the splits `TRAIN`, `VAL`, `TEST`; `CODES`, `PICTURE`, `PICTURE_SIDE`.
 Pictures of a data set: `StoredImages`, `open_picture`; its identity: `fingerprint`.
 Constructors: a component as default, `Default`, and `built`, which makes it in plain Python; `Since`, the version that a new
     parameter came with.
@@ -38,6 +38,7 @@ from wspace.interfaces import (
     VAL,
     Architecture,
     Backbone,
+    ClassStatistics,
     Closed,
     Collection,
     Condition,
@@ -98,10 +99,10 @@ from wspace.weights.zoo.sidecars import Sidecars
 
 __all__ = [
     "CODES", "PICTURE", "PICTURE_SIDE", "TEST", "TRAIN", "VAL", "Architecture", "AxisPermutations", "Backbone",
-    "Closed", "Collection", "Condition", "Conditioner", "Contest", "DataError", "Dataset", "Default", "Denoiser",
-    "Description", "Discriminator", "Evidence", "Figure", "FileError", "Fit", "Fusion", "Generate", "Generator",
-    "Images", "ImportedNetwork", "Importer", "Inferred", "Json", "Layers", "MeanLoss", "Metric", "Move", "Moves",
-    "Opponent", "Outcome", "Pairs", "Part", "PluginFiles", "Predictor", "Product", "Prompts", "Row", "Run",
+    "ClassStatistics", "Closed", "Collection", "Condition", "Conditioner", "Contest", "DataError", "Dataset", "Default",
+    "Denoiser", "Description", "Discriminator", "Evidence", "Figure", "FileError", "Fit", "Fusion", "Generate",
+    "Generator", "Images", "ImportedNetwork", "Importer", "Inferred", "Json", "Layers", "MeanLoss", "Metric", "Move",
+    "Moves", "Opponent", "Outcome", "Pairs", "Part", "PluginFiles", "Predictor", "Product", "Prompts", "Row", "Run",
     "RunFolder", "Scale", "Section", "Shots", "Sidecars", "Since", "StoredImages", "StoredZoo", "Symmetry", "Table", "Target",
     "Task", "Text", "TokenLayout", "Tokenizer", "Told", "UserError", "WeightEntry", "WeightSpec", "Wording",
     "WspaceError", "affine", "built", "cosine_scores", "fingerprint", "fit_scale", "infer", "match",

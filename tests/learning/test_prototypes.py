@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -9,8 +11,9 @@ from sklearn.kernel_ridge import KernelRidge
 from torch import Tensor
 from torch.nn import functional
 
+from wspace.interfaces import ClassStatistics
 from wspace.learning import prototypes
-from wspace.learning.prototypes import FeatureSpace, WordsToPoints, semantic_matrix
+from wspace.learning.prototypes import FeatureSpace, WordsToPoints, semantic_matrix, with_others
 
 CLASSES, IMAGES, FEATURES, TEXTS = 6, 40, 5, 8
 
@@ -67,6 +70,28 @@ def test_words_are_mapped_as_by_kernel_ridge_regression() -> None:
     np.testing.assert_allclose(
         mapped, reference.predict(functional.normalize(asked - shared, dim=1).numpy()), rtol=1e-6
     )
+
+
+def test_classes_of_another_data_set_count_by_where_they_lie_about_their_own_mean() -> None:
+    own, other = (
+        ClassStatistics(
+            texts() + number, normal(CLASSES, FEATURES, seed=7 + number), (1 + number) * torch.eye(FEATURES)
+        )
+        for number in range(2)
+    )
+    elsewhere = replace(other, means=other.means + 100)
+    assert with_others(own, []) is own
+    together, moved = with_others(own, [other]), with_others(own, [elsewhere])
+    torch.testing.assert_close(together.texts, torch.cat([own.texts, other.texts]))
+    torch.testing.assert_close(together.means[:CLASSES], own.means)
+    torch.testing.assert_close(moved.means, together.means)
+    about = together.means[CLASSES:] - own.means.mean(0)
+    torch.testing.assert_close(about, other.means - other.means.mean(0))
+    torch.testing.assert_close(together.within, 1.5 * torch.eye(FEATURES))
+    of_one_image = replace(own, within=torch.zeros(FEATURES, FEATURES))
+    spread = replace(other, within=torch.diag(torch.arange(FEATURES) + 1.0))
+    expected = (spread.within + 3 * torch.eye(FEATURES)) / 2  # 3 is the mean of 1 to 5
+    torch.testing.assert_close(with_others(of_one_image, [spread]).within, expected)
 
 
 def test_eszsl_is_its_closed_form() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +15,28 @@ from safetensors.torch import load_file
 
 import wspace
 from tests.conftest import ROOT, MadeOnce, Wspace
+from wspace.components.opponents.text_prototype import TextPrototype
 from wspace.data.tasks import prompts_of
+from wspace.interfaces import ClassStatistics
+from wspace.recipes.bind import bind_one
 from wspace.runs.run import Run
+from wspace.runs.workbench import Workbench
+from wspace.support.names import PROMPT_TEXTS
+from wspace.support.progress import Progress
 from wspace.support.seeding import stream
+from wspace.testing.opponents import contests_of, evidence_of
 
-PLACED = ("conditioner=class-prototypes", "generator={use: predicted, predictor: offset}", "tasks.unseen_ways=[2]",
-          "tasks.pictures=[1, 4]")  # fmt: skip
 BY_PICTURES = ("nearest-mean", "logistic", "tip-linear")
-AGAINST = f"against=[oracle, universal, text-prototype, eszsl, {', '.join(BY_PICTURES)}]"
+PLACED = (
+    "conditioner=class-prototypes", "generator={use: predicted, predictor: offset}", "tasks.unseen_ways=[2]",
+    "tasks.pictures=[1, 4]", f"against=[oracle, universal, text-prototype, eszsl, {', '.join(BY_PICTURES)}]",
+    "task_loss.steps=0", "losses.symmetry=0", "losses.adversarial=0",
+)  # fmt: skip
 OF_TWO = "unseen-classes-2"
+
+
+def settings(*changes: str) -> list[str]:
+    return [part for change in changes for part in ("--set", change)]
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +44,7 @@ def placed(inside: Wspace, made_once: MadeOnce) -> Path:
     """A run whose heads start where words place their classes."""
 
     def make(runs: Path) -> None:
-        changes = [part for setting in (*PLACED, AGAINST, "task_loss.steps=0") for part in ("--set", setting)]
-        done = inside("run", ROOT / "recipes/nano.yaml", "--runs", runs, *changes, "--set", "losses.symmetry=0",
-                      "--set", "losses.adversarial=0")  # fmt: skip
+        done = inside("run", ROOT / "recipes/nano.yaml", "--runs", runs, *settings(*PLACED))
         assert done.returncode == 0, done.stderr
 
     return made_once("placed-runs", make) / "nano"
@@ -174,6 +187,25 @@ def test_pictures_that_cannot_be_used_are_refused(
         run.generate(apart[:2], pictures={apart[0]: "1.png"})
 
 
+def test_unlabelled_pictures_change_the_weights_of_a_conditioner_that_takes_pictures(
+    run: Run, placed: Path, nano: Path, apart: list[str], inside: Wspace, tmp_path: Path
+) -> None:
+    pictures_of(run, apart[3], tmp_path / "pictures", 4)
+    out = tmp_path / "head.safetensors"
+    asked = ("--classes", ",".join(apart[:3]), "--unlabelled", tmp_path / "pictures", "--out", out)
+    done = inside("generate", placed, *asked)
+    assert done.returncode == 0 and "expected accuracy" not in done.stderr, done.stderr
+    files = sorted((tmp_path / "pictures" / apart[3]).iterdir())
+    in_python, by_words = run.generate(apart[:3], unlabelled=files).tensors, run.generate(apart[:3]).tensors
+    assert all(torch.equal(tensor, in_python[name]) for name, tensor in load_file(out).items())
+    assert not all(torch.equal(tensor, by_words[name]) for name, tensor in in_python.items())
+    done = inside("generate", nano, *asked)
+    assert done.returncode == 2 and "'prior-fusion' goes by words alone and takes no pictures" in done.stderr
+    (tmp_path / "none").mkdir()
+    done = inside("generate", placed, "--classes", ",".join(apart[:3]), "--unlabelled", tmp_path / "none", "--out", out)
+    assert done.returncode == 2 and done.stderr == f"error: {tmp_path / 'none'}: has no pictures\n"
+
+
 @pytest.mark.parametrize(
     ("change", "who"),
     [
@@ -262,3 +294,62 @@ def test_what_the_report_did_not_score_has_no_expectation_and_equal_draws_are_no
         done = inside(*asked, *setting)
         assert done.returncode == 0 and "expected accuracy" not in done.stderr, done.stderr
     assert "note: all 2 draws are the same: this run's generator 'predicted' gave one network" in done.stderr
+
+
+# ---------------------------------------------------------------- auxiliary data sets
+
+AUXILIARY = (
+    "auxiliary=[{use: icons, concepts: 24, renderings: 2, size: 64}]"  # the data set of recipes/nano.yaml itself
+)
+
+
+def test_an_auxiliary_data_set_tells_of_its_classes_but_those_that_are_set_apart(
+    placed: Path, inside: Wspace, tmp_path: Path
+) -> None:
+    again = shutil.copytree(placed, tmp_path / "nano")
+    done = inside("run", ROOT / "recipes/nano.yaml", "--runs", tmp_path, *settings(*PLACED, AUXILIARY))
+    assert done.returncode == 0, done.stderr
+    made = {
+        stage: len(list(again.glob(f"{stage}-*"))) for stage in ("zoo", "opponents", "train", "generate", "evaluate")
+    }
+    assert made == {"zoo": 1, "opponents": 1, "train": 2, "generate": 2, "evaluate": 2}
+    run = wspace.load(again)
+    known, told = list(run.zoo.tasks.classes), load_file(run.artifacts["train"] / PROMPT_TEXTS)
+    assert len(known) < len(run.zoo.classes)
+    torch.testing.assert_close(told["told.texts"], run.prompt_texts[known * 2])
+    torch.testing.assert_close(told["told.means"][len(known) :], told["told.means"][: len(known)])
+
+
+def test_text_prototypes_know_auxiliary_classes_as_well() -> None:
+    evidence, heads = evidence_of(TextPrototype()), []
+    (contest, *_) = contests_of(TextPrototype())
+    other = ClassStatistics(evidence.class_texts.roll(1, 0), torch.randn(len(evidence.class_texts), 7), torch.eye(7))
+    for auxiliary in ((), (other,)):
+        opponent, known = TextPrototype(), replace(evidence, auxiliary=auxiliary)
+        opponent.choose(known)
+        heads.append(opponent.weights(known, contest))
+    assert heads[0].shape == heads[1].shape and not torch.allclose(*heads)
+
+
+def test_an_auxiliary_data_set_of_which_too_few_classes_are_left_is_refused(
+    run: Run, apart: list[str], tmp_path: Path
+) -> None:
+    for name in (apart[0], apart[1].upper(), "quasar"):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            Image.new("RGB", (64, 64), (80 * number, 0, 0)).save(tmp_path / name / f"{number}.png")
+    bound = bind_one("dataset", {"use": "folder", "path": str(tmp_path)}, run.registry, "here")
+    bench = Workbench(replace(run.recipe, auxiliary=(bound,)), Progress(), dims=lambda: run.zoo.dims)
+    with pytest.raises(wspace.api.DataError) as refused:
+        bench.auxiliary(run.zoo.tasks.classes, lambda other: other.class_texts)
+    assert str(refused.value) == (
+        "auxiliary: of the classes of data set 'folder' all but 1 are set apart as unseen; two are the least that say anything"
+    )
+
+
+def test_a_conditioner_that_looks_at_no_features_is_given_no_auxiliary_data_set(inside: Wspace) -> None:
+    done = inside("check", "nano", *settings(AUXILIARY))
+    assert done.returncode == 2 and done.stderr.endswith(
+        "auxiliary: says nothing to conditioner 'prior-fusion', which looks at no features of classes as class-prototypes "
+        "does; name that one, or leave auxiliary out\n"
+    ), done.stderr

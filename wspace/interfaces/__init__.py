@@ -13,7 +13,20 @@ Letters in shapes, everywhere:
 """
 
 from wspace.interfaces.conditions import PICTURE, PICTURE_SIDE, Condition, Conditioner, Prompts, Told
-from wspace.interfaces.data import TEST, TRAIN, VAL, Backbone, Dataset, Images, Layers, Shots, Task, Text, Wording
+from wspace.interfaces.data import (
+    TEST,
+    TRAIN,
+    VAL,
+    Backbone,
+    ClassStatistics,
+    Dataset,
+    Images,
+    Layers,
+    Shots,
+    Task,
+    Text,
+    Wording,
+)
 from wspace.interfaces.fusions import Fusion
 from wspace.interfaces.generators import Closed, Denoiser, Discriminator, Generator, Moves, Pairs, Predictor
 from wspace.interfaces.importing import Collection, Description, ImportedNetwork, Importer
@@ -25,9 +38,9 @@ from wspace.interfaces.tokens import CODES, Tokenizer, TokenLayout
 from wspace.interfaces.weights import Product, WeightEntry, WeightSpec
 
 __all__ = [
-    "CODES", "PICTURE", "PICTURE_SIDE", "TEST", "TRAIN", "VAL", "Architecture", "Backbone", "Closed", "Collection",
-    "Condition", "Conditioner", "Contest", "Dataset", "Denoiser", "Description", "Discriminator", "Evidence", "Fit",
-    "Fusion", "Generator", "Images", "ImportedNetwork", "Importer", "Layers", "Metric", "Moves", "Opponent", "Outcome",
-    "Pairs", "Part", "Predictor", "Product", "Prompts", "Shots", "Symmetry", "Target", "Task", "Text", "TokenLayout",
-    "Tokenizer", "Told", "WeightEntry", "WeightSpec", "Wording",
+    "CODES", "PICTURE", "PICTURE_SIDE", "TEST", "TRAIN", "VAL", "Architecture", "Backbone", "ClassStatistics", "Closed",
+    "Collection", "Condition", "Conditioner", "Contest", "Dataset", "Denoiser", "Description", "Discriminator",
+    "Evidence", "Fit", "Fusion", "Generator", "Images", "ImportedNetwork", "Importer", "Layers", "Metric", "Moves",
+    "Opponent", "Outcome", "Pairs", "Part", "Predictor", "Product", "Prompts", "Shots", "Symmetry", "Target", "Task", "Text",
+    "TokenLayout", "Tokenizer", "Told", "WeightEntry", "WeightSpec", "Wording",
 ]  # fmt: skip

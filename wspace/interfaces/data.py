@@ -63,6 +63,15 @@ class Images(ABC):
         """Pixels (len(indices), S, S, 3), uint8 RGB."""
 
 
+@dataclass(frozen=True)
+class ClassStatistics:
+    """Where classes lie in feature space by their training images, and what they are called."""
+
+    texts: Tensor  # (n, T), rows of unit length
+    means: Tensor  # (n, F), of each class the mean features of its images
+    within: Tensor  # (F, F), covariance of features about these means
+
+
 class Dataset(ABC):
     """Where images come from: a folder, a package, a download."""
 

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
-from wspace.interfaces.data import Shots, Task
+from wspace.interfaces.data import ClassStatistics, Shots, Task
 from wspace.interfaces.targets import Target
 from wspace.support import settings
 from wspace.support.errors import UserError
@@ -61,6 +61,7 @@ class Evidence:
     effort: settings.Opponents  # the recipe's section `opponents`
     zoo: settings.Zoo  # how the zoo's networks were trained
     progress: Progress  # told of what takes long
+    auxiliary: Sequence[ClassStatistics] = ()  # of auxiliary data sets, but for one that `trains_on_images`
     described: Tensor | None = None  # `descriptions`, where there are any
     shown: tuple[int, ...] = ()  # how many pictures of each class tasks come with, in contests that have such
 

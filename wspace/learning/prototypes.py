@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wspace.data.tasks import Task, pad
-from wspace.interfaces import Evidence, Target
+from wspace.interfaces import ClassStatistics, Evidence, Target
 
 SHRINKAGE = 0.1
 """Of the covariance towards a multiple of the identity (Friedman, 1989): a class has few images."""
@@ -88,6 +88,26 @@ def class_statistics(features: Tensor, labels: Tensor, classes: int) -> tuple[Te
     return means, residuals.mT @ residuals / max(1, len(features) - classes)
 
 
+def with_others(own: ClassStatistics, others: Sequence[ClassStatistics]) -> ClassStatistics:
+    """Classes of a data set, and after them those of other data sets.
+
+    Pictures of another data set lie elsewhere in feature space, whatever they show. So its classes count by where they lie
+    about their own mean, which is put on that of the data set. The covariances count alike: one may be of few images. With one
+    image of each class there is none, and it is taken to be alike in every direction.
+    """
+    if not others:
+        return own
+    centre, every = own.means.mean(0), (own, *others)
+    level = max(each.within.diagonal().mean() for each in every)
+    unknown = level * torch.eye(len(centre))
+    scatter = [each.within if each.within.any() else unknown for each in every]
+    return ClassStatistics(
+        torch.cat([each.texts for each in every]),
+        torch.cat([each.means - each.means.mean(0) + centre for each in every]),
+        torch.stack(scatter).mean(0),
+    )
+
+
 @dataclass(frozen=True)
 class WordsToPoints:
     """Kernel ridge regression from a class's text to its point (Rasmussen and Williams, 2006, section 2.2).
@@ -149,6 +169,7 @@ def heads_at(target: Target, space: FeatureSpace, points: Tensor, texts: Tensor,
 Heads = Callable[[Sequence[Task]], Tensor]
 """Tasks of any classes of a data set -> networks (B, P)."""
 
+
 LEFT_OUT = 0.2  # share of the known classes that choices are made on
 CHOOSING = 128  # tasks of these
 WAYS = 10  # classes of each, at most
@@ -178,14 +199,22 @@ PENALTIES = (1.0, 0.3, 3.0)
 
 
 def space_of(evidence: Evidence, known: Task) -> FeatureSpace:
-    """The space of these known classes."""
-    return FeatureSpace.of(*evidence.images(known), len(known))
+    """The space of these known classes, with those of auxiliary data sets after them."""
+    own = class_statistics(*evidence.images(known), len(known))
+    classes = with_others(ClassStatistics(evidence.class_texts[list(known)], *own), evidence.auxiliary)
+    return FeatureSpace.around(classes.means, classes.within)
 
 
 def placed_by_words(evidence: Evidence, space: FeatureSpace, known: Task, width: float, penalty: float) -> Tensor:
     """Where the words of all classes place them in the space of these known ones: (n, F), of one length."""
     texts = evidence.class_texts
-    of_words = WordsToPoints.fit(texts[list(known)], space.points, width, penalty)
+    of_known = torch.cat([texts[list(known)], *(other.texts for other in evidence.auxiliary)])
+    return places_of(texts, of_known, space, width, penalty)
+
+
+def places_of(texts: Tensor, of_known: Tensor, space: FeatureSpace, width: float, penalty: float) -> Tensor:
+    """Where texts (n, T) lie in a space whose classes have the texts `of_known`: (n, F), of one length."""
+    of_words = WordsToPoints.fit(of_known, space.points, width, penalty)
     return of_words.length * functional.normalize(of_words(texts), dim=1)
 
 

@@ -53,6 +53,7 @@ def bind(source: Source, registry: Registry, name: str | None = None) -> BoundRe
         binder.sampler(arguments["generator"], arguments["generate"].sampler)
         binder.opponents(arguments["against"])
         binder.pictures(arguments["tasks"], arguments["conditioner"], arguments["against"])
+        binder.auxiliary(arguments["auxiliary"], arguments["conditioner"])
     if binder.problems:
         raise RecipeError(source.file, binder.problems)
     return BoundRecipe(**arguments, name=name or Path(source.file).stem, source=source.file, unkeyed=unkeyed)
@@ -185,6 +186,15 @@ class _Binder:
                     f"the opponent {bound.name!r} goes by pictures, and no task comes with any; set tasks.pictures, or "
                     "leave it out",
                 )
+
+    def auxiliary(self, datasets: Sequence[Bound], conditioner: Bound) -> None:
+        """They say something to a conditioner alone that looks at the features of classes."""
+        if datasets and conditioner.signature.constants.get("looks_at") != "features":
+            self.problem(
+                ("auxiliary",),
+                f"says nothing to conditioner {conditioner.name!r}, which looks at no features of classes as class-prototypes "
+                "does; name that one, or leave auxiliary out",
+            )
 
     def component(self, kind: str, value: Any, path: tuple[str | int, ...]) -> Bound | None:
         block = {"use": value} if isinstance(value, str) else value

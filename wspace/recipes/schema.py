@@ -58,6 +58,9 @@ class Recipe:
     evaluate: settings.Evaluate
     symmetry: Bound[Symmetry] | None = None
     wording: Bound[Wording] = Default("template")
+    auxiliary: Annotated[
+        tuple[Bound[Dataset], ...], Since("0.2")
+    ] = ()  # say how words and features go together: no more
     discriminator: Bound[Discriminator] | None = Default("mlp")  # None where nobody registered that one
     against: tuple[Bound[Opponent], ...] = tuple(
         map(

@@ -42,7 +42,7 @@ STAGES = (
         "wspace.runs.stages.train:run",
         (
             "wording", "symmetry", "tokenizer", "conditioner", "generator", "reconstruction", "task_loss", "train", "losses",
-            "adversary", "discriminator", "precision",
+            "adversary", "discriminator", "precision", "auxiliary",
         ),
         ("zoo",),
         2,
@@ -51,7 +51,7 @@ STAGES = (
     Stage(
         "evaluate",
         "wspace.runs.stages.evaluate:run",
-        ("metrics", "evaluate", "against"),
+        ("metrics", "evaluate", "against", "auxiliary"),
         ("zoo", "opponents", "train", "generate"),
         3,
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch.nn import functional
 from wspace.data.features import FeatureScale, Pool, extract
 from wspace.data.shots import draw_shots
 from wspace.data.tasks import Task, TaskSet
+from wspace.data.twins import APART
 from wspace.interfaces import (
     PICTURE,
     PICTURE_SIDE,
@@ -23,6 +25,7 @@ from wspace.interfaces import (
     TRAIN,
     VAL,
     Backbone,
+    ClassStatistics,
     Conditioner,
     Dataset,
     Images,
@@ -33,7 +36,7 @@ from wspace.interfaces import (
     Wording,
 )
 from wspace.learning.fitting import accuracies, calibrated
-from wspace.learning.prototypes import class_statistics
+from wspace.learning.prototypes import class_statistics, with_others
 from wspace.recipes.bind import BoundRecipe
 from wspace.support.errors import DataError, UserError
 from wspace.support.files import expanded
@@ -192,9 +195,32 @@ class Workbench:
         texts, words = self.prompt_texts[list(classes)], self.text.encode([in_words(self.recipe.target.told())])[0]
         if conditioner.looks_at == "pictures":
             return Told(texts, self._small_pictures(classes), words)
-        features, labels = self.train.of_task(classes)
-        no_pictures = torch.zeros(len(classes), 0, PICTURE)
-        return Told(texts, no_pictures, words, *class_statistics(features, labels, len(classes)))
+        own = ClassStatistics(texts, *class_statistics(*self.train.of_task(classes), len(classes)))
+        every = with_others(own, self.auxiliary(classes, lambda bench: bench.prompt_texts))
+        no_pictures = torch.zeros(len(every.texts), 0, PICTURE)
+        return Told(every.texts, no_pictures, words, every.means, every.within)
+
+    def auxiliary(self, known: Sequence[int], texts: Callable[[Workbench], Tensor]) -> list[ClassStatistics]:
+        """Of each auxiliary data set, by the recipe's encoders and on its scale of features.
+
+        Classes of the recipe's own data set that are not `known` are set apart. Under the name of one, or the same text,
+        nothing is known from elsewhere either. Raises DataError where that leaves fewer than two classes.
+        """
+        apart = sorted(set(range(len(self.images.classes))) - set(known))
+        statistics = []
+        for bound in self.recipe.auxiliary:
+            recipe = replace(self.recipe, dataset=bound, auxiliary=())
+            bench = Workbench(recipe, self.progress, self.cache, self.dims, self.scale)
+            distances = torch.cdist(bench.class_texts.double(), self.class_texts[apart].double())
+            kept = torch.nonzero((distances >= APART).all(1)).flatten().tolist()
+            if len(kept) < 2:
+                raise DataError(
+                    f"auxiliary: of the classes of data set {bound.name!r} all but {len(kept)} are set apart as unseen; "
+                    "two are the least that say anything"
+                )
+            of_images = class_statistics(*bench.train.of_task(kept), len(kept))
+            statistics.append(ClassStatistics(texts(bench)[kept], *of_images))
+        return statistics
 
     def _small_pictures(self, classes: Sequence[int]) -> Tensor:
         """Some training images of each class, made small: (n, PICTURES, PICTURE)."""

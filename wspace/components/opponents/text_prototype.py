@@ -13,8 +13,8 @@ from wspace.learning.prototypes import Heads, best_words, heads_at, placed_by_wo
 class TextPrototype(Opponent):
     """Kernel ridge from a class's text to the mean of its whitened features; the nearest of these means wins.
 
-    All classes are placed by their words, those with images too, and brought to one length. Width and penalty are those that
-    do best on validation images of known classes left out of the fit.
+    All classes are placed by their words, those with images too, and brought to one length. Classes of auxiliary data sets
+    are known as well. Width and penalty are those that do best on validation images of known classes left out of the fit.
     """
 
     version: ClassVar[int] = 1

@@ -109,7 +109,8 @@ def _methods(job: Job, zoo: Zoo) -> tuple[dict[str, dict[str, Tensor]], dict[str
     texts = load_file(job.inputs["train"] / PROMPT_TEXTS)["texts"]
     prompts = [prompts_of(tasks, texts) for tasks in (zoo.tasks.seen, *map(zoo.tasks.scored, splits))]
     of_zoo, *of_splits = descriptions(*prompts)
-    evidence = evidence_of(job, zoo, of_zoo)
+    auxiliary = job.bench.auxiliary(zoo.tasks.classes, lambda bench: bench.class_texts)
+    evidence = replace(evidence_of(job, zoo, of_zoo), auxiliary=auxiliary)
     contests = {
         split: Contest(split, zoo.tasks.scored(split), described, _drawn(job, MISMATCHED, split))
         for split, described in zip(splits, of_splits, strict=True)
