@@ -160,6 +160,27 @@ def test_pictures_move_a_class_by_their_number_and_one_without_stays() -> None:
     torch.testing.assert_close(after, conditioner.of_words.length * functional.normalize(expected, dim=1))
 
 
+def test_unlabelled_pictures_say_where_the_centre_is() -> None:
+    conditioner, prompts = prototypes(), prompts_of([(0, 3, 8, 9), (1, 2)], class_texts())
+    assert conditioner.space is not None
+    rng = torch.Generator().manual_seed(6)
+    features, aside, pictures = (torch.randn(2, count, INPUTS, generator=rng) for count in (20, 1, 4))
+
+    def predicted(prompts: Prompts, features: torch.Tensor) -> torch.Tensor:
+        scores = Toy(HIDDEN).logits(conditioner.starting_networks(prompts), features, prompts.texts)
+        return scores.masked_fill(~prompts.mask[:, None], -torch.inf).argmax(2)
+
+    same = replace(prompts, centre=conditioner.space.centre.expand(2, -1))
+    moved = replace(prompts, centre=(conditioner.space.centre + aside)[:, 0])
+    assert torch.equal(predicted(same, features), predicted(prompts, features))
+    assert torch.equal(predicted(moved, features + aside), predicted(prompts, features))
+    shots = {"shots": torch.full((2, 4), 2)}
+    torch.testing.assert_close(
+        conditioner.places(replace(moved, pictures=pictures + aside, **shots)),
+        conditioner.places(replace(prompts, pictures=pictures, **shots)),
+    )
+
+
 def test_a_network_to_start_from_is_the_targets_own_of_these_places() -> None:
     conditioner = prototypes()
     assert conditioner.space is not None

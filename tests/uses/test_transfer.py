@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 
 import wspace
+import wspace.api
 from tests.conftest import Wspace
 from wspace.runs.run import Run
+from wspace.uses import transfer
 from wspace.uses.transfer import study
 
 
@@ -63,10 +65,51 @@ def test_another_data_set_that_will_not_do_is_refused(nano: Path, shapes: Path, 
             "error: --ways: the data set has 4 classes, and tasks are to have 5; give at most 4\n",
         ),
         (f"{{use: folder, path: {tmp_path}/none}}", "2", f"error: {tmp_path}/none: no such folder\n"),
-        ("{use: foldr}", "2", "dataset.use: no dataset named 'foldr'. Did you mean 'folder'?"),
+        ("{use: foldr}", "2", "error: --dataset: use: no dataset named 'foldr'. Did you mean 'folder'?"),
+        ("{use: folder}", "2", "error: --dataset: path: missing; dataset 'folder' needs path: path\n"),
+        ("[folder]", "2", "error: --dataset: expected a dataset: a name, or {use: NAME, ...}, got ['folder']\n"),
+        (
+            "{use: folder, path: x",
+            "2",
+            "error: transfer --dataset={use: folder, path: x: the value is not YAML; text that YAML cannot read goes in "
+            "quotes: --dataset='...'\n",
+        ),
     ):
         done = inside("transfer", nano, "--dataset", dataset, "--ways", ways)
         assert done.returncode == 2 and said in done.stderr, done.stderr
+
+
+def test_classes_that_are_one_to_the_text_encoder_and_a_class_alone_are_refused(
+    nano: Path, shapes: Path, inside: Wspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes.joinpath("stripes").rename(shapes / "DISC")
+    done = inside("transfer", nano, "--dataset", f"{{use: folder, path: {shapes}}}", "--ways", "2")
+    assert done.returncode == 2 and done.stderr.endswith(
+        "error: --dataset: the text encoder makes one vector of its classes 'DISC' and 'disc': no head can tell them apart; "
+        "rename or remove all but one\n"
+    ), done.stderr
+    run = wspace.load(nano)
+    world = run.world(f"{{use: folder, path: {shapes}}}")
+    monkeypatch.setattr(world.images, "classes", ("disc",))  # of a plugin's data set; `folder` refuses one itself
+    with pytest.raises(wspace.api.UserError, match="^--dataset: it has 1 class, and a task is of two or more$"):
+        study(run, world, ways=[2], tasks=2, seed=0)
+
+
+def test_text_prototypes_and_unlabelled_pictures_have_a_row_where_there_are_any(
+    nano: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = wspace.load(nano)
+    world = run.world(f"{{use: folder, path: {shapes}, size: 64}}")
+    without = study(run, world, ways=[2], tasks=2, seed=0)
+    assert "The run's recipe leaves text-prototype out of `against`: it has no row here." in without.says
+    chosen = {"text-prototype_width": 0.6, "text-prototype_penalty": 1.0}
+    monkeypatch.setattr(transfer, "chosen_of", lambda _: chosen)
+    monkeypatch.setattr(type(run.system.conditioner), "takes_pictures", True)
+    section = study(run, world, ways=[2], tasks=2, seed=0)
+    assert [row.name for row in section.tables[0].rows] == [
+        "generated", "generated, with unlabelled pictures", "text-prototype", "universal", "trained there",
+    ]  # fmt: skip
+    assert len(section.says) == len(without.says) - 1
 
 
 def test_of_all_classes_there_is_one_task_and_the_section_says_so(nano: Path, shapes: Path, inside: Wspace) -> None:

@@ -29,6 +29,9 @@ def generate(
     pictures: Annotated[
         Path | None, typer.Option(help="A folder with a sub-folder of pictures for some or all of the classes.")
     ] = None,
+    unlabelled: Annotated[
+        Path | None, typer.Option(help="A folder of pictures as those to be named; what they show need not be known.")
+    ] = None,
     as_json: Json = False,
     peft: Annotated[bool, typer.Option("--peft", help="LoRA adapters, as folders that PEFT loads.")] = False,
     plugin: PluginFiles = None,
@@ -47,7 +50,7 @@ def generate(
     for file in files:
         (check_new_folder if peft else check_file)(file)
 
-    from wspace.data.examples import examples_of
+    from wspace.data.examples import examples_of, pictures_in
     from wspace.runs.run import Run
     from wspace.support.progress import for_terminal
     from wspace.weights.files.network import check_classes
@@ -57,7 +60,14 @@ def generate(
     for note in notes:
         opened.bench.progress.say(f"note: {note}")
     networks = opened.generate_many(
-        names, count, pictures=shown, seed=seed, steps=steps, guidance=guidance, temperature=temperature
+        names,
+        count,
+        pictures=shown,
+        unlabelled=pictures_in(unlabelled) if unlabelled else (),
+        seed=seed,
+        steps=steps,
+        guidance=guidance,
+        temperature=temperature,
     )
     for network, file in zip(networks, files, strict=True):
         if peft:
@@ -66,7 +76,7 @@ def generate(
             network.save(file)
         if not as_json:
             print(file)
-    as_scored = not shown and count == 1 and (steps, guidance, temperature) == (None, None, None)
+    as_scored = not shown and not unlabelled and count == 1 and (steps, guidance, temperature) == (None, None, None)
     expected = opened.expected_accuracy(names) if as_scored else None
     if as_json:
         standings = [asdict(standing) for standing in opened.standings(names)]

@@ -1,4 +1,4 @@
-"""Pictures that come with class names: a few of each, in a folder of its own."""
+"""Pictures that come with class names: a few of each, in a folder of its own; or of no class that is known."""
 
 from __future__ import annotations
 
@@ -35,3 +35,11 @@ def examples_of(folder: Path, classes: Sequence[str]) -> tuple[dict[str, list[Pa
         if len(path.parts) > 1:
             pictures[names[path.parts[0]]].append(folder / path)
     return pictures, [*left_out(loose, "pictures are of no class", "picture is of no class"), *left_out_by_name(tree)]
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures of a folder, at any depth. Raises DataError for a folder that cannot be read, or has none."""
+    pictures = [folder / path for path in tree_of(folder).pictures]
+    if not pictures:
+        raise DataError(f"{folder}: has no pictures")
+    return pictures

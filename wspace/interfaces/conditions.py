@@ -25,6 +25,7 @@ class Prompts:
         None  # (B, K, F), of each class the mean features of pictures that were given with its name
     )
     shots: Tensor | None = None  # (B, K), how many pictures those are; 0 for a class that goes by its words
+    centre: Tensor | None = None  # (B, F), mean features of unlabelled pictures, as those that networks are to name
 
     def count(self) -> Tensor:
         """(B, 1): how many classes each task has."""
@@ -65,7 +66,9 @@ class Told:
         Tensor  # (n, S, PICTURE), some training images of each, made small, in [-1, 1]; S is 0 if nobody looks at them
     )
     architecture: Tensor  # (T,), the text of what is generated
-    means: Tensor | None = None  # (n, F), of each class the mean features of its training images
+    means: Tensor | None = (
+        None  # (n, F), of each class the mean features of its training images; with auxiliary classes last
+    )
     within: Tensor | None = None  # (F, F), covariance of features about these means
 
 
@@ -96,7 +99,9 @@ class Conditioner(nn.Module, ABC):
     linear: ClassVar[bool] = (
         False  # whether `starting_networks` are `Target.from_linear`'s: a target without is refused
     )
-    takes_pictures: ClassVar[bool] = False  # whether it reads `Prompts.pictures`; a literal of the class itself
+    takes_pictures: ClassVar[bool] = (
+        False  # whether it reads pictures and centre of prompts; a literal of the class itself
+    )
     looks_at: ClassVar[Literal["pictures", "features"]] = "pictures"  # what it is told of images, if it asks
     width: int  # C
     pooled_width: int  # C'

@@ -22,10 +22,10 @@ from wspace.learning.expectation import SAME, Expectation, ScoredTasks, describe
 from wspace.learning.fitting import predict
 from wspace.learning.ridge_regression import Ridge
 from wspace.learning.system import System
-from wspace.recipes.bind import BoundRecipe, bind
+from wspace.recipes.bind import BoundRecipe, bind, bind_one
 from wspace.recipes.plugins import load_plugins
 from wspace.recipes.registry import Registry
-from wspace.recipes.source import read_recipe
+from wspace.recipes.source import read_recipe, read_value
 from wspace.runs.artifacts import TrainedOpponents, Zoo, chosen_of
 from wspace.runs.assemble import build_system, load_system
 from wspace.runs.report.page import with_sections
@@ -167,23 +167,28 @@ class Run:
         self.system.conditioner.check(prompts)
         return prompts.to(self.bench.device)
 
-    def prompts_for(self, classes: Sequence[str], count: int = 1, pictures: Pictures | None = None) -> Prompts:
+    def prompts_for(
+        self,
+        classes: Sequence[str],
+        count: int = 1,
+        pictures: Pictures | None = None,
+        unlabelled: Sequence[str | Path] = (),
+    ) -> Prompts:
         """The prompts of a task of any classes, `count` times. Raises UserError if the generator knows nothing of it."""
         classes = self.told_apart(classes)
         prompts = prompts_of([tuple(range(len(classes)))] * count, self.bench.encode_prompt_texts(classes), classes)
         if pictures:
             prompts = self._with_pictures(prompts, classes, pictures)
+        if unlabelled:
+            self._check_takes_pictures()
+            prompts = replace(prompts, centre=self._features(unlabelled).mean(0).expand(count, -1))
         self.system.conditioner.check(prompts)
         return prompts.to(self.bench.device)
 
     def _with_pictures(self, prompts: Prompts, classes: Sequence[str], pictures: Pictures) -> Prompts:
         """Raises UserError for a conditioner that takes none, for a class that is not asked for, and for pictures that are no
         list of files; DataError as `predict`."""
-        if not self.system.conditioner.takes_pictures:
-            raise UserError(
-                f"this run's conditioner {self.recipe.conditioner.name!r} goes by words alone and takes no pictures; "
-                "class-prototypes does"
-            )
+        self._check_takes_pictures()
         for name, files in pictures.items():
             if name not in classes:
                 hint = did_you_mean(name, classes).partition(" Known:")[0]
@@ -197,6 +202,13 @@ class Run:
         shots = torch.tensor([len(pictures.get(name, ())) for name in classes])
         count = len(prompts.mask)
         return replace(prompts, pictures=features.expand(count, -1, -1), shots=shots.expand(count, -1))
+
+    def _check_takes_pictures(self) -> None:
+        if not self.system.conditioner.takes_pictures:
+            raise UserError(
+                f"this run's conditioner {self.recipe.conditioner.name!r} goes by words alone and takes no pictures; "
+                "class-prototypes does"
+            )
 
     def _features(self, pictures: Sequence[str | Path]) -> Tensor:
         """Of picture files, as networks see them: (M, F). Raises DataError for one that cannot be read."""
@@ -248,6 +260,7 @@ class Run:
         classes: Sequence[str],
         *,
         pictures: Pictures | None = None,
+        unlabelled: Sequence[str | Path] = (),
         seed: int | None = None,
         steps: int | None = None,
         guidance: float | None = None,
@@ -255,7 +268,8 @@ class Run:
     ) -> Network:
         """Weights for these classes. What is not given is as in the recipe.
 
-        `pictures` are a few of some or all classes, where the recipe's conditioner takes any.
+        `pictures` are a few of some or all classes, where the recipe's conditioner takes any. `unlabelled` ones are as those
+        that the network is to name: they say where such pictures lie in feature space, whatever they show.
 
         Any names are taken. What weights are worth for classes that the generator was not trained on, `expected_accuracy`
         says.
@@ -264,7 +278,14 @@ class Run:
         vector.
         """
         (network,) = self.generate_many(
-            classes, 1, pictures=pictures, seed=seed, steps=steps, guidance=guidance, temperature=temperature
+            classes,
+            1,
+            pictures=pictures,
+            unlabelled=unlabelled,
+            seed=seed,
+            steps=steps,
+            guidance=guidance,
+            temperature=temperature,
         )
         return network
 
@@ -274,6 +295,7 @@ class Run:
         count: int,
         *,
         pictures: Pictures | None = None,
+        unlabelled: Sequence[str | Path] = (),
         seed: int | None = None,
         steps: int | None = None,
         guidance: float | None = None,
@@ -286,7 +308,7 @@ class Run:
             temperature = 1.0
         asked = {"steps": steps, "guidance": guidance, "temperature": temperature}
         settings = replace(defaults, **{name: value for name, value in asked.items() if value is not None})
-        prompts = self.prompts_for(names, count, pictures)
+        prompts = self.prompts_for(names, count, pictures, unlabelled)
         same = self.twins_of(names)
         for name, others in same.items():
             pair = listed([name, *others])
@@ -320,12 +342,10 @@ class Run:
     def world(self, dataset: str) -> Workbench:
         """The pictures of another data set as this run's networks see them: by its encoders, on its scale of features.
 
-        `dataset` is written as in a recipe or after `--set dataset=`. Raises RecipeError, DataError.
+        `dataset` is written as in a recipe. Raises RecipeError, DataError.
         """
-        settings = [f"dataset={dataset}"]
-        recipe = bind(
-            read_recipe(self.folder / RECIPE, settings), self.registry, read_json(self.folder / RUN)["recipe"]
-        )
+        block = read_value(dataset, "transfer", "--dataset")
+        recipe = replace(self.recipe, dataset=bind_one("dataset", block, self.registry, "--dataset"))
         return Workbench(recipe, self.bench.progress, self.bench.cache, lambda: self.zoo.dims, self.zoo.scale)
 
     def standings(self, classes: Sequence[str]) -> list[Standing]:

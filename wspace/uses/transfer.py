@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from wspace.data.tasks import Task, prompts_of
+from wspace.data.twins import listed, twins
+from wspace.interfaces import ClassStatistics, Prompts
 from wspace.learning.fitting import accuracies
+from wspace.learning.prototypes import FeatureSpace, Heads, class_statistics, heads_at, places_of, with_others
+from wspace.runs.artifacts import chosen_of
 from wspace.runs.report.intervals import summary
 from wspace.runs.report.section import Form, Row, Section, Table, percent
 from wspace.runs.run import Run
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import UserError
+from wspace.support.methods import TEXT_PROTOTYPE, UNIVERSAL
 from wspace.support.seeding import stream
 from wspace.uses.ensemble import oracles
 
-GENERATED, UNIVERSAL, ORACLE = "generated", "universal", "trained there"
+GENERATED, CENTRED, ORACLE = "generated", "generated, with unlabelled pictures", "trained there"
 DIFFERENCE = f"{GENERATED} minus it"
 COLUMNS: dict[str, Form] = {"accuracy": "percent", DIFFERENCE: "points"}
 
@@ -24,27 +31,35 @@ COLUMNS: dict[str, Form] = {"accuracy": "percent", DIFFERENCE: "points"}
 def study(run: Run, world: Workbench, *, ways: Sequence[int], tasks: int, seed: int) -> Section:
     """Accuracy on test images of another data set, `world`'s, in tasks of so many of its classes.
 
-    `generated` and `universal` are the run's, and have seen none of its pictures; `trained there` are networks trained for each
-    task on its training images, as `wspace ensemble` trains them. `world` is `Run.world`'s.
+    `generated`, `text-prototype` and `universal` are the run's, and have seen none of its pictures; `trained there` are
+    networks trained for each task on its training images, as `wspace ensemble` trains them. In a further row, where the run's
+    conditioner takes pictures, these images come with the words, unlabelled. `world` is `Run.world`'s.
 
-    Raises UserError for a data set of fewer classes than a task needs.
+    Raises UserError for a data set of fewer classes than a task needs, and for classes that the text encoder cannot tell apart.
     """
     classes = world.images.classes
+    _check(world)
     fitting = [way for way in dict.fromkeys(ways) if way <= len(classes)]
     if not fitting:
         raise UserError(
             f"--ways: the data set has {len(classes)} classes, and tasks are to have {min(ways)}; give at most {len(classes)}"
         )
     texts, prompt_texts = world.class_texts, world.prompt_texts
-    universal = run.opponents.universal
+    universal, prototypes = run.opponents.universal, _text_prototypes(run, texts)
     tables, says = [], [_known(run, classes)]
+    if prototypes is None:
+        says.append(f"The run's recipe leaves {TEXT_PROTOTYPE} out of `against`: it has no row here.")
     for count in fitting:
         drawn = _drawn(len(classes), count, tasks, seed)
         prompts = prompts_of(drawn, prompt_texts, classes)
         run.system.conditioner.check(prompts)
-        made = run.system.sample(prompts.to(run.bench.device), run.recipe.generate, stream(seed, "transfer")).cpu()
+        made = {GENERATED: prompts}
+        if run.system.conditioner.takes_pictures:
+            centre = torch.stack([world.train.of_task(task)[0].mean(0) for task in drawn])
+            made[CENTRED] = replace(prompts, centre=centre)
         methods = {
-            GENERATED: run.calibrated_for(made, classes),
+            **{name: _sampled(run, prompts, classes, seed) for name, prompts in made.items()},
+            **({} if prototypes is None else {TEXT_PROTOTYPE: run.calibrated_for(prototypes(drawn), classes)}),
             UNIVERSAL: universal.expand(len(drawn), -1),
             ORACLE: oracles(run, drawn, 1, seed, world)[0],
         }
@@ -70,6 +85,41 @@ def study(run: Run, world: Workbench, *, ways: Sequence[int], tasks: int, seed: 
         says.append(f"There is one task of all {len(classes)} classes: its intervals have no width, and say nothing.")
     settings = {"dataset": world.recipe.dataset.told(), "ways": list(ways), "tasks": tasks, "seed": seed}
     return Section("transfer", "Another data set", says, settings, tables)
+
+
+def _sampled(run: Run, prompts: Prompts, classes: Sequence[str], seed: int) -> Tensor:
+    """Networks (B, P), drawn as the recipe says."""
+    made = run.system.sample(prompts.to(run.bench.device), run.recipe.generate, stream(seed, "transfer")).cpu()
+    return run.calibrated_for(made, classes)
+
+
+def _check(world: Workbench) -> None:
+    """Raises UserError for a data set of one class, and for one with classes that are one to the text encoder."""
+    classes = world.images.classes
+    if len(classes) < 2:
+        raise UserError(f"--dataset: it has {len(classes)} class, and a task is of two or more")
+    for group in twins(world.class_texts):
+        raise UserError(
+            f"--dataset: the text encoder makes one vector of its classes {listed([classes[number] for number in group])}: no "
+            "head can tell them apart; rename or remove all but one"
+        )
+
+
+def _text_prototypes(run: Run, texts: Tensor) -> Heads | None:
+    """As the report has them, for classes of these texts (n, T); None of a run whose report has none.
+
+    Raises WspaceError if the run's data are no longer those of its zoo.
+    """
+    chosen, bench, known = chosen_of(run.artifacts["evaluate"]), run.bench, run.zoo.tasks.classes
+    if f"{TEXT_PROTOTYPE}_width" not in chosen:
+        return None
+    run.zoo.check(bench.accepted)
+    own = ClassStatistics(bench.class_texts[list(known)], *class_statistics(*bench.train.of_task(known), len(known)))
+    statistics = with_others(own, bench.auxiliary(known, lambda other: other.class_texts))
+    width, penalty = chosen[f"{TEXT_PROTOTYPE}_width"], chosen[f"{TEXT_PROTOTYPE}_penalty"]
+    space = FeatureSpace.around(statistics.means, statistics.within)
+    places = places_of(texts, statistics.texts, space, width, penalty)
+    return lambda tasks: heads_at(run.target, space, places, texts, tasks)
 
 
 def _known(run: Run, classes: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ class ClassPrototypes(TextSet):
     Gaussian kernel, `penalty`). So a class that the run knows is near the mean of its own images, and not at it: of few
     drawings that mean is worth less. Pictures that a prompt brings move the class towards their mean, where its words count
     as so many pictures (`words`). Places are then brought to one length: words that say little would leave a class near the
-    centre, to which every image is near.
+    centre, to which every image is near. Unlabelled pictures that a prompt brings say where that centre is, for such as they.
     """
 
     version: ClassVar[int] = 1
@@ -54,7 +54,10 @@ class ClassPrototypes(TextSet):
         places = self.of_words(prompts.texts)
         if prompts.pictures is not None and prompts.shots is not None:
             shots = prompts.shots[..., None].float()  # (B, K, 1)
-            places = (self.words * places + shots * self.space(prompts.pictures)) / (self.words + shots)
+            pictures = prompts.pictures
+            if prompts.centre is not None:
+                pictures = pictures - (prompts.centre - self.space.centre)[:, None]
+            places = (self.words * places + shots * self.space(pictures)) / (self.words + shots)
         return self.of_words.length * functional.normalize(places, dim=2)
 
     @torch.no_grad()
@@ -63,4 +66,6 @@ class ClassPrototypes(TextSet):
         assert self.space is not None, "told comes first"
         device, prompts = prompts.texts.device, prompts.to(torch.device("cpu"))
         scorers, bias = self.space.linear(self.places(prompts), prompts.mask, self.target.linear_rank)
+        if prompts.centre is not None:
+            bias = bias + (scorers @ (self.space.centre - prompts.centre)[..., None])[..., 0]
         return self.target.from_linear(scorers, bias, prompts.texts, prompts.mask).to(device)
