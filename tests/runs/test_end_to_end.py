@@ -125,7 +125,7 @@ def test_a_sampler_there_is_not_ends_with_2_and_trains_nothing(nano, inside):
     done = inside("run", NANO, "--runs", nano.parent, "--set", "generate.sampler=dpm")
     assert (done.returncode, done.stdout) == (2, "")
     known = "Did you mean 'ddpm'? Known: ddim, ddpm, dpm-solver++"
-    assert done.stderr == f"error: {NANO}: generate.sampler: generator 'diffusion' has no sampler 'dpm'. {known}\n"
+    assert done.stderr == f"error: --set generate.sampler: generator 'diffusion' has no sampler 'dpm'. {known}\n"
 
 
 def test_nano_has_all_three_losses_and_their_health(nano):

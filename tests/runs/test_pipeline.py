@@ -77,9 +77,10 @@ def why(bind: Bind, tmp_path: Path) -> Callable[..., dict[str, str]]:
 
 
 def test_every_slot_of_a_recipe_but_the_device_is_read_by_exactly_one_stage() -> None:
-    """But for the opponents: those that train on images are made in a stage of their own."""
+    """But for the opponents, of whom those that train on images are made in a stage of their own; and for what auxiliary data
+    sets say, which a conditioner and opponents hear."""
     read = [slot for stage in STAGES for slot in stage.reads]
-    assert sorted(read) == sorted([*({*SLOTS} - {"device"}), "against"])
+    assert sorted(read) == sorted([*({*SLOTS} - {"device"}), "against", "auxiliary"])
 
 
 def test_stages_take_stages_before_them_and_their_functions_are_there() -> None:
@@ -470,5 +471,5 @@ def test_slots_are_flat_and_reach_into_nested_components(bind) -> None:
         slots["generator.use"] == "noise" and slots["generator.denoiser.pair"] == [1, 2] and slots["symmetry"] is None
     )
     known_as = {"texts" if slot == "wording" else slot for slot in train.reads}
-    assert {name.partition(".")[0] for name in slots} == known_as - {"reconstruction"}  # which came later
+    assert {name.partition(".")[0] for name in slots} == known_as - {"reconstruction", "auxiliary"}  # which came later
     assert not any(isinstance(value, dict) for value in slots.values())
