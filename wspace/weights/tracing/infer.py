@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.func import functional_call
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
@@ -85,17 +84,19 @@ def infer(module: nn.Module, *inputs: Tensor) -> Inferred:
 
 # ---------------------------------------------------------------- a graph
 
-WRAPPERS: dict[type, str] = {
-    torch._dynamo.OptimizedModule: "_orig_mod",
-    nn.DataParallel: "module",
-    nn.parallel.DistributedDataParallel: "module",
-}
-"""What runs another module, with the attribute that holds it."""
+
+def _wrappers() -> dict[type, str]:
+    """What runs another module, with the attribute that holds it."""
+    return {
+        torch._dynamo.OptimizedModule: "_orig_mod",  # asked for late: it imports torch's compiler, and most never trace
+        nn.DataParallel: "module",
+        nn.parallel.DistributedDataParallel: "module",
+    }
 
 
 def _traced(module: nn.Module, weights: Mapping[str, Tensor], inputs: tuple[Tensor, ...]) -> fx.Graph:
     who, instead = f"{type(module).__name__} cannot be traced", "write its axes by hand (docs/symmetries.md)"
-    for wrapper, inner in WRAPPERS.items():
+    for wrapper, inner in _wrappers().items():
         if isinstance(module, wrapper):
             raise UserError(f"{who}: it only wraps a module; give that one, its attribute {inner}")
     for place, given in enumerate(inputs):
@@ -103,6 +104,8 @@ def _traced(module: nn.Module, weights: Mapping[str, Tensor], inputs: tuple[Tens
             raise UserError(
                 f"{who}: input {place} has shape {[*given.shape]}, and so no values; give one that has some"
             )
+    from torch.fx.experimental.proxy_tensor import make_fx  # late, as above
+
     check_weights(module, who)
     check_memory(module, dict(module.named_parameters()), who)
     traced = with_its_tensors(module)
