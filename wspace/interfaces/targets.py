@@ -94,6 +94,14 @@ class Target(ABC):
         """
         return _Alone(self, weights)
 
+    def frozen(self, weights: Tensor, texts: Tensor) -> nn.Module:
+        """One network (P,) for classes of these texts (K, T), for good: features (M, F) -> scores (M, K).
+
+        What exporters write: all its numbers are parameters and buffers. The default computes `logits`; a target may
+        give a plainer module that computes the same.
+        """
+        return _Frozen(self, weights, texts)
+
     def exported(self, weights: Tensor) -> dict[str, Tensor]:
         """One network (P,) as tensors for a file: those of the spec, and whatever `spec.aside` names."""
         return self.spec.unflatten(weights)
@@ -109,3 +117,15 @@ class _Alone(nn.Module):
     def forward(self, features: Tensor, texts: Tensor) -> Tensor:
         logits = self.target.training_logits if self.training else self.target.logits
         return logits(self.weights[None], features[None], texts[None])[0]
+
+
+class _Frozen(nn.Module):
+    """One of a target's networks with the texts of its classes, as buffers."""
+
+    def __init__(self, target: Target, weights: Tensor, texts: Tensor):
+        super().__init__()
+        self.target = target
+        self.weights, self.texts = nn.Buffer(weights.clone()), nn.Buffer(texts.clone())
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.target.logits(self.weights[None], features[None], self.texts[None])[0]

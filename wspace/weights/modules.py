@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
@@ -122,3 +123,25 @@ def _bytes(tensor: Tensor) -> Tensor:
         place = place[..., None] + stride * torch.arange(size)
     width = tensor.element_size()
     return (width * place.flatten()[:, None] + torch.arange(width)).flatten()
+
+
+class CosineScores(nn.Module):
+    """temperature · cos(output, direction of each class): (M, F) -> (M, K), by a network with a shape of inputs of its own."""
+
+    def __init__(self, network: nn.Module, inputs: tuple[int, ...], directions: Tensor, temperature: float):
+        """directions: (K, D), as wide as what the network gives of a picture."""
+        super().__init__()
+        self.network, self.inputs, self.temperature = network, inputs, temperature
+        self.directions = nn.Buffer(functional.normalize(directions, dim=1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        outputs = pooled(self.network(features.unflatten(1, self.inputs)))
+        return self.temperature * functional.normalize(outputs, dim=1) @ self.directions.T
+
+
+def pooled(output: Any) -> Tensor:
+    """One vector of each picture, of what a network gives: (M, D). Models of transformers give a mapping."""
+    if isinstance(output, Tensor):
+        return output
+    vectors = output.get("pooler_output")
+    return output["last_hidden_state"].mean(1) if vectors is None else vectors

@@ -202,3 +202,29 @@ def test_gelu_without_biases_cannot_be_put_together() -> None:
     assert str(raised.value) == (
         "clip-adapter: with activation gelu and no bias it is linear nowhere; set bias to true"
     )
+
+
+@variants
+def test_a_frozen_adapter_scores_as_the_target_does(activation: Activation, bias: bool) -> None:
+    target = target_of(activation, bias)
+    weights, (features, texts) = weights_of(target, 1), inputs(1)
+    expected = target.logits(weights, features, texts)[0]
+    assert torch.allclose(target.frozen(weights[0], texts[0])(features[0]), expected)
+
+
+def test_a_frozen_head_of_closed_form_loses_few_digits() -> None:
+    """Its biases are large: as `logits` computes them in float32, most of the error is theirs."""
+    target = ClipAdapter(rank=8, feature_dim=40, text_dim=30)
+    rng = torch.Generator().manual_seed(0)
+    texts = torch.nn.functional.normalize(torch.randn(6, 30, generator=rng), dim=1)
+    scorers, bias = torch.randn(1, 6, 40, generator=rng), torch.randn(1, 6, generator=rng)
+    weights = target.from_linear(scorers, bias, texts[None], torch.ones(1, 6, dtype=torch.bool))[0]
+    features = torch.randn(200, 40, generator=rng)
+    exact = target.logits(weights[None].double(), features[None].double(), texts[None].double())[0]
+
+    def error(scores: torch.Tensor) -> float:
+        return float((scores.double() - exact).abs().max())
+
+    assert error(target.frozen(weights, texts)(features)) < 0.3 * error(
+        target.logits(weights[None], features[None], texts[None])[0]
+    )

@@ -24,6 +24,7 @@ from wspace.support.errors import FileError, MissingPackage, UserError, nearest
 from wspace.support.seeding import seeded, stream
 from wspace.weights.batched import affine, uniform_by_fan_in
 from wspace.weights.lowrank import lora_spec
+from wspace.weights.modules import CosineScores, copy_of, pooled
 
 
 class Lora(Target):
@@ -90,18 +91,23 @@ class Lora(Target):
     def logits(self, weights: Tensor, features: Tensor, texts: Tensor) -> Tensor:
         count, images = features.shape[:2]
         with self._adapted(self.spec.unflatten(weights)):
-            pooled = self._pooled(features.flatten(0, 1))  # (B M, D)
-        pooled = functional.normalize(pooled.view(count, images, -1), dim=2)
+            outputs = self._pooled(features.flatten(0, 1))  # (B M, D)
+        outputs = functional.normalize(outputs.view(count, images, -1), dim=2)
         directions = functional.normalize(texts @ self.projection.to(texts), dim=2)  # (B, K, D)
-        return self.temperature * pooled @ directions.mT  # (B, M, K)
+        return self.temperature * outputs @ directions.mT  # (B, M, K)
+
+    @torch.no_grad()
+    def frozen(self, weights: Tensor, texts: Tensor) -> CosineScores:
+        """With the adapter merged into the network: W + scale · B A in place of each W."""
+        tensors, network = self.spec.unflatten(weights), copy_of(self.network).to(weights)
+        for product in self.spec.products:
+            layer: Any = network.get_submodule(product.layer)
+            layer.weight += product.scale * tensors[product.left] @ tensors[product.right]
+        return CosineScores(network, self.input_shape, texts @ self.projection.to(texts), self.temperature)
 
     def _pooled(self, features: Tensor) -> Tensor:
         """(M, F) -> (M, D)."""
-        output: Any = self.network.to(features)(features.view(-1, *self.input_shape))
-        if isinstance(output, Tensor):
-            return output
-        pooled = output.get("pooler_output")  # what models of transformers give is a mapping
-        return output["last_hidden_state"].mean(1) if pooled is None else pooled
+        return pooled(self.network.to(features)(features.view(-1, *self.input_shape)))
 
     @contextmanager
     def _adapted(self, tensors: Mapping[str, Tensor]) -> Iterator[set[str]]:

@@ -27,7 +27,7 @@ from wspace.support.errors import FileError, UserError, nearest, reason
 from wspace.support.parameters import Default, built
 from wspace.support.seeding import seeded, stream
 from wspace.weights.batched import cosine_scores
-from wspace.weights.modules import check_memory, check_weights, copy_of, is_extra, tie
+from wspace.weights.modules import CosineScores, check_memory, check_weights, copy_of, is_extra, tie
 from wspace.weights.tracing.by_hand import checked
 from wspace.weights.tracing.infer import Inferred, infer, weights_of
 from wspace.weights.tracing.spec_file import read_spec
@@ -168,6 +168,12 @@ class Module(Target):
         return copies | {
             name: self._made[name].to(weights.device, copy=True) for name in self.spec.aside if name not in copies
         }
+
+    def frozen(self, weights: Tensor, texts: Tensor) -> CosineScores:
+        """The architecture's own module, with these weights."""
+        network = copy_of(self.network).to(weights)
+        network.load_state_dict({**self._made, **self.exported(weights)}, strict=False)
+        return CosineScores(network, self.inputs, texts, self.temperature)
 
     # ------------------------------------------------------------ what its networks compute
 

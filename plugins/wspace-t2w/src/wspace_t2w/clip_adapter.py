@@ -101,6 +101,10 @@ class ClipAdapter(Target):
     def plain(self, weights: Tensor) -> nn.Module:
         return Head(self, weights)
 
+    def frozen(self, weights: Tensor, texts: Tensor) -> nn.Module:
+        """Of `logits`, what loses less to rounding."""
+        return super().frozen(weights, texts) if self.activation == "tanh" else FrozenHead(self, weights, texts)
+
 
 def _mean(scorers: Tensor, mask: Tensor) -> Tensor:
     """(B, K, F), (B, K) -> (B, 1, F)."""
@@ -127,3 +131,30 @@ class Head(nn.Module):
     def forward(self, features: Tensor, texts: Tensor) -> Tensor:
         projected = functional.normalize(self.up(self.activation(self.down(features))), dim=1)  # (M, T)
         return self.temperature * projected @ texts.T  # (M, K)
+
+
+class FrozenHead(nn.Module):
+    """A single adapter for good, with the texts of its classes: features (M, F) -> scores (M, K).
+
+    A head out of `from_linear` has its units where GELU is all but the identity, and there float32 has few digits for what a
+    picture adds to a bias of 8. So the picture's part goes past the activation: act(x + b1) = x + b1 - rest, where rest
+    is 0 as far as act is the identity, and the part of all pictures, b1 W2 + b2, is summed once, in float64.
+    """
+
+    def __init__(self, target: ClipAdapter, weights: Tensor, texts: Tensor):
+        super().__init__()
+        w = target.spec.unflatten(weights.double())
+        rank, width = w["w2"].shape
+        level, bias = w.get("b1", weights.new_zeros(rank).double()), w.get("b2", weights.new_zeros(width).double())
+        self.w1, self.b1, self.w2, self.constant, self.texts = (
+            nn.Buffer(tensor.to(weights.dtype)) for tensor in (w["w1"], level, w["w2"], level @ w["w2"] + bias, texts)
+        )
+        self.activation, self.temperature = target.activation, target.temperature
+
+    def forward(self, features: Tensor) -> Tensor:
+        through = features @ self.w1  # (M, r)
+        outputs = through @ self.w2 + self.constant  # (M, T)
+        if self.activation == "gelu":
+            x = through + self.b1
+            outputs = outputs - (x / 2 * (1 - torch.erf(x * 0.5**0.5))) @ self.w2
+        return cosine_scores(outputs[None], self.texts[None], self.temperature)[0]
