@@ -25,13 +25,14 @@ PYTHON = re.compile(r"^```python(?: \S+)?\n(.*?)^```$", re.MULTILINE | re.DOTALL
 
 LIGHT = ["PLUGIN_API", "AddCommand", "Register", "__version__", "hookimpl", "load"]
 API = """
-    CODES PICTURE PICTURE_SIDE TEST TRAIN VAL Architecture AxisPermutations Backbone ClassStatistics Closed Collection
-    Condition Conditioner Contest DataError Dataset Default Denoiser Description Discriminator Evidence Figure FileError Fit
-    Fusion Generate Generator Images ImportedNetwork Importer Inferred Json Layers MeanLoss Metric Move Moves Opponent Outcome
-    Pairs Part PluginFiles Predictor Product Prompts Row Run RunFolder Scale Section Shots Sidecars Since StoredImages StoredZoo
-    Symmetry Table Target Task Text TokenLayout Tokenizer Told UserError WeightEntry WeightSpec Wording WspaceError
-    affine built cosine_scores fingerprint fit_scale infer match match_activations move open_picture open_run
-    prove_module read_spec seeded show_section sinusoids spread_of straight_line stream uniform_by_fan_in weights_of
+    CODES PICTURE PICTURE_SIDE TEST TRAIN VAL Answers Architecture AxisPermutations Backbone ClassStatistics
+    Classifier Closed Collection Condition Conditioner Contest DataError Dataset Default Denoiser Description
+    Discriminator Evidence Exporter Figure FileError Fit Fusion Generate Generator Images ImportedNetwork Importer
+    Inferred Json Layers MeanLoss Metric Move Moves Opponent Outcome Pairs Part PluginFiles Precision Predictor
+    Product Prompts Row Run RunFolder Scale Section Shots Sidecars Since StoredImages StoredZoo Symmetry Table
+    Target Task Text TokenLayout Tokenizer Told UserError WeightEntry WeightSpec Wording WspaceError affine built
+    cosine_scores fingerprint fit_scale infer match match_activations move open_picture open_run prove_module
+    read_spec seeded show_section sinusoids spread_of straight_line stream uniform_by_fan_in weights_of
 """
 TESTING = ["CHECKS", "Case", "Subject", "Unlawful", "cases", "cases_of", "conformance"]
 
@@ -60,6 +61,14 @@ def test_the_docstring_of_the_door_says_what_each_name_is_for() -> None:
 
 def test_the_light_door_imports_no_torch() -> None:
     script = "import sys, wspace; sys.exit('torch' in sys.modules or 'wspace.api' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+def test_the_door_of_plugins_does_not_import_the_compiler_of_torch() -> None:
+    """It takes longer than torch itself, every command waits for it, and only tracing and exporting need it."""
+    script = (
+        "import sys, wspace.api; sys.exit(any(name in sys.modules for name in ('torch._dynamo', 'sympy', 'diffusers')))"
+    )
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
 
 

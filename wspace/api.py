@@ -5,7 +5,7 @@ Nothing inside wspace imports this module. It imports torch: name it in the modu
 registers them.
 
 Contracts, an abstract class per kind: `Architecture`, `Backbone`, `Conditioner`, `Dataset`, `Denoiser`, `Discriminator`,
-    `Fusion`, `Generator`, `Importer`, `Metric`, `Opponent`, `Predictor`, `Symmetry`, `Target`, `Text`, `Tokenizer`,
+    `Exporter`, `Fusion`, `Generator`, `Importer`, `Metric`, `Opponent`, `Predictor`, `Symmetry`, `Target`, `Text`, `Tokenizer`,
     `Wording`.
 What they are given and give: `ClassStatistics`, `Closed`, `Condition`, `Contest`, `Evidence`, `Fit`, `Generate`, `Images`,
     `Layers`, `Moves`, `Outcome`, `Pairs`, `Part`, `Product`, `Prompts`, `Shots`, `Task`, `TokenLayout`, `Told`, `WeightEntry`,
@@ -18,7 +18,8 @@ Denoisers: `sinusoids`. Scales of tokens and codes: `Scale`, `fit_scale`, `sprea
 Symmetries of any module: `infer`, `Inferred`, `weights_of`, `prove_module`, `read_spec`, `AxisPermutations`.
 Matching of two networks: `match`, `match_activations`, `move`, `Move`, `straight_line`, `MeanLoss`.
 Zoos and runs: `StoredZoo`, `Run`. Importers: a `Collection` of `ImportedNetwork`, each with its `Description`; `Sidecars`, the
-    descriptions that lie beside files as docs/zoo-format.md says.
+    descriptions that lie beside files as docs/zoo-format.md says. Exporters: a `Classifier`, of a `Precision`; what is written
+    gives `Answers`.
 Commands: `RunFolder`, `PluginFiles` and `Json`, arguments and options as all commands have them; `open_run`; a `Section` of
     the run's report, of `Table` (a `Row` for each line) and `Figure`; `show_section`.
 Errors, each one sentence to the user: `UserError`; of it, `DataError` (bad pictures or classes) and `FileError`; all are a
@@ -36,8 +37,10 @@ from wspace.interfaces import (
     TEST,
     TRAIN,
     VAL,
+    Answers,
     Architecture,
     Backbone,
+    Classifier,
     ClassStatistics,
     Closed,
     Collection,
@@ -49,6 +52,7 @@ from wspace.interfaces import (
     Description,
     Discriminator,
     Evidence,
+    Exporter,
     Fit,
     Fusion,
     Generator,
@@ -62,6 +66,7 @@ from wspace.interfaces import (
     Outcome,
     Pairs,
     Part,
+    Precision,
     Predictor,
     Product,
     Prompts,
@@ -98,14 +103,15 @@ from wspace.weights.zoo.format import StoredZoo
 from wspace.weights.zoo.sidecars import Sidecars
 
 __all__ = [
-    "CODES", "PICTURE", "PICTURE_SIDE", "TEST", "TRAIN", "VAL", "Architecture", "AxisPermutations", "Backbone",
-    "ClassStatistics", "Closed", "Collection", "Condition", "Conditioner", "Contest", "DataError", "Dataset", "Default",
-    "Denoiser", "Description", "Discriminator", "Evidence", "Figure", "FileError", "Fit", "Fusion", "Generate",
-    "Generator", "Images", "ImportedNetwork", "Importer", "Inferred", "Json", "Layers", "MeanLoss", "Metric", "Move",
-    "Moves", "Opponent", "Outcome", "Pairs", "Part", "PluginFiles", "Predictor", "Product", "Prompts", "Row", "Run",
-    "RunFolder", "Scale", "Section", "Shots", "Sidecars", "Since", "StoredImages", "StoredZoo", "Symmetry", "Table", "Target",
-    "Task", "Text", "TokenLayout", "Tokenizer", "Told", "UserError", "WeightEntry", "WeightSpec", "Wording",
-    "WspaceError", "affine", "built", "cosine_scores", "fingerprint", "fit_scale", "infer", "match",
-    "match_activations", "move", "open_picture", "open_run", "prove_module", "read_spec", "seeded", "show_section",
-    "sinusoids", "spread_of", "straight_line", "stream", "uniform_by_fan_in", "weights_of",
+    "CODES", "PICTURE", "PICTURE_SIDE", "TEST", "TRAIN", "VAL", "Answers", "Architecture", "AxisPermutations",
+    "Backbone", "ClassStatistics", "Classifier", "Closed", "Collection", "Condition", "Conditioner", "Contest",
+    "DataError", "Dataset", "Default", "Denoiser", "Description", "Discriminator", "Evidence", "Exporter", "Figure",
+    "FileError", "Fit", "Fusion", "Generate", "Generator", "Images", "ImportedNetwork", "Importer", "Inferred",
+    "Json", "Layers", "MeanLoss", "Metric", "Move", "Moves", "Opponent", "Outcome", "Pairs", "Part", "PluginFiles",
+    "Precision", "Predictor", "Product", "Prompts", "Row", "Run", "RunFolder", "Scale", "Section", "Shots",
+    "Sidecars", "Since", "StoredImages", "StoredZoo", "Symmetry", "Table", "Target", "Task", "Text", "TokenLayout",
+    "Tokenizer", "Told", "UserError", "WeightEntry", "WeightSpec", "Wording", "WspaceError", "affine", "built",
+    "cosine_scores", "fingerprint", "fit_scale", "infer", "match", "match_activations", "move", "open_picture",
+    "open_run", "prove_module", "read_spec", "seeded", "show_section", "sinusoids", "spread_of", "straight_line",
+    "stream", "uniform_by_fan_in", "weights_of",
 ]  # fmt: skip

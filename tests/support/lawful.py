@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -17,8 +18,10 @@ from torch.nn import functional
 from wspace.api import (
     TEST,
     TRAIN,
+    Answers,
     Architecture,
     Backbone,
+    Classifier,
     Closed,
     Collection,
     Condition,
@@ -30,6 +33,7 @@ from wspace.api import (
     Description,
     Discriminator,
     Evidence,
+    Exporter,
     Fusion,
     Generate,
     Generator,
@@ -41,6 +45,7 @@ from wspace.api import (
     Outcome,
     Pairs,
     Part,
+    Precision,
     Predictor,
     Product,
     Prompts,
@@ -73,6 +78,7 @@ EXAMPLES = {
     "opponent": ("Hybrid", {"share": 0.5}),
     "metric": ("Errors", {}),
     "importer": ("Lines", {}),
+    "exporter": ("Programs", {}),
 }
 """Kind -> class and arguments, registered under the name `lawful`."""
 
@@ -485,3 +491,24 @@ class Lines(Importer):
 
     def _read(self, file: Path) -> Mapping[str, Tensor]:
         return {"w": torch.tensor([float(number) for number in file.read_text(encoding="utf-8").split()])}
+
+
+class Programs(Exporter):
+    """A program of torch."""
+
+    suffix = ".pt2"
+
+    def __init__(self) -> None: ...
+
+    def write(self, classifier: Classifier, out: Path, precision: Precision) -> None:
+        pixels = torch.zeros(2, classifier.side, classifier.side, 3, dtype=torch.uint8)
+        program = torch.export.export(
+            classifier.module(), (pixels,), dynamic_shapes=({0: torch.export.Dim("m", min=1)},)
+        )
+        with out.open("wb") as file:
+            torch.export.save(program, file)
+
+    def read(self, out: Path) -> Answers:
+        with out.open("rb") as file:
+            program = torch.export.load(BytesIO(file.read())).module()
+        return lambda pixels: program(torch.tensor(pixels)).detach().numpy()

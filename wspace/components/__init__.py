@@ -114,6 +114,12 @@ def wspace_register(register: Register) -> None:
     register("importer", "checkpoints", "wspace.components.importers.checkpoints:Checkpoints")
     register("importer", "peft", "wspace.components.importers.peft:Peft")
 
+    register("exporter", "onnx", "wspace.components.exporters.onnx:Onnx")
+    register("exporter", "torch", "wspace.components.exporters.torch:TorchProgram")
+    register("exporter", "timm", "wspace.components.exporters.timm:TimmFolder")
+    register("exporter", "transformers", "wspace.components.exporters.transformers:TransformersFolder")
+    register("exporter", "huggingface", "wspace.components.exporters.huggingface:HubFolder")
+
 
 @hookimpl
 def wspace_commands(add: AddCommand) -> None:
@@ -130,6 +136,7 @@ def wspace_commands(add: AddCommand) -> None:
     add("generate", "wspace.cli.heads:generate")
     add("score", "wspace.cli.heads:score")
     add("predict", "wspace.cli.heads:predict")
+    add("export", "wspace.cli.export:export")
     add("init", "wspace.cli.uses:initialise")
     add("enhance", "wspace.cli.uses:enhance")
     add("ensemble", "wspace.cli.uses:ensemble")

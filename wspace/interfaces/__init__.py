@@ -27,6 +27,7 @@ from wspace.interfaces.data import (
     Text,
     Wording,
 )
+from wspace.interfaces.exporting import Answers, Classifier, Exporter, Precision
 from wspace.interfaces.fusions import Fusion
 from wspace.interfaces.generators import Closed, Denoiser, Discriminator, Generator, Moves, Pairs, Predictor
 from wspace.interfaces.importing import Collection, Description, ImportedNetwork, Importer
@@ -38,9 +39,10 @@ from wspace.interfaces.tokens import CODES, Tokenizer, TokenLayout
 from wspace.interfaces.weights import Product, WeightEntry, WeightSpec
 
 __all__ = [
-    "CODES", "PICTURE", "PICTURE_SIDE", "TEST", "TRAIN", "VAL", "Architecture", "Backbone", "ClassStatistics", "Closed",
-    "Collection", "Condition", "Conditioner", "Contest", "Dataset", "Denoiser", "Description", "Discriminator",
-    "Evidence", "Fit", "Fusion", "Generator", "Images", "ImportedNetwork", "Importer", "Layers", "Metric", "Moves",
-    "Opponent", "Outcome", "Pairs", "Part", "Predictor", "Product", "Prompts", "Shots", "Symmetry", "Target", "Task", "Text",
-    "TokenLayout", "Tokenizer", "Told", "WeightEntry", "WeightSpec", "Wording",
+    "CODES", "PICTURE", "PICTURE_SIDE", "TEST", "TRAIN", "VAL", "Answers", "Architecture", "Backbone",
+    "ClassStatistics", "Classifier", "Closed", "Collection", "Condition", "Conditioner", "Contest", "Dataset",
+    "Denoiser", "Description", "Discriminator", "Evidence", "Exporter", "Fit", "Fusion", "Generator", "Images",
+    "ImportedNetwork", "Importer", "Layers", "Metric", "Moves", "Opponent", "Outcome", "Pairs", "Part", "Precision",
+    "Predictor", "Product", "Prompts", "Shots", "Symmetry", "Target", "Task", "Text", "TokenLayout", "Tokenizer",
+    "Told", "WeightEntry", "WeightSpec", "Wording",
 ]  # fmt: skip

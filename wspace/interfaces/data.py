@@ -106,6 +106,7 @@ class Backbone(ABC):
     version: ClassVar[int] = 1  # part of every cached artifact's key: raise it when the class computes something else
     dim: int  # F
     fingerprint: str  # of weights and preprocessing: part of every feature cache's key
+    licence: str = "unknown"  # of the weights, as their publisher writes it
 
     @abstractmethod
     def encode(self, pixels: np.ndarray) -> Tensor:
@@ -114,6 +115,15 @@ class Backbone(ABC):
     def layers(self) -> Layers:
         """What pictures of attention are made of (Grad-CAM). Raises UserError from a backbone that has no layers."""
         raise UserError("this recipe's backbone has no layers to look into")
+
+    def module(self) -> nn.Module:
+        """The same as one torch module, which exporters write: pixels (M, S, S, 3) uint8 -> (M, F), in float32.
+
+        All its numbers are parameters and buffers. Raises UserError from a backbone that is no torch network.
+        """
+        raise UserError(
+            "this recipe's backbone is no torch module that a file could hold: nothing on it can be exported"
+        )
 
 
 class Text(ABC):

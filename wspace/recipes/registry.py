@@ -39,6 +39,7 @@ KINDS: dict[str, str] = {
     "opponent": "Opponent",
     "metric": "Metric",
     "importer": "Importer",
+    "exporter": "Exporter",
 }
 """Kind -> its interface, a class of `wspace.interfaces`. The order is the order of the data flow."""
 
@@ -75,6 +76,7 @@ GIVEN_TO: dict[str, tuple[str, ...]] = {
     "opponent": (),
     "metric": (),
     "importer": (),
+    "exporter": (),
 }
 """Which of these are known when a component of a kind is built."""
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -16,7 +17,7 @@ from torch import Tensor
 from wspace.data.splits import UNSEEN_CLASSES, UNSEEN_TASKS
 from wspace.data.tasks import Task, near_and_far, pad, prompts_of
 from wspace.data.twins import APART, listed, twins
-from wspace.interfaces import Prompts, Target
+from wspace.interfaces import TEST, Classifier, Exporter, Prompts, Target
 from wspace.learning.baselines import descriptions
 from wspace.learning.expectation import SAME, Expectation, ScoredTasks, described, novelty_of
 from wspace.learning.fitting import predict
@@ -28,8 +29,10 @@ from wspace.recipes.registry import Registry
 from wspace.recipes.source import read_recipe, read_value
 from wspace.runs.artifacts import TrainedOpponents, Zoo, chosen_of
 from wspace.runs.assemble import build_system, load_system
+from wspace.runs.exporting import TRIED, Exported, Scaled, Trial, checked, write
 from wspace.runs.report.page import with_sections
 from wspace.runs.report.section import sections
+from wspace.runs.stages.report import evenly
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import NotARun, Renamed, UserError, did_you_mean
 from wspace.support.files import disk_errors, new_folder, read_json, read_text, write_text
@@ -425,6 +428,66 @@ class Run:
             write_adapter(
                 made, self.target.spec, network.tensors, base_model=base, texts=texts, classes=network.classes
             )
+
+    def export(
+        self, network: Network, to: str | Mapping[str, Any], out: str | Path, *, precision: str = "float32"
+    ) -> Exported:
+        """Write a network, with the backbone before it, as a file or a folder for programs other than wspace.
+
+        `to` is an exporter, by its name or as a recipe names a component. What was written is read back and tried on test
+        pictures, of the network's own classes first. A file that is there is replaced. Raises UserError for a format or a
+        precision that there is not and for weights of another run, MissingPackage, and WspaceError for a file that answers
+        otherwise than the network and if the run's data are no longer those of its zoo; then nothing is written.
+        """
+        out, block = Path(out), {"use": to} if isinstance(to, str) else dict(to)
+        exporter = self.exporter(block)
+        written = checked(exporter, block["use"], out, precision)
+        if network.zoo not in ("", self.zoo.folder.name):
+            raise UserError(
+                f"these weights are of another run (its zoo is {network.zoo}, and here it is {self.zoo.folder.name}): export "
+                "them from that run"
+            )
+        self.zoo.check(self.bench.accepted)
+        return write(self.classifier(network), exporter, block["use"], out, written, self._trial(network))
+
+    def exporter(self, block: Mapping[str, Any]) -> Exporter:
+        """As a recipe names a component. Raises UnknownComponent, RecipeError, MissingPackage."""
+        self.registry.get("exporter", str(block.get("use")))
+        return bind_one("exporter", block, self.registry, "--to").build({})
+
+    def classifier(self, network: Network) -> Classifier:
+        """A network with the backbone before it, in float32 on the CPU. Raises UserError for a backbone that is no module."""
+        cpu = torch.device("cpu")
+        backbone = self.recipe.backbone.build({"device": cpu})  # of its own: the exporter may change it
+        head = self.target.frozen(self.flat(network)[0], self.bench.encode_classes(network.classes).to(cpu))
+        expected = self.expected_accuracy(network.classes)
+        about = {
+            "recipe": self.recipe.name,
+            "origin": network.origin,
+            "zoo": self.zoo.folder.name,
+            "texts": self.bench.templated(network.classes),
+            "backbone": self.recipe.backbone.told(),
+            "text": self.recipe.text.told(),
+            "target": self.recipe.target.told(),
+            "licences": {"backbone": backbone.licence},
+            "expected_accuracy": None if expected is None else asdict(expected),
+        }
+        side = self.bench.images.read([0]).shape[1]
+        return Classifier(
+            backbone.module(), Scaled(head, self.zoo.scale.rms.to(cpu)), network.classes, side, network.tensors, about
+        )
+
+    def _trial(self, network: Network) -> Trial:
+        """Test pictures, at most `TRIED`: those of the network's classes, if the data set has them all, and others."""
+        images = self.bench.images
+        test = np.flatnonzero(images.split == TEST)
+        place = {images.classes.index(name): at for at, name in enumerate(network.classes) if name in images.classes}
+        named = np.isin(images.labels[test], list(place)) & (len(place) == len(network.classes))
+        ours, others = (torch.as_tensor(images.labels[test[rows]]) for rows in (named, ~named))
+        rows = test[named][evenly(ours, TRIED).numpy()] if len(ours) else test[:0]
+        more = test[~named][evenly(others, TRIED - len(rows)).numpy()] if len(others) else test[:0]
+        labels = np.array([place[label] for label in images.labels[rows].tolist()], dtype=np.int64)
+        return Trial(images.read(np.concatenate([rows, more])), labels)
 
     def load_network(self, file: str | Path) -> Network:
         """Raises FileError unless the file holds weights of this run's target."""

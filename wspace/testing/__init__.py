@@ -30,6 +30,7 @@ from wspace.testing import (  # noqa: F401 (each registers its checks)
     data,
     denoisers,
     every,
+    exporters,
     fusions,
     generators,
     importers,

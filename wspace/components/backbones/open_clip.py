@@ -10,7 +10,7 @@ import numpy as np
 import open_clip
 import torch
 from annotated_types import Ge
-from torch import Tensor
+from torch import Tensor, nn
 
 from wspace.components.backbones.timm import maps_of, stages_of
 from wspace.data.encoders.clip import build
@@ -71,3 +71,6 @@ class OpenClipBackbone(Backbone):
         else:
             maps, stages = as_maps, tuple(name for name, _ in visual.named_children() if name.startswith("layer"))
         return Layers(visual, self._features, self._encode.prepare, maps, stages)
+
+    def module(self) -> nn.Module:
+        return self._encode.module(self._visual)

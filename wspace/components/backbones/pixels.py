@@ -7,10 +7,10 @@ from typing import Annotated
 import numpy as np
 import torch
 from annotated_types import Ge
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from wspace.data.encoders.frozen import prepare
+from wspace.data.encoders.frozen import ImageEncoder, prepare
 from wspace.interfaces import Backbone
 from wspace.support.fingerprint import of_json
 
@@ -26,3 +26,7 @@ class Pixels(Backbone):
     def encode(self, pixels: np.ndarray) -> Tensor:
         x = prepare(pixels, (0.5,) * 3, (0.5,) * 3, None, self._device)
         return functional.adaptive_avg_pool2d(x, self._side).flatten(1).cpu()
+
+    def module(self) -> nn.Module:
+        pool = nn.Sequential(nn.AdaptiveAvgPool2d(self._side), nn.Flatten())
+        return ImageEncoder(pool, (0.5,) * 3, (0.5,) * 3, None, 1, "float32", self._device).module(pool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -204,6 +205,7 @@ class TimmBackbone(Backbone):
         except (UserError, RuntimeError, AssertionError, ValueError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(f"{WHO} {model}: no features at {resize or native} pixels: {reason}") from error
+        self.licence = _licence(model, pretrained, file, package)
         facts = ("timm", model, config["mean"], config["std"], resize, used)
         self.fingerprint = fingerprint_of(network.state_dict(), *facts, *([] if stages is None else [stages]))
 
@@ -213,6 +215,18 @@ class TimmBackbone(Backbone):
     def layers(self) -> Layers:
         network = self._network
         return Layers(network, self._features, self._encode.prepare, maps_of(network), stages_of(network))
+
+    def module(self) -> nn.Module:
+        return self._encode.module(self._network)
+
+
+def _licence(model: str, pretrained: bool, file: Path | None, package: str | None) -> str:
+    """Of the weights, as the package that carries them or timm has it."""
+    if package is not None:
+        about = importlib.metadata.metadata(package)
+        named = (about[key] for key in ("License-Expression", "License") if key in about)
+        return next((name for name in named if name != "UNKNOWN"), "unknown")  # so packaging writes that there is none
+    return (config_of(model).license or "unknown") if pretrained and file is None else "unknown"
 
 
 class Stages(nn.Module):

@@ -22,10 +22,18 @@ def prepare(
 
     With `size` None, pictures keep theirs.
     """
-    x = torch.tensor(pixels, device=device).permute(0, 3, 1, 2).float()  # (M, 3, S, S)
+    return _standardised(torch.tensor(pixels, device=device), _scale(mean, std, device), size)
+
+
+def _scale(mean: Sequence[float], std: Sequence[float], device: torch.device) -> Tensor:
+    """Of pixels from 0 to 255: (2, 1, 3, 1, 1)."""
+    return torch.tensor([mean, std], device=device)[:, None, :, None, None] * 255
+
+
+def _standardised(pixels: Tensor, scale: Tensor, size: int | None) -> Tensor:
+    x = pixels.permute(0, 3, 1, 2).to(scale.dtype)  # (M, 3, S, S)
     if size is not None and tuple(x.shape[2:]) != (size, size):
         x = functional.interpolate(x, (size, size), mode="bilinear", antialias=True)
-    scale = torch.tensor([mean, std], device=device)[:, None, :, None, None] * 255  # (2, 1, 3, 1, 1)
     return x.sub_(scale[0]).div_(scale[1]).contiguous(memory_format=torch.channels_last)
 
 
@@ -54,12 +62,28 @@ class ImageEncoder:
         """(M, S, S, 3) uint8 -> (M, 3, size, size), as the network takes them."""
         return prepare(pixels, self.mean, self.std, self.size, self.device)
 
+    def module(self, holder: nn.Module) -> PicturesEncoder:
+        """For `Backbone.module`; `holder` has the parameters that `network` computes with."""
+        return PicturesEncoder(self, holder)
+
     def dim(self, size: int) -> int:
         """F, by encoding one black picture."""
         features = self(np.zeros((1, size, size, 3), np.uint8))
         if features.ndim != 2:
             raise UserError(f"gives {tuple(features.shape[1:])} for a picture, not one vector")
         return features.shape[1]
+
+
+class PicturesEncoder(nn.Module):
+    """A frozen network and its preprocessing as one module: (M, S, S, 3) uint8 -> (M, F), in the type of its numbers."""
+
+    def __init__(self, encoder: ImageEncoder, holder: nn.Module):
+        super().__init__()
+        self.encoder, self.network = encoder, holder
+        self.scale = nn.Buffer(_scale(encoder.mean, encoder.std, encoder.device))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.encoder.network(_standardised(pixels, self.scale, self.encoder.size)).to(self.scale.dtype)
 
 
 def as_maps(values: Tensor, prefix: int = 0, channels_last: bool = False) -> Tensor:

@@ -32,9 +32,13 @@ class Network:
         check_file(file)
         with disk_errors(file):
             file.parent.mkdir(parents=True, exist_ok=True)
-            # one entry: safetensors writes several in an order that changes from process to process
-            about = {"classes": self.classes, "origin": self.origin} | ({"zoo": self.zoo} if self.zoo else {})
-            save_tensors(file, self.tensors, {METADATA: json.dumps(about, ensure_ascii=False)})
+            save_tensors(file, self.tensors, self.metadata)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What its file says of it. One entry: safetensors writes several in an order that changes with the process."""
+        about = {"classes": self.classes, "origin": self.origin} | ({"zoo": self.zoo} if self.zoo else {})
+        return {METADATA: json.dumps(about, ensure_ascii=False)}
 
     @classmethod
     def load(cls, file: Path, spec: WeightSpec) -> Network:
