@@ -13,6 +13,8 @@ import numpy as np
 from torch import Tensor, nn
 
 Precision = Literal["float32", "float16", "int8"]
+"""What the numbers of a file are stored as. All are computed with in float32."""
+
 Answers = Callable[[np.ndarray], np.ndarray]
 """Pixels (M, S, S, 3) uint8 -> probabilities (M, K) float32, for any M from 1."""
 

@@ -44,11 +44,11 @@ class Trial:
 class Exported:
     """A file or a folder that an exporter wrote, and how it was checked."""
 
-    out: Path
-    format: str
-    precision: Precision
-    bytes: int
-    classes: tuple[str, ...]
+    out: Path  # the file, or the folder
+    format: str  # name of the exporter
+    precision: Precision  # of the numbers in it
+    bytes: int  # its size
+    classes: tuple[str, ...]  # K names, in the order of the probabilities
     side: int  # of the pictures that it takes
     pictures: int  # test pictures that it was tried on
     same: int  # of these, how many have the class that the network itself gives
