@@ -119,11 +119,21 @@ def test_the_page_from_an_idea_to_a_package_that_runs(
             else:
                 assert command == "pytest"
                 checked(Path(arguments[0]))
-    assert sum(line.startswith("wspace run nano") for line in done) == 4 and len(done) == 17
+    assert sum(line.startswith("wspace run nano") for line in done) == 4 and len(done) == 18
 
 
 def test_the_page_shows_a_file_for_most_kinds() -> None:
-    assert COMPONENTS == ["closest", "direct", "distance", "number_files", "residual", "scaled", "shrunk", "smaller"]
+    assert COMPONENTS == [
+        "closest",
+        "direct",
+        "distance",
+        "doubles",
+        "number_files",
+        "residual",
+        "scaled",
+        "shrunk",
+        "smaller",
+    ]
 
 
 @pytest.mark.parametrize("module", COMPONENTS)
