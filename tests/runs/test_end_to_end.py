@@ -217,10 +217,11 @@ def test_classes_that_nothing_was_trained_on_are_told_with_the_nearest_that_was(
     trained = [run.zoo.classes[number] for number in run.zoo.tasks.classes]
     apart = next(name for number, name in enumerate(run.zoo.classes) if number not in run.zoo.tasks.classes)
     done = inside("generate", nano, "--classes", f"{trained[0]}, {apart}, {trained[1]}s", "--out", out)
-    nearest = {standing.name: standing.nearest for standing in run.standings([apart, f"{trained[1]}s"])}
-    strangers = (apart, f"{trained[1]}s")
+    standings = run.standings([apart, f"{trained[1]}s"])
+    nearest = {standing.name: standing.nearest for standing in standings}
+    told = [f"{s.name!r} ({s.kind}; nearest known: {s.nearest!r}, likeness {s.likeness:.2f})" for s in standings]
     assert done.returncode == 0 and done.stderr.splitlines()[:-1] == [
-        f"note: the generator was not trained on {', '.join(f'{n!r} (nearest known: {nearest[n]!r})' for n in strangers)}; "
+        f"note: the generator was not trained on {', '.join(told)}; "
         "scores of unseen-classes say what weights for such classes are worth"
     ]
     assert nearest[f"{trained[1]}s"] == trained[1] and nearest[apart] != apart

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 def export(
     run: RunFolder,
     weights: Annotated[Path, typer.Argument(help="A file of `wspace generate`.")],
-    to: Annotated[str, typer.Option(help="One of `wspace list exporter`.")],
+    to: Annotated[
+        str,
+        typer.Option(help="onnx, torch, huggingface, timm, transformers, or one of a plugin: `wspace list exporter`."),
+    ],
     out: Annotated[
         Path | None, typer.Option(help="File to write, or folder to make; else beside the weights, as they are called.")
     ] = None,
@@ -25,7 +28,7 @@ def export(
     as_json: Json = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """Weights with their backbone as one file that runs without wspace: pixels in, class probabilities out.
+    """Weights with their backbone, as a file or a folder for programs other than wspace: pixels in, class probabilities out.
 
     What was written is tried on test pictures, and what it costs in accuracy is said.
     """
@@ -62,4 +65,6 @@ def _told(exported: Exported) -> list[str]:
             else f"{abs(lost):.1%} {'less' if lost > 0 else 'more'} than the network"
         )
         lines.append(f"accuracy {exported.accuracy:.1%} on {exported.scored} test pictures of its classes, {cost}")
+    else:
+        lines.append("no accuracy: the data set has no test pictures of its classes")
     return lines

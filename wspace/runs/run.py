@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from wspace.data.splits import UNSEEN_CLASSES, UNSEEN_TASKS
+from wspace.data.splits import UNSEEN_CLASSES, UNSEEN_FAR, UNSEEN_NEAR, UNSEEN_TASKS
 from wspace.data.tasks import Task, near_and_far, pad, prompts_of
 from wspace.data.twins import APART, listed, twins
 from wspace.interfaces import TEST, Classifier, Exporter, Prompts, Target
@@ -43,6 +43,7 @@ from wspace.support.seeding import stream
 from wspace.weights.files.network import Network, check_classes, trimmed
 from wspace.weights.files.peft import write_adapter
 
+NAMED = 8  # classes in a note, at most; the rest is counted
 ROUNDING = 1e-5  # of the largest weight: draws no further apart are one network, computed in batches
 
 
@@ -250,6 +251,22 @@ class Run:
         self.zoo.check(self.bench.accepted)
         return self.bench.calibrated(weights, tasks)
 
+    def _note(self, strangers: Sequence[Standing]) -> None:
+        """Say of classes that the generator was not trained on how they stand to those it was, and where their worth stands."""
+        named = [
+            f"{stranger.name!r} ({stranger.kind}; nearest known: {stranger.nearest!r}, likeness {stranger.likeness:.2f})"
+            for stranger in strangers[:NAMED]
+        ]
+        more = [f"{len(strangers) - NAMED} others"] if len(strangers) > NAMED else []
+        splits = self.zoo.tasks.splits
+        by_kind = [f"{UNSEEN_NEAR}-N and {UNSEEN_FAR}-N"] if any(UNSEEN_FAR in split for split in splits) else []
+        scored = [UNSEEN_CLASSES, *by_kind] if UNSEEN_CLASSES in splits else []
+        worth = f"scores of {listed(scored)} say" if scored else "nothing in its report says"
+        self.bench.progress.say(
+            f"note: the generator was not trained on {', '.join([*named, *more])}; {worth} what weights for such classes are "
+            "worth"
+        )
+
     def calibrated_for(self, weights: Tensor, names: Sequence[str]) -> Tensor:
         """As `calibrated`, for classes by name: where the data set lacks one, on images of all that the zoo knows."""
         if not self.target.statistics:
@@ -319,17 +336,12 @@ class Run:
                 f"note: the text encoder makes one vector of {pair}: the same weights are for all of them"
             )
         strangers = [
-            f"{standing.name!r} (nearest known: {standing.nearest!r})"
+            standing
             for standing in self.standings([name for name in names if not (pictures or {}).get(name)])
             if standing.kind != "known" and standing.nearest not in same.get(standing.name, ())
         ]
         if strangers:
-            tested = UNSEEN_CLASSES in self.zoo.tasks.splits
-            worth = f"scores of {UNSEEN_CLASSES} say" if tested else "nothing in its report says"
-            self.bench.progress.say(
-                f"note: the generator was not trained on {', '.join(strangers)}; {worth} what weights for such classes are "
-                "worth"
-            )
+            self._note(strangers)
         drawn = self.system.sample(prompts, settings, stream(seed, "generate")).cpu()
         if count > 1 and (drawn - drawn[:1]).abs().max() <= ROUNDING * drawn.abs().max():
             self.bench.progress.say(
