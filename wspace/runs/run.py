@@ -261,7 +261,7 @@ class Run:
         splits = self.zoo.tasks.splits
         by_kind = [f"{UNSEEN_NEAR}-N and {UNSEEN_FAR}-N"] if any(UNSEEN_FAR in split for split in splits) else []
         scored = [UNSEEN_CLASSES, *by_kind] if UNSEEN_CLASSES in splits else []
-        worth = f"scores of {listed(scored)} say" if scored else "nothing in its report says"
+        worth = f"scores of {', '.join(scored)} say" if scored else "nothing in its report says"
         self.bench.progress.say(
             f"note: the generator was not trained on {', '.join([*named, *more])}; {worth} what weights for such classes are "
             "worth"
