@@ -160,3 +160,9 @@ def test_a_home_that_there_is_not(monkeypatch: pytest.MonkeyPatch, home: str | N
 def test_a_home_that_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/h")
     assert expanded(Path("~/x")) == Path("/h/x") and expanded(Path("~")) == Path("/h")
+
+
+def test_files_of_tensors_may_be_read_by_those_who_may_read_other_files(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("as usual", encoding="utf-8")
+    save_tensors(tmp_path / "tensors", {"w": torch.zeros(2)})
+    assert (tmp_path / "tensors").stat().st_mode == (tmp_path / "text").stat().st_mode

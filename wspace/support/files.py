@@ -167,10 +167,13 @@ def save_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     from safetensors.torch import save_file
 
     with replacing(file) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         try:
             save_file(
                 {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary, dict(metadata or {})
             )
+            temporary.chmod(mode)  # safetensors itself lets nobody read a file but its owner
         except SafetensorError as error:  # it wraps the operating system's errors
             if number := re.search(r"\(os error (\d+)\)", str(error)):
                 raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error
