@@ -620,6 +620,27 @@ def test_the_table_of_a_run_fits_a_terminal_with_a_line_for_each_method(capsys: 
     ] * 2
 
 
+def test_further_splits_have_tables_of_their_own_with_the_methods_that_say_something_there(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ("unseen-classes-5", "unseen-near-5", "unseen-far-5")
+    pictured = tuple(f"unseen-classes-5-pictures-{number}" for number in (1, 2))
+    scores = [
+        score(m, s, "accuracy", 0.5) for s in ("unseen-tasks", *words, *pictured) for m in ("generated", "oracle")
+    ]
+    scores += [score("nearest-mean", s, "accuracy", 0.7) for s in pictured]
+    scores = [s | {"mean": 0.8} if s["split"] in pictured and s["method"] == "generated" else s for s in scores]
+    table.print_table(a_report() | {"scores": scores}, TABLE, markdown=True)
+    tables = [
+        [line.strip("| ").split(" | ") for line in one.splitlines()]
+        for one in capsys.readouterr().out.strip().split("\n\n")
+    ]
+    assert [lines[0][1:] for lines in tables] == [["unseen-tasks"], [*words], [*pictured]]
+    assert [[line[0] for line in lines[2:]] for lines in tables[:3]] == [
+        ["oracle", "**generated**"], ["oracle", "**generated**"], ["**generated**", "nearest-mean"],
+    ]  # fmt: skip
+
+
 def test_the_table_of_a_run_as_markdown(capsys: pytest.CaptureFixture[str]) -> None:
     table.print_table(a_report(), TABLE, markdown=True)
     lines = capsys.readouterr().out.splitlines()

@@ -15,7 +15,8 @@ UNSEEN_FAR = "unseen-far"  # of those, classes that share none
 OF_WAYS = "{}-{}"
 """Name of a split whose tasks all have so many classes: `unseen-far-20`."""
 
-WITH_PICTURES = "{}-pictures-{}"
+PICTURES = "-pictures-"
+WITH_PICTURES = f"{{}}{PICTURES}{{}}"
 """Name of a split of another one's tasks, with so many pictures of each class: `unseen-classes-20-pictures-4`."""
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 
-from wspace.data.splits import AS_READ
+from wspace.data.splits import AS_READ, PICTURES
 from wspace.support import terminal
 from wspace.support.methods import OURS
 
@@ -24,14 +25,24 @@ Cells = tuple[list[str], list[list[str]]]
 
 
 def print_table(report: Mapping[str, Any], table: Methods, markdown: bool = False) -> None:
-    """The table of a run: accuracy (%) with intervals for each split, then what else was measured, on unseen tasks."""
+    """The tables of a run: accuracy (%) with intervals for each split, then what else was measured, on unseen tasks.
+
+    Splits that belong together have a table: the usual ones, those of so many unseen classes, and those of the same tasks with
+    pictures, where methods that look at none are left out.
+    """
     scores = {(s["method"], s["split"], s["metric"]): s for s in report["scores"]}
     splits = _in_order((split for _, split, _ in scores), AS_READ)
     methods = sorted(dict.fromkeys(method for method, _, _ in scores), key=table.place)
-    lines = [[m, *(_percent(scores.get((m, split, "accuracy"))) for split in splits)] for m in methods]
-    title = f"{report['recipe']}, seed {report['seed']}"
-    note = _note(report["scores"], report, "tasks")
-    _show((["accuracy %", *splits], lines), markdown, title, note)
+    title, groups = f"{report['recipe']}, seed {report['seed']}", [list(group) for _, group in groupby(splits, _group)]
+    for group in groups:
+        base, pictured, _ = group[0].rpartition(PICTURES)
+        lines = [[m, *(_percent(scores.get((m, split, "accuracy"))) for split in group)] for m in methods]
+        if pictured:
+            by_words = {m: _percent(scores.get((m, base, "accuracy"))) for m in methods}
+            lines = [line for line in lines if {*line[1:]} != {by_words[line[0]]}]
+        lines = [line for line in lines if any(line[1:])]
+        note = _note(report["scores"], report, "tasks") if group is groups[-1] else ""
+        _show((["accuracy %", *group], lines), markdown, title if group is groups[0] else "", note)
     others = [metric for metric in dict.fromkeys(metric for _, _, metric in scores) if metric != "accuracy"]
     if others:
         about = splits[0]
@@ -77,6 +88,14 @@ def _print_generators(rows: Sequence[Mapping[str, Any]], markdown: bool) -> None
         for row in rows
     ]
     _show((["generator", *head], lines), markdown)
+
+
+def _group(split: str) -> str:
+    """What splits of one table have in common: so many classes, or the tasks that pictures come with."""
+    if split in AS_READ:
+        return ""
+    base, pictured, _ = split.rpartition(PICTURES)
+    return base if pictured else split.rpartition("-")[2]
 
 
 def _in_order(names: Iterable[str], order: Sequence[str]) -> list[str]:
