@@ -41,8 +41,9 @@ def print_table(report: Mapping[str, Any], table: Methods, markdown: bool = Fals
             by_words = {m: _percent(scores.get((m, base, "accuracy"))) for m in methods}
             lines = [line for line in lines if {*line[1:]} != {by_words[line[0]]}]
         lines = [line for line in lines if any(line[1:])]
-        note = _note(report["scores"], report, "tasks") if group is groups[-1] else ""
-        _show((["accuracy %", *group], lines), markdown, title if group is groups[0] else "", note)
+        notes = [f"methods that look at no pictures: as in {base}"] if pictured else []
+        notes += [_note(report["scores"], report, "tasks")] if group is groups[-1] else []
+        _show((["accuracy %", *group], lines), markdown, title if group is groups[0] else "", "\n".join(notes))
     others = [metric for metric in dict.fromkeys(metric for _, _, metric in scores) if metric != "accuracy"]
     if others:
         about = splits[0]
