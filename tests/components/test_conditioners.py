@@ -156,8 +156,11 @@ def test_pictures_move_a_class_by_their_number_and_one_without_stays() -> None:
     shown = replace(plain, pictures=pictures, shots=torch.tensor([[0, 1, 6]]))
     before, after = conditioner.of_words(class_texts()[7:]), conditioner.places(shown)[0]
     seen = (pictures[0] - conditioner.space.centre) @ conditioner.space.whiten
-    expected = torch.stack([before[0], (3 * before[1] + seen[1]) / 4, (3 * before[2] + 6 * seen[2]) / 9])
+    expected = conditioner.of_words.left_open.posterior(before, seen, torch.tensor([0, 1, 6]), trust=2.0)
     torch.testing.assert_close(after, conditioner.of_words.length * functional.normalize(expected, dim=1))
+    torch.testing.assert_close(after[0] / after[0].norm(), before[0] / before[0].norm())
+    off = (expected - seen).norm(dim=1)
+    assert off[2] < off[1] < (before - seen).norm(dim=1)[1]
 
 
 def test_unlabelled_pictures_say_where_the_centre_is() -> None:

@@ -8,22 +8,24 @@ from itertools import count
 
 import pytest
 import torch
+from sklearn.covariance import oas
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional
 
 from wspace.components.opponents.logistic import Logistic
 from wspace.components.opponents.nearest_mean import NearestMean
+from wspace.components.opponents.shrunk_mean import ShrunkMean
 from wspace.components.opponents.tip_linear import TipLinear
 from wspace.data.shots import draw_shots
 from wspace.interfaces import Contest, Evidence, Opponent, Shots, Task
 from wspace.learning.few_shots import logistic_regression
-from wspace.learning.prototypes import FeatureSpace, best_words, placed_by_words
+from wspace.learning.prototypes import FeatureSpace, best_words, placed_by_words, space_of
 from wspace.support.seeding import stream
 from wspace.testing import opponents as toy
 from wspace.testing.subject import HIDDEN, Toy
 
-METHODS = (NearestMean, Logistic, TipLinear)
+METHODS = (NearestMean, ShrunkMean, Logistic, TipLinear)
 TASKS: tuple[Task, ...] = ((0, 1, 4), (2, 5))
 COUNT = 2  # pictures of each class
 
@@ -116,6 +118,22 @@ def test_the_nearest_mean_is_that_of_whitened_pictures(as_they_are: bool) -> Non
 
 
 @pytest.mark.parametrize("last", [False, True])
+def test_the_shrunken_mean_believes_pictures_as_far_as_known_classes_differ(last: bool) -> None:
+    shots, space = shots_of(), whitened()
+    scores, chosen = answered(ShrunkMean, shots, last=last)
+    assert chosen == {"trust_2": 2.0 if last else 1.0}
+    among, _ = oas(space.points.double().numpy(), assume_centered=True)
+    kept = torch.from_numpy(among) @ torch.linalg.inv(
+        torch.from_numpy(among) + chosen["trust_2"] / COUNT * torch.eye(len(among))
+    )
+    asked = space(asked_images()).double()
+    for row, task in enumerate(TASKS):
+        means = torch.stack([space(shots.features[row, place]).mean(0) for place in range(len(task))]).double()
+        nearest = functional.cosine_similarity(asked[:, None], means @ kept.mT, dim=2).argmax(1)
+        assert torch.equal(scores[row, :, : len(task)].argmax(1), nearest)
+
+
+@pytest.mark.parametrize("last", [False, True])
 def test_the_linear_tip_adapter_adds_the_pictures_likeness_to_the_words_scores(last: bool) -> None:
     shots = shots_of()
     scores, chosen = answered(TipLinear, shots, last=last)
@@ -145,6 +163,16 @@ def test_the_logistic_head_is_that_of_whitened_pictures_of_one_length() -> None:
     for row, task in enumerate(TASKS):
         off = (scores[row] - expected[row])[:, : len(task)]
         assert (off - off.mean(1, keepdim=True)).abs().max() < 1e-2 * expected[row].abs().max()
+
+
+def test_methods_share_what_they_fit_alike() -> None:
+    evidence, spaces = evidence_of(NearestMean()), list[FeatureSpace]()
+    for method in (NearestMean(), ShrunkMean()):
+        method.choose(evidence)
+        spaces.append(space_of(evidence, evidence.classes))
+    assert spaces[0] is spaces[1]
+    other = replace(evidence, auxiliary=())
+    assert space_of(other, evidence.classes) is not spaces[0]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from sklearn.covariance import oas
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.kernel_ridge import KernelRidge
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch.nn import functional
 
 from wspace.interfaces import ClassStatistics
 from wspace.learning import prototypes
-from wspace.learning.prototypes import FeatureSpace, WordsToPoints, semantic_matrix, with_others
+from wspace.learning.prototypes import FeatureSpace, Spread, WordsToPoints, semantic_matrix, with_others
 
 CLASSES, IMAGES, FEATURES, TEXTS = 6, 40, 5, 8
 
@@ -70,6 +71,35 @@ def test_words_are_mapped_as_by_kernel_ridge_regression() -> None:
     np.testing.assert_allclose(
         mapped, reference.predict(functional.normalize(asked - shared, dim=1).numpy()), rtol=1e-6
     )
+
+
+def test_what_words_leave_open_is_what_a_fit_without_the_class_gets_wrong() -> None:
+    known, points, width, penalty = texts(), normal(CLASSES, FEATURES, seed=5), 0.7, 0.3
+    centred = functional.normalize(known - known.mean(0), dim=1).numpy()
+    residuals = []
+    for left_out in range(CLASSES):
+        others = [number for number in range(CLASSES) if number != left_out]
+        reference = KernelRidge(alpha=penalty, kernel="rbf", gamma=1 / (2 * width**2))
+        reference.fit(centred[others], points[others].numpy())
+        residuals.append(points[left_out].numpy() - reference.predict(centred[[left_out]])[0])
+    spread, _ = oas(np.stack(residuals), assume_centered=True)
+    left_open = WordsToPoints.fit(known, points, width, penalty).left_open
+    np.testing.assert_allclose(left_open.axes * left_open.variances @ left_open.axes.mT, spread, rtol=1e-6, atol=1e-9)
+
+
+def test_pictures_move_a_class_to_where_both_they_and_what_was_expected_have_it() -> None:
+    spread = Spread.of(normal(20, FEATURES, seed=8))
+    expected, means, trust = normal(3, FEATURES, seed=9), normal(3, FEATURES, seed=10), 2.0
+    shots = torch.tensor([0, 1, 4])
+    prior = spread.axes * spread.variances @ spread.axes.mT / trust
+    for moved, at, mean, count in zip(
+        spread.posterior(expected, means, shots, trust), expected, means, shots, strict=True
+    ):
+        precision = torch.linalg.inv(prior) + count * torch.eye(FEATURES)
+        reference = torch.linalg.solve(precision, torch.linalg.inv(prior) @ at + count * mean)
+        torch.testing.assert_close(moved, reference)
+    nowhere = Spread.of(torch.zeros(4, FEATURES, dtype=torch.float64))
+    torch.testing.assert_close(nowhere.posterior(expected, means, shots), expected)
 
 
 def test_classes_of_another_data_set_count_by_where_they_lie_about_their_own_mean() -> None:

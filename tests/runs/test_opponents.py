@@ -128,13 +128,13 @@ def test_tables_have_a_plugins_opponents_in_their_place(plugin: Path) -> None:
     table = methods_of(load_plugins((plugin,), allowed="").registry.all("opponent"))
     assert table.order == [
         "oracle", "too-few", "generated", "ridge", "retrieval", "zoo-mean", "tip-linear", "half-way", "text-prototype",
-        "eszsl", "logistic", "base", "nearest-mean", "one-step", "universal", "noise", "mismatched", "random",
+        "eszsl", "shrunk-mean", "logistic", "base", "nearest-mean", "one-step", "universal", "noise", "mismatched", "random",
     ]  # fmt: skip
     assert table.headline == ("universal", "one-step", "ridge", "oracle")
     assert table.novel == ("generated", "noise", "retrieval", "oracle")
     assert table.of_several == (
         "oracle", "too-few", "generated", "ridge", "retrieval", "zoo-mean", "tip-linear", "half-way", "text-prototype",
-        "eszsl", "logistic", "nearest-mean", "one-step", "universal", "random",
+        "eszsl", "shrunk-mean", "logistic", "nearest-mean", "one-step", "universal", "random",
     )  # fmt: skip
     assert table.what("half-way") == "half-way from the base to the mean of the training weights"
     assert (table.called("one-step"), table.called("of no plugin here")) == ("a few steps", "of no plugin here")

@@ -26,7 +26,7 @@ from wspace.support.progress import Progress
 from wspace.support.seeding import stream
 from wspace.testing.opponents import contests_of, evidence_of
 
-BY_PICTURES = ("nearest-mean", "logistic", "tip-linear")
+BY_PICTURES = ("nearest-mean", "shrunk-mean", "logistic", "tip-linear")
 PLACED = (
     "conditioner=class-prototypes", "generator={use: predicted, predictor: offset}", "tasks.unseen_ways=[2]",
     "tasks.pictures=[1, 4]", f"against=[oracle, universal, text-prototype, eszsl, {', '.join(BY_PICTURES)}]",
@@ -90,9 +90,8 @@ def test_the_report_scores_words_with_pictures_beside_pictures_alone(placed: Pat
             assert rows[split, name] == rows[OF_TWO, name] | {"split": split}
         assert {method for of_split, method in rows if of_split == split} > {"generated", *BY_PICTURES}
     assert rows[f"{OF_TWO}-pictures-4", "generated"]["mean"] > rows[OF_TWO, "generated"]["mean"]
-    assert {f"{name}_4" for name in ("nearest-mean_one_length", "logistic_penalty", "tip-linear_share")} < {
-        *report["chosen"]
-    }
+    choices = ("nearest-mean_one_length", "shrunk-mean_trust", "logistic_penalty", "tip-linear_share")
+    assert {f"{name}_4" for name in choices} < {*report["chosen"]}
     differences = {(d["split"], d["method"]) for d in report["differences"]}
     assert {(split, name) for split in asked for name in BY_PICTURES} < differences
     page = (placed / "report.html").read_text(encoding="utf-8")

@@ -98,6 +98,7 @@ def wspace_register(register: Register) -> None:
     register("opponent", "text-prototype", "wspace.components.opponents.text_prototype:TextPrototype")
     register("opponent", "eszsl", "wspace.components.opponents.eszsl:Eszsl")
     register("opponent", "nearest-mean", "wspace.components.opponents.nearest_mean:NearestMean")
+    register("opponent", "shrunk-mean", "wspace.components.opponents.shrunk_mean:ShrunkMean")
     register("opponent", "logistic", "wspace.components.opponents.logistic:Logistic")
     register("opponent", "tip-linear", "wspace.components.opponents.tip_linear:TipLinear")
     register("opponent", "base", "wspace.components.opponents.base:Base")

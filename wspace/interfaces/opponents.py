@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from wspace.interfaces.targets import Target
 from wspace.support import settings
 from wspace.support.errors import UserError
 from wspace.support.progress import Progress
+
+Made = TypeVar("Made")
 
 
 class Fit(Protocol):
@@ -64,6 +66,13 @@ class Evidence:
     auxiliary: Sequence[ClassStatistics] = ()  # of auxiliary data sets, but for one that `trains_on_images`
     described: Tensor | None = None  # `descriptions`, where there are any
     shown: tuple[int, ...] = ()  # how many pictures of each class tasks come with, in contests that have such
+    _made: dict[Hashable, Any] = field(init=False, repr=False, default_factory=dict)
+
+    def once(self, what: Hashable, make: Callable[[], Made]) -> Made:
+        """What `make` gives, made when it is first asked for under this name: fits that several opponents share."""
+        if what not in self._made:
+            self._made[what] = make()
+        return self._made[what]
 
     @property
     def descriptions(self) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cached_property
 from itertools import product
 
 import torch
@@ -109,6 +109,44 @@ def with_others(own: ClassStatistics, others: Sequence[ClassStatistics]) -> Clas
 
 
 @dataclass(frozen=True)
+class Spread:
+    """How classes scatter about where they are expected, in whitened space: principal axes, and the variance along each."""
+
+    axes: Tensor  # (F, F), orthonormal columns
+    variances: Tensor  # (F,)
+
+    @classmethod
+    def of(cls, residuals: Tensor) -> Spread:
+        """Of n classes about where they were expected: (n, F).
+
+        Their covariance is shrunk towards a multiple of the identity, by the oracle-approximating share (Chen et al., 2010,
+        eq. 23, without its terms in 2/F): of fewer classes than dimensions there is none in most directions.
+        """
+        count, width = residuals.shape
+        sample = residuals.double()
+        covariance = sample.mT @ sample / count
+        squares, trace = covariance.square().sum(), covariance.diagonal().sum()
+        beside = (count + 1) * (squares - trace.square() / width)
+        share = ((squares + trace.square()) / beside.clamp_min(1e-300)).clamp_max(1)
+        variances, axes = torch.linalg.eigh(covariance)
+        shrunk = (1 - share) * variances + share * trace / width
+        return cls(axes.to(residuals.dtype), shrunk.clamp_min(0).to(residuals.dtype))
+
+    def posterior(self, expected: Tensor, means: Tensor, shots: Tensor, trust: float = 1.0) -> Tensor:
+        """Where classes are, now that some images of each were seen: (..., F).
+
+        The mean of a Gaussian whose prior is at `expected` (..., F) with this covariance, divided by `trust`, after `shots`
+        (...) images whose mean is `means` (..., F) and that scatter with covariance I (Bishop, 2006, eq. 2.116). Between
+        classes' means alone, with a prior at zero, it is what PLDA does (Ioffe, 2006).
+        """
+        precision = (
+            shots[..., None] * self.variances / trust
+        )  # (..., F), of the images' mean to one of what was expected
+        moved = (means - expected) @ self.axes * (precision / (1 + precision))
+        return expected + moved @ self.axes.mT
+
+
+@dataclass(frozen=True)
 class WordsToPoints:
     """Kernel ridge regression from a class's text to its point (Rasmussen and Williams, 2006, section 2.2).
 
@@ -119,6 +157,7 @@ class WordsToPoints:
     shared: Tensor  # (T,)
     coefficients: Tensor  # (n, F)
     width: float
+    penalty: float
     length: float  # mean length of the points that known classes are mapped to
 
     @classmethod
@@ -127,14 +166,28 @@ class WordsToPoints:
         shared = texts.mean(0)
         centred = functional.normalize(texts - shared, dim=1)
         kernel = _gaussian(centred, centred, width)
-        regular = kernel + penalty * torch.eye(len(kernel), dtype=kernel.dtype)
-        coefficients = torch.linalg.solve(regular.double(), points.double()).to(points.dtype)
+        coefficients = torch.cholesky_solve(points.double(), _factor(kernel, penalty)).to(points.dtype)
         length = float((kernel @ coefficients).norm(dim=1).mean())
-        return cls(centred, shared, coefficients, width, length)
+        return cls(centred, shared, coefficients, width, penalty, length)
 
     def __call__(self, texts: Tensor) -> Tensor:
         """(..., T) -> points (..., F)."""
         return _gaussian(functional.normalize(texts - self.shared, dim=-1), self.texts, self.width) @ self.coefficients
+
+    @cached_property
+    def left_open(self) -> Spread:
+        """How known classes scatter about where the words of the others place them.
+
+        By leave-one-out residuals, which are had without fitting again (Rasmussen and Williams, 2006, eq. 5.12).
+        """
+        kernel = _gaussian(self.texts, self.texts, self.width)
+        inverse = torch.cholesky_inverse(_factor(kernel, self.penalty)).diagonal()  # (n,)
+        return Spread.of(self.coefficients / inverse[:, None].to(self.coefficients.dtype))
+
+
+def _factor(kernel: Tensor, penalty: float) -> Tensor:
+    """Cholesky factor (n, n) of a kernel with the penalty on its diagonal, in double precision."""
+    return torch.linalg.cholesky(kernel.double() + penalty * torch.eye(len(kernel), dtype=torch.double))
 
 
 def _gaussian(one: Tensor, other: Tensor, width: float) -> Tensor:
@@ -199,10 +252,14 @@ PENALTIES = (1.0, 0.3, 3.0)
 
 
 def space_of(evidence: Evidence, known: Task) -> FeatureSpace:
-    """The space of these known classes, with those of auxiliary data sets after them."""
-    own = class_statistics(*evidence.images(known), len(known))
-    classes = with_others(ClassStatistics(evidence.class_texts[list(known)], *own), evidence.auxiliary)
-    return FeatureSpace.around(classes.means, classes.within)
+    """The space of these known classes, with those of auxiliary data sets after them. Made once for all opponents."""
+
+    def fitted() -> FeatureSpace:
+        own = class_statistics(*evidence.images(known), len(known))
+        classes = with_others(ClassStatistics(evidence.class_texts[list(known)], *own), evidence.auxiliary)
+        return FeatureSpace.around(classes.means, classes.within)
+
+    return evidence.once(("space", known), fitted)
 
 
 def placed_by_words(evidence: Evidence, space: FeatureSpace, known: Task, width: float, penalty: float) -> Tensor:
@@ -219,13 +276,15 @@ def places_of(texts: Tensor, of_known: Tensor, space: FeatureSpace, width: float
 
 
 def best_words(evidence: Evidence) -> tuple[float, float]:
-    """Width and penalty with which words place known classes best that the fit did not see."""
-    in_space = cache(partial(space_of, evidence))
+    """Width and penalty with which words place known classes best that the fit did not see. Found once for all opponents."""
 
     def fitted(known: Task, width: float, penalty: float) -> Heads:
-        space = in_space(known)
+        space = space_of(evidence, known)
         places = placed_by_words(evidence, space, known, width, penalty)
         return lambda tasks: heads_at(evidence.target, space, places, evidence.class_texts, tasks)
 
-    width, penalty = best_for_left_out(evidence, list(product(WIDTHS, PENALTIES)), fitted)
-    return width, penalty
+    def best() -> tuple[float, float]:
+        width, penalty = best_for_left_out(evidence, list(product(WIDTHS, PENALTIES)), fitted)
+        return width, penalty
+
+    return evidence.once("words", best)

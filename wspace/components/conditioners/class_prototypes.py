@@ -19,12 +19,13 @@ class ClassPrototypes(TextSet):
 
     Words place a class, by kernel ridge from the texts of the run's classes to their mean whitened features (`width` of the
     Gaussian kernel, `penalty`). So a class that the run knows is near the mean of its own images, and not at it: of few
-    drawings that mean is worth less. Pictures that a prompt brings move the class towards their mean, where its words count
-    as so many pictures (`words`). Places are then brought to one length: words that say little would leave a class near the
-    centre, to which every image is near. Unlabelled pictures that a prompt brings say where that centre is, for such as they.
+    drawings that mean is worth less. Pictures that a prompt brings move the class towards their mean: far in directions where
+    words place the known classes badly, little where they place them well. `words` is by how much they are trusted more than
+    that says. Places are then brought to one length: words that say little would leave a class near the centre, to which every
+    image is near. Unlabelled pictures that a prompt brings say where that centre is, for such as they.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     asks: ClassVar[bool] = True
     linear: ClassVar[bool] = True
     takes_pictures: ClassVar[bool] = True
@@ -32,9 +33,9 @@ class ClassPrototypes(TextSet):
 
     def __init__(
         self,
-        width: Annotated[float, Gt(0)] = 0.6,
+        width: Annotated[float, Gt(0)] = 0.5,
         penalty: Annotated[float, Gt(0)] = 1.0,
-        words: Annotated[float, Gt(0)] = 3.0,
+        words: Annotated[float, Gt(0)] = 2.0,
         *,
         text_dim: int,
         target: Target,
@@ -53,11 +54,10 @@ class ClassPrototypes(TextSet):
         assert self.space is not None, "told comes first"
         places = self.of_words(prompts.texts)
         if prompts.pictures is not None and prompts.shots is not None:
-            shots = prompts.shots[..., None].float()  # (B, K, 1)
             pictures = prompts.pictures
             if prompts.centre is not None:
                 pictures = pictures - (prompts.centre - self.space.centre)[:, None]
-            places = (self.words * places + shots * self.space(pictures)) / (self.words + shots)
+            places = self.of_words.left_open.posterior(places, self.space(pictures), prompts.shots, self.words)
         return self.of_words.length * functional.normalize(places, dim=2)
 
     @torch.no_grad()
