@@ -36,7 +36,7 @@ class Oracle(Opponent):
         self.rate, _ = best_rate(
             evidence.effort.rates, lambda rate: _trained(evidence, tasks, rate, f"oracle rate {rate}")
         )
-        return {}
+        return {"rate": self.rate}
 
     def weights(self, evidence: Evidence, contest: Contest) -> Tensor:
         return _trained(evidence, contest.tasks, self.rate, f"oracle {contest.split}")[0]

@@ -44,9 +44,9 @@ class Universal(Opponent):
             )
 
         with evidence.progress.bar("universal", len(effort.rates)) as bar:
-            _, weights = best_rate(effort.rates, at)  # (1, P)
+            rate, weights = best_rate(effort.rates, at)  # (1, P)
         self.network = weights[0]
-        return {}
+        return {"rate": rate}
 
     def weights(self, evidence: Evidence, contest: Contest) -> Tensor:
         return self.network
