@@ -48,7 +48,7 @@ class Evidence:
     """All that an opponent may go by, before it is asked for any task. No test image is in it, nor a generated network."""
 
     target: Target  # whose weights they all are
-    base: Tensor  # (P,), that the zoo's networks were trained from
+    shared_base: Tensor | None  # (P,), `base`, where the zoo's networks share one
     weights: Tensor  # (n, P), of the zoo's networks, the held-out ones last
     tasks: Sequence[Task]  # what each of them was trained for
     held_out: int  # the last so many of the zoo's networks: choices are made on their tasks, by `accuracy`
@@ -73,6 +73,22 @@ class Evidence:
         if what not in self._made:
             self._made[what] = make()
         return self._made[what]
+
+    @property
+    def base(self) -> Tensor:
+        """(P,), that the zoo's networks were trained from. Raises UserError where each began at weights of its own.
+
+        An opponent that cannot do without says so: `Opponent.from_base`.
+        """
+        if self.shared_base is None:
+            raise UserError(
+                "each of the zoo's networks began at weights of its own (zoo.start: fresh): there is no base"
+            )
+        return self.shared_base
+
+    def starts(self, count: int, rng: torch.Generator) -> Tensor:
+        """(count, P), where networks begin that are trained as the zoo's are: at its base, or each at fresh weights."""
+        return self.target.init(count, rng) if self.shared_base is None else self.shared_base.expand(count, -1)
 
     @property
     def descriptions(self) -> Tensor:
@@ -133,6 +149,8 @@ class Opponent(ABC):
     """Whether the report says how far its networks are from the zoo's."""
     linear: ClassVar[bool] = False
     """Whether its networks are `Target.from_linear`'s: a target without that is refused before anything is trained."""
+    from_base: ClassVar[bool] = False
+    """Whether it goes by the base that the zoo's networks share: it is left out where each began at weights of its own."""
     trains_on_images: ClassVar[bool] = False
     """Whether it is made in stage `opponents`: of zoo and images alone, and kept for every recipe that shares these."""
     takes_pictures: ClassVar[bool] = False

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch import Tensor
 from wspace.data.features import FeatureScale
 from wspace.data.splits import SEEN
 from wspace.data.tasks import TaskSet
+from wspace.interfaces import Target
 from wspace.support.errors import UserError, WspaceError
 from wspace.support.files import read_json
 from wspace.support.methods import ORACLE, UNIVERSAL
@@ -76,11 +78,32 @@ class Zoo:
     def stored(self) -> StoredZoo:
         return StoredZoo.open(self.folder)
 
+    @property
+    def shares_base(self) -> bool:
+        """Whether its networks began at one base; or each at weights of its own (`zoo.start: fresh`)."""
+        return self._base is not None
+
+    @property
+    def base(self) -> Tensor:
+        """(P,), that its networks began at. Raises UserError where each began at weights of its own."""
+        if self._base is None:
+            raise UserError(
+                f"{self.folder}: each of its networks began at weights of its own (zoo.start: fresh), and there is no base"
+            )
+        return self._base
+
+    @property
+    def reference(self) -> Tensor:
+        """(P,), that networks are aligned to, and looked at from: the base, or the zoo's first network where there is none."""
+        return self.weights[0] if self._base is None else self._base
+
+    def starts(self, target: Target, count: int, rng: torch.Generator) -> Tensor:
+        """(count, P), where networks begin that are trained as the zoo's are: at its base, or each at fresh weights."""
+        return target.init(count, rng) if self._base is None else self._base.expand(count, -1)
+
     @cached_property
-    def base(self) -> Tensor:  # (P,)
-        base = self.stored.parent("base")
-        assert base is not None, "the zoo stage leaves one"
-        return base
+    def _base(self) -> Tensor | None:
+        return self.stored.parent("base")
 
     @cached_property
     def weights(self) -> Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
@@ -48,6 +48,8 @@ class Zoo:
     """
 
     source: Path | None = None
+    start: Annotated[Literal["base", "fresh"], Since("0.2")] = "base"
+    """What networks begin at: a base that all of them share; or, of each, fresh weights of its own, and there is no base."""
     copies: Annotated[int, Ge(1), Since("0.1")] = 1  # networks of each seen task, which met its images in other orders
     base_steps: Annotated[int, Ge(0)] = 300
     base_batch: Annotated[int, Ge(1)] = 256
@@ -82,7 +84,7 @@ class Train:
     clip: Annotated[float, Gt(0)] | None = 1.0  # norm of the gradient
     ema: Annotated[float, Ge(0), Lt(1)] = 0.995  # decay of the averaged parameters, which are what samples
     augment: Annotated[float, Ge(0), Le(1)] = 0.0  # share of networks moved by a random element of the symmetry
-    align: bool = False  # networks first moved by the symmetry to be near the base
+    align: bool = False  # networks first moved by the symmetry to be near the base, or without one near the zoo's first
     check_every: Annotated[int, Ge(1)] = 100  # steps between looks at held-out tasks, each a point to go on from
 
 

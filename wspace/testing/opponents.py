@@ -131,7 +131,7 @@ def evidence_of(opponent: Opponent) -> Evidence:
 
     return Evidence(
         target=target,
-        base=normal(HIDDEN.size, seed=73),
+        shared_base=normal(HIDDEN.size, seed=73),
         weights=normal(len(TASKS), HIDDEN.size, seed=74),
         tasks=TASKS,
         held_out=HELD_OUT,

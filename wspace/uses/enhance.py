@@ -33,10 +33,10 @@ BEFORE, ENHANCED = "half-trained", "enhanced"
 def enhance(run: Run, networks: Tensor, prompts: Prompts, level: float, temperature: float, seed: int) -> Tensor:
     """Networks (B, P) for tasks of which this is said, noised to `level` and denoised: (B, P).
 
-    They are first moved near to the zoo's base by the recipe's symmetry, which leaves what they compute as it is.
+    They are first moved near to the zoo's reference by the recipe's symmetry, which leaves what they compute as it is.
     """
     how = replace(run.recipe.generate, temperature=temperature)
-    moved = aligned(run, networks, run.zoo.base).to(run.bench.device)
+    moved = aligned(run, networks, run.zoo.reference).to(run.bench.device)
     return run.system.refine(moved, prompts, how, level, stream(seed, "enhance", level)).cpu()
 
 
@@ -75,9 +75,9 @@ def _accuracy(
 
 
 def study(
-    run: Run, tasks: Sequence[Task], *, starts: Sequence[Start] = ("fresh", "base"), temperature: float, seed: int
+    run: Run, tasks: Sequence[Task], *, starts: Sequence[Start] | None = None, temperature: float, seed: int
 ) -> Section:
-    """Accuracy of half-trained networks before and after they are enhanced, for each kind of start.
+    """Accuracy of half-trained networks before and after they are enhanced, for each kind of start (all that there are).
 
     Half-trained networks (B, P) of the B tasks are noised to a level in (0, 1] and denoised. The level of the table is
     chosen on held-out tasks; the figure has all of `LEVELS`. Beside them: generated networks, and the average of both.
@@ -87,6 +87,7 @@ def study(
     zoo.
     """
     run.zoo.check(run.bench.accepted)
+    starts = starts or (("fresh", "base") if run.zoo.shares_base else ("fresh",))
     generated = run.sample(tasks, stream(seed, "enhance"))
     tables, says, curves, levels = list[Table](), list[str](), dict[str, dict[str, list[float]]](), dict[str, float]()
     with run.bench.progress.bar("enhance", len(starts) * (len(LEVELS) + 1)) as bar:

@@ -30,9 +30,9 @@ def drawn(run: Run, tasks: Sequence[Task], count: int, temperature: float, seed:
 
 
 def oracles(run: Run, tasks: Sequence[Task], count: int, seed: int, world: Workbench | None = None) -> Tensor:
-    """As the report's oracle is trained, from the zoo's base, on other draws of the task's images each: (N, B, P).
+    """As the report's oracle is trained, on other draws of the task's images each, and where none is shared from other starts.
 
-    Tasks are of the run's data set, or of the `world` that is given.
+    (N, B, P). Tasks are of the run's data set, or of the `world` that is given.
     """
     bench, opponents = world or run.bench, run.recipe.opponents
     trained = []
@@ -40,7 +40,7 @@ def oracles(run: Run, tasks: Sequence[Task], count: int, seed: int, world: Workb
         for n in range(count):
             weights, _ = fit_until_validated(
                 run.target,
-                run.zoo.base.expand(len(tasks), -1),
+                run.zoo.starts(run.target, len(tasks), stream(seed, "ensemble start", n)),
                 tasks,
                 bench.train,
                 bench.val,

@@ -81,7 +81,8 @@ def _chosen(run: Run, method: str | None) -> dict[str, Bound]:
 
 def fused(run: Run, bound: Bound, first: Tensor, second: Tensor) -> Tensor:
     """first[b] with second[b]: (B, P), (B, P) -> (B, P)."""
-    made: Fusion = bound.build({"spec": run.target.spec, BASE: run.zoo.base})
+    base = {BASE: run.zoo.base} if BASE in bound.signature.given else {}
+    made: Fusion = bound.build({"spec": run.target.spec, **base})
     return made.fuse(first, second)
 
 
@@ -117,7 +118,8 @@ def trained(run: Run, tasks: Sequence[Task], start: Start, seed: int) -> Tensor:
     if start == "base":
         begun, steps = run.zoo.base.expand(count, -1), zoo.steps
     else:
-        begun, steps = run.target.init(count, stream(seed, "fuse fresh")), zoo.base_steps + zoo.steps
+        begun, steps = run.target.init(count, stream(seed, "fuse fresh")), zoo.steps
+        steps += zoo.base_steps if run.zoo.shares_base else 0
     schedule = Schedule(steps, zoo.batch, zoo.lr, zoo.average)
     return fit(run.target, begun, tasks, bench.train, bench.class_texts, schedule, stream(seed, "fuse heads", start))
 
@@ -137,9 +139,11 @@ def study(run: Run, *, pairs: int = 20, method: str | None = None, seed: int = 0
     others = _without_heads(run, first, second, seed)
     scores, says = dict[str, Fused](), list[str]()
     for start, label in STARTS.items():
+        if start == "base" and not run.zoo.shares_base:
+            continue
         heads = trained(run, [*first, *second], start, seed).split(pairs)
         # without a common base there is nothing that they learned since
-        methods = {n: b for n, b in chosen.items() if start == "base" or "base" not in b.signature.given}
+        methods = {n: b for n, b in chosen.items() if start == "base" or BASE not in b.signature.given}
         networks = dict(zip(HEADS, heads, strict=True))
         networks |= {name: fused(run, bound, *heads) for name, bound in methods.items()} | others
         scores[label] = _scores(run, networks, first, second)
@@ -152,8 +156,9 @@ def _without_heads(run: Run, first: list[Task], second: list[Task], seed: int) -
     """Name -> networks (B, P): those by text, unless the generator goes by other than texts, and references."""
     joint, count = _joined(first, second), len(first)
     by_text = BY_TEXT if run.knows([*first, *second, *joint]) else {}
+    base = {BASE: run.zoo.base.expand(count, -1)} if run.zoo.shares_base else {}
     return {name: make(run, run.prompts, first, second, seed) for name, make in by_text.items()} | {
-        BASE: run.zoo.base.expand(count, -1),
+        **base,
         UNIVERSAL: run.opponents.universal.expand(count, -1),
         RIDGE: run.ridge(joint),
         JOINTLY: oracles(run, joint, 1, seed)[0],
@@ -220,10 +225,10 @@ def _sentences(run: Run, scores: Fused, methods: Sequence[str], label: str) -> l
             f", {percent(summary(best - scores[name][where], run.recipe), 'points')} points before {name}"
             for name in ranked[1:2]
         ]
+        base = f", the base alone {100 * float(scores[BASE][where].mean()):.1f}" if BASE in scores else ""
         sentences.append(
             f"Heads {label}, best on {called}: {ranked[0]}, {percent(summary(best, run.recipe))} %{''.join(leads)}; a head "
-            f"{JOINTLY} has {100 * float(scores[JOINTLY][where].mean()):.1f}, the base alone "
-            f"{100 * float(scores[BASE][where].mean()):.1f}."
+            f"{JOINTLY} has {100 * float(scores[JOINTLY][where].mean()):.1f}{base}."
         )
     return sentences
 

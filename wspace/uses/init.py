@@ -79,7 +79,7 @@ def starts(run: Run, tasks: Sequence[Task], rng: torch.Generator) -> dict[str, T
     return {
         OURS: run.sample(tasks, rng),
         **{name: standard(name, run.target, count, rng) for name in STANDARD},
-        **{name: start(run, tasks) for name, start in OTHERS.items()},
+        **{name: start(run, tasks) for name, start in OTHERS.items() if name != BASE or run.zoo.shares_base},
     }
 
 
@@ -186,7 +186,11 @@ def _compared(run: Run, trained: Mapping[str, Trained], label: str, steps: int) 
     forms = ("percent", "percent", "number", "points", "number")
     columns = dict(zip(rows[0].cells, forms, strict=True))
     ours = rows[0].cells
-    others = [f"{percent(summary(final[OURS] - final[name], run.recipe), 'points')} from {name}" for name in OTHERS]
+    others = [
+        f"{percent(summary(final[OURS] - final[name], run.recipe), 'points')} from {name}"
+        for name in OTHERS
+        if name in final
+    ]
     sentence = (
         f"{label}: trained from generated weights {percent(ours['trained'])} % ({100 * ours['at the start']['mean']:.1f} "
         f"before), {percent(ours[f'minus {best}'], 'points')} points from {best}, the best standard start, whose accuracy "

@@ -17,6 +17,7 @@ from wspace.runs.report.section import Figure, Row, Section, Table, percent
 from wspace.runs.run import Run
 from wspace.support.errors import UserError
 from wspace.support.seeding import stream
+from wspace.uses.enhance import Start
 from wspace.uses.fuse import trained
 from wspace.weights.interpolation import along, mixed, positions
 
@@ -41,7 +42,8 @@ class Corners:
         self.run, self.tasks, self.seed = run, tasks, seed
         self.conditions = [self._condition(corner) for corner in tasks]
         self.generated = torch.stack([generated(run, condition, seed) for condition in self.conditions])  # (n, B, P)
-        self.trained = torch.stack([trained(run, corner, "base", seed) for corner in tasks])
+        start: Start = "base" if run.zoo.shares_base else "fresh"
+        self.trained = torch.stack([trained(run, corner, start, seed) for corner in tasks])
 
     @torch.no_grad()
     def _condition(self, tasks: Sequence[Task]) -> Condition:

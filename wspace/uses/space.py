@@ -41,7 +41,8 @@ def components(weights: Tensor, count: int = 2) -> tuple[Tensor, Tensor, Tensor]
 def study(run: Run, *, networks: int = 1000, seed: int = 0) -> Section:
     """The two principal components of networks (n, P): of so many of the zoo at most, and all of the unseen tasks.
 
-    All are first aligned to the zoo's base by the recipe's symmetry. Lengths are Euclidean, in units of the weights.
+    All are first aligned by the recipe's symmetry to the zoo's base, or to its first network where there is none. Lengths are
+    Euclidean, in units of the weights.
     """
     zoo = run.zoo
     chosen = torch.randperm(len(zoo.weights), generator=stream(seed, "space"))[:networks]
@@ -50,9 +51,9 @@ def study(run: Run, *, networks: int = 1000, seed: int = 0) -> Section:
         ORACLE: run.opponents.oracle(UNSEEN_TASKS),
         OURS: load_file(run.artifacts["generate"] / GENERATED.format(UNSEEN_TASKS))["weights"],
         UNIVERSAL: run.opponents.universal[None],
-        BASE: zoo.base[None],
+        **({BASE: zoo.base[None]} if zoo.shares_base else {}),
     }
-    kinds = {name: aligned(run, weights, zoo.base) for name, weights in kinds.items()}
+    kinds = {name: aligned(run, weights, zoo.reference) for name, weights in kinds.items()}
     even = min(len(kinds[name]) for name in FITTED)
     mean, axes, shares = components(torch.cat([kinds[name][:even] for name in FITTED]))
     points = {name: (weights - mean) @ axes.T for name, weights in kinds.items()}
@@ -76,10 +77,11 @@ def study(run: Run, *, networks: int = 1000, seed: int = 0) -> Section:
         f"{int((apart < others).sum())} of {len(apart)} tasks.",
     ]
     symmetry = run.recipe.symmetry.name if run.recipe.symmetry is not None else None
+    reference = "the zoo's base" if zoo.shares_base else "the zoo's first network"
     caption = (
         "Weights on their first two principal components, a point for each network; generated and oracle ones are of the "
         "same unseen tasks"
-        + (f", and all are aligned to the zoo's base by {symmetry}." if symmetry else "; nothing is aligned.")
+        + (f", and all are aligned to {reference} by {symmetry}." if symmetry else "; nothing is aligned.")
     )
     settings = {"networks": len(chosen), "symmetry": symmetry or "none", "seed": seed}
     drawn = space({name: where.numpy() for name, where in points.items()}, shares.tolist())

@@ -17,6 +17,7 @@ class Base(Opponent):
     called: ClassVar[str] = "the shared base"
     place: ClassVar[int] = 50
     prominence: ClassVar[Literal["headline", "tables", "report"]] = "report"
+    from_base: ClassVar[bool] = True
 
     def weights(self, evidence: Evidence, contest: Contest) -> Tensor:
         return evidence.base

@@ -15,7 +15,7 @@ RATE_TASKS = 48  # held-out tasks on which the rate is chosen
 
 
 class Oracle(Opponent):
-    """A network for each task, trained from the zoo's base until its validation images say stop.
+    """A network for each task, trained from where the zoo's networks began until its validation images say stop.
 
     The learning rate is the one of `opponents.rates` that does best on validation images of held-out tasks.
     """
@@ -50,7 +50,7 @@ def _trained(evidence: Evidence, tasks: Sequence[Task], rate: float, name: str) 
             group = tasks[first : first + zoo.together]
             parts.append(
                 evidence.fit(
-                    evidence.base.expand(len(group), -1),
+                    evidence.starts(len(group), evidence.rng(name, "fresh", first)),
                     group,
                     evidence.rng(name, first),
                     steps=effort.steps,

@@ -23,7 +23,7 @@ from wspace.runs.report.intervals import interval, summary
 from wspace.runs.report.methods import methods_of
 from wspace.runs.stages import Job
 from wspace.runs.stages.generate import trained_system
-from wspace.runs.stages.opponents import checked, evidence_of
+from wspace.runs.stages.opponents import asked_and_not, checked, evidence_of
 from wspace.support.files import save_tensors, write_json
 from wspace.support.methods import ORACLE, OURS
 from wspace.support.names import GENERATED, MISMATCHED, PER_TASK, PROMPT_TEXTS, SCORES
@@ -97,7 +97,7 @@ def _neighbourhood(job: Job, zoo: Zoo) -> Neighbourhood:
     symmetry: Symmetry | None = None
     if recipe.symmetry is not None:
         symmetry = recipe.symmetry.build({"spec": job.bench.target.spec})
-    return Neighbourhood(zoo.weights, zoo.base, symmetry, stream(recipe.seed, "novelty"))
+    return Neighbourhood(zoo.weights, zoo.reference, symmetry, stream(recipe.seed, "novelty"))
 
 
 def _methods(job: Job, zoo: Zoo) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
@@ -124,7 +124,10 @@ def _methods(job: Job, zoo: Zoo) -> tuple[dict[str, dict[str, Tensor]], dict[str
 
     methods = {split: {OURS: _drawn(job, GENERATED, split)} for split in (*splits, *zoo.tasks.shown)}
     chosen: dict[str, float] = {}
-    for bound in job.recipe.against:
+    opponents, why_not = asked_and_not(job.recipe.against, zoo)
+    for name, why in why_not.items():
+        job.progress.say(f"note: the opponent {name!r} is left out: {why}")
+    for bound in opponents:
         name, asked = bound.name, zoo.tasks.shown if takes_pictures(bound) else splits
         if trains_on_images(bound):
             numbers = trained.chosen(name)

@@ -25,9 +25,19 @@ def run(job: Job) -> None:
     zoo = Zoo(job.inputs["zoo"])
     zoo.check(job.bench.accepted)
     evidence = evidence_of(job, zoo)
-    for bound in job.recipe.against:
+    asked, _ = asked_and_not(job.recipe.against, zoo)
+    for bound in asked:
         if trains_on_images(bound):
             _make(job, zoo, evidence, bound)
+
+
+def asked_and_not(against: Sequence[Bound], zoo: Zoo) -> tuple[list[Bound], dict[str, str]]:
+    """Of opponents, those that have something to go by in this zoo; and name -> why not, of the others."""
+    why: dict[str, str] = {}
+    for bound in against:
+        if bound.signature.constants.get("from_base") and not zoo.shares_base:
+            why[bound.name] = "each of the zoo's networks began at weights of its own, and there is no base"
+    return [bound for bound in against if bound.name not in why], why
 
 
 def _make(job: Job, zoo: Zoo, evidence: Evidence, bound: Bound) -> None:
@@ -83,7 +93,7 @@ def evidence_of(job: Job, zoo: Zoo, described: Tensor | None = None) -> Evidence
 
     return Evidence(
         target=bench.target,
-        base=zoo.base,
+        shared_base=zoo.base if zoo.shares_base else None,
         weights=zoo.weights,
         tasks=zoo.tasks.seen,
         held_out=zoo.tasks.held_out,
@@ -103,7 +113,7 @@ def evidence_of(job: Job, zoo: Zoo, described: Tensor | None = None) -> Evidence
 
 def checked(weights: Tensor, name: str, count: int, evidence: Evidence) -> Tensor:
     """An opponent's networks, (B, P) or (P,). Raises WspaceError for another shape, or numbers that are not finite."""
-    size = evidence.base.shape[0]
+    size = evidence.target.spec.size
     if tuple(weights.shape) not in ((count, size), (size,)):
         raise WspaceError(
             f"opponent {name!r} gave weights of shape {tuple(weights.shape)} for {count} tasks; ({count}, {size}) is right, "

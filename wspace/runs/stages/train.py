@@ -165,7 +165,7 @@ def score_on_validation(bench: Workbench, networks: Tensor, tasks: Sequence[Task
 
 @dataclass(frozen=True)
 class _Networks:
-    """Of the zoo, those that are trained on and those held out: weights, near the base if the recipe says so, and prompts."""
+    """Of the zoo, those that are trained on and those held out: weights, aligned if the recipe says so, and prompts."""
 
     training: Tensor  # (n, P)
     prompts: Prompts  # of n tasks
@@ -188,11 +188,11 @@ class _Networks:
 
 
 def _aligned(recipe: BoundRecipe, zoo: Zoo, weights: Tensor, symmetry: Symmetry | None) -> Tensor:
-    """(n, P), moved to be near the base if the recipe says so."""
+    """(n, P), moved to be near the base, or the zoo's first network without one, if the recipe says so."""
     if not recipe.train.align:
         return weights
     assert symmetry is not None
-    return symmetry.canonicalize(weights, zoo.base)
+    return symmetry.canonicalize(weights, zoo.reference)
 
 
 # ---------------------------------------------------------------- validation

@@ -1,4 +1,4 @@
-"""Stage zoo: the tasks, a shared base, and a network for each seen task: trained, or taken from a zoo that is there."""
+"""Stage zoo: the tasks, a base if networks share one, and a network for each seen task: trained, or of a zoo that is there."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -52,14 +53,15 @@ def run(job: Job) -> None:
     tensors = {"class_texts": bench.class_texts, "feature_rms": bench.scale.rms}
     save_tensors(job.folder / WORLD_TENSORS, tensors)
 
+    shares_base = recipe.zoo.start == "base"
     if source is None:
-        base = _base(job, tasks.classes)
+        base = _base(job, tasks.classes) if shares_base else None
         _specialise(job, base, tasks.seen)
-        parent = _parent(job, base)
+        parent = None if base is None else _parent(job, base)
         seal(job.folder, _header(job, parent), _entries(job, tasks, parent))
     else:
         parents = source.header.parents
-        if all(parent.name != "base" for parent in parents):
+        if shares_base and not _has_base(source):
             parents = (*parents, _parent(job, _base(job, tasks.classes)))
         _take(job, source, rows, parents)
 
@@ -94,8 +96,11 @@ def _base(job: Job, classes: Task) -> Tensor:
     return base
 
 
-def _specialise(job: Job, base: Tensor, tasks: tuple[Task, ...]) -> None:
-    """T2W, algorithm 2, stage 2, for every seen task: `together` networks at a time, a shard for each group."""
+def _specialise(job: Job, base: Tensor | None, tasks: tuple[Task, ...]) -> None:
+    """T2W, algorithm 2, stage 2, for every seen task: `together` networks at a time, a shard for each group.
+
+    From the base (1, P), or without one each from weights of its own, which are the same whatever `together` is.
+    """
     settings, bench = job.recipe.zoo, job.bench
     schedule = Schedule(settings.steps, settings.batch, settings.lr, settings.average)
     with job.progress.bar("zoo", len(tasks)) as bar:
@@ -106,17 +111,23 @@ def _specialise(job: Job, base: Tensor, tasks: tuple[Task, ...]) -> None:
                 bar.resume(len(group))
                 continue
             rng = stream(job.recipe.seed, "specialise", number)
-            start = base.expand(len(group), -1)
+            start = _fresh(job, first, len(group)) if base is None else base.expand(len(group), -1)
             weights = fit(bench.target, start, group, bench.train, bench.class_texts, schedule, rng)
             save_tensors(shard, bench.target.spec.unflatten(weights))
             bar.advance(len(group))
+
+
+def _fresh(job: Job, first: int, count: int) -> Tensor:
+    """(count, P), what the networks of these numbers begin at."""
+    numbers, init = range(first, first + count), job.bench.target.init
+    return torch.cat([init(1, stream(job.recipe.seed, "fresh", number)) for number in numbers])
 
 
 def _parent(job: Job, base: Tensor) -> Parent:
     return Parent("base", BASE, sha256_of(job.bench.target.spec.unflatten(base[0])))
 
 
-def _entries(job: Job, tasks: TaskSet, parent: Parent) -> list[Entry]:
+def _entries(job: Job, tasks: TaskSet, parent: Parent | None) -> list[Entry]:
     """What the index says of each network, its accuracy on validation images among it."""
     bench, together = job.bench, job.recipe.zoo.together
     sentences, entries = bench.templated(bench.images.classes), list[Entry]()
@@ -136,14 +147,14 @@ def _entries(job: Job, tasks: TaskSet, parent: Parent) -> list[Entry]:
                         row=row,
                         metrics={"val_accuracy": accuracy} if seen else {},
                         seed=job.recipe.seed,
-                        parent=parent.sha256,
+                        parent=None if parent is None else parent.sha256,
                     )
                 )
             bar.advance(len(group))
     return entries
 
 
-def _header(job: Job, parent: Parent) -> Header:
+def _header(job: Job, parent: Parent | None) -> Header:
     recipe, bench = job.recipe, job.bench
     spec = bench.target.spec
     made_with = {
@@ -166,7 +177,7 @@ def _header(job: Job, parent: Parent) -> Header:
         tensors=stored(spec),
         free=spec.free,
         products=spec.products,
-        parents=(parent,),
+        parents=() if parent is None else (parent,),
     )
 
 
@@ -179,6 +190,8 @@ def _checked_source(job: Job, folder: Path) -> StoredZoo:
     problems = source.problems()
     if problems:
         raise FileError(f"{folder}: {problems[0]}")
+    if job.recipe.zoo.start == "fresh" and _has_base(source):
+        raise UserError(f"zoo.start: {folder}: its networks began at a base, which is there; leave zoo.start out")
     header, target, spec = source.header, job.recipe.target.told(), job.bench.target.spec
 
     def differs(what: str, there: Any, here: Any) -> UserError:
@@ -204,6 +217,10 @@ def _checked_source(job: Job, folder: Path) -> StoredZoo:
         if there not in job.bench.accepted.get(name, ()):
             raise UserError(f"zoo.source: {folder}: its networks were trained with other {name} than this recipe's")
     return source
+
+
+def _has_base(source: StoredZoo) -> bool:
+    return any(parent.name == "base" for parent in source.header.parents)
 
 
 def _tasks_of(source: StoredZoo, classes: tuple[str, ...]) -> list[Task]:
