@@ -401,6 +401,11 @@ BROKEN = {
         "self.width, self.pooled_width = 7, text_dim\n        self.map",
         "self.width, self.pooled_width, self.takes_pictures = 7, text_dim, True\n        self.map",
     ),
+    "conditioner/its_recipe_knows_whether_it_keeps_order": broken(
+        "its class should say `keeps_order` itself, as a literal, and in its source it is False, where it is True",
+        "self.width, self.pooled_width = 7, text_dim\n        self.map",
+        "self.width, self.pooled_width, self.keeps_order = 7, text_dim, True\n        self.map",
+    ),
     "conditioner/every_task_has_a_token_to_look_at": broken(
         "the condition of null should have a visible token: attention needs one",
         "expand_as(like.mask) == 0",

@@ -60,6 +60,7 @@ def wspace_register(register: Register) -> None:
     register("tokenizer", "neuron", "wspace.components.tokenizers.neuron:Neuron")
 
     register("conditioner", "class-prototypes", "wspace.components.conditioners.class_prototypes:ClassPrototypes")
+    register("conditioner", "text-list", "wspace.components.conditioners.text_list:TextList", example={"places": 6})
     register("conditioner", "text-set", "wspace.components.conditioners.text_set:TextSet")
 
     register(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from math import comb
+from math import comb, perm
 from pathlib import Path
 
 import torch
@@ -41,6 +41,7 @@ class TaskSet:
     further: Mapping[str, tuple[Task, ...]] = field(default_factory=dict)  # splits of unseen classes beside `novel`
     shown: Mapping[str, Shown] = field(default_factory=dict)  # splits whose tasks come with pictures, too
     left_out: tuple[int, ...] = ()  # classes neither known nor set apart as unseen: nothing is made of them
+    ordered: bool = False  # whether another order of the same classes is another task
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -67,7 +68,7 @@ class TaskSet:
 
     def save(self, file: Path) -> None:
         raw = asdict(self)
-        for name in ("further", "shown", "left_out"):
+        for name in ("further", "shown", "left_out", "ordered"):
             if not raw[name]:  # as before 0.2
                 del raw[name]
         file.write_text(json.dumps(raw), encoding="utf-8")
@@ -79,20 +80,25 @@ class TaskSet:
         rest = {name: tuple(raw.get(name, ())) for name in ("classes", "notes", "left_out")}
         further = {split: tuple(map(tuple, of_split)) for split, of_split in raw.get("further", {}).items()}
         shown = {split: Shown(**its) for split, its in raw.get("shown", {}).items()}
-        return cls(**tasks, **rest, held_out=raw["held_out"], evaluate=raw["evaluate"], further=further, shown=shown)
+        numbers = {name: raw[name] for name in ("held_out", "evaluate")}
+        return cls(**tasks, **rest, **numbers, further=further, shown=shown, ordered=raw.get("ordered", False))
 
 
-def draw_tasks(settings: Tasks, classes: int, rng: torch.Generator, copies: int = 1) -> TaskSet:
+def draw_tasks(
+    settings: Tasks, classes: int, rng: torch.Generator, copies: int = 1, *, ordered: bool = False
+) -> TaskSet:
     """Distinct sets of k classes, k uniform in the range asked for (T2W, section 4.1); each seen one `copies` times.
 
+    Where tasks are `ordered`, another order of the same classes is another task, and all orders are as probable.
     Classes set apart as unseen make tasks of their own, the same ones however many of the others are known. With fewer
     classes than all that needs, the range and the number of tasks shrink, and `notes` says so. Raises DataError if there are
     too few classes for two different tasks on each side.
     """
     if settings.classes[0] > settings.classes[1]:
         raise DataError(f"tasks.classes: {settings.classes[0]} to {settings.classes[1]} is an empty range")
-    if classes < 4:
-        raise DataError(f"{classes} classes are too few to make seen and unseen tasks of; 4 are the least")
+    least = 3 if ordered else 4
+    if classes < least:
+        raise DataError(f"{classes} classes are too few to make seen and unseen tasks of; {least} are the least")
     notes: list[str] = []
     apart = round(settings.unseen_classes * classes)
     if settings.unseen_classes and min(apart, classes - apart) < FEWEST_UNSEEN:
@@ -109,11 +115,11 @@ def draw_tasks(settings: Tasks, classes: int, rng: torch.Generator, copies: int 
             f"tasks.known: all {len(not_apart)} classes that are not set apart are known, not {settings.known}"
         )
     notes_of_known, notes_of_novel = list[str](), list[str]()
-    seen, unseen = _known_tasks(settings, not_apart, rng, notes_of_known)
-    novel = _novel_tasks(settings, others, rng, notes_of_novel) if others else ()
+    seen, unseen = _known_tasks(settings, not_apart, rng, notes_of_known, ordered)
+    novel = _novel_tasks(settings, others, rng, notes_of_novel, ordered) if others else ()
     if known_classes != not_apart:  # only now, for tasks of unseen classes to be the same however many are known
         notes_of_known.clear()
-        seen, unseen = _known_tasks(settings, known_classes, rng, notes_of_known)
+        seen, unseen = _known_tasks(settings, known_classes, rng, notes_of_known, ordered)
     trained_on, chosen_on = _parted(settings, seen, copies)
     return TaskSet(
         known_classes,
@@ -124,6 +130,7 @@ def draw_tasks(settings: Tasks, classes: int, rng: torch.Generator, copies: int 
         settings.evaluate,
         (*notes, *notes_of_known, *notes_of_novel),
         left_out=tuple(number for number in not_apart if number not in known_classes),
+        ordered=ordered,
     )
 
 
@@ -148,7 +155,7 @@ def _parted(settings: Tasks, seen: tuple[Task, ...], copies: int) -> tuple[tuple
 
 
 def tasks_around(
-    settings: Tasks, given: Sequence[Task], classes: int, rng: torch.Generator
+    settings: Tasks, given: Sequence[Task], classes: int, rng: torch.Generator, *, ordered: bool = False
 ) -> tuple[TaskSet, list[int]]:
     """Tasks around those of a zoo that is there already: these are the seen ones, `tasks.seen` different ones at most.
 
@@ -167,22 +174,23 @@ def tasks_around(
     if len(others) < FEWEST_UNSEEN or not settings.unseen_classes:
         others = ()
     low, high = _range(settings, len(known_classes))
-    available = sum(comb(len(known_classes), k) for k in range(low, high + 1))
+    available = _number(len(known_classes), low, high, ordered)
     available -= len({task for task in given if low <= len(task) <= high})
     unseen = min(settings.unseen, available // 2)
     if unseen < 1:
         raise DataError(f"the zoo's networks leave no task of {low} to {high} classes unseen")
     if unseen < settings.unseen:
         notes.append(f"{unseen} unseen tasks, not {settings.unseen}: the zoo's networks leave no more")
-    drawn = _distinct(known_classes, low, high, unseen, rng, frozenset(given))
-    novel = _novel_tasks(settings, others, rng, notes) if others else ()
+    drawn = _distinct(known_classes, low, high, unseen, rng, frozenset(given), ordered=ordered)
+    novel = _novel_tasks(settings, others, rng, notes, ordered) if others else ()
     chosen_on = frozenset(different[len(different) - _chosen_on(settings, len(different)) :])
     trained_on = frozenset(different) - chosen_on
     trained = [number for number, task in enumerate(given) if task in trained_on]
     held_out = [number for number, task in enumerate(given) if task in chosen_on]
     rows = trained + held_out
     seen = tuple(given[number] for number in rows)
-    return TaskSet(known_classes, seen, drawn, novel, len(held_out), settings.evaluate, tuple(notes)), rows
+    tasks = TaskSet(known_classes, seen, drawn, novel, len(held_out), settings.evaluate, tuple(notes), ordered=ordered)
+    return tasks, rows
 
 
 def _chosen_on(settings: Tasks, seen: int) -> int:
@@ -195,14 +203,14 @@ def fresh_tasks(settings: Tasks, tasks: TaskSet, count: int, rng: torch.Generato
     low, high = _range(settings, len(tasks.classes))
     kept_back, drawn = tasks.kept_back, list[Task]()
     while len(drawn) < count:
-        task = _one(tasks.classes, low, high, rng)
+        task = _one(tasks.classes, low, high, rng, tasks.ordered)
         if task not in kept_back:
             drawn.append(task)
     return drawn
 
 
 def _known_tasks(
-    settings: Tasks, known_classes: tuple[int, ...], rng: torch.Generator, notes: list[str]
+    settings: Tasks, known_classes: tuple[int, ...], rng: torch.Generator, notes: list[str], ordered: bool
 ) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
     """Seen and unseen tasks of the known classes."""
     classes, wanted, unseen = len(known_classes), settings.seen + settings.unseen, settings.unseen
@@ -211,7 +219,7 @@ def _known_tasks(
         notes.append(
             f"{classes} classes: tasks have {low} to {high} classes, not {settings.classes[0]} to {settings.classes[1]}"
         )
-    available = sum(comb(classes, k) for k in range(low, high + 1))
+    available = _number(classes, low, high, ordered)
     if available < 4:
         raise DataError(
             f"{classes} classes make {available} different tasks of {low} to {high} classes; 4 are the least"
@@ -221,25 +229,28 @@ def _known_tasks(
         unseen = round(wanted * settings.unseen / (settings.seen + settings.unseen))
         unseen = min(max(unseen, min(2, settings.unseen)), wanted - 2)
         notes.append(f"{classes} classes: {wanted} tasks, not {settings.seen + settings.unseen}; more would repeat")
-    tasks = _distinct(known_classes, low, high, wanted, rng)
+    tasks = _distinct(known_classes, low, high, wanted, rng, ordered=ordered)
     return tasks[: wanted - unseen], tasks[wanted - unseen :]
 
 
-def _novel_tasks(settings: Tasks, others: tuple[int, ...], rng: torch.Generator, notes: list[str]) -> tuple[Task, ...]:
+def _novel_tasks(
+    settings: Tasks, others: tuple[int, ...], rng: torch.Generator, notes: list[str], ordered: bool
+) -> tuple[Task, ...]:
     """Tasks of the classes set apart, as many as are scored."""
     classes = len(others)
     low, high = _range(settings, classes)
-    low = min(low, classes - 1)  # all of them together make but one task, and there is to be a mismatched one
+    if not ordered:
+        low = min(low, classes - 1)  # all of them together make but one task, and there is to be a mismatched one
     if (low, high) != settings.classes:
         notes.append(
             f"{classes} unseen classes: tasks have {low} to {high} classes, "
             f"not {settings.classes[0]} to {settings.classes[1]}"
         )
-    available = sum(comb(classes, k) for k in range(low, high + 1))
+    available = _number(classes, low, high, ordered)
     count = min(settings.evaluate, -(-available // 2))
     if count < settings.evaluate:
         notes.append(f"{classes} unseen classes: {count} tasks, not {settings.evaluate}; more would repeat")
-    return _distinct(others, low, high, count, rng)
+    return _distinct(others, low, high, count, rng, ordered=ordered)
 
 
 def with_ways(settings: Tasks, tasks: TaskSet, names: Sequence[str], rng: torch.Generator) -> TaskSet:
@@ -251,28 +262,36 @@ def with_ways(settings: Tasks, tasks: TaskSet, names: Sequence[str], rng: torch.
     if not tasks.novel:
         return tasks
     notes = list[str]()
-    further = _of_ways(settings, names, (*tasks.classes, *tasks.left_out), (), rng, notes)
+    further = _of_ways(settings, names, (*tasks.classes, *tasks.left_out), (), rng, notes, tasks.ordered)
     if tasks.left_out:  # near and far by those that are known, and only now, as in `draw_tasks`
         notes.clear()
         of_any = {of_ways(ways)[0] for ways in settings.unseen_ways}
-        by_known = _of_ways(settings, names, tasks.classes, tasks.left_out, rng, notes)
+        by_known = _of_ways(settings, names, tasks.classes, tasks.left_out, rng, notes, tasks.ordered)
         further = {split: further[split] if split in of_any else by_known[split] for split in by_known}
     return replace(tasks, further=further, notes=(*tasks.notes, *notes))
 
 
 def _of_ways(
-    settings: Tasks, names: Sequence[str], known: Task, left_out: Task, rng: torch.Generator, notes: list[str]
+    settings: Tasks,
+    names: Sequence[str],
+    known: Task,
+    left_out: Task,
+    rng: torch.Generator,
+    notes: list[str],
+    ordered: bool,
 ) -> dict[str, tuple[Task, ...]]:
     """Split -> tasks of classes that are neither `known` nor `left_out`."""
     near, far = (tuple(number for number in group if number not in left_out) for group in near_and_far(names, known))
     further = dict[str, tuple[Task, ...]]()
     for ways in settings.unseen_ways:
         for split, classes in zip(of_ways(ways), (tuple(sorted((*near, *far))), near, far), strict=True):
-            if len(classes) <= ways:  # all of them together make but one task, and there is to be a mismatched one
-                notes.append(f"no split {split}: it needs more than {ways} such classes, and there are {len(classes)}")
+            available = _number(len(classes), ways, ways, ordered)
+            if available < 2:  # all of them together make but one task, and there is to be a mismatched one
+                least = "" if ordered else "more than "
+                notes.append(f"no split {split}: it needs {least}{ways} such classes, and there are {len(classes)}")
                 continue
-            count = min(settings.evaluate, -(-comb(len(classes), ways) // 2))
-            further[split] = _distinct(classes, ways, ways, count, rng)
+            count = min(settings.evaluate, -(-available // 2))
+            further[split] = _distinct(classes, ways, ways, count, rng, ordered=ordered)
     return further
 
 
@@ -324,18 +343,30 @@ def _distinct(
     count: int,
     rng: torch.Generator,
     taken: frozenset[Task] = frozenset(),
+    *,
+    ordered: bool,
 ) -> tuple[Task, ...]:
     drawn: dict[Task, None] = {}
     while len(drawn) < count:
-        task = _one(classes, low, high, rng)
+        task = _one(classes, low, high, rng, ordered)
         if task not in taken:
             drawn[task] = None
     return tuple(drawn)
 
 
-def _one(classes: tuple[int, ...], low: int, high: int, rng: torch.Generator) -> Task:
+def _number(classes: int, low: int, high: int, ordered: bool) -> int:
+    """Of different tasks of `low` to `high` classes."""
+    return sum((perm if ordered else comb)(classes, k) for k in range(low, high + 1))
+
+
+def _one(classes: tuple[int, ...], low: int, high: int, rng: torch.Generator, ordered: bool) -> Task:
     k = int(torch.randint(low, high + 1, (), generator=rng))
-    return tuple(sorted(classes[c] for c in torch.randperm(len(classes), generator=rng)[:k].tolist()))
+    return task_of([classes[c] for c in torch.randperm(len(classes), generator=rng)[:k].tolist()], ordered)
+
+
+def task_of(classes: Iterable[int], ordered: bool) -> Task:
+    """The task of these classes: in this order where it means something, and in that of the data set where not."""
+    return tuple(classes) if ordered else tuple(sorted(classes))
 
 
 def pad(tasks: Sequence[Task]) -> tuple[Tensor, Tensor]:
@@ -347,19 +378,24 @@ def pad(tasks: Sequence[Task]) -> tuple[Tensor, Tensor]:
     return padded, mask
 
 
-def name_of(classes: Iterable[str]) -> str:
-    """What a task of these classes is called, in whatever order they are named."""
-    return ", ".join(sorted(classes))
+def name_of(classes: Iterable[str], ordered: bool = False) -> str:
+    """What a task of these classes is called, in whatever order they are named unless that order means something."""
+    return ", ".join(classes if ordered else sorted(classes))
 
 
 def prompts_of(
-    tasks: Sequence[Task], class_texts: Tensor, classes: Sequence[str] | None = None, shots: Shots | None = None
+    tasks: Sequence[Task],
+    class_texts: Tensor,
+    classes: Sequence[str] | None = None,
+    shots: Shots | None = None,
+    *,
+    ordered: bool = False,
 ) -> Prompts:
     """What the texts (n, T) of all classes say of each task; and what it is called, given the names of all classes.
 
-    `shots` are of these tasks, where they come with pictures.
+    `shots` are of these tasks, where they come with pictures. `ordered`: whether another order is another task.
     """
     index, mask = pad(tasks)
-    names = None if classes is None else tuple(name_of(classes[c] for c in task) for task in tasks)
+    names = None if classes is None else tuple(name_of((classes[c] for c in task), ordered) for task in tasks)
     pictures, counts = (None, None) if shots is None else (shots.means(), shots.counts)
     return Prompts(class_texts[index] * mask[..., None], mask, names, pictures, counts)

@@ -9,11 +9,16 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+
+from wspace.support.errors import UserError
 
 
 @dataclass(frozen=True)
 class Prompts:
     """What is said about a batch of tasks: the text vectors of their classes, padded to the longest, and what else is known.
+
+    Classes come in the order that the task has them, which means something where a target has `places`.
 
     Every field is of B tasks, a row or an item each; those that may be None are for conditioners that ask for them.
     """
@@ -34,6 +39,17 @@ class Prompts:
     def mean_text(self) -> Tensor:
         """(B, T): over the classes of each task."""
         return self.texts.sum(1) / self.count()
+
+    def in_places(self, places: int) -> Tensor:
+        """(B, places * T): the text of the first class, of the second and so on, zero where a task has no more.
+
+        Raises UserError for a task of more classes.
+        """
+        most = int(self.count().max())
+        if most > places:
+            raise UserError(f"a task has {most} classes, and there are places for {places}")
+        texts = functional.pad(self.texts, (0, 0, 0, max(0, places - self.texts.shape[1])))[:, :places]
+        return texts.flatten(1)
 
     def to(self, device: torch.device) -> Prompts:
         """The same, with all tensors on this device."""
@@ -101,6 +117,9 @@ class Conditioner(nn.Module, ABC):
     )
     takes_pictures: ClassVar[bool] = (
         False  # whether it reads pictures and centre of prompts; a literal of the class itself
+    )
+    keeps_order: ClassVar[bool] = (
+        False  # whether another order of a task's classes is another condition: a target with `places` needs one that does
     )
     looks_at: ClassVar[Literal["pictures", "features"]] = "pictures"  # what it is told of images, if it asks
     width: int  # C

@@ -92,7 +92,8 @@ class Evidence:
 
     @property
     def descriptions(self) -> Tensor:
-        """(n, D), of the zoo's tasks: mean text, number of classes, and their product, each at unit variance.
+        """(n, D), of the zoo's tasks: mean text, number of classes, and their product, each at unit variance. Of a target with
+        `places`, the text at each place, and the number.
 
         Raises UserError in an opponent that `trains_on_images`: that one is made before any text is told.
         """
@@ -151,6 +152,9 @@ class Opponent(ABC):
     """Whether its networks are `Target.from_linear`'s: a target without that is refused before anything is trained."""
     from_base: ClassVar[bool] = False
     """Whether it goes by the base that the zoo's networks share: it is left out where each began at weights of its own."""
+    one_for_all: ClassVar[bool] = False
+    """Whether it trains one network for every task: it is left out where the target has `places`, for no network serves two
+    orders of the same classes."""
     trains_on_images: ClassVar[bool] = False
     """Whether it is made in stage `opponents`: of zoo and images alone, and kept for every recipe that shares these."""
     takes_pictures: ClassVar[bool] = False

@@ -47,6 +47,9 @@ class Target(ABC):
     """The dimension that the outputs of a matrix or a kernel are on: the first, as torch lays them out."""
     statistics: tuple[str, ...] = ()
     """Tensors that follow from the others and from images, and that nobody trains: running means of batch norm."""
+    places: int = 0
+    """How many outputs stand for a task's classes, in the order that the task has them: the first for its first class. 0: a
+    network is scored against the classes' texts, and their order means nothing."""
     notes: tuple[str, ...] = ()  # what a user should know, one sentence each
     linear_rank: int | None = None
     """Most independent scores that `from_linear` can hold, where there is a most: of more, it keeps the principal ones."""
@@ -66,7 +69,8 @@ class Target(ABC):
     def logits(self, weights: Tensor, features: Tensor, texts: Tensor) -> Tensor:
         """Scores of every class, differentiable in `weights`.
 
-        (B, P), (B, M, F), (B, K, T) -> (B, M, K): net b sees only features[b] and texts[b].
+        (B, P), (B, M, F), (B, K, T) -> (B, M, K): net b sees only features[b] and texts[b]; of texts only how many there
+        are, where it has `places`.
         """
 
     def training_logits(self, weights: Tensor, features: Tensor, texts: Tensor) -> Tensor:

@@ -13,15 +13,17 @@ from wspace.learning.ridge_regression import PENALTIES, Ridge
 from wspace.weights.scaling import spread_of
 
 
-def descriptions(of_zoo: Prompts, *asked: Prompts) -> list[Tensor]:
+def descriptions(of_zoo: Prompts, *asked: Prompts, places: int) -> list[Tensor]:
     """What the opponents know of a task with k classes of mean text m: m, 1/k and m/k, each at unit variance over `of_zoo`.
 
-    The same for every recipe, so that no choice of a conditioner can weaken them. (B, 2T + 1) for each of the arguments.
+    The same for every recipe, so that no choice of a conditioner can weaken them. (B, 2T + 1) for each of the arguments. Of a
+    target with `places` they know the order too: the text at each place, and 1/k. (B, places * T + 1) then.
     """
     raw = []
     for prompts in (of_zoo, *asked):
         count, mean = prompts.count(), prompts.mean_text()  # (B, 1), (B, T)
-        raw.append(torch.cat([mean, 1 / count, mean / count], dim=1))
+        parts = [prompts.in_places(places), 1 / count] if places else [mean, 1 / count, mean / count]
+        raw.append(torch.cat(parts, dim=1))
     center, spread = raw[0].mean(0), spread_of(raw[0])
     return [(description - center) / spread for description in raw]
 

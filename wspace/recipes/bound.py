@@ -35,9 +35,13 @@ class Bound(Generic[Interface]):
         kept = {key: value for key, value in self.arguments.items() if key not in self.unkeyed}
         return {"use": self.name} | {key: as_keyed(value) for key, value in kept.items()}
 
-    def told(self) -> dict[str, Any]:
-        """As `filled`, for others to read: files by their names, without where this machine keeps them."""
-        return {"use": self.name} | {key: _told(value) for key, value in self.arguments.items()}
+    def told(self, *, later: bool = True) -> dict[str, Any]:
+        """As `filled`, for others to read: files by their names, without where this machine keeps them.
+
+        `later`: with arguments at their default that came after artifacts were first made.
+        """
+        kept = {key: value for key, value in self.arguments.items() if later or key not in self.unkeyed}
+        return {"use": self.name} | {key: _told(value, later) for key, value in kept.items()}
 
     def build(self, given: Mapping[str, Any]) -> Interface:
         """Import the class and construct it, with those of the `given` values it asks for.
@@ -78,10 +82,10 @@ def as_keyed(value: Any) -> Any:
     return as_written(value)
 
 
-def _told(value: Any) -> Any:
+def _told(value: Any, later: bool) -> Any:
     if isinstance(value, list | tuple):
-        return [_told(inner) for inner in value]
-    return value.told() if isinstance(value, Bound) else value.name if isinstance(value, Path) else value
+        return [_told(inner, later) for inner in value]
+    return value.told(later=later) if isinstance(value, Bound) else value.name if isinstance(value, Path) else value
 
 
 def _built(value: Any, given: Mapping[str, Any]) -> Any:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from wspace.data.features import FeatureScale
 from wspace.data.splits import SEEN
-from wspace.data.tasks import TaskSet
-from wspace.interfaces import Target
+from wspace.data.tasks import Task, TaskSet, prompts_of
+from wspace.interfaces import Prompts, Shots, Target
 from wspace.support.errors import UserError, WspaceError
 from wspace.support.files import read_json
 from wspace.support.methods import ORACLE, UNIVERSAL
@@ -45,6 +45,10 @@ class Zoo:
     @cached_property
     def classes(self) -> tuple[str, ...]:
         return tuple(read_json(self.folder / WORLD)["classes"])
+
+    def prompts(self, tasks: Sequence[Task], texts: Tensor, shots: Shots | None = None) -> Prompts:
+        """What these texts (n, T) of all classes say of tasks of its data set, and what these are called."""
+        return prompts_of(tasks, texts, self.classes, shots, ordered=self.tasks.ordered)
 
     @cached_property
     def dims(self) -> dict[str, int]:
@@ -132,9 +136,17 @@ class TrainedOpponents:
         file = next((file for file in files if file.is_file()), None)
         if file is None:
             raise UserError(
-                f"this run has no opponent {method!r} that trains on images; its recipe leaves it out of `against`"
+                f"this run has no opponent {method!r} that trains on images; its recipe leaves it out of `against`, or it "
+                "does not apply to such a zoo"
             )
         return load_file(file)["weights"]
+
+    def has(self, method: str) -> bool:
+        """Whether an opponent that trains on images was asked."""
+        return (
+            any(self.folder.glob(OPPONENT.format(method, "*")))
+            or (self.folder / OPPONENT_OF_ALL.format(method)).is_file()
+        )
 
     def chosen(self, method: str) -> dict[str, float]:
         """What an opponent chose on validation images."""

@@ -38,11 +38,28 @@ def check(recipe: BoundRecipe, bench: Workbench) -> None:
     """Raises UserError for components that do not suit the target: said before anything is trained for it."""
     proven(recipe, bench)
     system = build_system(recipe, bench.target, bench.text.dim)
+    if bench.target.places:
+        _check_places(recipe, bench.target.places, system.conditioner)
     if system.conditioner.linear:
         _check_linear(f"conditioner ({recipe.conditioner.name})", bench)
     for number, opponent in enumerate(recipe.against):
         if opponent.signature.constants.get("linear"):
             _check_linear(f"against[{number}] ({opponent.name})", bench)
+
+
+def _check_places(recipe: BoundRecipe, places: int, conditioner: Conditioner) -> None:
+    """Raises UserError for tasks of more classes than there are outputs, and for a conditioner that forgets their order."""
+    most = max(recipe.tasks.classes[1], *recipe.tasks.unseen_ways, 0)
+    if most > places:
+        raise UserError(
+            f"target ({recipe.target.name}): it has {places} outputs, each for a class, and tasks have up to {most} classes; "
+            "give it as many, or tasks fewer"
+        )
+    if not conditioner.keeps_order:
+        raise UserError(
+            f"conditioner ({recipe.conditioner.name}): this conditioner says the same of every order of a task's classes, and "
+            "the target's outputs stand for them in order; name one that keeps it, as text-list"
+        )
 
 
 def _check_linear(who: str, bench: Workbench) -> None:

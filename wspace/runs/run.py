@@ -148,8 +148,15 @@ class Run:
         return tuple(map(classes_with_images.index, names))
 
     def told_apart(self, classes: Sequence[str]) -> tuple[str, ...]:
-        """The names, trimmed, of classes that the recipe's text encoder tells apart. Raises UserError for others."""
+        """The names, trimmed, of classes that the recipe's text encoder tells apart. Raises UserError for others.
+
+        And for more classes than a target with `places` has.
+        """
         names = check_classes(classes)
+        if 0 < self.target.places < len(names):
+            raise UserError(
+                f"{len(names)} classes, and this run's networks have {self.target.places} outputs, each for one of them"
+            )
         for group in twins(self.bench.encode_classes(names)):
             raise UserError(
                 f"the text encoder makes one vector of {listed([names[number] for number in group])}: no network can tell "
@@ -167,7 +174,7 @@ class Run:
 
     def prompts(self, tasks: Sequence[Task]) -> Prompts:
         """Prompts of tasks of the data set's classes. Raises UserError for one of which the generator knows nothing."""
-        prompts = prompts_of(tasks, self.prompt_texts, self.zoo.classes)
+        prompts = self.zoo.prompts(tasks, self.prompt_texts)
         self.system.conditioner.check(prompts)
         return prompts.to(self.bench.device)
 
@@ -180,7 +187,8 @@ class Run:
     ) -> Prompts:
         """The prompts of a task of any classes, `count` times. Raises UserError if the generator knows nothing of it."""
         classes = self.told_apart(classes)
-        prompts = prompts_of([tuple(range(len(classes)))] * count, self.bench.encode_prompt_texts(classes), classes)
+        task, texts = tuple(range(len(classes))), self.bench.encode_prompt_texts(classes)
+        prompts = prompts_of([task] * count, texts, classes, ordered=self.zoo.tasks.ordered)
         if pictures:
             prompts = self._with_pictures(prompts, classes, pictures)
         if unlabelled:
@@ -239,9 +247,8 @@ class Run:
         penalty = chosen_of(self.artifacts["evaluate"]).get("ridge_penalty")
         if penalty is None:
             raise UserError(f"this run has no opponent {RIDGE!r}; its recipe leaves it out of `against`")
-        of_zoo, asked = descriptions(
-            prompts_of(self.zoo.tasks.seen, self.prompt_texts), prompts_of(tasks, self.prompt_texts)
-        )
+        prompts = (self.zoo.prompts(which, self.prompt_texts) for which in (self.zoo.tasks.seen, tasks))
+        of_zoo, asked = descriptions(*prompts, places=self.target.places)
         return self.calibrated(Ridge.fit(of_zoo, self.zoo.weights).predict(asked, penalty), tasks)
 
     def calibrated(self, weights: Tensor, tasks: Sequence[Task]) -> Tensor:

@@ -192,7 +192,10 @@ class Workbench:
         """If it asks: what it looks at of these classes' training images, and the target in words."""
         if not conditioner.asks:
             return None
-        texts, words = self.prompt_texts[list(classes)], self.text.encode([in_words(self.recipe.target.told())])[0]
+        texts, words = (
+            self.prompt_texts[list(classes)],
+            self.text.encode([in_words(self.recipe.target.told(later=False))])[0],
+        )
         if conditioner.looks_at == "pictures":
             return Told(texts, self._small_pictures(classes), words)
         own = ClassStatistics(texts, *class_statistics(*self.train.of_task(classes), len(classes)))

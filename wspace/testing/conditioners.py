@@ -78,6 +78,29 @@ def check_tells_tasks_apart(subject: Subject) -> None:
 
 
 @check("conditioner")
+def check_its_recipe_knows_whether_it_keeps_order(subject: Subject) -> None:
+    """And what says that it does tells a task from the same classes the other way round."""
+    conditioner, prompts = _fitted(subject), prompts_of(BATCH)
+    keeps, read = conditioner.keeps_order, subject.bound.signature.constants.get("keeps_order", False)
+    subject.hold(
+        keeps == read,
+        f"its class should say `keeps_order` itself, as a literal, and in its source it is {read!r}, where it is {keeps!r}",
+    )
+    if not keeps:
+        return
+    last, place = prompts.count() - 1, torch.arange(prompts.mask.shape[1])
+    turned = torch.where(prompts.mask, last - place, place)  # (B, K)
+    texts = prompts.texts.gather(1, turned[..., None].expand_as(prompts.texts))
+    names = tuple(f"{name}, turned" for name in prompts.names or ())
+    with torch.no_grad():
+        one, two = conditioner(prompts), conditioner(replace(prompts, texts=texts, names=names))
+    subject.hold(
+        apart(_flat(two), _flat(one)) > 1e-4,
+        "it says that it keeps order, and another order of a task's classes should be another condition, and is the same",
+    )
+
+
+@check("conditioner")
 def check_null_says_nothing_of_the_task(subject: Subject) -> None:
     conditioner = _fitted(subject)
     with torch.no_grad():

@@ -162,7 +162,7 @@ def contests_of(opponent: Opponent) -> list[Contest]:
 
 def _described() -> list[Tensor]:
     counts = (len(TASKS), *map(len, SPLITS.values()))
-    return descriptions(*(toys.prompts_of(count, seed=seed) for seed, count in enumerate(counts)))
+    return descriptions(*(toys.prompts_of(count, seed=seed) for seed, count in enumerate(counts)), places=0)
 
 
 def _pool(seed: int) -> Pool:

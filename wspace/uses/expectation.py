@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wspace.data.tasks import Task, near_and_far
+from wspace.data.tasks import Task, near_and_far, task_of
 from wspace.data.twins import held_together, twins
 from wspace.learning.expectation import FEWEST, Expectation
 from wspace.learning.fitting import accuracies
@@ -75,15 +75,15 @@ def fresh_tasks(run: Run, count: int, seed: int) -> dict[Task, str]:
     kinds = [kind for kind, pool in pools.items() if len(pool) > (len(known) if kind == MIXED else 1)]
     scored = {task for split in run.zoo.tasks.splits for task in run.zoo.tasks.scored(split)}
     most, groups = max(map(len, scored)), twins(run.zoo.class_texts)
-    rng, drawn = stream(seed, "expectation tasks"), dict[Task, str]()
+    rng, drawn, ordered = stream(seed, "expectation tasks"), dict[Task, str](), run.zoo.tasks.ordered
     for _ in range(TRIES * count):
         kind = kinds[int(torch.randint(len(kinds), (), generator=rng))]
         ways = _log_uniform(2, min(most, len(pools[kind])), rng)
         if kind == MIXED:
             others = min(int(torch.randint(1, ways, (), generator=rng)), len(near) + len(far))
-            task = _task([*_some(known, ways - others, rng), *_some((*near, *far), others, rng)])
+            task = task_of([*_some(known, ways - others, rng), *_some((*near, *far), others, rng)], ordered)
         else:
-            task = _task(_some(pools[kind], ways, rng))
+            task = task_of(_some(pools[kind], ways, rng), ordered)
         if task not in scored and not held_together([task], groups):
             drawn.setdefault(task, kind)
         if len(drawn) == count:
@@ -100,10 +100,6 @@ def _log_uniform(least: int, most: int, rng: torch.Generator) -> int:
 
 def _some(classes: Sequence[int], count: int, rng: torch.Generator) -> list[int]:
     return [classes[place] for place in torch.randperm(len(classes), generator=rng)[:count].tolist()]
-
-
-def _task(classes: Sequence[int]) -> Task:
-    return tuple(sorted(classes))
 
 
 def _section(run: Run, scored: Sequence[Expected], asked: int, seed: int) -> Section:

@@ -79,6 +79,15 @@ def _chosen(run: Run, method: str | None) -> dict[str, Bound]:
     return {REBASIN: every[REBASIN]} | ({} if method in BY_TEXT else dict([fusion(run, method)]))
 
 
+def _check_sets(run: Run) -> None:
+    """Raises UserError where outputs stand for a task's classes in its order: the outputs of two heads are the same ones."""
+    if run.zoo.tasks.ordered:
+        raise UserError(
+            f"{run.folder}: its networks' outputs stand for the classes of one task in its order, and fused ones would stand "
+            "for those of two: heads that learn class texts can be fused"
+        )
+
+
 def fused(run: Run, bound: Bound, first: Tensor, second: Tensor) -> Tensor:
     """first[b] with second[b]: (B, P), (B, P) -> (B, P)."""
     base = {BASE: run.zoo.base} if BASE in bound.signature.given else {}
@@ -133,6 +142,7 @@ def study(run: Run, *, pairs: int = 20, method: str | None = None, seed: int = 0
     Raises UserError for a method there is not or more pairs than the unseen classes make, WspaceError if the run's data are
     no longer those of its zoo.
     """
+    _check_sets(run)
     chosen = _chosen(run, method)
     run.zoo.check(run.bench.accepted)
     first, second = drawn_pairs(run, pairs, seed)
@@ -238,6 +248,7 @@ def _sentences(run: Run, scores: Fused, methods: Sequence[str], label: str) -> l
 
 def load_pair(run: Run, first: Path, second: Path) -> tuple[Network, Network]:
     """Raises UserError unless they are different heads of this run, or from elsewhere, without a class in common."""
+    _check_sets(run)
     ours, theirs = run.load_network(first), run.load_network(second)
     for file, head in ((first, ours), (second, theirs)):
         if head.zoo not in ("", run.zoo.folder.name):

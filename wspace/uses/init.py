@@ -73,13 +73,18 @@ def standard(name: str, target: Target, count: int, rng: torch.Generator) -> Ten
     return target.spec.flatten(tensors)
 
 
+def _has(run: Run, name: str) -> bool:
+    """Whether the run has that one of `OTHERS`."""
+    return run.zoo.shares_base if name == BASE else name != UNIVERSAL or run.opponents.has(UNIVERSAL)
+
+
 def starts(run: Run, tasks: Sequence[Task], rng: torch.Generator) -> dict[str, Tensor]:
     """Name -> networks (B, P) to train from."""
     count = len(tasks)
     return {
         OURS: run.sample(tasks, rng),
         **{name: standard(name, run.target, count, rng) for name in STANDARD},
-        **{name: start(run, tasks) for name, start in OTHERS.items() if name != BASE or run.zoo.shares_base},
+        **{name: start(run, tasks) for name, start in OTHERS.items() if _has(run, name)},
     }
 
 

@@ -57,7 +57,12 @@ class Corners:
         return torch.einsum("nbp,bn->bp", ends, counts)
 
     def joined(self) -> Tensor | None:
-        """(B, P), each generated from the texts of all its corners at once; none, if the generator goes by other than texts."""
+        """(B, P), each generated from the texts of all its corners at once.
+
+        None if the generator goes by other than texts, and where classes have places in their task: joined, they have none.
+        """
+        if self.run.zoo.tasks.ordered:
+            return None
         joint = [tuple(sorted({c for task in way for c in task})) for way in zip(*self.tasks, strict=True)]
         return generated(self.run, self._condition(joint), self.seed) if self.run.knows(joint) else None
 

@@ -50,7 +50,7 @@ def study(run: Run, *, networks: int = 1000, seed: int = 0) -> Section:
         "zoo": zoo.weights[chosen],
         ORACLE: run.opponents.oracle(UNSEEN_TASKS),
         OURS: load_file(run.artifacts["generate"] / GENERATED.format(UNSEEN_TASKS))["weights"],
-        UNIVERSAL: run.opponents.universal[None],
+        **({UNIVERSAL: run.opponents.universal[None]} if run.opponents.has(UNIVERSAL) else {}),
         **({BASE: zoo.base[None]} if zoo.shares_base else {}),
     }
     kinds = {name: aligned(run, weights, zoo.reference) for name, weights in kinds.items()}

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from wspace.data.tasks import Task, prompts_of
+from wspace.data.tasks import Task, prompts_of, task_of
 from wspace.data.twins import listed, twins
 from wspace.interfaces import ClassStatistics, Prompts
 from wspace.learning.fitting import accuracies
@@ -37,7 +37,7 @@ def study(run: Run, world: Workbench, *, ways: Sequence[int], tasks: int, seed: 
 
     Raises UserError for a data set of fewer classes than a task needs, and for classes that the text encoder cannot tell apart.
     """
-    classes = world.images.classes
+    classes, ordered = world.images.classes, run.zoo.tasks.ordered
     _check(world)
     fitting = [way for way in dict.fromkeys(ways) if way <= len(classes)]
     if not fitting:
@@ -50,8 +50,8 @@ def study(run: Run, world: Workbench, *, ways: Sequence[int], tasks: int, seed: 
     if prototypes is None:
         says.append(f"The run's recipe leaves {TEXT_PROTOTYPE} out of `against`: it has no row here.")
     for count in fitting:
-        drawn = _drawn(len(classes), count, tasks, seed)
-        prompts = prompts_of(drawn, prompt_texts, classes)
+        drawn = _drawn(len(classes), count, tasks, seed, ordered)
+        prompts = prompts_of(drawn, prompt_texts, classes, ordered=ordered)
         run.system.conditioner.check(prompts)
         made = {GENERATED: prompts}
         if run.system.conditioner.takes_pictures:
@@ -129,11 +129,11 @@ def _known(run: Run, classes: Sequence[str]) -> str:
     return f"Its {len(classes)} classes, to the generator: {shares}."
 
 
-def _drawn(classes: int, count: int, tasks: int, seed: int) -> list[Task]:
+def _drawn(classes: int, count: int, tasks: int, seed: int, ordered: bool) -> list[Task]:
     """Tasks of so many classes, no two alike; as many as there are, if those are fewer."""
     rng, drawn = stream(seed, "transfer tasks", count), dict[Task, None]()
     for _ in range(20 * tasks):
-        drawn[tuple(sorted(torch.randperm(classes, generator=rng)[:count].tolist()))] = None
+        drawn[task_of(torch.randperm(classes, generator=rng)[:count].tolist(), ordered)] = None
         if len(drawn) == tasks:
             break
     return list(drawn)

@@ -139,6 +139,18 @@ class CosineScores(nn.Module):
         return self.temperature * functional.normalize(outputs, dim=1) @ self.directions.T
 
 
+class FirstOutputs(nn.Module):
+    """A network's outputs as they are, the first of them: (M, F) -> (M, K), by a network with a shape of inputs of its own."""
+
+    def __init__(self, network: nn.Module, inputs: tuple[int, ...], count: int):
+        """count: K, of at least as many outputs."""
+        super().__init__()
+        self.network, self.inputs, self.count = network, inputs, count
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.network(features.unflatten(1, self.inputs))[:, : self.count]
+
+
 def pooled(output: Any) -> Tensor:
     """One vector of each picture, of what a network gives: (M, D). Models of transformers give a mapping."""
     if isinstance(output, Tensor):

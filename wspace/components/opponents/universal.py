@@ -22,6 +22,7 @@ class Universal(Opponent):
     called: ClassVar[str] = "the universal head"
     place: ClassVar[int] = 60
     prominence: ClassVar[Literal["headline", "tables", "report"]] = "headline"
+    one_for_all: ClassVar[bool] = True
     trains_on_images: ClassVar[bool] = True
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from annotated_types import Gt
+from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -24,10 +24,10 @@ from wspace.interfaces.axes import names_in
 from wspace.interfaces.weights import WeightEntry, WeightSpec
 from wspace.support.checkpoints import check_numbers, left_over, read_state, some_of
 from wspace.support.errors import FileError, UserError, nearest, reason
-from wspace.support.parameters import Default, built
+from wspace.support.parameters import Default, Since, built
 from wspace.support.seeding import seeded, stream
 from wspace.weights.batched import cosine_scores
-from wspace.weights.modules import CosineScores, check_memory, check_weights, copy_of, is_extra, tie
+from wspace.weights.modules import CosineScores, FirstOutputs, check_memory, check_weights, copy_of, is_extra, tie
 from wspace.weights.tracing.by_hand import checked
 from wspace.weights.tracing.infer import Inferred, infer, weights_of
 from wspace.weights.tracing.spec_file import read_spec
@@ -41,6 +41,9 @@ Tensors = Mapping[str, Tensor]
 
 class Module(Target):
     """An `architecture` with as many outputs as a text vector has values: temperature · cos(output, text).
+
+    With `outputs`, it has so many instead, and they are the logits themselves: output k stands for the k-th class of the task,
+    whose order means something then. A task of fewer classes leaves the last ones unused, and `temperature` is of no account.
 
     `select` says what is generated, by globs over the names of its state dict: `["*"]` all, `["out.*"]` the last layer of
     ours, `["*", "-*.bias"]` all but biases. Running means and variances of batch norm go with their layer; they are taken
@@ -63,17 +66,19 @@ class Module(Target):
         file: Path | None = None,
         temperature: Annotated[float, Gt(0)] = 20.0,
         seed: int = 0,
+        outputs: Annotated[Annotated[int, Ge(2)] | None, Since("0.2")] = None,
         *,
         feature_dim: int,
         text_dim: int,
     ):
         architecture = built("architecture", architecture)
-        self.architecture, self.temperature, self.text_dim = architecture, temperature, text_dim
+        self.architecture, self.temperature, self.places = architecture, temperature, outputs or 0
+        self.width = outputs or text_dim  # of what a network gives of an image
         self.inputs: tuple[int, ...] = (feature_dim,)
         if architecture.sees == "pictures":
             self.inputs = picture_shape(feature_dim, WHO, "an architecture that sees features")
         with seeded(seed):
-            self.network = architecture.build(self.inputs, text_dim)
+            self.network = architecture.build(self.inputs, self.width)
         _check_swappable(self.network)
         tie(self.network.eval().requires_grad_(False))
         self._names = _names(self.network)
@@ -154,7 +159,7 @@ class Module(Target):
         rows = []
         for seed in torch.randint(2**62, (count,), generator=rng).tolist():
             with seeded(seed):
-                fresh = self.architecture.build(self.inputs, self.text_dim).state_dict()
+                fresh = self.architecture.build(self.inputs, self.width).state_dict()
             tensors = self.spec.unflatten(self._start) | {name: fresh[name].float() for name in self._drawn}
             rows.append(self.spec.flatten(tensors))
         return torch.stack(rows)
@@ -169,10 +174,12 @@ class Module(Target):
             name: self._made[name].to(weights.device, copy=True) for name in self.spec.aside if name not in copies
         }
 
-    def frozen(self, weights: Tensor, texts: Tensor) -> CosineScores:
+    def frozen(self, weights: Tensor, texts: Tensor) -> CosineScores | FirstOutputs:
         """The architecture's own module, with these weights."""
         network = copy_of(self.network).to(weights)
         network.load_state_dict({**self._made, **self.exported(weights)}, strict=False)
+        if self.places:
+            return FirstOutputs(network, self.inputs, len(texts))
         return CosineScores(network, self.inputs, texts, self.temperature)
 
     # ------------------------------------------------------------ what its networks compute
@@ -196,6 +203,8 @@ class Module(Target):
         return self.spec.flatten({**self.spec.unflatten(weights), **statistics})
 
     def _scores(self, outputs: Tensor, texts: Tensor) -> Tensor:
+        if self.places:
+            return outputs[..., : texts.shape[1]]
         return cosine_scores(outputs.to(texts), texts, self.temperature)
 
     def _outputs(self, weights: Tensor, features: Tensor) -> Tensor:
@@ -293,7 +302,7 @@ class Module(Target):
         except Exception as error:
             shape = " x ".join(map(str, self.inputs))
             raise UserError(f"{WHO}: {why}this architecture fails on images of {shape}: {reason(error)}") from error
-        wanted = (2, self.text_dim)
+        wanted = (2, self.width)
         if not isinstance(both, Tensor) or tuple(both.shape) != wanted:
             got = tuple(both.shape) if isinstance(both, Tensor) else f"a {type(both).__name__}"
             raise UserError(f"{WHO}: this architecture gives {got} for two images, where {wanted} was asked for")
@@ -314,7 +323,7 @@ class Module(Target):
         as_read = self.spec.flatten({entry.name: exported[entry.name].float() for entry in self.spec.entries})
         here = self._call(self._tensors(as_read), images)
         with seeded(seed):  # what is in no file, a recipe draws from it
-            module = copy_of(self.architecture.build(self.inputs, self.text_dim)).float()
+            module = copy_of(self.architecture.build(self.inputs, self.width)).float()
         try:
             module.load_state_dict({**self._made, **exported}, strict=False)
         except RuntimeError as error:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wspace.data.tasks import prompts_of
 from wspace.interfaces import Prompts
 from wspace.learning.loop import Log
 from wspace.learning.phases import GeneratorTraining, TrainingPairs, TrainingSet
@@ -54,7 +53,7 @@ class Pupil:
         self.tasks = self.zoo.tasks.choosing[:VALIDATION_TASKS]
 
     def _prompts(self, tasks: Sequence[tuple[int, ...]]) -> Prompts:
-        return prompts_of(tasks, self.bench.prompt_texts, self.zoo.classes)
+        return self.zoo.prompts(tasks, self.bench.prompt_texts)
 
     @cached_property
     def prompts(self) -> Prompts:

@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from wspace.data.splits import UNSEEN_TASKS
-from wspace.data.tasks import prompts_of
 from wspace.interfaces import Contest, Metric, Opponent, Outcome, Prompts, Symmetry
 from wspace.learning.baselines import descriptions
 from wspace.learning.fitting import predict
@@ -107,8 +106,8 @@ def _methods(job: Job, zoo: Zoo) -> tuple[dict[str, dict[str, Tensor]], dict[str
     """
     splits, trained = zoo.tasks.splits, TrainedOpponents(job.inputs["opponents"])
     texts = load_file(job.inputs["train"] / PROMPT_TEXTS)["texts"]
-    prompts = [prompts_of(tasks, texts) for tasks in (zoo.tasks.seen, *map(zoo.tasks.scored, splits))]
-    of_zoo, *of_splits = descriptions(*prompts)
+    prompts = [zoo.prompts(tasks, texts) for tasks in (zoo.tasks.seen, *map(zoo.tasks.scored, splits))]
+    of_zoo, *of_splits = descriptions(*prompts, places=job.bench.target.places)
     auxiliary = job.bench.auxiliary(zoo.tasks.classes, lambda bench: bench.class_texts)
     evidence = replace(evidence_of(job, zoo, of_zoo), auxiliary=auxiliary)
     contests = {
@@ -179,9 +178,7 @@ def _trajectory(job: Job, zoo: Zoo) -> dict[str, Any]:
     def accuracy(weights: Tensor) -> Tensor:
         return bench.accuracies(weights.cpu(), tasks, bench.test)
 
-    rows = along_steps(
-        system, prompts_of(tasks, texts, zoo.classes).to(bench.device), job.recipe, accuracy, job.progress
-    )
+    rows = along_steps(system, zoo.prompts(tasks, texts).to(bench.device), job.recipe, accuracy, job.progress)
     oracle = TrainedOpponents(job.inputs["opponents"]).oracle(UNSEEN_TASKS)[: len(tasks)]
     return {"trajectory": rows, "trajectory_oracle": summary(accuracy(oracle), job.recipe)}
 

@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from wspace.data.tasks import prompts_of
 from wspace.interfaces import Prompts
 from wspace.learning.system import System
 from wspace.runs.artifacts import Zoo
@@ -41,10 +40,10 @@ def run(job: Job) -> None:
         for split in zoo.tasks.splits:
             tasks = zoo.tasks.scored(split)
             for file, asked in ((GENERATED, tasks), (MISMATCHED, tasks[1:] + tasks[:1])):
-                draw(file, split, prompts_of(asked, texts, zoo.classes), split)
+                draw(file, split, zoo.prompts(asked, texts), split)
         for split, shown in zoo.tasks.shown.items():  # of the same random numbers as without pictures
             shots = job.bench.shots_of(zoo.tasks, split)
-            draw(GENERATED, split, prompts_of(zoo.tasks.scored(split), texts, zoo.classes, shots), shown.split)
+            draw(GENERATED, split, zoo.prompts(zoo.tasks.scored(split), texts, shots), shown.split)
     write_json(job.folder / SUMMARY, {"seconds_per_network": drawing / count})
 
 

@@ -37,6 +37,8 @@ def asked_and_not(against: Sequence[Bound], zoo: Zoo) -> tuple[list[Bound], dict
     for bound in against:
         if bound.signature.constants.get("from_base") and not zoo.shares_base:
             why[bound.name] = "each of the zoo's networks began at weights of its own, and there is no base"
+        if bound.signature.constants.get("one_for_all") and zoo.tasks.ordered:
+            why[bound.name] = "outputs stand for a task's classes in its order, and no one network serves two orders"
     return [bound for bound in against if bound.name not in why], why
 
 

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from wspace.data.tasks import Task, fresh_tasks, prompts_of
+from wspace.data.tasks import Task, fresh_tasks
 from wspace.interfaces import Prompts, Symmetry, Target
 from wspace.learning.adversary import Adversary
 from wspace.learning.loop import Log
@@ -177,9 +177,9 @@ class _Networks:
         count, texts = len(zoo.tasks.training), job.bench.prompt_texts
         return cls(
             _aligned(job.recipe, zoo, zoo.weights[:count], symmetry),
-            prompts_of(zoo.tasks.training, texts, zoo.classes),
+            zoo.prompts(zoo.tasks.training, texts),
             _aligned(job.recipe, zoo, zoo.weights[count:], symmetry),
-            prompts_of(zoo.tasks.choosing, texts, zoo.classes),
+            zoo.prompts(zoo.tasks.choosing, texts),
         )
 
     def pairs(self, system: System, codes: Tensor | None = None) -> TrainingPairs:
@@ -240,7 +240,7 @@ def _untold(job: Job, zoo: Zoo, system: System) -> dict[str, str]:
     """Split -> why its networks are not drawn for its tasks: the conditioner knows nothing of them."""
     reasons = {}
     for split in zoo.tasks.splits:
-        why = _why_unknown(system, prompts_of(zoo.tasks.scored(split), job.bench.prompt_texts, zoo.classes))
+        why = _why_unknown(system, zoo.prompts(zoo.tasks.scored(split), job.bench.prompt_texts))
         if why is not None:
             reasons[split] = why
             job.progress.say(f"note: {split}: {why}; the report's networks are drawn for no task in particular")
@@ -302,7 +302,7 @@ def _descend_task_loss(job: Job, zoo: Zoo, pairs: TrainingPairs, validation: _Va
         bench.train,
         bench.class_texts,
         draw_tasks,
-        lambda tasks: prompts_of(tasks, bench.prompt_texts, zoo.classes),
+        lambda tasks: zoo.prompts(tasks, bench.prompt_texts),
         bench.device,
     )
     return {"task": _training(job, pairs).task_loss(settings, step, validation.of_typical_networks)}
@@ -368,7 +368,7 @@ def _join(job: Job) -> None:
         None if recipe.symmetry is None else recipe.symmetry.build({"spec": target.spec})
     )  # the first has proven it
     weights = _aligned(recipe, zoo, zoo.weights[: len(zoo.tasks.training)], symmetry)
-    prompts = prompts_of(zoo.tasks.training, load_file(job.folder / PROMPT_TEXTS)["texts"], zoo.classes)
+    prompts = zoo.prompts(zoo.tasks.training, load_file(job.folder / PROMPT_TEXTS)["texts"])
     system.tokenizer.requires_grad_(False)  # a code is learnt before
     pairs = TrainingPairs(system, weights, prompts)
     _descend_generator_loss(job, pairs, symmetry, adversary_of(job, system), None)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from wspace.data.tasks import Task, TaskSet, draw_tasks, tasks_around, with_pictures, with_ways
+from wspace.data.tasks import Task, TaskSet, draw_tasks, task_of, tasks_around, with_pictures, with_ways
 from wspace.data.twins import held_together, listed, twins
 from wspace.interfaces import TRAIN
 from wspace.learning.fitting import Schedule, accuracies, fit
@@ -30,12 +30,13 @@ def run(job: Job) -> None:
     recipe, bench = job.recipe, job.bench
     source = None if recipe.zoo.source is None else _checked_source(job, recipe.zoo.source)
     check(recipe, bench)
-    classes, rng = bench.images.classes, stream(recipe.seed, "tasks")
+    classes, rng, ordered = bench.images.classes, stream(recipe.seed, "tasks"), bench.target.places > 0
     rows: list[int] = []
     if source is None:
-        tasks = draw_tasks(recipe.tasks, len(classes), rng, recipe.zoo.copies)
+        tasks = draw_tasks(recipe.tasks, len(classes), rng, recipe.zoo.copies, ordered=ordered)
     else:
-        tasks, rows = tasks_around(recipe.tasks, _tasks_of(source, classes), len(classes), rng)
+        given = _tasks_of(source, classes, ordered)
+        tasks, rows = tasks_around(recipe.tasks, given, len(classes), rng, ordered=ordered)
     tasks = with_ways(recipe.tasks, tasks, classes, stream(recipe.seed, "unseen ways"))
     of_training = bench.images.labels[bench.images.split == TRAIN]
     tasks = with_pictures(recipe.tasks, tasks, np.bincount(of_training, minlength=len(classes)).tolist())
@@ -84,14 +85,18 @@ def _tell_of_twins(job: Job, tasks: TaskSet) -> None:
 
 
 def _base(job: Job, classes: Task) -> Tensor:
-    """T2W, algorithm 2, stage 1: briefly, on all classes that are not set apart. (1, P)."""
+    """T2W, algorithm 2, stage 1: briefly, on all classes that are not set apart. (1, P).
+
+    Where outputs stand for a task's classes, on the first of these: as many as it has outputs, in one order.
+    """
     settings, bench, file = job.recipe.zoo, job.bench, job.folder / BASE
     if whole(file):
         return bench.target.spec.flatten(load_file(file))[None]
     start = bench.target.init(1, stream(job.recipe.seed, "init"))
     schedule = Schedule(settings.base_steps, settings.base_batch, settings.base_lr, decay=False)
     rng = stream(job.recipe.seed, "base")
-    base = fit(bench.target, start, [classes], bench.train, bench.class_texts, schedule, rng)
+    shared = classes[: bench.target.places or None]
+    base = fit(bench.target, start, [shared], bench.train, bench.class_texts, schedule, rng)
     save_tensors(file, bench.target.spec.unflatten(base[0]))
     return base
 
@@ -223,8 +228,8 @@ def _has_base(source: StoredZoo) -> bool:
     return any(parent.name == "base" for parent in source.header.parents)
 
 
-def _tasks_of(source: StoredZoo, classes: tuple[str, ...]) -> list[Task]:
-    """Of each network. Raises UserError unless all are about classes of the data set."""
+def _tasks_of(source: StoredZoo, classes: tuple[str, ...], ordered: bool) -> list[Task]:
+    """Of each network. Raises UserError unless all are about classes of the data set, each named once."""
     tasks, numbers = [], {name: number for number, name in enumerate(classes)}
     for entry in source.entries:
         who = f"zoo.source: {source.folder}: network {entry.name!r}"
@@ -234,7 +239,9 @@ def _tasks_of(source: StoredZoo, classes: tuple[str, ...]) -> list[Task]:
         if unknown:
             hint = did_you_mean(unknown[0], classes).partition(" Known:")[0]
             raise UserError(f"{who} is about {unknown[0]!r}, of which the data set has no images.{hint}")
-        tasks.append(tuple(sorted(numbers[name] for name in entry.classes)))
+        if twice := [name for number, name in enumerate(entry.classes) if name in entry.classes[:number]]:
+            raise UserError(f"{who} names the class {twice[0]!r} twice")
+        tasks.append(task_of([numbers[name] for name in entry.classes], ordered))
     return tasks
 
 

@@ -25,7 +25,8 @@ def zoo(bench: Workbench, heads: int, steps: int, clock: Callable[[], float] = t
     timed twice, the faster counts; `clock` gives seconds.
     """
     recipe, target = bench.recipe, bench.target
-    tasks = draw_tasks(recipe.tasks, len(bench.images.classes), stream(recipe.seed, "tasks"))
+    ordered, rng = target.places > 0, stream(recipe.seed, "tasks")
+    tasks = draw_tasks(recipe.tasks, len(bench.images.classes), rng, ordered=ordered)
     chosen, pool, texts = tasks.training[:heads], bench.train, bench.class_texts
     start = target.init(1, stream(recipe.seed, "init")).expand(len(chosen), -1)
     schedule = Schedule(steps, recipe.zoo.batch, recipe.zoo.lr)

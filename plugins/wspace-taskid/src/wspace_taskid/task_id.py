@@ -24,6 +24,7 @@ class TaskId(Conditioner):
     """
 
     version: ClassVar[int] = 1
+    keeps_order: ClassVar[bool] = True  # in the name
 
     def __init__(
         self,
