@@ -20,6 +20,14 @@ def wspace_register(register: Register) -> None:
         example={"name": "torch/image_folder", "path": "pictures", "test": None, "size": 32},
     )
 
+    register(
+        "dataset",
+        "idx",
+        "wspace.components.datasets.idx:Idx",
+        example={"path": "idx", "classes": ["disc", "bar", "check"]},
+    )
+    register("dataset", "sklearn", "wspace.components.datasets.sklearn:Sklearn")
+
     register("backbone", "timm", "wspace.components.backbones.timm:TimmBackbone", example={"pretrained": False})
     register(
         "backbone",

@@ -1,6 +1,8 @@
-"""The splits of tasks that a report is about."""
+"""The splits of tasks that a report is about; and of images, where a data set has none of its own."""
 
 from __future__ import annotations
+
+import numpy as np
 
 SEEN = "seen"  # trained on
 UNSEEN_TASKS = "unseen-tasks"  # other sets of classes that were
@@ -23,3 +25,15 @@ WITH_PICTURES = f"{{}}{PICTURES}{{}}"
 def of_ways(ways: int) -> tuple[str, str, str]:
     """The splits of tasks of so many unseen classes: of any of them, of near ones, of far ones."""
     return OF_WAYS.format(UNSEEN_CLASSES, ways), OF_WAYS.format(UNSEEN_NEAR, ways), OF_WAYS.format(UNSEEN_FAR, ways)
+
+
+def drawn_for_validation(labels: np.ndarray, share: float) -> np.ndarray:
+    """(M,) bool, of images with these labels (M,): of each class about this share, one at least and never all.
+
+    The same ones for the same labels.
+    """
+    rng, drawn = np.random.default_rng(0), np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        rows = rng.permutation(np.flatnonzero(labels == label))
+        drawn[rows[: min(max(1, round(share * len(rows))), len(rows) - 1)]] = True
+    return drawn

@@ -276,10 +276,11 @@ def twice(make: Callable[[torch.Generator], T]) -> tuple[T, T]:
 
 @cache
 def scratch() -> Path:
-    """A folder of this process, removed at its end; holds `pictures/`."""
+    """A folder of this process, removed at its end; holds `pictures/`, and the same ones as IDX files in `idx/`."""
     folder = Path(tempfile.mkdtemp(prefix="wspace-testing-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     _draw_pictures(folder / PICTURES)
+    _write_idx(folder / "idx", folder / PICTURES)
     return folder
 
 
@@ -296,3 +297,15 @@ def _draw_pictures(root: Path) -> None:
         for number in range(8):
             colours = rng.integers(0, 256, (2, 3), dtype=np.uint8)
             Image.fromarray(np.where(drawn[..., None], *colours)).save(root / name / f"{number}.png")
+
+
+def _write_idx(root: Path, pictures: Path) -> None:
+    """Half of each class's pictures to train on, half to test on."""
+    root.mkdir()
+    for part, numbers in (("train", range(4)), ("t10k", range(4, 8))):
+        files = [pictures / name / f"{number}.png" for name in ("disc", "bar", "check") for number in numbers]
+        pixels = np.stack([np.asarray(Image.open(file).convert("L")) for file in files])
+        labels = np.repeat(np.arange(3, dtype=np.uint8), len(numbers))
+        for name, array in ((f"{part}-images-idx3-ubyte", pixels), (f"{part}-labels-idx1-ubyte", labels)):
+            head = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+            (root / name).write_bytes(head + array.tobytes())
