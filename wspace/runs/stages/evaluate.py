@@ -40,7 +40,7 @@ def run(job: Job) -> None:
     zoo = Zoo(job.inputs["zoo"])
     zoo.check(job.bench.accepted)
     table = methods_of(bound.component for bound in job.recipe.against)
-    methods, chosen = _methods(job, zoo)
+    contestants = _Contestants(job, zoo)
     metrics: list[Metric] = [bound.build({}) for bound in job.recipe.metrics]
     scores: list[dict[str, Any]] = []
     per_task: dict[str, Tensor] = {}
@@ -51,14 +51,14 @@ def run(job: Job) -> None:
         row = {"method": method, "split": split, "metric": metric, "mean": float(values.mean())}
         scores.append(row | {"ci_low": low, "ci_high": high, "n": len(values)})
 
-    neighbourhood, splits = _neighbourhood(job, zoo), tuple(methods)
-    with job.progress.bar("evaluate", sum(len(zoo.tasks.scored(split)) for split in splits)) as bar:
-        for split in splits:
-            tasks = zoo.tasks.scored(split)
-            novel = [name for name in table.novel if name in methods[split]]
-            networks = torch.cat([methods[split][name] for name in novel])
+    neighbourhood = _neighbourhood(job, zoo)
+    with job.progress.bar("evaluate", sum(len(zoo.tasks.scored(split)) for split in contestants.splits)) as bar:
+        for split in contestants.splits:
+            tasks, methods = zoo.tasks.scored(split), contestants.of(split)
+            novel = [name for name in table.novel if name in methods]
+            networks = torch.cat([methods[name] for name in novel])
             near = dict(zip(novel, neighbourhood.nearest(networks).split(len(tasks)), strict=True))
-            asked = methods[split] | {NEAREST.format(name): zoo.weights[its.index] for name, its in near.items()}
+            asked = methods | {NEAREST.format(name): zoo.weights[its.index] for name, its in near.items()}
             predictions: dict[str, list[Tensor]] = {name: [] for name in asked}
             labels: list[Tensor] = []
             for number, task in enumerate(tasks):
@@ -69,8 +69,8 @@ def run(job: Job) -> None:
                     predictions[name].append(row)
                 bar.advance()
             shown = zoo.tasks.shown.get(split)
-            oracle = methods[split if shown is None else shown.split][ORACLE]
-            for name, weights in methods[split].items():
+            oracle = methods[ORACLE] if shown is None else contestants.oracle(shown.split)
+            for name, weights in methods.items():
                 outcome = Outcome(weights, oracle, predictions[name], labels)
                 for metric in metrics:
                     record(split, metric.name, name, metric.measure(outcome))
@@ -81,13 +81,13 @@ def run(job: Job) -> None:
             if shown is not None:  # what goes by words alone is worth the same there
                 for name, values in [*per_task.items()]:
                     of_split, metric, method = name.split("/")
-                    if of_split == shown.split and method not in methods[split]:
+                    if of_split == shown.split and method not in methods:
                         record(split, metric, method, values.clone())
     save_tensors(job.folder / PER_TASK, per_task)
     differences = _differences(per_task, job)
     write_json(
         job.folder / SCORES,
-        {"scores": scores, "differences": differences, **_trajectory(job, zoo), "chosen": chosen},
+        {"scores": scores, "differences": differences, **_trajectory(job, zoo), "chosen": contestants.chosen},
     )
 
 
@@ -99,52 +99,66 @@ def _neighbourhood(job: Job, zoo: Zoo) -> Neighbourhood:
     return Neighbourhood(zoo.weights, zoo.reference, symmetry, stream(recipe.seed, "novelty"))
 
 
-def _methods(job: Job, zoo: Zoo) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """Weights (B, P) of every method, for the scored tasks of each split; and what was chosen on validation images.
+class _Contestants:
+    """Every method, fitted to what it may go by; and its networks for one split at a time, for those of all are large.
 
     Where tasks come with pictures, they are of those methods alone that look at these, and come after all other splits.
     """
-    splits, trained = zoo.tasks.splits, TrainedOpponents(job.inputs["opponents"])
-    texts = load_file(job.inputs["train"] / PROMPT_TEXTS)["texts"]
-    prompts = [zoo.prompts(tasks, texts) for tasks in (zoo.tasks.seen, *map(zoo.tasks.scored, splits))]
-    of_zoo, *of_splits = descriptions(*prompts, places=job.bench.target.places)
-    auxiliary = job.bench.auxiliary(zoo.tasks.classes, lambda bench: bench.class_texts)
-    evidence = replace(evidence_of(job, zoo, of_zoo), auxiliary=auxiliary)
-    contests = {
-        split: Contest(split, zoo.tasks.scored(split), described, _drawn(job, MISMATCHED, split))
-        for split, described in zip(splits, of_splits, strict=True)
-    }
 
-    def contest(split: str) -> Contest:  # pictures of one split at a time: they are large
-        if split in contests:
-            return contests[split]
-        shown = zoo.tasks.shown[split]
-        return replace(contests[shown.split], split=split, shots=job.bench.shots_of(zoo.tasks, split))
+    def __init__(self, job: Job, zoo: Zoo):
+        self.job, self.zoo = job, zoo
+        self.splits = (*zoo.tasks.splits, *zoo.tasks.shown)
+        self.trained = TrainedOpponents(job.inputs["opponents"])
+        texts = load_file(job.inputs["train"] / PROMPT_TEXTS)["texts"]
+        of_splits = [zoo.prompts(zoo.tasks.scored(split), texts) for split in zoo.tasks.splits]
+        of_zoo, *of_splits = descriptions(
+            zoo.prompts(zoo.tasks.seen, texts), *of_splits, places=job.bench.target.places
+        )
+        self.described = dict(zip(zoo.tasks.splits, of_splits, strict=True))
+        auxiliary = job.bench.auxiliary(zoo.tasks.classes, lambda bench: bench.class_texts)
+        self.evidence = replace(evidence_of(job, zoo, of_zoo), auxiliary=auxiliary)
+        self.against, why_not = asked_and_not(job.recipe.against, zoo)
+        for name, why in why_not.items():
+            job.progress.say(f"note: the opponent {name!r} is left out: {why}")
+        self.fitted: dict[str, Opponent] = {}
+        self.chosen: dict[str, float] = {}
+        """What was chosen on validation images."""
+        for bound in self.against:
+            if trains_on_images(bound):
+                numbers = self.trained.chosen(bound.name)
+            else:
+                self.fitted[bound.name] = bound.build({})
+                numbers = self.fitted[bound.name].choose(self.evidence)
+            self.chosen |= {f"{bound.name}_{number}": value for number, value in numbers.items()}
 
-    methods = {split: {OURS: _drawn(job, GENERATED, split)} for split in (*splits, *zoo.tasks.shown)}
-    chosen: dict[str, float] = {}
-    opponents, why_not = asked_and_not(job.recipe.against, zoo)
-    for name, why in why_not.items():
-        job.progress.say(f"note: the opponent {name!r} is left out: {why}")
-    for bound in opponents:
-        name, asked = bound.name, zoo.tasks.shown if takes_pictures(bound) else splits
-        if trains_on_images(bound):
-            numbers = trained.chosen(name)
-            for split in asked:
-                methods[split][name] = trained.weights(name, split)
-        else:
-            opponent: Opponent = bound.build({})
-            numbers = opponent.choose(evidence)
-            for split in asked:
-                weights = opponent.weights(evidence, contest(split))
-                methods[split][name] = checked(weights, name, len(zoo.tasks.scored(split)), evidence)
-        chosen |= {f"{name}_{number}": value for number, value in numbers.items()}
-    for split in methods:
-        tasks = zoo.tasks.scored(split)
-        for name, weights in methods[split].items():
-            ready = job.bench.calibrated(weights.expand(len(tasks), -1), tasks)  # alike for all
-            methods[split][name] = ready
-    return methods, chosen
+    def of(self, split: str) -> dict[str, Tensor]:
+        """Name -> weights (B, P) for the scored tasks of a split."""
+        contest, shown = self._contest(split), split in self.zoo.tasks.shown
+        methods = {OURS: _drawn(self.job, GENERATED, split)}
+        for bound in self.against:
+            if takes_pictures(bound) == shown:
+                methods[bound.name] = self._opponents(bound.name, contest)
+        return {name: self._calibrated(weights, contest) for name, weights in methods.items()}
+
+    def oracle(self, split: str) -> Tensor:
+        """Weights (B, P) trained for the tasks of a split that has no pictures."""
+        contest = self._contest(split)
+        return self._calibrated(self._opponents(ORACLE, contest), contest)
+
+    def _contest(self, split: str) -> Contest:
+        tasks, shown = self.zoo.tasks.scored(split), self.zoo.tasks.shown.get(split)
+        of_words = split if shown is None else shown.split
+        contest = Contest(split, tasks, self.described[of_words], _drawn(self.job, MISMATCHED, of_words))
+        return contest if shown is None else replace(contest, shots=self.job.bench.shots_of(self.zoo.tasks, split))
+
+    def _opponents(self, name: str, contest: Contest) -> Tensor:
+        if name not in self.fitted:
+            return self.trained.weights(name, contest.split)
+        weights = self.fitted[name].weights(self.evidence, contest)
+        return checked(weights, name, len(contest.tasks), self.evidence)
+
+    def _calibrated(self, weights: Tensor, contest: Contest) -> Tensor:
+        return self.job.bench.calibrated(weights.expand(len(contest.tasks), -1), contest.tasks)  # alike for all
 
 
 def _drawn(job: Job, file: str, split: str) -> Tensor:
