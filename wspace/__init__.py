@@ -38,11 +38,20 @@ hookimpl = pluggy.HookimplMarker("wspace")
 moved.install()
 
 
-def load(run: str | Path) -> Run:
-    """Open a finished run's folder: `wspace.load("runs/t2w").generate(["book", "camera"])`."""
-    from wspace.runs.run import Run
+def load(what: str | Path) -> Run | Any:
+    """Open a finished run's folder: `wspace.load("runs/t2w").generate(["book", "camera"])`.
 
-    return Run.open(run)
+    Or what `wspace push` sent to a hub, as `"hf://user/name"`, `"hf://user/name@revision"` or, of a zoo,
+    `"hf://datasets/user/name"`. It is downloaded once, into the hub's cache, and every file's hash is checked; nothing in it
+    is executed.
+
+    The folder of a zoo gives a `StoredZoo`; generated weights, a file or the folder of `wspace export --to huggingface`, give a
+    `Network`. Raises UserError for what is none of these, or is not on the hub, and FileError for a file that is not what was
+    sent.
+    """
+    from wspace.uses.hub.opening import load
+
+    return load(what)
 
 
 def _default(kind: str, name: str, given: Mapping[str, Any]) -> Any:

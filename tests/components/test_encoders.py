@@ -31,7 +31,7 @@ from wspace.components.texts.open_clip import OpenClipText
 from wspace.data.encoders import downloads
 from wspace.data.encoders.frozen import ImageEncoder, freeze, precision_for, prepare
 from wspace.data.encoders.timm import current_name
-from wspace.support import seeding
+from wspace.support import network, seeding
 from wspace.support.errors import FileError, MissingPackage, MissingWeights, UnknownComponent, UserError
 
 CPU = torch.device("cpu")
@@ -485,13 +485,13 @@ def test_a_host_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(socket, "create_connection", hang)
     started = time.monotonic()
-    assert not downloads.reachable("https://weights.example/models", patience=0.1)
+    assert not network.reachable("https://weights.example/models", patience=0.1)
     assert time.monotonic() - started < 0.9
     monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
-    assert not downloads.reachable("https://weights.example/models", patience=0.1)
+    assert not network.reachable("https://weights.example/models", patience=0.1)
     assert asked == [("weights.example", 443), ("proxy.example", 3128)]
     monkeypatch.setattr(socket, "create_connection", lambda *a, **k: socket.socket())
-    assert downloads.reachable("https://weights.example/models", patience=5)
+    assert network.reachable("https://weights.example/models", patience=5)
 
 
 # ---------------------------------------------------------------- texts

@@ -159,3 +159,5 @@ def wspace_commands(add: AddCommand) -> None:
     add("spec", "wspace.cli.spec:spec")
     add("bench", "wspace.cli.bench:app")
     add("zoo", "wspace.cli.zoo:app")
+    add("push", "wspace.cli.hub:push")
+    add("pull", "wspace.cli.hub:pull")

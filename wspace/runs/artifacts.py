@@ -16,10 +16,10 @@ from wspace.data.features import FeatureScale
 from wspace.data.splits import SEEN
 from wspace.data.tasks import Task, TaskSet, prompts_of
 from wspace.interfaces import Prompts, Shots, Target
-from wspace.support.errors import UserError, WspaceError
+from wspace.support.errors import FileError, UserError, WspaceError
 from wspace.support.files import read_json
 from wspace.support.methods import ORACLE, UNIVERSAL
-from wspace.support.names import CHOSEN, OPPONENT, OPPONENT_OF_ALL, SCORES, TASKS, WORLD, WORLD_TENSORS
+from wspace.support.names import CHOSEN, OPPONENT, OPPONENT_OF_ALL, SCORES, TASKS, WORLD, WORLD_TENSORS, ZOO_HEADER
 from wspace.weights.zoo.format import StoredZoo
 
 
@@ -80,6 +80,12 @@ class Zoo:
 
     @cached_property
     def stored(self) -> StoredZoo:
+        """Raises FileError for that of a run which was pushed to a hub without its zoo's networks."""
+        if (self.folder / WORLD).is_file() and not (self.folder / ZOO_HEADER).is_file():
+            raise FileError(
+                f"{self.folder}: the run came here without the zoo's networks; `wspace push --whole` takes them along, and "
+                "`wspace run` makes them again"
+            )
         return StoredZoo.open(self.folder)
 
     @property

@@ -34,7 +34,7 @@ from wspace.runs.report.page import with_sections
 from wspace.runs.report.section import sections
 from wspace.runs.stages.report import evenly
 from wspace.runs.workbench import Workbench
-from wspace.support.errors import NotARun, Renamed, UserError, did_you_mean
+from wspace.support.errors import FileError, NotARun, Renamed, UserError, did_you_mean
 from wspace.support.files import disk_errors, new_folder, read_json, read_text, write_text
 from wspace.support.methods import OURS, RIDGE
 from wspace.support.names import GENERATOR, PAGE, PER_TASK, PROMPT_TEXTS, RECIPE, REPORT, RUN, STUDY
@@ -128,7 +128,16 @@ class Run:
     @cached_property
     def opponents(self) -> TrainedOpponents:
         """What generated networks are compared with and was trained on images: the oracles, the universal head."""
-        return TrainedOpponents(self.artifacts["opponents"])
+        return TrainedOpponents(self.artifact("opponents"))
+
+    def artifact(self, stage: str) -> Path:
+        """The folder of what a stage left. Raises FileError for a run that was pushed to a hub without it."""
+        folder = self.artifacts[stage]
+        if not folder.is_dir():
+            raise FileError(
+                f"{folder}: the run came here without it; `wspace push --whole` takes it along, and `wspace run` makes it again"
+            )
+        return folder
 
     @cached_property
     def prompt_texts(self) -> Tensor:
@@ -479,8 +488,20 @@ class Run:
         cpu = torch.device("cpu")
         backbone = self.recipe.backbone.build({"device": cpu})  # of its own: the exporter may change it
         head = self.target.frozen(self.flat(network)[0], self.bench.encode_classes(network.classes).to(cpu))
+        side = self.bench.images.read([0]).shape[1]
+        return Classifier(
+            backbone.module(),
+            Scaled(head, self.zoo.scale.rms.to(cpu)),
+            network.classes,
+            side,
+            network.tensors,
+            self.about(network, backbone.licence),
+        )
+
+    def about(self, network: Network, licence: str) -> dict[str, Any]:
+        """What a network is, from what text, and what it is worth, for a card. `licence` is that of the backbone."""
         expected = self.expected_accuracy(network.classes)
-        about = {
+        return {
             "recipe": self.recipe.name,
             "origin": network.origin,
             "zoo": self.zoo.folder.name,
@@ -488,13 +509,9 @@ class Run:
             "backbone": self.recipe.backbone.told(),
             "text": self.recipe.text.told(),
             "target": self.recipe.target.told(),
-            "licences": {"backbone": backbone.licence},
+            "licences": {"backbone": licence},
             "expected_accuracy": None if expected is None else asdict(expected),
         }
-        side = self.bench.images.read([0]).shape[1]
-        return Classifier(
-            backbone.module(), Scaled(head, self.zoo.scale.rms.to(cpu)), network.classes, side, network.tensors, about
-        )
 
     def _trial(self, network: Network) -> Trial:
         """Test pictures, at most `TRIED`: those of the network's classes, if the data set has them all, and others."""
@@ -543,7 +560,11 @@ def stages_of(folder: Path) -> dict[str, str]:
         raise NotARun(f"{folder}: the folder of a study, not of a run; name one of its runs, such as {folder / member}")
     if not (folder / RUN).is_file() or not (folder / RECIPE).is_file():
         raise NotARun(f"{folder}: not the folder of a finished run; `wspace run RECIPE` makes one and prints it last")
-    return read_json(folder / RUN)["stages"]
+    stages = read_json(folder / RUN)["stages"]
+    for stage, artifact in stages.items():
+        if Path(artifact).name != artifact or artifact in ("", ".", ".."):  # somebody else may have made the run
+            raise FileError(f"{folder / RUN}: {artifact!r}, of stage {stage!r}, is not the name of a folder here")
+    return stages
 
 
 def report_of(folder: Path) -> dict[str, Any]:

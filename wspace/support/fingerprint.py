@@ -47,6 +47,11 @@ def _once(read: Any, path: Path) -> str:
 
 @cache
 def _of_content(path: Path, *_: int) -> str:
+    return sha256_of_file(path)
+
+
+def sha256_of_file(path: Path) -> str:
+    """Of what a file holds and nothing else, as `sha256sum` has it, read anew each time. Raises OSError."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

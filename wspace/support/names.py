@@ -45,3 +45,10 @@ MISMATCHED = "mismatched-{}.safetensors"
 # stage evaluate
 SCORES = "scores.json"
 PER_TASK = "per-task.safetensors"
+
+# ---------------------------------------------------------------- a folder for a hub
+
+HUB_WEIGHTS = "model.safetensors"
+"""Of generated weights, alone or with the rest of their classifier beside them."""
+HUB_MODEL = "model.onnx"
+HUB_CONFIG = "config.json"

@@ -49,7 +49,7 @@ def study(run: Run, *, networks: int = 1000, seed: int = 0) -> Section:
     kinds = {
         "zoo": zoo.weights[chosen],
         ORACLE: run.opponents.oracle(UNSEEN_TASKS),
-        OURS: load_file(run.artifacts["generate"] / GENERATED.format(UNSEEN_TASKS))["weights"],
+        OURS: load_file(run.artifact("generate") / GENERATED.format(UNSEEN_TASKS))["weights"],
         **({UNIVERSAL: run.opponents.universal[None]} if run.opponents.has(UNIVERSAL) else {}),
         **({BASE: zoo.base[None]} if zoo.shares_base else {}),
     }

@@ -17,7 +17,6 @@ from annotated_types import Ge, Gt, Lt
 from huggingface_hub import constants
 from PIL import Image
 
-from wspace.data.encoders.downloads import offline_by_choice, reachable
 from wspace.data.labelled import Labelled, Picture, class_name, file_identity
 from wspace.data.pictures import decode_picture, open_picture, square
 from wspace.data.trees import (
@@ -35,6 +34,7 @@ from wspace.interfaces import TEST, TRAIN, Dataset, Images
 from wspace.support.errors import DataError, MissingPackage, did_you_mean, nearest
 from wspace.support.files import shown
 from wspace.support.fingerprint import of_ends
+from wspace.support.network import offline_by_choice, reachable
 from wspace.support.parameters import Since
 
 CIFAR = ("torch/cifar10", "torch/cifar100")

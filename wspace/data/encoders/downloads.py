@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
 from urllib.error import URLError
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import huggingface_hub
 import torch
@@ -17,9 +13,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from wspace.support.errors import MissingWeights
-
-PATIENCE = 2.0
-"""Seconds a host has to answer. A download without a network fails by itself only after 46."""
+from wspace.support.network import offline_by_choice, reachable
 
 
 @dataclass(frozen=True)
@@ -124,36 +118,3 @@ def find_or_download(source: Hub | Url, who: str, remedy: str) -> Path:
         raise MissingWeights(
             f"{absent} and could not be downloaded ({reason}): try again, {source.other_cache}, {remedy}"
         ) from error
-
-
-def offline_by_choice() -> bool:
-    # the hub's own constant holds what the variable was when the hub was first imported
-    return constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "").upper() in {
-        "1",
-        "ON",
-        "YES",
-        "TRUE",
-    }
-
-
-def reachable(address: str, patience: float = PATIENCE) -> bool:
-    """Whether the host of `address`, or the proxy on the way to it, accepts a connection within so many seconds."""
-    parts = urlsplit(address)
-    proxy = getproxies().get(parts.scheme)
-    if proxy and not proxy_bypass(parts.hostname or ""):
-        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    answered: list[bool] = []
-
-    def knock() -> None:
-        try:
-            with socket.create_connection((host, port), timeout=patience):
-                answered.append(True)
-        except OSError:
-            pass
-
-    # A look-up of a name takes no time limit: left behind in a thread if it hangs.
-    thread = Thread(target=knock, daemon=True)
-    thread.start()
-    thread.join(patience)
-    return bool(answered)

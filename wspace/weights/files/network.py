@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -43,6 +43,14 @@ class Network:
     @classmethod
     def load(cls, file: Path, spec: WeightSpec) -> Network:
         """Raises FileError unless the file holds whole, finite weights of this target."""
+        network = cls.read(file)
+        spec.validate(network.tensors, str(file))
+        tensors = {name: t if name in spec.aside else t.float() for name, t in network.tensors.items()}
+        return replace(network, tensors=tensors)
+
+    @classmethod
+    def read(cls, file: Path) -> Network:
+        """Weights of any target, as they are stored. Raises FileError unless the file is whole and says its classes."""
         if not file.is_file():
             raise FileError(f"{file}: {'is a folder, not a file' if file.is_dir() else 'no such file'}")
         try:
@@ -58,8 +66,6 @@ class Network:
                 raise ValueError("not a list of names")
         except (KeyError, ValueError, TypeError) as error:
             raise FileError(f"{file}: does not say its classes; `wspace generate` writes files that do") from error
-        spec.validate(tensors, str(file))
-        tensors = {name: tensor if name in spec.aside else tensor.float() for name, tensor in tensors.items()}
         return cls(check_classes(classes), tensors, origin, zoo)
 
 

@@ -26,7 +26,7 @@ from wspace import __version__
 from wspace.interfaces.weights import Product, WeightEntry, WeightSpec
 from wspace.support.errors import FileError, UserError
 from wspace.support.files import read_json, write_json, write_text
-from wspace.support.fingerprint import of_json
+from wspace.support.fingerprint import of_json, sha256_of_file
 from wspace.support.invalid import first
 from wspace.support.names import ZOO_HEADER
 
@@ -242,7 +242,7 @@ class StoredZoo:
                     f"{where}: its weights changed since they were written: their sha256 is not the one in {INDEX}"
                 )
             problems += [f"{where}: {key} holds values that are not finite numbers" for key in not_finite(row)]
-        if not problems and _sha256_of_file(file) != digest:
+        if not problems and sha256_of_file(file) != digest:
             problems.append(
                 f"{name}: changed outside of its networks' weights: its sha256 is not the one in {ZOO_HEADER}"
             )
@@ -335,11 +335,6 @@ def sha256_of(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _sha256_of_file(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 # ---------------------------------------------------------------- writing
 
 
@@ -352,7 +347,7 @@ def seal(folder: Path, header: Header, entries: Sequence[Entry]) -> StoredZoo:
             stacks = {t.name: opened.get_tensor(t.name) for t in header.tensors}
         for row in {entry.row for entry in entries if entry.shard == name}:
             hashed[name, row] = sha256_of({key: stack[row] for key, stack in stacks.items()})
-        shards[name] = _sha256_of_file(folder / name)
+        shards[name] = sha256_of_file(folder / name)
     entries = [replace(entry, sha256=hashed[entry.shard, entry.row]) for entry in entries]
     lines = "".join(json.dumps(_plain(entry), ensure_ascii=False, allow_nan=False) + "\n" for entry in entries)
     write_text(folder / INDEX, lines)

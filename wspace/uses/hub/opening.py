@@ -1,0 +1,29 @@
+"""What `wspace.load` opens: a run, a zoo or weights, here or on a hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wspace.runs.run import Run
+from wspace.support.names import HUB_WEIGHTS
+from wspace.support.progress import Progress
+from wspace.uses.hub.packing import kind_of
+from wspace.uses.hub.remote import SCHEME, Place, cached
+from wspace.weights.files.network import Network
+from wspace.weights.zoo.format import StoredZoo
+
+
+def load(what: str | Path) -> Run | StoredZoo | Network:
+    """As `wspace.load`."""
+    if isinstance(what, str) and what.startswith(SCHEME):
+        return _opened(cached(Place.read(what), Progress()))
+    return _opened(Path(what))
+
+
+def _opened(place: Path) -> Run | StoredZoo | Network:
+    kind = kind_of(place)
+    if kind == "zoo":
+        return StoredZoo.open(place)
+    if kind == "weights":
+        return Network.read(place / HUB_WEIGHTS if place.is_dir() else place)
+    return Run.open(place)
