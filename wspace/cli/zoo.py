@@ -132,11 +132,13 @@ def verify_zoo(zoo: ZooFolder, as_json: Json = False) -> None:
 @app.command("export")
 def export_zoo(run: RunFolder, out: OutFolder, licence: Licence = None) -> None:
     """The zoo of a finished run, as a folder of its own with a card."""
+    from wspace.runs.artifacts import Zoo
     from wspace.runs.run import stages_of
     from wspace.weights.zoo.card import summary
     from wspace.weights.zoo.export import export
 
-    print(summary(export(run / stages_of(run)["zoo"], out, licence)))
+    zoo = Zoo(run / stages_of(run)["zoo"]).stored
+    print(summary(export(zoo.folder, out, licence)))
 
 
 @app.command("take")
