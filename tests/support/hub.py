@@ -177,7 +177,8 @@ class Handler(BaseHTTPRequestHandler):
         if revision not in (None, "main", there.commit):
             self.answer(404, {}, X_Error_Code="RevisionNotFound")
             return
-        self.answer(200, {"id": name, "sha": there.commit, "private": there.private, "tags": [], "siblings": []})
+        siblings = [{"rfilename": path} for path in there.files]
+        self.answer(200, {"id": name, "sha": there.commit, "private": there.private, "tags": [], "siblings": siblings})
 
     def tree(self, body: bytes, type: str, name: str, revision: str) -> None:
         there = self.repository(_full(type, name))

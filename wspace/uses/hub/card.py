@@ -39,7 +39,7 @@ def of_run(run: Run, place: Place, licence: str | None, *, whole: bool) -> str:
         name=escaped(recipe.name),
         target=_written(recipe.target.told()),
         weights=run.target.spec.size,
-        generator=_written(recipe.generator.told(), least=True),
+        generator=_written({"use": recipe.generator.name}),
         parameters=sum(parameter.numel() for parameter in run.system.parameters()),
         text=_written(recipe.text.told()),
         wording=recipe.wording.name,
@@ -61,15 +61,12 @@ def of_run(run: Run, place: Place, licence: str | None, *, whole: bool) -> str:
     )
 
 
-def _written(block: Mapping[str, Any], *, least: bool = False) -> str:
-    """A component in code: its name and, save for `least`, its plain arguments."""
-    arguments = [f"{key} {value}" for key, value in block.items() if key != "use" and _is_plain(value) and not least]
+def _written(block: Mapping[str, Any]) -> str:
+    """A component in code: its name, and those of its arguments that are names and numbers."""
+    plain = {key: value["use"] if isinstance(value, Mapping) else value for key, value in block.items() if key != "use"}
+    arguments = [f"{key} {value}" for key, value in plain.items() if isinstance(value, str | int | float)]
     text = f"{block['use']} ({', '.join(arguments)})" if arguments else str(block["use"])
     return f"`{text}`" if "`" not in text and "|" not in text else escaped(text)
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
 def _accuracies(scores: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:

@@ -185,7 +185,7 @@ def _endpoint() -> str:
     """HF_ENDPOINT as it is now: the client's own constant holds what it was when that was first imported."""
     from huggingface_hub import constants
 
-    return os.environ.get("HF_ENDPOINT", constants.ENDPOINT).rstrip("/")
+    return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
 
 
 def _check_online(place: Place) -> None:
@@ -221,7 +221,7 @@ def _one_sentence(place: Place) -> Iterator[None]:
     except RevisionNotFoundError as error:
         raise UserError(f"{place}: the repository has no revision {place.revision!r}") from error
     except HfHubHTTPError as error:
-        if error.response.status_code in (401, 403):
+        if error.response is not None and error.response.status_code in (401, 403):
             raise UserError(
                 f"{place}: the hub refuses the token: {error.server_message or 'it may not do this'}"
             ) from error
