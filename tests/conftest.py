@@ -76,6 +76,7 @@ def cache(common: Path) -> Path:
     folder = common / "cache"
     folder.mkdir(exist_ok=True)
     os.environ["WSPACE_CACHE"] = str(folder)
+    os.environ["TRACKIO_DIR"] = str(common / "trackio")  # that tracker's own store is the user's
     return folder
 
 

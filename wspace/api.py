@@ -6,7 +6,7 @@ registers them.
 
 Contracts, an abstract class per kind: `Architecture`, `Backbone`, `Conditioner`, `Dataset`, `Denoiser`, `Discriminator`,
     `Exporter`, `Fusion`, `Generator`, `Importer`, `Metric`, `Opponent`, `Predictor`, `Symmetry`, `Target`, `Text`, `Tokenizer`,
-    `Wording`.
+    `Tracker`, `Wording`.
 What they are given and give: `ClassStatistics`, `Closed`, `Condition`, `Contest`, `Evidence`, `Fit`, `Generate`, `Images`,
     `Layers`, `Moves`, `Outcome`, `Pairs`, `Part`, `Product`, `Prompts`, `Shots`, `Task`, `TokenLayout`, `Told`, `WeightEntry`,
     `WeightSpec`; the splits `TRAIN`, `VAL`, `TEST`; `CODES`, `PICTURE`, `PICTURE_SIDE`.
@@ -78,6 +78,7 @@ from wspace.interfaces import (
     Tokenizer,
     TokenLayout,
     Told,
+    Tracker,
     WeightEntry,
     WeightSpec,
     Wording,
@@ -110,7 +111,7 @@ __all__ = [
     "Json", "Layers", "MeanLoss", "Metric", "Move", "Moves", "Opponent", "Outcome", "Pairs", "Part", "PluginFiles",
     "Precision", "Predictor", "Product", "Prompts", "Row", "Run", "RunFolder", "Scale", "Section", "Shots",
     "Sidecars", "Since", "StoredImages", "StoredZoo", "Symmetry", "Table", "Target", "Task", "Text", "TokenLayout",
-    "Tokenizer", "Told", "UserError", "WeightEntry", "WeightSpec", "Wording", "WspaceError", "affine", "built",
+    "Tokenizer", "Told", "Tracker", "UserError", "WeightEntry", "WeightSpec", "Wording", "WspaceError", "affine", "built",
     "cosine_scores", "fingerprint", "fit_scale", "infer", "match", "match_activations", "move", "open_picture",
     "open_run", "prove_module", "read_spec", "seeded", "show_section", "sinusoids", "spread_of", "straight_line",
     "stream", "uniform_by_fan_in", "weights_of",

@@ -17,6 +17,7 @@ from tests.support.tiny import WORKSHOP, Tiny, stages_fixture, tiny_fixture  # n
 from wspace import __version__
 from wspace.recipes.bind import bind
 from wspace.recipes.plugins import load_plugins
+from wspace.recipes.schema import ONLOOKERS
 from wspace.recipes.signature import read_class
 from wspace.recipes.source import Source, packaged_recipes, parse_recipe, read_recipe
 from wspace.runs import keys as stage_keys
@@ -342,6 +343,7 @@ def test_a_filled_recipe_is_a_recipe_that_says_the_same(call: Call, name: str) -
     assert set(again.filled) == {
         "seed",
         "device",
+        *ONLOOKERS,
         *(slot for stage in stage_keys.STAGES for slot in stage.reads),
     }
 

@@ -16,7 +16,7 @@ SECTION_KEYS = "align, augment, batch, check_every, clip, ema, lr, steps, warmup
 RECIPE_KEYS = (
     "adversary, against, auxiliary, backbone, conditioner, dataset, device, discriminator, evaluate, generate, generator, "
     "losses, metrics, opponents, precision, reconstruction, seed, symmetry, target, task_loss, tasks, text, tokenizer, "
-    "train, wording, zoo"
+    "tracker, train, wording, zoo"
 )
 NET_KEYS = "cap, depth, pair, rate, rates, title, width"
 

@@ -17,7 +17,7 @@ from wspace.recipes.bind import BoundRecipe
 from wspace.recipes.bind import bind as bind_recipe
 from wspace.recipes.imports import sources_of
 from wspace.recipes.plugins import load_plugins
-from wspace.recipes.schema import SLOTS
+from wspace.recipes.schema import ONLOOKERS, SLOTS
 from wspace.recipes.signature import read_class, source_file
 from wspace.recipes.source import packaged_recipes, read_recipe
 from wspace.runs import pipeline
@@ -76,11 +76,11 @@ def why(bind: Bind, tmp_path: Path) -> Callable[..., dict[str, str]]:
 # ---------------------------------------------------------------- the real stages
 
 
-def test_every_slot_of_a_recipe_but_the_device_is_read_by_exactly_one_stage() -> None:
+def test_every_slot_of_a_recipe_but_the_device_and_onlookers_is_read_by_exactly_one_stage() -> None:
     """But for the opponents, of whom those that train on images are made in a stage of their own; and for what auxiliary data
     sets say, which a conditioner and opponents hear."""
     read = [slot for stage in STAGES for slot in stage.reads]
-    assert sorted(read) == sorted([*({*SLOTS} - {"device"}), "against", "auxiliary"])
+    assert sorted(read) == sorted([*({*SLOTS} - {"device", *ONLOOKERS}), "against", "auxiliary"])
 
 
 def test_stages_take_stages_before_them_and_their_functions_are_there() -> None:
@@ -103,7 +103,7 @@ def test_a_run_does_every_stage_and_says_what_is_whose(go, stages, bind, tmp_pat
     folders = {name: f"{name}-{key[:12]}" for name, key in found.items()}
     assert read_json(root / RUN) == {"recipe": "tiny", "seed": 42, "stages": folders}
     assert sorted(os.listdir(root)) == sorted([*folders.values(), RUN, "recipe.yaml", LOCK])
-    assert read_recipe(root / "recipe.yaml").values == bind().filled
+    assert read_recipe(root / "recipe.yaml").values == bind().decisive
     manifest = read_json(root / folders["train"] / MANIFEST)
     assert manifest["stage"] == "train" and manifest["key"] == found["train"] and manifest["seconds"] >= 0
     assert manifest["slots"]["generator.denoiser.depth"] == 2

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -54,6 +54,7 @@ from wspace.api import (
     Text,
     Tokenizer,
     TokenLayout,
+    Tracker,
     UserError,
     WeightEntry,
     WeightSpec,
@@ -79,6 +80,7 @@ EXAMPLES = {
     "metric": ("Errors", {}),
     "importer": ("Lines", {}),
     "exporter": ("Programs", {}),
+    "tracker": ("Notes", {}),
 }
 """Kind -> class and arguments, registered under the name `lawful`."""
 
@@ -512,3 +514,25 @@ class Programs(Exporter):
         with out.open("rb") as file:
             program = torch.export.load(BytesIO(file.read())).module()
         return lambda pixels: program(torch.tensor(pixels)).detach().numpy()
+
+
+class Notes(Tracker):
+    """Sentences in a file."""
+
+    def start(self, name: str, identity: str, config: Mapping[str, Any], folder: Path, resumed: bool) -> None:
+        self.file = (folder / f"{identity}.txt").open("a")
+
+    def scalars(self, phase: str, step: int, values: Mapping[str, float]) -> None:
+        print(f"{phase} {step}: {values}", file=self.file)
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str | float]]) -> None:
+        print(f"{name}: {len(rows)} rows", file=self.file)
+
+    def figure(self, name: str, png: bytes, caption: str) -> None:
+        print(f"{name}: {caption}", file=self.file)
+
+    def flush(self) -> bool:
+        return self.file.flush() is None
+
+    def finish(self, done: bool) -> None:
+        self.file.close()

@@ -750,6 +750,20 @@ BROKEN = {
         'with out.open("wb") as file:',
         'out.with_name("notes.txt").touch()\n        with out.open("wb") as file:',
     ),
+    # ------------------------------------------------------------ trackers
+    "tracker/takes_what_a_run_gives": broken(
+        "flush should say whether all is kept, True or False, and says None",
+        "return self.file.flush() is None",
+        "return self.file.flush()",
+    ),
+    "tracker/goes_on_after_an_interruption": broken(
+        "goes on after an interruption: it raised FileExistsError: ", '.txt").open("a")', '.txt").open("x")'
+    ),
+    "tracker/draws_no_random_numbers": broken(
+        "torch's random state after a run was tracked: off by ",
+        'print(f"{phase} {step}: {values}"',
+        'print(f"{phase} {step}: {values} {torch.rand(())}"',
+    ),
 }
 """Kind/law -> what breaks it. Every law is here once or more: a test says so."""
 

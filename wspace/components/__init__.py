@@ -130,6 +130,11 @@ def wspace_register(register: Register) -> None:
     register("exporter", "transformers", "wspace.components.exporters.transformers:TransformersFolder")
     register("exporter", "huggingface", "wspace.components.exporters.huggingface:HubFolder")
 
+    register("tracker", "jsonl", "wspace.components.trackers.jsonl:Jsonl")
+    register("tracker", "tensorboard", "wspace.components.trackers.tensorboard:TensorBoard")
+    register("tracker", "trackio", "wspace.components.trackers.trackio:Trackio")
+    register("tracker", "wandb", "wspace.components.trackers.wandb:Wandb")
+
 
 @hookimpl
 def wspace_commands(add: AddCommand) -> None:

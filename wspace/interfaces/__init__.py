@@ -36,6 +36,7 @@ from wspace.interfaces.opponents import Contest, Evidence, Fit, Opponent
 from wspace.interfaces.symmetry import Part, Symmetry
 from wspace.interfaces.targets import Architecture, Target
 from wspace.interfaces.tokens import CODES, Tokenizer, TokenLayout
+from wspace.interfaces.tracking import Tracker
 from wspace.interfaces.weights import Product, WeightEntry, WeightSpec
 
 __all__ = [
@@ -44,5 +45,5 @@ __all__ = [
     "Denoiser", "Description", "Discriminator", "Evidence", "Exporter", "Fit", "Fusion", "Generator", "Images",
     "ImportedNetwork", "Importer", "Layers", "Metric", "Moves", "Opponent", "Outcome", "Pairs", "Part", "Precision",
     "Predictor", "Product", "Prompts", "Shots", "Symmetry", "Target", "Task", "Text", "TokenLayout", "Tokenizer",
-    "Told", "WeightEntry", "WeightSpec", "Wording",
+    "Told", "Tracker", "WeightEntry", "WeightSpec", "Wording",
 ]  # fmt: skip

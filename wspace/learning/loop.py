@@ -32,11 +32,18 @@ Log = list[dict[str, Any]]
 """A line for each step: `step` (from 1), `loss`, `gradient` (its norm, before clipping), groups of `LogValues` by name, and
 `validation_accuracy` at a check."""
 
+Watch = Callable[[str, Log], None]
+"""Is given a phase of training and its log so far: whenever a checkpoint is written, and once where one is gone on from."""
+
 SECTIONS = {Reconstruction: "reconstruction", TaskLoss: "task_loss", Train: "train"}
 """Where a recipe says the settings of a phase."""
 
 CHECKPOINT_GROUPS = ("parameters", "ema", "best", "buffers", "best_buffers", "optimizer", "adversary")
 EMA_BEFORE = "averaged"  # what older versions called the group `ema`
+
+
+def unwatched(phase: str, log: Log) -> None:
+    """A `Watch` that looks away."""
 
 
 def warmup_cosine(step: int, steps: int, warmup: float) -> float:
@@ -92,6 +99,7 @@ class TrainingLoop:
         device: torch.device,
         progress: Progress,
         start_counts: bool = False,
+        watch: Watch = unwatched,
     ) -> Log:
         """From the checkpoint, or the start, to the last step; leaves the best EMA in the module. Returns the log.
 
@@ -101,6 +109,8 @@ class TrainingLoop:
         `name` draws from a random stream of its own (another one in each process). Raises Diverged.
         """
         self.resume()
+        if self.log:
+            watch(name, self.log)
         if start_counts and self.step == 0:
             with self.under_ema():
                 self.best_accuracy = validate()
@@ -118,6 +128,7 @@ class TrainingLoop:
                         accuracy = validate()
                     self.keep_if_best(accuracy)
                     self.save()
+                    watch(name, self.log)
         return self.finish()
 
     def advance(self, loss: Tensor, log_values: LogValues) -> None:

@@ -19,7 +19,7 @@ from wspace.interfaces import Prompts, Symmetry, Target
 from wspace.interfaces.weights import WeightSpec
 from wspace.learning.adversary import Adversary
 from wspace.learning.fitting import TaskBatches
-from wspace.learning.loop import Log, LogValues, Step, TrainingLoop
+from wspace.learning.loop import Log, LogValues, Step, TrainingLoop, Watch, unwatched
 from wspace.learning.system import System
 from wspace.learning.terms import SYMMETRY, check_terms
 from wspace.support.errors import UserError
@@ -238,6 +238,7 @@ class GeneratorTraining:
     checkpoints: Path  # a folder
     progress: Progress
     processes: Processes = ALONE  # that the generator's own loss is shared out among
+    watch: Watch = unwatched
 
     @property
     def system(self) -> System:
@@ -309,4 +310,5 @@ class GeneratorTraining:
             device=self.device,
             progress=self.progress,
             start_counts=start_counts,
+            watch=self.watch,
         )

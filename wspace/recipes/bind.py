@@ -52,6 +52,7 @@ def bind(source: Source, registry: Registry, name: str | None = None) -> BoundRe
     if not binder.problems:
         binder.sampler(arguments["generator"], arguments["generate"].sampler)
         binder.opponents(arguments["against"])
+        binder.trackers(arguments["tracker"])
         binder.pictures(arguments["tasks"], arguments["conditioner"], arguments["against"])
         binder.auxiliary(arguments["auxiliary"], arguments["conditioner"])
     if binder.problems:
@@ -170,6 +171,13 @@ class _Binder:
                 self.problem(("against", number), f"{OURS!r} is what the report calls the recipe's own generator")
         if ORACLE not in names:
             self.problem(("against",), f"name {ORACLE!r} among them: metrics are measured from its networks")
+
+    def trackers(self, trackers: Sequence[Bound]) -> None:
+        """Each has a folder of the run to itself."""
+        names = [bound.name for bound in trackers]
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                self.problem(("tracker", number), f"the tracker {name!r} is named twice")
 
     def pictures(self, tasks: settings.Tasks, conditioner: Bound, against: Sequence[Bound]) -> None:
         """Tasks with pictures are for who looks at these, and who looks at them is asked for no other tasks."""

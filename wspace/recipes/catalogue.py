@@ -22,7 +22,7 @@ PACKAGE = Path(__file__).parent.parent
 ROOT = PACKAGE.parent
 INTERFACES = PACKAGE / "interfaces"
 PLURALS = {"symmetry": "symmetries"}
-LISTED = {"metric": "metrics", "opponent": "against"}
+LISTED = {"metric": "metrics", "opponent": "against", "tracker": "tracker"}
 """Kind -> the slot of a recipe that takes a list of them."""
 
 _BOUNDS = {

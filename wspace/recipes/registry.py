@@ -40,6 +40,7 @@ KINDS: dict[str, str] = {
     "metric": "Metric",
     "importer": "Importer",
     "exporter": "Exporter",
+    "tracker": "Tracker",
 }
 """Kind -> its interface, a class of `wspace.interfaces`. The order is the order of the data flow."""
 
@@ -77,6 +78,7 @@ GIVEN_TO: dict[str, tuple[str, ...]] = {
     "metric": (),
     "importer": (),
     "exporter": (),
+    "tracker": (),
 }
 """Which of these are known when a component of a kind is built."""
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Target,
         Text,
         Tokenizer,
+        Tracker,
         Wording,
     )
 
@@ -68,12 +69,18 @@ class Recipe:
             ("oracle", "universal", "base", "zoo-mean", "retrieval", "ridge", "noise", "random", "mismatched"),
         )
     )
+    tracker: Annotated[
+        tuple[Bound[Tracker], ...], Since("0.2")
+    ] = ()  # who is given curves, tables and figures, besides the run's own files
     seed: Annotated[int, Ge(0)] = 42
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"  # of the generator's own loss; all else stays in float32
 
 
 SLOTS = tuple(field.name for field in fields(Recipe))
+
+ONLOOKERS = ("tracker",)
+"""Slots that no result depends on: they are in no key, and nothing that a run leaves has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +103,11 @@ class BoundRecipe(Recipe):
             else:
                 written[slot] = as_written(value)
         return written
+
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """As `filled`, without slots that no result depends on: what a run writes down of its recipe."""
+        return {slot: value for slot, value in self.filled.items() if slot not in ONLOOKERS}
 
     def keyed(self, slot: str) -> dict[str, Any]:
         """{slot: its value} as `filled`, without settings at their default that came `Since` artifacts were first made.

@@ -15,6 +15,7 @@ from wspace.recipes.bind import BoundRecipe
 from wspace.recipes.imports import UNCHANGED, Changes, changes, sources_of
 from wspace.runs.keys import JOINED, STAGES, Stage, components_of, files_of, keys, modules_of, slots_of, stages_of
 from wspace.runs.store import Store
+from wspace.runs.tracking import Tracking
 from wspace.support.errors import UserError
 from wspace.support.files import check_place, disk_errors, read_json, sizes, write_json, write_text
 from wspace.support.memory import keep_freed_memory
@@ -150,6 +151,9 @@ def run(
             if step.stale:
                 state = "cached" if step.action == "cached" else step.why
                 progress.say(f"{step.stage.name}: {state}, but {step.stale}; --force {step.stage.name} to redo")
+        trackers = {
+            bound.name: bound.build({}) for bound in recipe.tracker
+        }  # a library that is not installed is told before anything is thrown away
         bench = None
         if any(step.action == "run" for step in chosen):
             for step in chosen:
@@ -158,15 +162,27 @@ def run(
                         bound.component.load()  # what a component lacks is told now, not hours later
             bench = workshop.workbench(recipe, progress)
             _discard(plan, store, str(time.time_ns()))
-        for step in chosen:
-            if step.link_to is not None:
-                progress.say(f"{step.stage.name}: {step.why}")
-                store.link(step.stage.name, step.key, step.link_to)
-            elif step.action == "run":
-                _run(step, recipe, bench, store, folders, progress)
+        with Tracking(recipe, trackers, store.root, _attempted(store, stages[-1], at), progress) as tracking:
+            for step in chosen:
+                if step.link_to is not None:
+                    progress.say(f"{step.stage.name}: {step.why}")
+                    store.link(step.stage.name, step.key, step.link_to)
+                elif step.action == "run":
+                    _run(step, recipe, bench, store, folders, progress, tracking)
+                if step.stage.name == "train":
+                    tracking.training(folders["train"])
+            if "report" in folders:
+                tracking.report(folders["report"])
         if all(store.manifest(name, key) for name, key in at.items()):
             _finish(recipe, store, folders)
     return store.root, chosen
+
+
+def _attempted(store: Store, last: Stage, at: Mapping[str, str]) -> str:
+    """What a run and all attempts at it have in common, and no run after one was forced: a part of a file's name."""
+    key = at[last.name]
+    mark = store.forced(last.name, key) or (store.manifest(last.name, key) or {}).get("forced")
+    return f"{key[:12]}-{mark}" if mark else key[:12]
 
 
 def check_folder(runs: Path) -> None:
@@ -215,7 +231,13 @@ def only_step(plan: Sequence[Step], name: str) -> Step:
 
 
 def _run(
-    step: Step, recipe: BoundRecipe, bench: Any, store: Store, folders: Mapping[str, Path], progress: Progress
+    step: Step,
+    recipe: BoundRecipe,
+    bench: Any,
+    store: Store,
+    folders: Mapping[str, Path],
+    progress: Progress,
+    tracking: Tracking,
 ) -> None:
     from wspace.runs.stages import Job
 
@@ -229,7 +251,7 @@ def _run(
             inputs = {name: folders[name] for name in stage.takes}
             if stage is JOINED and recipe.joined is not None:
                 inputs["joint"] = recipe.joined.folder
-            function(Job(recipe, bench, folder, inputs, progress))
+            function(Job(recipe, bench, folder, inputs, progress, tracking.curves))
         finally:
             seconds = before + time.monotonic() - started
             write_json(folder / ELAPSED, seconds)
@@ -264,5 +286,5 @@ def _finish(recipe: BoundRecipe, store: Store, folders: Mapping[str, Path]) -> N
     """Say which artifacts are this run's, beside the recipe that made them."""
     stages = {name: folder.name for name, folder in folders.items()}
     with disk_errors(store.root):
-        write_text(store.root / RECIPE, dump(recipe.filled))
+        write_text(store.root / RECIPE, dump(recipe.decisive))
         write_json(store.root / RUN, {"recipe": recipe.name, "seed": recipe.seed, "stages": stages})

@@ -9,6 +9,7 @@ RECIPE = "recipe.yaml"
 STUDY = "study.json"  # of a study or a joint recipe: its members
 LOCK = ".lock"
 LOCK_HOLDER = ".lock-holder"  # beside a lock that is held: the process that has it
+TRACKING = "tracking"  # a folder: what trackers were given, and their files
 USES = "uses"  # a folder: what was studied since the run ended
 REPORT = "report.json"
 PAGE = "report.html"

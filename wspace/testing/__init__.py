@@ -39,6 +39,7 @@ from wspace.testing import (  # noqa: F401 (each registers its checks)
     symmetries,
     targets,
     tokenizers,
+    trackers,
 )
 from wspace.testing.law import CHECKS, Check
 from wspace.testing.subject import Subject

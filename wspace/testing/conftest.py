@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 
 import pytest
+
+from wspace.testing.subject import scratch
+
+os.environ["TRACKIO_DIR"] = str(scratch() / "trackio")  # that tracker's own store is the user's
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

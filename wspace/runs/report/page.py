@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
 from wspace.runs.report.figures import TITLES, splits_of
@@ -69,6 +70,37 @@ def render(
         recipe=recipe_yaml,
         versions=list(versions.items()),
     )
+
+
+def figures_in(page: str) -> list[Figure]:
+    """The figures of a page of `render`."""
+    reader = _Figures()
+    reader.feed(page)
+    return [Figure(name, caption.strip(), uri) for name, uri, caption in reader.seen]
+
+
+class _Figures(HTMLParser):
+    """Reads what the template `figure` of `parts.html.j2` writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[list[str]] = []  # name, picture and caption of each
+        self.in_caption = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = {name: value or "" for name, value in attrs}
+        if tag == "figure":
+            self.seen.append([attributes["id"], "", ""])
+        elif tag == "img":
+            self.seen[-1][1] = attributes["src"]
+        self.in_caption = tag == "figcaption"
+
+    def handle_data(self, data: str) -> None:
+        if self.in_caption:
+            self.seen[-1][2] += data
+
+    def handle_endtag(self, tag: str) -> None:
+        self.in_caption = False
 
 
 @cache

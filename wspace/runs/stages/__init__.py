@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wspace.learning.loop import Watch, unwatched
+
 if TYPE_CHECKING:
     from wspace.recipes.bind import BoundRecipe
     from wspace.runs.workbench import Workbench
@@ -21,3 +23,4 @@ class Job:
     folder: Path  # to fill; holds what an interrupted attempt left
     inputs: dict[str, Path]  # the folders of the stages before
     progress: Progress
+    watch: Watch = unwatched  # given the log of each phase of training, now and then

@@ -46,7 +46,7 @@ def run(job: Job) -> None:
     made = read_json(job.inputs["evaluate"] / MANIFEST)
     versions = {name: str(value) for name, value in (made["versions"] | made["machine"]).items()}
     table = methods_of(bound.component for bound in job.recipe.against)
-    page = html.render(report, _figures(job, report) | {"pictures": sheet}, dump(job.recipe.filled), versions, table)
+    page = html.render(report, _figures(job, report) | {"pictures": sheet}, dump(job.recipe.decisive), versions, table)
     (job.folder / PAGE).write_text(page, encoding="utf-8")
 
 

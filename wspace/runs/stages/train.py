@@ -251,7 +251,8 @@ def _untold(job: Job, zoo: Zoo, system: System) -> dict[str, str]:
 
 
 def _training(job: Job, pairs: TrainingPairs) -> GeneratorTraining:
-    return GeneratorTraining(TrainingSet((pairs,)), job.bench.device, job.recipe.seed, job.folder, job.progress, here())
+    recipe, device = job.recipe, job.bench.device
+    return GeneratorTraining(TrainingSet((pairs,)), device, recipe.seed, job.folder, job.progress, here(), job.watch)
 
 
 def _learn_code(job: Job, zoo: Zoo, training: GeneratorTraining, held_out: Tensor) -> tuple[Log, dict[str, float]]:
