@@ -30,7 +30,8 @@ from wspace.recipes.source import read_recipe, read_value
 from wspace.runs.artifacts import TrainedOpponents, Zoo, chosen_of
 from wspace.runs.assemble import build_system, load_system
 from wspace.runs.exporting import TRIED, Exported, Scaled, Trial, checked, write
-from wspace.runs.report.page import with_sections
+from wspace.runs.report.methods import methods_of
+from wspace.runs.report.page import PACKAGE, Report, with_sections
 from wspace.runs.report.section import sections
 from wspace.runs.stages.report import evenly
 from wspace.runs.workbench import Workbench
@@ -40,6 +41,7 @@ from wspace.support.methods import OURS, RIDGE
 from wspace.support.names import GENERATOR, PAGE, PER_TASK, PROMPT_TEXTS, RECIPE, REPORT, RUN, STUDY
 from wspace.support.progress import Progress
 from wspace.support.seeding import stream
+from wspace.support.templates import template
 from wspace.weights.files.network import Network, check_classes, trimmed
 from wspace.weights.files.peft import write_adapter
 
@@ -108,6 +110,25 @@ class Run:
             recipe = bind(read_recipe(folder / RECIPE), registry, read_json(folder / RUN)["recipe"])
         artifacts = {name: folder / artifact for name, artifact in stages.items()}
         return cls(folder, recipe, artifacts, progress or Progress(), registry)
+
+    @property
+    def report(self) -> Report:
+        """What the run measured, as `wspace report --json` prints it; a notebook shows the table."""
+        return Report(report_of(self.folder), methods_of(self.registry.all("opponent")))
+
+    def _repr_html_(self) -> str:
+        tasks, recipe = self.zoo.tasks, self.recipe
+        facts = {
+            "folder": str(self.folder),
+            "generator": f"{recipe.generator.name}, of {len(tasks.training)} networks",
+            "target": f"{recipe.target.name}, {self.target.spec.size:,} weights",
+            "known classes": len(tasks.classes),
+        }
+        return template(PACKAGE, "run.html.j2").render(
+            title=f"{recipe.name}, seed {recipe.seed}",
+            headline=self.report.headline,
+            facts=list(facts.items()),
+        )
 
     @cached_property
     def zoo(self) -> Zoo:

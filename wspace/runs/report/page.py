@@ -7,17 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wspace.runs.report.figures import TITLES, splits_of
 from wspace.runs.report.methods import Methods
 from wspace.runs.report.section import Figure, Form, Section, percent
 from wspace.support.methods import MISMATCHED, OURS
-
-if TYPE_CHECKING:
-    from jinja2 import Template
+from wspace.support.templates import template
 
 CAPTIONS = {
     "scores": "Accuracy on test images: mean over tasks, and its {confidence} interval. Lines: the oracle and the "
@@ -37,13 +34,16 @@ CAPTIONS = {
 }
 
 
+PACKAGE = "wspace.runs.report"
+"""Whose templates these are."""
+
 USES = "<!-- studies made since the run ended -->"
 """Where the page has room for them."""
 
 
 def with_sections(page: str, sections: Sequence[Section]) -> str:
     """A page of `render`, and what was studied since."""
-    studies = template("studies.html.j2").render(studies=[_study(section) for section in sections])
+    studies = template(PACKAGE, "studies.html.j2").render(studies=[_study(section) for section in sections])
     return page.replace(USES, f"{USES}\n{studies}", 1)
 
 
@@ -56,7 +56,7 @@ def render(
 ) -> str:
     """The page. `figures`: data URIs by name (those of CAPTIONS get one)."""
     confidence = f"{100 * report['confidence']:g} %"
-    return template("page.html.j2").render(
+    return template(PACKAGE, "page.html.j2").render(
         title=f"{report['recipe']}, seed {report['seed']}",
         headline=headline(report, methods),
         note=_note(report, confidence),
@@ -70,6 +70,27 @@ def render(
         recipe=recipe_yaml,
         versions=list(versions.items()),
     )
+
+
+class Report(dict[str, Any]):
+    """A run's report, as `wspace report --json` prints it. A notebook shows its first sentences and its scores."""
+
+    def __init__(self, content: Mapping[str, Any], methods: Methods):
+        super().__init__(content)
+        self._methods = methods
+
+    @property
+    def headline(self) -> str:
+        """The result in words, as its intervals have it."""
+        return headline(self, self._methods)
+
+    def _repr_html_(self) -> str:
+        return template(PACKAGE, "report.html.j2").render(
+            title=f"{self['recipe']}, seed {self['seed']}",
+            headline=self.headline,
+            note=_note(self, f"{100 * self['confidence']:g} %"),
+            scores=_scores(self["scores"], self._methods),
+        )
 
 
 def figures_in(page: str) -> list[Figure]:
@@ -101,21 +122,6 @@ class _Figures(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         self.in_caption = False
-
-
-@cache
-def template(name: str) -> Template:
-    """Of the folder `templates`. Whatever it shows is escaped; a name that it is not given is an error."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    return Environment(
-        loader=PackageLoader("wspace.runs.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    ).get_template(name)
 
 
 def headline(report: Mapping[str, Any], methods: Methods) -> str:

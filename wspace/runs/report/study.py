@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wspace.runs.report.figures import TITLES, accuracy_along_numbers
-from wspace.runs.report.page import Line, template, written
+from wspace.runs.report.page import PACKAGE, Line, written
 from wspace.runs.report.section import Figure
 from wspace.support.methods import OURS
+from wspace.support.templates import template
 
 
 def study_page(report: Mapping[str, Any]) -> str:
@@ -29,7 +30,7 @@ def study_page(report: Mapping[str, Any]) -> str:
         title = "Paired differences over seeds and tasks (percentage points)"
         parts.append(_part("differences", "Differences", [_table(title, named, "pair", signed=True)]))
     note = f"In brackets: {confidence} intervals, by bootstrap over seeds ({seeds}) and the tasks of each."
-    return template("study.html.j2").render(title=report["study"], note=note, studies=parts)
+    return template(PACKAGE, "study.html.j2").render(title=report["study"], note=note, studies=parts)
 
 
 def _part(

@@ -13,9 +13,13 @@ from torch import Tensor
 from wspace.interfaces.weights import WeightSpec
 from wspace.support.errors import FileError, UserError
 from wspace.support.files import check_file, disk_errors, save_tensors
+from wspace.support.templates import template
 
 METADATA = "wspace"
 """The entry of a file's metadata that says what its weights are: JSON with `classes`, `origin` and, of a run's, `zoo`."""
+
+
+SHOWN = 12  # tensors, in a notebook
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,16 @@ class Network:
         """What its file says of it. One entry: safetensors writes several in an order that changes with the process."""
         about = {"classes": self.classes, "origin": self.origin} | ({"zoo": self.zoo} if self.zoo else {})
         return {METADATA: json.dumps(about, ensure_ascii=False)}
+
+    def _repr_html_(self) -> str:
+        tensors = list(self.tensors.items())
+        return template("wspace.weights.files", "network.html.j2").render(
+            weights=f"{sum(tensor.numel() for _, tensor in tensors):,} weights",
+            classes=", ".join(self.classes),
+            tensors=[(name, " × ".join(map(str, tensor.shape)) or "1") for name, tensor in tensors[:SHOWN]],
+            more=f"and {len(tensors) - SHOWN} other tensors" if len(tensors) > SHOWN else "",
+            origin=self.origin,
+        )
 
     @classmethod
     def load(cls, file: Path, spec: WeightSpec) -> Network:
