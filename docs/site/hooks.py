@@ -2,11 +2,12 @@
 
 Pages link to files of the repository by relative paths, as the host wants them. Here such a link becomes one to a page of
 the site: the root's Markdown files are pages of their own, and any other file or folder that is linked gets a page with
-its text.
+its text. A notebook is a page of its text and its code.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import posixpath
 import re
@@ -25,6 +26,8 @@ from reference import check_reference
 ROOT = Path(__file__).parents[2]
 ROOT_PAGES = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 """File of the repository's root -> page of the site."""
+NOTEBOOKS = "notebooks"
+"""Folder of the notebooks, and of their pages."""
 LISTINGS = "repository"
 """Folder of the pages that show a file or a folder of the repository."""
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".toml": "toml", ".md": "markdown", ".csv": "text"}
@@ -46,6 +49,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the root's pages, and a listing of whatever else a page links to."""
     for source, page in ROOT_PAGES.items():
         files.append(File.generated(config, page, abs_src_path=str(ROOT / source)))
+    for notebook in sorted((ROOT / "docs" / NOTEBOOKS).glob("*.ipynb")):
+        files.append(
+            File.generated(config, page_of(f"docs/{NOTEBOOKS}/{notebook.name}"), content=notebook_page(notebook))
+        )
     pages = {source_of(file.src_uri): file.content_string for file in files.documentation_pages()}
     linked = {target for source, text in pages.items() for target in links_of(text, source)}
     for target in sorted(linked):
@@ -105,9 +112,28 @@ def page_of(path: str) -> str:
     if path in ROOT_PAGES:
         return ROOT_PAGES[path]
     inside = path.removeprefix("docs/")
+    if inside.startswith(f"{NOTEBOOKS}/"):
+        return f"{inside.removesuffix('.ipynb')}.md"
     if inside != path and (ROOT / path).is_file() and not inside.startswith(("example-plugin/", "site/")):
         return inside
     return f"{LISTINGS}/{path}.md"
+
+
+def notebook_page(notebook: Path) -> str:
+    """The cells of a notebook, without what they gave, and the notebook itself to be taken along."""
+    parts = []
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        source, head, language = "".join(cell["source"]), "", "python"
+        if source.startswith("%%"):
+            command, _, source = source.partition("\n")
+            magic, *rest = command.removeprefix("%%").split()
+            head = " ".join(rest)
+            language = LANGUAGES[Path(head).suffix] if magic == "writefile" else magic
+        parts.append(
+            source if cell["cell_type"] == "markdown" else f"```{language} {head}".rstrip() + f"\n{source}\n```"
+        )
+    parts.insert(1, f'<a href="../{notebook.name}" download>The notebook</a>')
+    return "\n\n".join(parts) + "\n"
 
 
 def listing(path: str) -> str:

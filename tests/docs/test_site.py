@@ -75,6 +75,7 @@ def test_what_the_reference_lacks_is_named(site: ModuleType, tmp_path: Path) -> 
         ("docs/t2w.md", "t2w.md"),
         ("docs/rooms.svg", "rooms.svg"),
         ("README.md", "index.md"),
+        ("docs/notebooks/your-own-zoo.ipynb", "notebooks/your-own-zoo.md"),
         ("recipes/t2w.yaml", "repository/recipes/t2w.yaml.md"),
         ("docs/example-plugin", "repository/docs/example-plugin.md"),
     ],
@@ -103,6 +104,14 @@ def test_a_folder_is_shown_file_by_file(site: ModuleType) -> None:
     assert "\n# `docs/example-plugin`\n" in page
     for name in ("pyproject.toml", "src/wspace_example/mixer.py", "tests/test_conformance.py"):
         assert f"## `{name}`" in page and (ROOT / "docs/example-plugin" / name).read_text(encoding="utf-8") in page
+
+
+def test_a_notebook_is_a_page_of_its_text_and_code(site: ModuleType) -> None:
+    notebook = ROOT / "docs/notebooks/your-own-zoo.ipynb"
+    page = site.notebook_page(notebook)
+    assert page.startswith("# Your own zoo\n") and '<a href="../your-own-zoo.ipynb" download>' in page
+    assert "\n```python shapes_net.py\nfrom torch import nn\n" in page and "\n```yaml shapes.yaml\n" in page
+    assert "\n```sh\nrm -rf zoo\n" in page and "%%" not in page
 
 
 @pytest.mark.parametrize(
