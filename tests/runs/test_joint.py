@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from tests.support.nano import check_above_random
 from wspace.recipes.bind import BoundRecipe
 from wspace.recipes.plugins import load_plugins
 from wspace.recipes.source import parse_recipe
@@ -139,10 +140,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Joint, Path]:
     """The packaged nano recipe, of two members that are trained on and one that is not."""
     text = NANO.read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if "digits-deep" not in line]
-    smaller = (
-        "train.steps=6", "tasks.seen=10", "tasks.unseen=4", "tasks.evaluate=2", "zoo.base_steps=20", "zoo.steps=6",
-        "opponents.steps=4", "opponents.universal_steps=8", "reconstruction.steps=6",
-    )  # fmt: skip
+    smaller = ("opponents.steps=4", "opponents.universal_steps=8")
     recipe = bind_joint(parse_recipe("\n".join(lines), "several.yaml"), load_plugins().registry, smaller)
     runs = tmp_path_factory.mktemp("runs")
     return recipe, running.run(recipe, runs, Progress())[0]
@@ -161,6 +159,12 @@ def test_members_are_ordinary_runs_with_one_generator(ran: tuple[Joint, Path]) -
         )
     for name, tensor in states[0].items():
         assert all(torch.equal(state[name], tensor) for state in states[1:])
+
+
+def test_every_member_of_the_nano_recipe_draws_networks_far_above_random_ones(ran: tuple[Joint, Path]) -> None:
+    recipe, folder = ran
+    for member in (*recipe.members, *recipe.held_out):
+        check_above_random(report_of(folder / member.name))
 
 
 def test_a_member_draws_networks_of_its_own_shape(ran: tuple[Joint, Path]) -> None:

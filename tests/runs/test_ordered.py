@@ -12,12 +12,15 @@ import torch
 from torch.nn import functional
 
 from tests.support.synthetic import bench_of, recipe_of, run
+from wspace.interfaces import Prompts
+from wspace.learning.baselines import descriptions
 from wspace.runs.artifacts import Zoo
 from wspace.runs.run import Run
 from wspace.support.errors import UserError
 from wspace.support.files import read_json
 from wspace.support.progress import Progress
 from wspace.uses import fuse
+from wspace.weights.scaling import spread_of
 from wspace.weights.zoo.format import StoredZoo, seal
 
 MLP = "{use: mlp, hidden: [8], activation: tanh}"
@@ -188,14 +191,34 @@ def test_the_base_is_of_one_order_of_as_many_classes_as_there_are_outputs(made: 
     assert right > wrong + 0.2
 
 
-def test_the_list_and_the_sum_of_texts_tell_orders_apart(made: Path, tmp_path: Path) -> None:
+def test_the_pooled_vector_has_the_text_at_each_place(made: Path, tmp_path: Path) -> None:
     texts = functional.normalize(torch.randn(20, 5, generator=torch.Generator().manual_seed(0)), dim=1)
-    for how, width in (("list", 4 * 5 + 1), ("sum", 5 + 1)):
-        recipe = recipe_of(tmp_path, *ORDERED, f"conditioner.pooled={how}")
-        target = bench_of(recipe).target
-        conditioner = recipe.conditioner.build({"text_dim": 5, "target": target})
-        zoo = Zoo(made / "zoo")
-        conditioner.fit(zoo.prompts(zoo.tasks.seen, texts))
-        said = conditioner(zoo.prompts([(0, 1, 2), (2, 1, 0), (0, 1)], texts))
-        assert said.pooled.shape == (3, width) and said.tokens.shape == (3, 3, 9)
-        assert (said.pooled[0] - said.pooled[1]).norm() > 0.1
+    recipe, zoo = recipe_of(tmp_path, *ORDERED, "conditioner.axes=3"), Zoo(made / "zoo")
+    conditioner = recipe.conditioner.build({"text_dim": 5, "target": bench_of(recipe).target})
+    conditioner.fit(zoo.prompts(zoo.tasks.seen, texts))
+    said = conditioner(zoo.prompts([(0, 1, 2), (2, 1, 0), (0, 1)], texts))
+    assert said.pooled.shape == (3, 4 * 3 + 1) and said.tokens.shape == (3, 3, 5 + 4)
+    first, turned, shorter = said.pooled[:, :-1].unflatten(1, (4, 3))
+    raw = [
+        row * conditioner.pooled_std[:-1].view(4, 3) + conditioner.pooled_mean[:-1].view(4, 3)
+        for row in (first, turned)
+    ]
+    torch.testing.assert_close(raw[0][:3], raw[1][:3].flip(0))
+    torch.testing.assert_close(first[:2], shorter[:2])
+
+
+def test_descriptions_in_fewer_axes_are_worth_the_same_to_lines_and_cosines() -> None:
+    rng = torch.Generator().manual_seed(0)
+
+    def prompts(count: int) -> Prompts:
+        mask = torch.ones(count, 3, dtype=torch.bool)
+        return Prompts(functional.normalize(torch.randn(count, 3, 6, generator=rng), dim=2), mask)
+
+    zoo, asked = prompts(9), prompts(4)
+    described, others = descriptions(zoo, asked, places=3)
+    assert described.shape == (9, 9) and others.shape == (4, 9)
+    raw = [torch.cat([each.in_places(3), 1 / each.count()], dim=1) for each in (zoo, asked)]
+    center, spread = raw[0].mean(0), spread_of(raw[0])
+    whole, rest = ((each - center) / spread for each in raw)
+    torch.testing.assert_close(described @ described.T, whole @ whole.T, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(others @ described.T, rest @ whole.T, rtol=1e-4, atol=1e-4)

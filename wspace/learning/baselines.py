@@ -17,7 +17,8 @@ def descriptions(of_zoo: Prompts, *asked: Prompts, places: int) -> list[Tensor]:
     """What the opponents know of a task with k classes of mean text m: m, 1/k and m/k, each at unit variance over `of_zoo`.
 
     The same for every recipe, so that no choice of a conditioner can weaken them. (B, 2T + 1) for each of the arguments. Of a
-    target with `places` they know the order too: the text at each place, and 1/k. (B, places * T + 1) then.
+    target with `places` they know the order too: the text at each place, and 1/k. These are turned to the axes that the n tasks
+    of `of_zoo` span, which no line and no cosine with them can tell from the whole: (B, min(n, places * T + 1)) then.
     """
     raw = []
     for prompts in (of_zoo, *asked):
@@ -25,7 +26,11 @@ def descriptions(of_zoo: Prompts, *asked: Prompts, places: int) -> list[Tensor]:
         parts = [prompts.in_places(places), 1 / count] if places else [mean, 1 / count, mean / count]
         raw.append(torch.cat(parts, dim=1))
     center, spread = raw[0].mean(0), spread_of(raw[0])
-    return [(description - center) / spread for description in raw]
+    scaled = [(description - center) / spread for description in raw]
+    if not places:
+        return scaled
+    axes = torch.linalg.svd(scaled[0], full_matrices=False).Vh  # (min(n, ...), places * T + 1)
+    return [description @ axes.T for description in scaled]
 
 
 def retrieval(weights: Tensor, described: Tensor, asked: Tensor) -> Tensor:

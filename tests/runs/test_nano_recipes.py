@@ -1,0 +1,39 @@
+"""Every nano recipe draws networks far above random ones; `igpg-nano` is looked at in test_joint.py, which runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, MadeOnce, Wspace
+from tests.support.nano import check_above_random
+from wspace.recipes.source import packaged_recipes
+from wspace.runs.run import report_of
+
+LOOKED_AT = {"nano", "igpg-nano", "apart/nano-ordered"}
+
+
+def test_every_nano_recipe_is_looked_at() -> None:
+    assert {name for name in packaged_recipes() if "nano" in name} == LOOKED_AT
+
+
+def test_nano(nano: Path) -> None:
+    check_above_random(report_of(nano))
+
+
+@pytest.fixture(scope="module")
+def ordered(inside: Wspace, made_once: MadeOnce) -> Path:
+    def make(runs: Path) -> None:
+        done = inside("run", ROOT / "recipes/apart/nano-ordered.yaml", "--runs", runs)
+        assert done.returncode == 0, done.stderr
+
+    return made_once("ordered-runs", make) / "nano-ordered"
+
+
+def test_nano_ordered_where_the_mean_of_the_zoo_is_at_chance(ordered: Path) -> None:
+    report = report_of(ordered)
+    check_above_random(report)
+    rows = {(s["method"], s["split"]): s["mean"] for s in report["scores"] if s["metric"] == "accuracy"}
+    assert rows["zoo-mean", "unseen-tasks"] < rows["random", "unseen-tasks"] + 0.1
+    assert rows["generated", "unseen-tasks"] > rows["retrieval", "unseen-tasks"] + 0.1
