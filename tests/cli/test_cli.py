@@ -12,6 +12,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.support.tiny import WORKSHOP, Tiny, stages_fixture, tiny_fixture  # noqa: F401
 from wspace import __version__
@@ -90,6 +91,34 @@ def test_commands_that_look_do_not_load_torch(tmp_path: Path) -> None:
         [line, 2 if name in ("unknown", "wrong") else 0, []] for name, line in zip(COMMANDS, lines, strict=True)
     ]
     assert told == expected
+
+
+NOT_FOR_WEIGHTS = (
+    "timm", "torchvision", "open_clip", "transformers", "matplotlib", "qtawesome", "iconipy",
+    "wspace.components.datasets.icons", "wspace.components.backbones.timm",
+)  # fmt: skip
+NOT_FOR_A_PICTURE = (
+    "diffusers", "open_clip", "transformers", "matplotlib", "wspace.components.generators.diffusion",
+    "wspace.components.tokenizers.neuron",
+)  # fmt: skip
+
+
+def test_a_finished_run_loads_what_an_answer_needs_and_nothing_else(nano: Path, tmp_path: Path) -> None:
+    """What is imported is what the first answer waits for: weights need no pictures, and a picture needs no generator."""
+    script = (
+        "import json, sys\nfrom wspace.cli import main\nsys.argv = ['wspace', *sys.argv[1:]]\nmain()\n"
+        "print(json.dumps(list(sys.modules)), file=sys.stderr)\n"
+    )
+
+    def imported(*arguments: object) -> set[str]:
+        command = [sys.executable, "-c", script, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+        return set(json.loads(done.stderr.splitlines()[-1]))
+
+    head, picture = tmp_path / "head.safetensors", tmp_path / "picture.png"
+    Image.new("RGB", (40, 30), "navy").save(picture)
+    assert imported("generate", nano, "--classes", "book, camera", "--out", head).isdisjoint(NOT_FOR_WEIGHTS)
+    assert imported("predict", nano, head, picture).isdisjoint(NOT_FOR_A_PICTURE)
 
 
 # ---------------------------------------------------------------- exit statuses

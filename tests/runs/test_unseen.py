@@ -15,13 +15,14 @@ from safetensors.torch import load_file
 
 import wspace
 from tests.conftest import ROOT, MadeOnce, Wspace
+from wspace.components.conditioners.class_prototypes import ClassPrototypes
 from wspace.components.opponents.text_prototype import TextPrototype
 from wspace.data.tasks import prompts_of
 from wspace.interfaces import ClassStatistics
 from wspace.recipes.bind import bind_one
 from wspace.runs.run import Run
 from wspace.runs.workbench import Workbench
-from wspace.support.names import PROMPT_TEXTS
+from wspace.support.names import DRAWN_FROM_TOLD, PROMPT_TEXTS
 from wspace.support.progress import Progress
 from wspace.support.seeding import stream
 from wspace.testing.opponents import contests_of, evidence_of
@@ -78,6 +79,18 @@ def test_the_report_scores_unseen_classes_by_ways_beside_the_closed_forms(placed
         assert accuracy[split, "generated"] == pytest.approx(accuracy[split, "text-prototype"], abs=0.1)
         assert 0 < accuracy[split, "eszsl"] < 1
     assert accuracy["seen", "generated"] > accuracy["seen", "universal"]
+
+
+def test_what_words_were_fitted_to_is_stored_and_a_run_without_it_fits_them_again(
+    run: Run, placed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(placed, tmp_path / "old")
+    [stored] = tmp_path.glob(f"old/train-*/{DRAWN_FROM_TOLD}")
+    stored.unlink()  # as before 0.2
+    tasks = run.unseen(3)
+    refitted = wspace.load(tmp_path / "old").sample(tasks, stream(0, "any"))
+    monkeypatch.setattr(ClassPrototypes, "told", None)
+    assert torch.equal(wspace.load(placed).sample(tasks, stream(0, "any")), refitted)
 
 
 def test_the_report_scores_words_with_pictures_beside_pictures_alone(placed: Path, inside: Wspace) -> None:

@@ -454,6 +454,12 @@ BROKEN = {
         'self.register_buffer("center", torch.zeros(text_dim))',
         'self.register_buffer("center", torch.zeros(text_dim), persistent=False)',
     ),
+    "conditioner/what_it_drew_from_what_it_was_told_is_enough": broken(
+        "Learned gives what it draws from `told`, and cannot recall it",
+        "    def fit(self, prompts: Prompts) -> None:\n        self.center.copy_",
+        '    def drawn_from_told(self):\n        return {"center": self.center}\n\n'
+        "    def fit(self, prompts: Prompts) -> None:\n        self.center.copy_",
+    ),
     # ------------------------------------------------------------ predictors
     "predictor/networks_are_shaped_as_tokens": broken(
         "its networks should be of torch.float32, and is of torch.float64",

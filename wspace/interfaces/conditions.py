@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal
 
@@ -130,6 +130,17 @@ class Conditioner(nn.Module, ABC):
 
         Called once before `fit`, and again after every load of the state: `wspace.learning.system.System` sees to it.
         """
+
+    def drawn_from_told(self) -> dict[str, Tensor]:
+        """What `told` came to, by names, where it takes long to work out: it is stored beside the generator.
+
+        Nothing of a conditioner that takes it in at once.
+        """
+        return {}
+
+    def recall(self, drawn: Mapping[str, Tensor]) -> None:
+        """Take in `drawn_from_told` of an equal conditioner, in place of `told`. Never called with nothing."""
+        raise NotImplementedError(f"{type(self).__name__} gives what it draws from `told`, and cannot recall it")
 
     @abstractmethod
     def fit(self, prompts: Prompts) -> None:

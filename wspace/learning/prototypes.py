@@ -28,7 +28,7 @@ class FeatureSpace:
 
     centre: Tensor  # (F,), mean over known classes
     whiten: Tensor  # (F, F), z = (x - centre) @ whiten
-    points: Tensor  # (n, F), of each known class the mean of its images, whitened
+    points: Tensor  # (n, F), of each known class the mean of its images, whitened; (0, F) where nobody asks for them
 
     @classmethod
     def of(cls, features: Tensor, labels: Tensor, classes: int) -> FeatureSpace:

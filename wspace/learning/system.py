@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -29,8 +29,8 @@ class System(nn.Module):
     """Tokenizer, conditioner and generator, fitted and trained together.
 
     The order of calls: built; `tell`, if `needs_telling`; `fit`; trained; used. From a file: built; `load_state_dict`;
-    `tell`, if `needs_telling`, for what a conditioner is told is no part of the state; used. A use before its turn raises
-    RuntimeError.
+    `tell` or `recall`, if `needs_telling`, for what a conditioner is told is no part of the state; used. A use before its
+    turn raises RuntimeError.
     """
 
     def __init__(self, spec: WeightSpec, tokenizer: Tokenizer, conditioner: Conditioner, generator: Generator):
@@ -49,6 +49,11 @@ class System(nn.Module):
                 f"{self._conditioner_name} asks for the data set and the architecture, and is told nothing"
             )
         self.conditioner.told(what)
+        self.needs_telling = False
+
+    def recall(self, drawn: Mapping[str, Tensor]) -> None:
+        """Give the conditioner back what it once drew from what it was told, in place of `tell`: the result is the same."""
+        self.conditioner.recall(drawn)
         self.needs_telling = False
 
     def condition(self, prompts: Prompts, start: bool = False) -> Condition:

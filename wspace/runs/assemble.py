@@ -15,7 +15,7 @@ from wspace.interfaces import Conditioner, Symmetry, Target, Tokenizer, Told
 from wspace.learning.system import System
 from wspace.support.errors import FileError, UserError
 from wspace.support.files import save_tensors
-from wspace.support.names import PROMPT_TEXTS
+from wspace.support.names import DRAWN_FROM_TOLD, PROMPT_TEXTS
 from wspace.support.seeding import seeded, stream
 from wspace.weights.proof import prove
 
@@ -71,19 +71,35 @@ def _check_linear(who: str, bench: Workbench) -> None:
         raise UserError(f"{who}: {error}") from None
 
 
-def write_prompt_texts(file: Path, texts: Tensor, context: Told | None) -> None:
-    """`texts` (n, T) are of every class of the data set; `context` is what the conditioner asked for, if it did."""
+def tell(system: System, folder: Path, texts: Tensor, context: Told | None) -> None:
+    """Tell a new system's conditioner what it asked for, if it did, and write that in the folder for `retell`.
+
+    `texts` (n, T) are of every class of the data set, and written as well.
+    """
     tensors = {"texts": texts}
     for field in fields(Told) if context is not None else ():
         if (value := getattr(context, field.name)) is not None:
             tensors[f"told.{field.name}"] = value
-    save_tensors(file, tensors)
+    save_tensors(folder / PROMPT_TEXTS, tensors)
+    system.tell(context)
+    if drawn := system.conditioner.drawn_from_told():
+        save_tensors(folder / DRAWN_FROM_TOLD, drawn)
 
 
 def read_context(file: Path) -> Told:
     tensors = load_file(file)
     prefix = "told."
     return Told(**{name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)})
+
+
+def retell(system: System, folder: Path) -> None:
+    """Tell a system again what `tell` has written. Before 0.2, what a conditioner drew from that was not stored."""
+    drawn = folder / DRAWN_FROM_TOLD
+    if drawn.is_file():
+        aligned = {name: tensor.clone() for name, tensor in load_file(drawn).items()}  # rounding differs with that
+        system.recall(aligned)
+    else:
+        system.tell(read_context(folder / PROMPT_TEXTS))
 
 
 def build_system(recipe: BoundRecipe, target: Target, text_dim: int) -> System:
@@ -102,7 +118,7 @@ def load_system(system: System, file: Path) -> System:
     try:
         system.load_state_dict(load_file(file))
         if system.needs_telling:
-            system.tell(read_context(file.with_name(PROMPT_TEXTS)))
+            retell(system, file.parent)
     except (SafetensorError, OSError, RuntimeError) as error:
         raise FileError(f"{file}: not the trained generator of this recipe: {error}") from error
     return system.eval()

@@ -36,6 +36,8 @@ CHOSEN = "{}.chosen.json"  # of a method: what it chose on validation images
 GENERATOR = "generator.safetensors"
 PROMPT_TEXTS = "said.safetensors"
 """Beside a trained generator: what it was told of classes and, where its conditioner asks, of data set and architecture."""
+DRAWN_FROM_TOLD = "told.safetensors"
+"""Beside those, of a conditioner that takes long over what it was told: what it drew from that."""
 LOG = "log.jsonl"
 CHECKPOINT = "{}.checkpoint.safetensors"  # of a phase
 

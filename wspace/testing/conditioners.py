@@ -157,6 +157,27 @@ def check_statistics_are_kept_in_its_state(subject: Subject) -> None:
     kept_in_file(subject, instance, stirred(_fitted(subject)), answer)
 
 
+@check("conditioner")
+def check_what_it_drew_from_what_it_was_told_is_enough(subject: Subject) -> None:
+    """A generator is loaded with this in place of what the conditioner was told."""
+    told = _fitted(subject)
+    drawn = told.drawn_from_told()
+    if not drawn:
+        return
+    other: Conditioner = subject.bound.build(subject.instances[0].around.given).eval()  # and told of nothing
+    other.load_state_dict(told.state_dict())
+    try:
+        other.recall(drawn)
+    except NotImplementedError as error:
+        subject.fail(str(error))
+    prompts = prompts_of(BATCH)
+    with torch.no_grad():
+        subject.equal("the condition after `recall`", _flat(other(prompts)), _flat(told(prompts)))
+        networks = told.starting_networks(prompts)
+        if networks is not None:
+            subject.equal("networks to start from after `recall`", other.starting_networks(prompts), networks)
+
+
 def _fitted(subject: Subject) -> Conditioner:
     conditioner: Conditioner = subject.build(subject.instances[0].around)
     conditioner.fit(prompts_of(TASKS))

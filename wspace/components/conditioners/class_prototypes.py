@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -48,6 +49,28 @@ class ClassPrototypes(TextSet):
         assert what.means is not None and what.within is not None, "it looks at features"
         self.space = FeatureSpace.around(what.means, what.within)
         self.of_words = WordsToPoints.fit(what.texts, self.space.points, self.kernel_width, self.penalty)
+
+    def drawn_from_told(self) -> dict[str, Tensor]:
+        """The fit from words to places: of thousands of classes it takes seconds.
+
+        What LAPACK gives lies in memory column by column, as the rounding of what follows does, and a file row by row.
+        """
+        assert self.space is not None, "told comes first"
+        words = self.of_words
+        return {
+            "centre": self.space.centre,
+            "whiten transposed": self.space.whiten.mT,
+            "texts": words.texts,
+            "shared": words.shared,
+            "coefficients transposed": words.coefficients.mT,
+            "length": torch.tensor(words.length, dtype=torch.float64),
+        }
+
+    def recall(self, drawn: Mapping[str, Tensor]) -> None:
+        centre, whiten = drawn["centre"], drawn["whiten transposed"].mT
+        self.space = FeatureSpace(centre, whiten, points=centre.new_empty(0, len(centre)))  # words have been fitted
+        texts, shared, coefficients = drawn["texts"], drawn["shared"], drawn["coefficients transposed"].mT
+        self.of_words = WordsToPoints(texts, shared, coefficients, self.kernel_width, float(drawn["length"]))
 
     def places(self, prompts: Prompts) -> Tensor:
         """Of each class of B tasks, whitened: (B, K, F)."""

@@ -17,13 +17,13 @@ from wspace.learning.loop import Log
 from wspace.learning.phases import GeneratorTraining, TrainingPairs, TrainingSet
 from wspace.recipes.bind import BoundRecipe
 from wspace.runs.artifacts import Zoo
-from wspace.runs.assemble import build_system, load_system, write_prompt_texts
+from wspace.runs.assemble import build_system, load_system, tell
 from wspace.runs.stages import Job
 from wspace.runs.stages.train import COLLAPSED, VALIDATION_DRAW, score_on_validation, write_trained
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import UserError, WspaceError
 from wspace.support.files import link_or_copy, read_json, write_json
-from wspace.support.names import GENERATOR, LOG, PROMPT_TEXTS, SUMMARY
+from wspace.support.names import GENERATOR, LOG, SUMMARY
 from wspace.support.progress import Progress
 from wspace.support.seeding import stream
 from wspace.support.settings import Reconstruction
@@ -112,7 +112,7 @@ def member(job: Job) -> None:
     zoo.check(bench.accepted)
     pupil = Pupil(job.recipe.name, job.recipe, job.inputs["zoo"], job.progress)
     context = bench.context_for(pupil.system.conditioner, zoo.tasks.classes)
-    write_prompt_texts(job.folder / PROMPT_TEXTS, bench.prompt_texts, context)
+    tell(pupil.system, job.folder, bench.prompt_texts, context)
     for name in (GENERATOR, LOG):
         link_or_copy(joint / name, job.folder / name)
     load_system(pupil.system, job.folder / GENERATOR).to(bench.device)

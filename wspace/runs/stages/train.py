@@ -30,7 +30,7 @@ from wspace.learning.phases import (
 from wspace.learning.system import System
 from wspace.recipes.bind import BoundRecipe
 from wspace.runs.artifacts import Zoo
-from wspace.runs.assemble import build_system, proven, read_context, write_prompt_texts
+from wspace.runs.assemble import build_system, proven, retell, tell
 from wspace.runs.stages import Job
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import UserError, WspaceError
@@ -96,8 +96,7 @@ def _new_system(job: Job, zoo: Zoo) -> System:
     """Built, and its conditioner told what it asks for; which is written down, with all classes' texts, for later stages."""
     system = build_system(job.recipe, job.bench.target, job.bench.text.dim)
     context = job.bench.context_for(system.conditioner, zoo.tasks.classes)
-    write_prompt_texts(job.folder / PROMPT_TEXTS, job.bench.prompt_texts, context)
-    system.tell(context)
+    tell(system, job.folder, job.bench.prompt_texts, context)
     return system
 
 
@@ -364,7 +363,7 @@ def _join(job: Job) -> None:
     target: Target = recipe.target.build(zoo.dims)
     system = build_system(recipe, target, zoo.dims["text_dim"]).to(job.bench.device).eval()
     if system.needs_telling:
-        system.tell(read_context(job.folder / PROMPT_TEXTS))
+        retell(system, job.folder)
     symmetry = (
         None if recipe.symmetry is None else recipe.symmetry.build({"spec": target.spec})
     )  # the first has proven it
