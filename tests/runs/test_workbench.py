@@ -8,8 +8,8 @@ import pytest
 
 from tests.support.homeless import leave_home
 from tests.support.tiny import Tiny, tiny_fixture  # noqa: F401
-from wspace.runs.workbench import cache_folder
 from wspace.support.errors import RecipeError, UserError
+from wspace.support.files import cache_folder
 
 
 @pytest.mark.parametrize(

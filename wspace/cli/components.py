@@ -58,11 +58,7 @@ def plugins(plugin: PluginFiles = None) -> None:
     from wspace.support.terminal import beside
 
     for fact in load_plugins(plugin or ()).facts:
-        commands = f", {fact.commands} commands" if fact.commands else ""
-        note = f"; {fact.note}" if fact.note else ""
-        works = f"{fact.components} components{commands}{note}"
-        state = "not in WSPACE_PLUGINS" if fact.skipped else fact.error or works
-        print(beside(f"{fact.name:12} {fact.source:20} ", state))
+        print(beside(f"{fact.name:12} {fact.source:20} ", fact.state))
 
 
 def new_plugin(

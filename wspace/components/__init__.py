@@ -144,6 +144,7 @@ def wspace_commands(add: AddCommand) -> None:
     add("ls", "wspace.cli.run:list_recipes")
     add("cp", "wspace.cli.run:cp")
     add("report", "wspace.cli.run:report")
+    add("doctor", "wspace.cli.doctor:doctor")
     add("list", "wspace.cli.components:list_components")
     add("show", "wspace.cli.components:show")
     add("plugins", "wspace.cli.components:plugins")

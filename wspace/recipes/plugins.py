@@ -40,6 +40,14 @@ class PluginFact:
     note: str | None = None  # it is used, but may not work
     commands: int = 0
 
+    @property
+    def state(self) -> str:
+        """In words."""
+        commands = f", {self.commands} commands" if self.commands else ""
+        note = f"; {self.note}" if self.note else ""
+        works = f"{self.components} components{commands}{note}"
+        return "not in WSPACE_PLUGINS" if self.skipped else self.error or works
+
 
 @dataclass
 class Plugins:

@@ -270,12 +270,12 @@ def _manifest(step: Step, recipe: BoundRecipe, seconds: float) -> dict[str, Any]
         "seconds": seconds,
         "made": time.strftime("%Y-%m-%d %H:%M:%S"),
         "sources": sources_of(modules_of(recipe, step.stage)),
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in RECORDED}},
+        "versions": {"python": platform.python_version(), **{name: installed_version(name) for name in RECORDED}},
         "machine": {"system": platform.platform(), "cores": os.cpu_count()},
     }
 
 
-def _version(distribution: str) -> str:
+def installed_version(distribution: str) -> str:
     try:
         return version(distribution)
     except PackageNotFoundError:

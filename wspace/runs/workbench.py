@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
@@ -39,28 +38,10 @@ from wspace.learning.fitting import accuracies, calibrated
 from wspace.learning.prototypes import class_statistics, with_others
 from wspace.recipes.bind import BoundRecipe
 from wspace.support.errors import DataError, UserError
-from wspace.support.files import expanded
+from wspace.support.files import cache_folder
 from wspace.support.processes import device_of
 from wspace.support.progress import Progress
 from wspace.support.seeding import stream
-
-
-def cache_folder() -> Path:
-    """For what many runs share: rendered images, features. $WSPACE_CACHE, or the user's own cache.
-
-    A variable that is empty counts as not set and, as its standard has it, XDG_CACHE_HOME does if it is no absolute path.
-    Raises UserError for a user who has no home folder to keep it in.
-    """
-    if asked := os.environ.get("WSPACE_CACHE"):
-        return expanded(Path(asked))
-    if (shared := expanded(Path(os.environ.get("XDG_CACHE_HOME", "")))).is_absolute():
-        return shared / "wspace"
-    try:
-        return expanded(Path("~/.cache/wspace"))
-    except UserError as error:
-        raise UserError(
-            "there is no home folder to keep a cache in: name a folder in WSPACE_CACHE, or set HOME"
-        ) from error
 
 
 REMEMBERED = 4  # lists of sentences, with their vectors: classes are looked at by several steps of one command

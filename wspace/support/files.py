@@ -99,6 +99,24 @@ def expanded(path: Path) -> Path:
         ) from error
 
 
+def cache_folder() -> Path:
+    """For what many runs share: rendered images, features. $WSPACE_CACHE, or the user's own cache.
+
+    A variable that is empty counts as not set and, as its standard has it, XDG_CACHE_HOME does if it is no absolute path.
+    Raises UserError for a user who has no home folder to keep it in.
+    """
+    if asked := os.environ.get("WSPACE_CACHE"):
+        return expanded(Path(asked))
+    if (shared := expanded(Path(os.environ.get("XDG_CACHE_HOME", "")))).is_absolute():
+        return shared / "wspace"
+    try:
+        return expanded(Path("~/.cache/wspace"))
+    except UserError as error:
+        raise UserError(
+            "there is no home folder to keep a cache in: name a folder in WSPACE_CACHE, or set HOME"
+        ) from error
+
+
 def files_below(folder: Path, around: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
     """Whatever is no folder, at any depth and through linked folders too, in no order. Raises OSError.
 

@@ -1,10 +1,13 @@
-"""How the C library keeps memory: glibc hands large blocks back at once, and the next step's are zeroed page by page again."""
+"""How much memory there is, and how the C library keeps it: glibc hands large blocks back at once, and the next step's are zeroed page by page again."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import resource
+from contextlib import suppress
+from pathlib import Path
 
 TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8  # parameters of mallopt(3)
 LARGEST = 32 << 20  # bytes: the most that glibc takes for its threshold of blocks that are mapped one by one
@@ -21,3 +24,22 @@ def keep_freed_memory() -> None:
 
 def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # which Linux counts in KiB
+
+
+CONTROL_GROUP = Path("/sys/fs/cgroup")
+"""Where Linux says what a container may have."""
+
+
+def memory() -> tuple[int, int]:
+    """Bytes that this process may have at most, and of these what is free; as far as Linux tells."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    free = total
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                free = int(line.split()[1]) * 1024
+    with suppress(OSError, ValueError):  # "max" is no number, and no limit
+        limit = int((CONTROL_GROUP / "memory.max").read_text())
+        used = int((CONTROL_GROUP / "memory.current").read_text())
+        total, free = min(total, limit), min(free, max(0, limit - used))
+    return total, free
