@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from subprocess import Popen
 
 import pytest
 import torch
@@ -12,6 +17,8 @@ from tests.conftest import Wspace
 from wspace.runs import run
 from wspace.runs.run import Run
 from wspace.support.errors import UserError, WspaceError
+from wspace.support.files import _beside
+from wspace.support.progress import Bar, Progress
 from wspace.weights.files.network import Network
 
 PLUGIN = '''"""Exporters that keep what they write in memory: one right, one wrong, and a folder."""
@@ -134,7 +141,7 @@ def test_the_command_says_what_was_written_and_what_it_costs(
     inside: Wspace, nano: Path, plugin: Path, weights: Path
 ) -> None:
     out = weights.with_suffix(".kept")
-    done = inside("export", nano, weights, "--to", "right", "--precision", "int8", "--plugin", plugin)
+    done = inside("export", nano, weights, "--to", "right", "--plugin", plugin)
     assert (done.returncode, done.stdout) == (0, f"{out}\n"), done.stderr
     assert "tried on 24 test pictures: the same class on 24" in done.stderr
     assert "on 24 test pictures of its classes, as the network itself" in done.stderr
@@ -142,6 +149,55 @@ def test_the_command_says_what_was_written_and_what_it_costs(
     done = inside("export", nano, weights, "--to", "{use: right}", "--out", out, "--json", "--plugin", plugin)
     told = json.loads(done.stdout)
     assert (told["out"], told["format"], told["replaced"], told["scored"]) == (str(out), "right", True, 24)
+
+
+def test_another_precision_has_a_name_of_its_own_and_folders_are_made_with_a_note(
+    inside: Wspace, nano: Path, plugin: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, deep = weights.with_name("head-int8.kept"), weights.with_name("deep") / "head.kept"
+    weights.with_suffix(".kept").write_text("of before")
+    done = inside("export", nano, weights, "--to", "right", "--precision", "int8", "--plugin", plugin)
+    assert (done.returncode, done.stdout) == (0, f"{out}\n"), done.stderr
+    assert "is made" not in done.stderr and weights.with_suffix(".kept").read_text() == "of before"
+    note = f"note: there is no folder {deep.parent}, so it is made\n"
+    done = inside("export", nano, weights, "--to", "right", "--out", deep, "--plugin", plugin)
+    assert done.returncode == 0 and note in done.stderr
+    shutil.rmtree(deep.parent)
+    done = inside("generate", nano, "--classes", "book, camera", "--out", deep)
+    assert done.returncode == 0 and note in done.stderr
+
+
+def test_what_a_killed_export_began_goes_with_the_next_one(opened: Run, network: Network, tmp_path: Path) -> None:
+    dead = Popen(["true"])
+    dead.wait()
+    begun, folder = (_beside(tmp_path / name) for name in ("head.kept", "made"))
+    left, left_folder = (
+        place.with_name(place.name.replace(str(os.getpid()), str(dead.pid))) for place in (begun, folder)
+    )
+    for place in (folder, left_folder):
+        place.mkdir()
+        (place / "kept.txt").touch()
+    left.touch()
+    opened.export(network, "right", tmp_path / "other.kept")
+    assert sorted(tmp_path.iterdir()) == sorted([folder, tmp_path / "other.kept"]), "one that lives goes on"
+    folder.rename(left_folder)
+    opened.export(network, "folder", tmp_path / "folder")
+    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "folder", tmp_path / "other.kept"])
+
+
+def test_an_export_shows_how_far_it_is(opened: Run, network: Network, tmp_path: Path, monkeypatch) -> None:
+    shown: list[tuple[str, int, int]] = []
+
+    class Watched(Progress):
+        @contextmanager
+        def bar(self, name: str, total: int) -> Iterator[Bar]:
+            bar = Bar(name, total)
+            yield bar
+            shown.append((name, bar.done, total))
+
+    monkeypatch.setattr(opened.bench, "progress", Watched())
+    opened.export(network, "right", tmp_path / "head.kept")
+    assert shown == [("exporting", 1, 1), ("trying", 24, 24), ("trying", 24, 24)]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wspace.cli.options import Json, PluginFiles, RunFolder, open_run
+from wspace.cli.options import Json, PluginFiles, RunFolder, folder_made_for, open_run
 
 if TYPE_CHECKING:
     from wspace.runs.exporting import Exported
@@ -22,7 +22,10 @@ def export(
         typer.Option(help="onnx, torch, huggingface, timm, transformers, or one of a plugin: `wspace list exporter`."),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="File to write, or folder to make; else beside the weights, as they are called.")
+        Path | None,
+        typer.Option(
+            help="File to write, or folder to make; else beside the weights, as these and a --precision are called."
+        ),
     ] = None,
     precision: Annotated[str, typer.Option(help="Of the numbers in the file: float32, float16 or int8.")] = "float32",
     as_json: Json = False,
@@ -37,8 +40,12 @@ def export(
     opened = open_run(run, plugin)
     block: dict[str, Any] = parse_recipe(to, "--to").values if to.startswith("{") else {"use": to}
     network = opened.load_network(weights)
-    out = out or opened.exporter(block).beside(weights, block["use"])
-    replaced = out.is_file()
+    if out is None:
+        exporter = opened.exporter(block)
+        usual = precision == exporter.precisions[0]
+        called = weights if usual else weights.with_stem(f"{weights.stem}-{precision}")
+        out = exporter.beside(called, block["use"])
+    replaced, note = out.is_file(), folder_made_for(out)
     exported = opened.export(network, block, out, precision=precision)
     if as_json:
         print(json.dumps(exported.as_json() | {"replaced": replaced}, ensure_ascii=False))
@@ -46,6 +53,8 @@ def export(
     print(exported.out)
     for line in _told(exported):
         opened.bench.progress.say(line)
+    if note:
+        opened.bench.progress.say(note)
     if replaced:
         opened.bench.progress.say(f"note: {out} was there, and is replaced")
 

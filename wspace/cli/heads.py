@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from wspace.cli.options import Json, PluginFiles, RunFolder
+from wspace.cli.options import Json, PluginFiles, RunFolder, folder_made_for
 
 
 def generate(
@@ -49,6 +49,7 @@ def generate(
     files = [out] if count == 1 else [out.with_stem(f"{out.stem}-{number + 1}") for number in range(count)]
     for file in files:
         (check_new_folder if peft else check_file)(file)
+    note = folder_made_for(out)
 
     from wspace.data.examples import examples_of, pictures_in
     from wspace.runs.run import Run
@@ -69,6 +70,8 @@ def generate(
         guidance=guidance,
         temperature=temperature,
     )
+    if note:
+        opened.bench.progress.say(note)
     for network, file in zip(networks, files, strict=True):
         if peft:
             opened.save_adapter(network, file)

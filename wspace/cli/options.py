@@ -75,6 +75,12 @@ def open_run(run: Path, plugins: list[Path] | None) -> Run:
     return Run.open(run, plugins or (), for_terminal())
 
 
+def folder_made_for(out: Path) -> str:
+    """A note, where a folder has to be made for what a user named; nothing where it is there."""
+    folder = out.parent
+    return "" if folder.exists() else f"note: there is no folder {folder}, so it is made"
+
+
 def show_section(section: Section, run: Path, as_json: bool = False, *, keep: bool = True) -> None:
     """Print a `Section`, which a command made of a run; with `keep`, it becomes a section of the run's report as well.
 

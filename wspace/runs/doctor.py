@@ -202,8 +202,8 @@ def _network(notes: list[str]) -> str:
     if reachable(constants.ENDPOINT):
         return f"{constants.ENDPOINT} answers"
     notes.append(
-        f"{constants.ENDPOINT} does not answer: recipes whose encoders or data are of a hub need a filled cache (HF_HOME), or a "
-        "mirror (HF_ENDPOINT); the packaged recipes outside paper/ need none"
+        f"{constants.ENDPOINT} does not answer: recipes whose encoders or data are of a hub need a filled cache (HF_HOME), "
+        "or a mirror (HF_ENDPOINT); the packaged recipes outside paper/ need none"
     )
     return f"{constants.ENDPOINT} does not answer"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from wspace.interfaces import Answers, Classifier, Exporter, Precision
 from wspace.support.errors import UserError, WspaceError, did_you_mean
-from wspace.support.files import check_file, check_new_folder, disk_errors, new_folder, replacing
+from wspace.support.files import check_file, check_new_folder, disk_errors, new_folder, replacing, sweep
+from wspace.support.progress import Progress
 
 TOLERANCE = 1e-4  # of probabilities, where numbers are stored as they are
 TRIED = 500  # test pictures, at most
@@ -75,19 +76,27 @@ def checked(exporter: Exporter, name: str, out: Path, precision: str) -> Precisi
 
 
 def write(
-    classifier: Classifier, exporter: Exporter, name: str, out: Path, precision: Precision, trial: Trial
+    classifier: Classifier,
+    exporter: Exporter,
+    name: str,
+    out: Path,
+    precision: Precision,
+    trial: Trial,
+    progress: Progress,
 ) -> Exported:
     """The file or folder, after it answered as it should. Raises WspaceError, and leaves nothing, if it did not."""
     with _being_made(exporter, out) as made:
-        exporter.write(classifier, made, precision)
-        answers = _answers(exporter.read(made), trial.pixels)
+        with progress.bar("exporting", 1) as bar:
+            exporter.write(classifier, made, precision)
+            bar.advance()
+        answers = _answers(exporter.read(made), trial.pixels, progress)
         files = [file for file in made.rglob("*") if file.is_file()] if made.is_dir() else [made]
         size = sum(file.stat().st_size for file in files)
         module = classifier.module()
-        expected = _answers(_by_torch(module), trial.pixels)
+        expected = _answers(_by_torch(module), trial.pixels, progress)
         if precision == "float32" and not _difference(answers, expected) <= TOLERANCE:
             # Both are rounded: what is left of a difference from float64 is the file's part alone.
-            expected = _answers(_by_torch(module.double()), trial.pixels)
+            expected = _answers(_by_torch(module.double()), trial.pixels, progress)
             if not _difference(answers, expected) <= TOLERANCE:
                 raise WspaceError(
                     f"{out}: not written: what exporter {name!r} made answers otherwise than the network: probabilities differ "
@@ -121,6 +130,7 @@ def _being_made(exporter: Exporter, out: Path) -> Iterator[Path]:
     if exporter.suffix:
         with disk_errors(out):
             out.parent.mkdir(parents=True, exist_ok=True)
+            sweep(out.parent)
             with replacing(out) as made:
                 yield made
     else:
@@ -141,5 +151,10 @@ def _difference(answers: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(answers - expected).max())
 
 
-def _answers(answer: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray) -> np.ndarray:
-    return np.concatenate([answer(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)])
+def _answers(answer: Answers, pixels: np.ndarray, progress: Progress) -> np.ndarray:
+    answers = []
+    with progress.bar("trying", len(pixels)) as bar:
+        for start in range(0, len(pixels), BATCH):
+            answers.append(answer(pixels[start : start + BATCH]))
+            bar.advance(len(answers[-1]))
+    return np.concatenate(answers)

@@ -497,7 +497,8 @@ class Run:
                 "them from that run"
             )
         self.zoo.check(self.bench.accepted)
-        return write(self.classifier(network), exporter, block["use"], out, written, self._trial(network))
+        classifier, trial = self.classifier(network), self._trial(network)
+        return write(classifier, exporter, block["use"], out, written, trial, self.bench.progress)
 
     def exporter(self, block: Mapping[str, Any]) -> Exporter:
         """As a recipe names a component. Raises UnknownComponent, RecipeError, MissingPackage."""

@@ -43,7 +43,6 @@ from wspace.support.processes import device_of
 from wspace.support.progress import Progress
 from wspace.support.seeding import stream
 
-
 REMEMBERED = 4  # lists of sentences, with their vectors: classes are looked at by several steps of one command
 PICTURES = 8  # training images of each class that a conditioner is shown
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import platform
 import re
 import shutil
 import tempfile
@@ -221,6 +222,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     partial = _beside(out)
     with disk_errors(out, partial):
         out.parent.mkdir(parents=True, exist_ok=True)
+        sweep(out.parent)
         partial.mkdir()
         try:
             yield partial
@@ -231,7 +233,33 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 def _beside(path: Path) -> Path:
     """Where it is made. A part of its name is enough, and is no longer than a name may be."""
-    return path.with_name(f".{path.name[:50]}.{os.getpid()}")
+    return path.with_name(f".{path.name[:50]}{_BEGUN}{os.getpid()}")
+
+
+_BEGUN = f".wspace-{re.sub(r'[^a-zA-Z0-9]', '', platform.node())[:20]}-"  # and the number of a process of this machine
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes of this machine that were killed have begun in a folder. What cannot be removed stays."""
+    for begun in folder.glob(f".*{_BEGUN}*"):
+        number = begun.name.rpartition(_BEGUN)[2]
+        if not number.isdecimal() or _is_alive(int(number)):
+            continue
+        if begun.is_dir() and not begun.is_symlink():
+            shutil.rmtree(begun, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                begun.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OverflowError, PermissionError):  # of no system's, or of another user's
+        pass
+    return True
 
 
 def link_or_copy(source: Path, file: Path) -> None:

@@ -1,4 +1,7 @@
-"""How much memory there is, and how the C library keeps it: glibc hands large blocks back at once, and the next step's are zeroed page by page again."""
+"""How much memory there is, and how the C library keeps it.
+
+glibc hands large blocks back at once, and the next step's are zeroed page by page again.
+"""
 
 from __future__ import annotations
 
