@@ -53,6 +53,11 @@ def test_the_step_that_is_timed_has_the_terms_that_the_recipe_gives_a_weight(mad
     assert made("losses={adversarial: 0.1}")[1] == {"denoiser": 6, "discriminator": 6}
 
 
+def test_a_generator_whose_own_loss_trains_nothing_is_planned(made: Any) -> None:
+    said, _ = made("losses={}", "generator={use: predicted, predictor: linear}", "task_loss.steps=0")
+    assert next(stage["seconds"] for stage in said["stages"] if stage["stage"] == "train") == 0
+
+
 def test_a_model_is_planned_at_the_workbench_that_is_given(tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path, "losses={}", "symmetry=null", "tokenizer=chunk")
     planned = plan_of_model(recipe, "test_resnet", bench_of(recipe))

@@ -45,7 +45,7 @@ def doctor(
 
 
 def _tables(found: Diagnosis) -> Iterator[tuple[str, Rows]]:
-    from wspace.support.sizes import in_bytes
+    from wspace.support.quantities import in_bytes
 
     yield "versions", [("system", found.system), *found.versions.items()]
     cores = f"{found.cores} core{'s' if found.cores > 1 else ''}"

@@ -143,6 +143,7 @@ def wspace_commands(add: AddCommand) -> None:
     add("plan", "wspace.cli.run:plan")
     add("ls", "wspace.cli.run:list_recipes")
     add("cp", "wspace.cli.run:cp")
+    add("new-recipe", "wspace.cli.new_recipe:new_recipe")
     add("report", "wspace.cli.run:report")
     add("doctor", "wspace.cli.doctor:doctor")
     add("list", "wspace.cli.components:list_components")

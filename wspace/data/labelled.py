@@ -49,7 +49,7 @@ class Labelled:
 
     def images(self, cache: Path, kind: str) -> Images:
         """Raises DataError if a class has too few pictures for its splits."""
-        self._check()
+        self.check()
         key = self._key(self.contents())
         pixels, unreadable = self._read(cache / f"{kind}-{key[:16]}.npy")
         rows = np.array(
@@ -79,7 +79,7 @@ class Labelled:
         allowed = [] if self.most_pixels == MOST_PIXELS else [self.most_pixels]
         return fingerprint.of_json([READER, PIL.__version__, self.size, contents, *allowed])
 
-    def _check(self) -> None:
+    def check(self) -> None:
         """Every class has pictures enough for its splits, before any is opened."""
         for name, pictures in _by_class(self.pictures):
             splits = {picture.split for picture in pictures}

@@ -18,7 +18,7 @@ from wspace.runs.pipeline import RECORDED, installed_version
 from wspace.support.errors import NameClash, WspaceError, reason
 from wspace.support.files import cache_folder, check_place
 from wspace.support.memory import memory
-from wspace.support.sizes import in_bytes
+from wspace.support.quantities import in_bytes
 
 RUN_TAKES = 3 * 10**9  # bytes of disk, of a run of recipes/unseen.yaml with its pictures and features
 

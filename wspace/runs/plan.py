@@ -18,7 +18,7 @@ from wspace.data.tasks import Task, prompts_of
 from wspace.interfaces import PICTURE, TokenLayout, Told
 from wspace.interfaces.weights import plain_spec
 from wspace.learning.fitting import Schedule, fit
-from wspace.learning.phases import GeneratorStep, TrainingPairs, TrainingSet
+from wspace.learning.phases import GeneratorStep, TrainingPairs, TrainingSet, generator_parameters
 from wspace.learning.system import System
 from wspace.recipes.bind import BoundRecipe
 from wspace.runs.assemble import build_system, proven
@@ -88,7 +88,9 @@ def plan(recipe: BoundRecipe, bench: Workbench | None = None) -> dict[str, Any]:
         precision=recipe.precision,
     )
     turns = (recipe.train.steps, recipe.train.steps + recipe.adversary.turn)  # the discriminator's, and the generator's
-    a_step = sum(_seconds(lambda number=number: step(number, rng)[0].backward()) for number in turns) / 2
+    a_step = 0.0  # of a generator whose own loss trains nothing
+    if generator_parameters(system):
+        a_step = sum(_seconds(lambda number=number: step(number, rng)[0].backward()) for number in turns) / 2
     prompts = prompts.to(bench.device)
     two, four = (_seconds(lambda n=n: system.sample(prompts, Generate(steps=n), rng)) for n in (2, 4))
     a_sample = two + (recipe.generate.steps - 2) * max(0.0, four - two) / 2  # a generator may take no steps

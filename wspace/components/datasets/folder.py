@@ -60,9 +60,17 @@ class Folder(Dataset):
         self.most_pixels = most_pixels
 
     def load(self, cache: Path) -> Images:
+        return self._labelled(list_pictures(self.path, self.classes)).images(cache, "folder")
+
+    def check(self) -> Listing:
+        """What lies in the folder. Raises DataError where `load` would before it opens a picture."""
+        listing = list_pictures(self.path, self.classes)
+        self._labelled(listing).check()
+        return listing
+
+    def _labelled(self, listing: Listing) -> Labelled:
         if self.test + self.val >= 1:
             raise DataError(f"test {self.test:g} and val {self.val:g} together leave no picture to train on")
-        listing = list_pictures(self.path, self.classes)
         listed = listing.pictures
         return Labelled(
             shown(self.path),
@@ -76,7 +84,7 @@ class Folder(Dataset):
             self.val,
             listing.places,
             listing.notes,
-        ).images(cache, "folder")
+        )
 
     def open_picture(self, path: Path) -> np.ndarray:
         return open_picture(path, self.size, self.most_pixels)
