@@ -9,6 +9,7 @@ import gc
 import io
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,11 +18,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wspace.cli.commands import PLAIN, Commands
+from wspace.support import terminal
 
 if TYPE_CHECKING:
     from wspace.runs.pipeline import Workshop
 
-app = typer.Typer(cls=Commands, no_args_is_help=True, **PLAIN)
+app = typer.Typer(cls=Commands, no_args_is_help=True, **(PLAIN | {"add_completion": True}))
 
 
 def _print_version(asked: bool) -> None:
@@ -37,8 +39,16 @@ def wspace(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress and no notes; also after the command.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="With an error, where it came from; also after the command.")
+    ] = False,
 ) -> None:
     """Neural-network weights from a description."""
+    terminal.manner.quiet |= quiet
+    terminal.manner.verbose |= verbose
 
 
 @contextmanager
@@ -109,6 +119,7 @@ def main(workshop: Workshop | None = None) -> None:
     """
     from wspace.support.errors import WspaceError
 
+    terminal.manner = terminal.Manner()
     _collect_garbage_less_often()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two torch processes on few cores would starve each other
     try:
@@ -119,6 +130,8 @@ def main(workshop: Workshop | None = None) -> None:
             raise KeyboardInterrupt
         sys.stdout.flush()
     except WspaceError as error:
+        if terminal.manner.verbose:
+            traceback.print_exc()
         _tell(f"error: {error}")
         sys.exit(error.exit_status)
     except (KeyboardInterrupt, typer.Abort):

@@ -12,6 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from wspace.recipes.commands import Command
 from wspace.recipes.plugins import built_in, load_plugins
+from wspace.support import terminal
 from wspace.support.errors import NameClash
 
 PLAIN = {"add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None}
@@ -29,7 +30,26 @@ class Offered(TyperCommand):
         self.command = command
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        return loaded(self.command).make_context(info_name, args, parent, **extra)
+        command = loaded(self.command)
+        return command.make_context(info_name, _manner_of(args, command), parent, **extra)
+
+
+MANNERS = {"-q": "quiet", "--quiet": "quiet", "-v": "verbose", "--verbose": "verbose"}
+"""Options of `wspace` itself that may follow the command as well: what each sets of `terminal.manner`."""
+
+
+def _manner_of(args: list[str], command: Any) -> list[str]:
+    """The arguments without those. One that a command has itself is the command's."""
+    taken = {name for parameter in command.params for name in parameter.opts}
+    rest = []
+    for number, argument in enumerate(args):
+        if argument == "--":
+            return [*rest, *args[number:]]
+        if argument in MANNERS and argument not in taken:
+            setattr(terminal.manner, MANNERS[argument], True)
+        else:
+            rest.append(argument)
+    return rest
 
 
 def loaded(command: Command) -> Any:

@@ -13,7 +13,17 @@ if TYPE_CHECKING:
     from wspace.runs.report.section import Section
     from wspace.runs.run import Run
 
-Recipe = Annotated[str, typer.Argument(help="A recipe file, or the name of a packaged recipe.")]
+
+def _packaged(incomplete: str) -> list[str]:
+    """What a shell may complete the name of a recipe to, beside files."""
+    from wspace.recipes.source import packaged_recipes
+
+    return [name for name in packaged_recipes() if name.startswith(incomplete)]
+
+
+Recipe = Annotated[
+    str, typer.Argument(help="A recipe file, or the name of a packaged recipe.", autocompletion=_packaged)
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
 """A command's argument RUN, for `open_run`: `run: RunFolder`. A `pathlib.Path`."""
 Settings = Annotated[

@@ -53,7 +53,7 @@ def import_zoo(
         bound = bind_recipe(recipe, settings, plugin)
         built = Workbench(bound, Progress()).target
         target, base_model = (bound.target.told(), built.spec), built.base_model
-    from wspace.support.progress import LineProgress
+    from wspace.support.progress import for_terminal
     from wspace.weights.zoo.card import summary
     from wspace.weights.zoo.importing import import_zoo
 
@@ -67,7 +67,7 @@ def import_zoo(
         target=target,
         base_model=base_model,
         skip_unknown=skip_unknown,
-        progress=LineProgress(),
+        progress=for_terminal(),
     )
     print(summary(zoo))
 

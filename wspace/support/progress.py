@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from wspace.support import terminal
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -50,6 +52,14 @@ class Progress:
 
     def say(self, text: str) -> None:
         pass
+
+
+class QuietProgress(Progress):
+    """Warnings alone."""
+
+    def say(self, text: str) -> None:
+        if text.startswith("warning:"):
+            print(text, file=sys.stderr, flush=True)
 
 
 class LineProgress(Progress):
@@ -111,4 +121,7 @@ def _console() -> Console:
 
 
 def for_terminal() -> Progress:
-    return RichProgress() if sys.stderr.isatty() else LineProgress()
+    """As the command was asked to speak, and as standard error can show it."""
+    if terminal.manner.quiet:
+        return QuietProgress()
+    return RichProgress() if terminal.is_live() else LineProgress()

@@ -1,13 +1,34 @@
-"""What is printed for people, at the width they read it: names stay whole, and what does not fit goes on below."""
+"""What is printed for people: how much of it, and at the width they read it.
+
+Names stay whole, and what does not fit goes on below.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
+from dataclasses import dataclass
 from textwrap import fill
 
 NARROWEST = 24  # columns that a text beside its name takes at least; with fewer it goes below
+
+
+@dataclass
+class Manner:
+    """How a command was asked to speak."""
+
+    quiet: bool = False  # no progress and no notes; warnings stay
+    verbose: bool = False  # with an error, where in the code it came from
+
+
+manner = Manner()
+"""Of this process's command: `main` of `wspace.cli` sets it anew."""
+
+
+def is_live() -> bool:
+    """Whether standard error is a terminal that can draw over what it has shown: `TERM=dumb` says that it cannot."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
 
 
 def width() -> int | None:
