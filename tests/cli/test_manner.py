@@ -30,7 +30,9 @@ def wspace_commands(add):
     add("ask", "asking:ask")
 
 
-def ask(question: Annotated[str, typer.Option("-q")] = "none", plugin: Annotated[list[str] | None, typer.Option()] = None) -> None:
+def ask(
+    question: Annotated[str, typer.Option("-q")] = "none", plugin: Annotated[list[str] | None, typer.Option()] = None
+) -> None:
     """Ask."""
     from wspace.support.progress import for_terminal
 
