@@ -21,7 +21,7 @@ from wspace.support.quantities import in_words
 
 LOOKED_AT = 60  # pictures that are opened to see how large they are
 FEWEST = 4  # classes: fewer make no seen and unseen tasks
-ICONS_TAKE = 240  # seconds on two cores, to draw them all and to look at them
+ICONS_TAKE = 300  # seconds on two cores, to draw them all and to look at them
 FEW = 300  # classes; with fewer, others beside them say more of how words and looks go together
 APART = 0.15  # share of the classes that nothing is trained on
 ASIDE = 4  # classes at least, of which tasks of unseen classes are made
