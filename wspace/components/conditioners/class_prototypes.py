@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from wspace.components.conditioners.text_set import TextSet
 from wspace.interfaces import Prompts, Target, Told
-from wspace.learning.prototypes import FeatureSpace, WordsToPoints
+from wspace.learning.prototypes import FeatureSpace, Spread, WordsToPoints
 
 
 class ClassPrototypes(TextSet):
@@ -44,14 +44,16 @@ class ClassPrototypes(TextSet):
         super().__init__(text_dim=text_dim)
         self.kernel_width, self.penalty, self.words, self.target = width, penalty, words, target
         self.space: FeatureSpace | None = None
+        self.left_open: Spread | None = None  # by words, if it was recalled
 
     def told(self, what: Told) -> None:
         assert what.means is not None and what.within is not None, "it looks at features"
         self.space = FeatureSpace.around(what.means, what.within)
         self.of_words = WordsToPoints.fit(what.texts, self.space.points, self.kernel_width, self.penalty)
+        self.left_open = None
 
     def drawn_from_told(self) -> dict[str, Tensor]:
-        """The fit from words to places: of thousands of classes it takes seconds.
+        """The fit from words to places, and what it leaves open: of thousands of classes they take seconds.
 
         What LAPACK gives lies in memory column by column, as the rounding of what follows does, and a file row by row.
         """
@@ -64,13 +66,17 @@ class ClassPrototypes(TextSet):
             "shared": words.shared,
             "coefficients transposed": words.coefficients.mT,
             "length": torch.tensor(words.length, dtype=torch.float64),
+            "axes transposed": words.left_open.axes.mT,
+            "variances": words.left_open.variances,
         }
 
     def recall(self, drawn: Mapping[str, Tensor]) -> None:
         centre, whiten = drawn["centre"], drawn["whiten transposed"].mT
         self.space = FeatureSpace(centre, whiten, points=centre.new_empty(0, len(centre)))  # words have been fitted
         texts, shared, coefficients = drawn["texts"], drawn["shared"], drawn["coefficients transposed"].mT
-        self.of_words = WordsToPoints(texts, shared, coefficients, self.kernel_width, float(drawn["length"]))
+        length = float(drawn["length"])
+        self.of_words = WordsToPoints(texts, shared, coefficients, self.kernel_width, self.penalty, length)
+        self.left_open = Spread(drawn["axes transposed"].mT, drawn["variances"])
 
     def places(self, prompts: Prompts) -> Tensor:
         """Of each class of B tasks, whitened: (B, K, F)."""
@@ -80,7 +86,8 @@ class ClassPrototypes(TextSet):
             pictures = prompts.pictures
             if prompts.centre is not None:
                 pictures = pictures - (prompts.centre - self.space.centre)[:, None]
-            places = self.of_words.left_open.posterior(places, self.space(pictures), prompts.shots, self.words)
+            left_open = self.left_open or self.of_words.left_open
+            places = left_open.posterior(places, self.space(pictures), prompts.shots, self.words)
         return self.of_words.length * functional.normalize(places, dim=2)
 
     @torch.no_grad()
