@@ -6,7 +6,6 @@ import importlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from wspace.data.tasks import Task
 from wspace.interfaces import TEST, Layers, Target
-from wspace.runs.report.drawing import BLUE, GREY, INK, SCALE, TEXT, VERMILLION, encoded, new_figure, short
+from wspace.runs.report.drawing import BLUE, GREY, INK, SCALE, TEXT, VERMILLION, encoded, in_two_lines, new_figure
 from wspace.runs.report.intervals import summary
 from wspace.runs.report.section import Figure, Form, Row, Section, Table, percent
 from wspace.runs.run import Run
@@ -240,7 +239,7 @@ def attention(pixels: np.ndarray, classes: Sequence[str], heads: Sequence[Seen])
     for row, picture, name, number in zip(panels, pixels, classes, range(len(pixels)), strict=True):
         grey = picture.mean(2, keepdims=True).repeat(3, axis=2) / 255
         _frame(row[0], picture, GREY)
-        label = "\n".join(wrap(short(name, 26), 13)[:2])
+        label = in_two_lines(name)
         row[0].set_ylabel(label, fontsize=TEXT - 1, color=INK, parse_math=False)
         for panel, head in zip(row[1:], heads, strict=True):
             _frame(panel, _coloured(grey, head.maps[number]), BLUE if head.right[number] else VERMILLION)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import warnings
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,6 +42,11 @@ def dress(panel: Axes, title: str, xlabel: str, grid: str) -> None:
 def short(name: str, width: int = 14) -> str:
     name = " ".join(name.split())
     return name if len(name) <= width else name[: width - 1] + "…"
+
+
+def in_two_lines(name: str, width: int = 13) -> str:
+    """As much of a name as two lines of this width hold."""
+    return "\n".join(wrap(short(name, 2 * width), width)[:2])
 
 
 def encoded(figure: Figure, *, colours: int | None = 128) -> str:

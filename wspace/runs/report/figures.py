@@ -20,6 +20,7 @@ from wspace.runs.report.drawing import (
     WIDTH,
     dress,
     encoded,
+    in_two_lines,
     new_figure,
     short,
 )
@@ -108,7 +109,7 @@ def paired_differences(differences: Sequence[Mapping[str, Any]]) -> str:
             panel.text(
                 1.03,
                 y,
-                f"{mean:+.1f}  [{low:.1f}, {high:.1f}]".replace("-", "−"),
+                "{:+.1f}  [{:.1f}, {:.1f}]".format(*(round(v, 1) + 0.0 for v in (mean, low, high))).replace("-", "−"),
                 transform=panel.get_yaxis_transform(),
                 va="center",
                 color=colour if colour != GREY else INK,
@@ -319,9 +320,9 @@ def picture_sheet(pixels: np.ndarray, predicted: Sequence[str], true: Sequence[s
         panel.set(xticks=[], yticks=[])
         for side in panel.spines.values():
             side.set(color=colour, linewidth=3)
-        title = f"{'✓' if right else '✗'} {short(seen)}"
+        title = f"{'✓' if right else '✗'} {in_two_lines(seen)}"
         panel.set_title(title, fontsize=TEXT - 1, color=colour, pad=4, parse_math=False)
-        below = "" if right else f"is {short(truth)}"
+        below = "" if right else f"is {in_two_lines(truth)}"
         panel.set_xlabel(below, fontsize=TEXT - 1, color=INK, labelpad=3, parse_math=False)
     for mark, colour, label in (("✓", BLUE, "right"), ("✗", VERMILLION, "wrong; below: what it is")):
         panels[0, 0].plot([], [], "s", color=colour, markersize=9, label=f"{mark} {label}")
