@@ -95,8 +95,7 @@ def main(run: Path) -> None:
 
 def _shown(picture: Picture) -> str:
     picture.save()
-    alt = picture.caption.replace("[", "(").replace("]", ")")
-    return f"{picture.caption}\n\n![{alt}](gallery/{picture.name}.png)\n"
+    return f"{picture.caption}\n\n![{picture.name.replace('-', ' ')}](gallery/{picture.name}.png)\n"
 
 
 if __name__ == "__main__":
