@@ -23,7 +23,9 @@ from wspace.support import terminal
 if TYPE_CHECKING:
     from wspace.runs.pipeline import Workshop
 
-app = typer.Typer(cls=Commands, no_args_is_help=True, **(PLAIN | {"add_completion": True}))
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
+)  # as PLAIN, and shells complete it
 
 
 def _print_version(asked: bool) -> None:

@@ -132,7 +132,7 @@ def recipe_for(look: Look, effort: Effort, file: Path, *, with_icons: bool) -> s
         tasks.pop("pictures", None)  # they come with tasks of unseen classes
     dataset = {"use": "folder", "path": str(expanded(look.folder).absolute()), "size": side}
     dataset |= {} if look.classes is None else {"classes": look.classes}
-    by_pictures = ", nearest-mean, logistic" if tasks.get("pictures") else ""
+    by_pictures = ", shrunk-mean, nearest-mean, logistic" if tasks.get("pictures") else ""
     apart_note = (
         f"`unseen_classes` is the share of classes that nothing is trained\n# on, {set_apart} here: their scores say what to "
         "expect of names that you have no pictures of."

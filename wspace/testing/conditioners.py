@@ -173,9 +173,9 @@ def check_what_it_drew_from_what_it_was_told_is_enough(subject: Subject) -> None
     prompts = prompts_of(BATCH)
     with torch.no_grad():
         subject.equal("the condition after `recall`", _flat(other(prompts)), _flat(told(prompts)))
-        networks = told.starting_networks(prompts)
-        if networks is not None:
-            subject.equal("networks to start from after `recall`", other.starting_networks(prompts), networks)
+        recalled, networks = other.starting_networks(prompts), told.starting_networks(prompts)
+        if recalled is not None and networks is not None:
+            subject.equal("networks to start from after `recall`", recalled, networks)
 
 
 def _fitted(subject: Subject) -> Conditioner:
