@@ -17,15 +17,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wspace.cli.commands import PLAIN, Commands
+from wspace.cli.commands import Commands
 from wspace.support import terminal
 
 if TYPE_CHECKING:
     from wspace.runs.pipeline import Workshop
 
-app = typer.Typer(
-    cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
-)  # as PLAIN, and shells complete it
+# As `wspace.cli.commands.PLAIN` has it, but that shells complete it.
+app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 def _print_version(asked: bool) -> None:
