@@ -18,6 +18,7 @@ from wspace.runs.pipeline import RECORDED, installed_version
 from wspace.support.errors import NameClash, WspaceError, reason
 from wspace.support.files import cache_folder, check_place
 from wspace.support.memory import memory
+from wspace.support.network import offline_by_choice, reachable
 from wspace.support.quantities import in_bytes
 
 RUN_TAKES = 3 * 10**9  # bytes of disk, of a run of recipes/unseen.yaml with its pictures and features
@@ -31,6 +32,9 @@ EXTRAS = {
     "onnx": "export to ONNX",
     "plots": "plot RUN cam",
     "bench": "bench matching",
+    "tensorboard": "curves in TensorBoard (`tracker`)",
+    "trackio": "curves in Trackio (`tracker`)",
+    "wandb": "curves in Weights & Biases (`tracker`)",
     "testing": "the conformance tests of plugins",
 }
 """What each is for, in words: its packages are in the distribution's metadata."""
@@ -193,10 +197,8 @@ def _size(path: Path) -> int:
 
 
 def _network(notes: list[str]) -> str:
-    try:
-        from wspace.data.encoders.downloads import constants, offline_by_choice, reachable
-    except Exception:  # of torch, which is a problem already
-        return "not looked at"
+    from huggingface_hub import constants
+
     if offline_by_choice():
         return "off by HF_HUB_OFFLINE: what is of a hub comes from its cache alone"
     if reachable(constants.ENDPOINT):
