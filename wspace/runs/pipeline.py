@@ -23,7 +23,7 @@ from wspace.support.names import ELAPSED, MANIFEST, RECIPE, RUN, STUDY
 from wspace.support.progress import Progress
 from wspace.support.yaml import dump
 
-RECORDED = ("wspace", "torch", "timm", "open_clip_torch", "numpy", "safetensors")
+RECORDED = ("wspace", "torch", "timm", "open_clip_torch", "diffusers", "numpy", "safetensors")
 
 
 def _workbench(recipe: BoundRecipe, progress: Progress) -> Any:
