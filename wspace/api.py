@@ -17,9 +17,9 @@ Many networks at once: their linear maps, `affine`; their scores, `cosine_scores
 Denoisers: `sinusoids`. Scales of tokens and codes: `Scale`, `fit_scale`, `spread_of`. Random streams: `seeded`, `stream`.
 Symmetries of any module: `infer`, `Inferred`, `weights_of`, `prove_module`, `read_spec`, `AxisPermutations`.
 Matching of two networks: `match`, `match_activations`, `move`, `Move`, `straight_line`, `MeanLoss`.
-Zoos and runs: `StoredZoo`, `Run`. Importers: a `Collection` of `ImportedNetwork`, each with its `Description`; `Sidecars`, the
-    descriptions that lie beside files as docs/zoo-format.md says. Exporters: a `Classifier`, of a `Precision`; what is written
-    gives `Answers`.
+Zoos and runs: `StoredZoo`, `Run`; where a run's network looks in pictures, `attention`, an `Attention` each. Importers: a
+    `Collection` of `ImportedNetwork`, each with its `Description`; `Sidecars`, the descriptions that lie beside files as
+    docs/zoo-format.md says. Exporters: a `Classifier`, of a `Precision`; what is written gives `Answers`.
 Commands: `RunFolder`, `PluginFiles` and `Json`, arguments and options as all commands have them; `open_run`; a `Section` of
     the run's report, of `Table` (a `Row` for each line) and `Figure`; `show_section`.
 Errors, each one sentence to the user: `UserError`; of it, `DataError` (bad pictures or classes) and `FileError`; all are a
@@ -91,6 +91,7 @@ from wspace.support.fingerprint import of_json as fingerprint
 from wspace.support.parameters import Default, Since, built
 from wspace.support.seeding import seeded, stream
 from wspace.support.settings import Generate
+from wspace.uses.attention import Attention, attention
 from wspace.weights.batched import affine, cosine_scores, uniform_by_fan_in
 from wspace.weights.matching.activations import match_activations
 from wspace.weights.matching.barrier import MeanLoss, straight_line
@@ -104,15 +105,15 @@ from wspace.weights.zoo.format import StoredZoo
 from wspace.weights.zoo.sidecars import Sidecars
 
 __all__ = [
-    "CODES", "PICTURE", "PICTURE_SIDE", "TEST", "TRAIN", "VAL", "Answers", "Architecture", "AxisPermutations",
+    "CODES", "PICTURE", "PICTURE_SIDE", "TEST", "TRAIN", "VAL", "Answers", "Architecture", "Attention", "AxisPermutations",
     "Backbone", "ClassStatistics", "Classifier", "Closed", "Collection", "Condition", "Conditioner", "Contest",
     "DataError", "Dataset", "Default", "Denoiser", "Description", "Discriminator", "Evidence", "Exporter", "Figure",
     "FileError", "Fit", "Fusion", "Generate", "Generator", "Images", "ImportedNetwork", "Importer", "Inferred",
     "Json", "Layers", "MeanLoss", "Metric", "Move", "Moves", "Opponent", "Outcome", "Pairs", "Part", "PluginFiles",
     "Precision", "Predictor", "Product", "Prompts", "Row", "Run", "RunFolder", "Scale", "Section", "Shots",
     "Sidecars", "Since", "StoredImages", "StoredZoo", "Symmetry", "Table", "Target", "Task", "Text", "TokenLayout",
-    "Tokenizer", "Told", "Tracker", "UserError", "WeightEntry", "WeightSpec", "Wording", "WspaceError", "affine", "built",
-    "cosine_scores", "fingerprint", "fit_scale", "infer", "match", "match_activations", "move", "open_picture",
+    "Tokenizer", "Told", "Tracker", "UserError", "WeightEntry", "WeightSpec", "Wording", "WspaceError", "affine",
+    "attention", "built", "cosine_scores", "fingerprint", "fit_scale", "infer", "match", "match_activations", "move", "open_picture",
     "open_run", "prove_module", "read_spec", "seeded", "show_section", "sinusoids", "spread_of", "straight_line",
     "stream", "uniform_by_fan_in", "weights_of",
 ]  # fmt: skip

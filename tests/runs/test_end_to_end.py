@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -202,6 +203,29 @@ def test_python_and_command_line_make_the_same_weights(nano, head, known):
     written = load_file(head)
     assert set(written) == set(network.tensors)
     assert all(torch.equal(written[name], tensor) for name, tensor in network.tensors.items())
+
+
+def test_a_network_forms_step_by_step_and_ends_as_the_generated_one(nano, known):
+    run = package.load(nano)
+    *before, last = run.forming(known[:3])
+    network = run.generate(known[:3])
+    assert len(before) == run.recipe.generate.steps - 1 and last.origin.endswith("after step 5 of 5")
+    assert all(torch.equal(last.tensors[name], tensor) for name, tensor in network.tensors.items())
+    assert not any(torch.equal(run.flat(early), run.flat(network)) for early in before)
+
+
+def test_the_universal_network_is_the_reports_for_any_classes(nano, known):
+    run = package.load(nano)
+    network = run.universal(known[:3])
+    assert network is not None and network.classes == tuple(known[:3])
+    assert torch.equal(run.flat(network)[0], run.opponents.universal)
+    run.recipe = replace(run.recipe, against=tuple(one for one in run.recipe.against if one.name != "universal"))
+    assert run.universal(known[:3]) is None
+
+
+def test_what_a_run_can_do_is_known_without_trying(nano):
+    run = package.load(nano)
+    assert not run.takes_pictures and {"onnx", "torch"} <= set(run.formats)
 
 
 def test_class_names_need_not_be_in_the_data_set(nano, inside, tmp_path):

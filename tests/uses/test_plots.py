@@ -25,7 +25,8 @@ from wspace.learning.fitting import losses
 from wspace.support.errors import MissingPackage, UserError
 from wspace.support.progress import Bar
 from wspace.support.seeding import stream
-from wspace.uses.cam import Headed, correlations, find_layer, maps_of
+from wspace.uses.attention import Headed, attention, find_layer, maps_of
+from wspace.uses.cam import correlations
 from wspace.uses.landscape import Cost, Images, Landscape, Plane, filter_normalised, landscapes
 from wspace.uses.shown import generated, task_shown, trained
 from wspace.uses.space import components
@@ -271,11 +272,25 @@ def test_maps_are_those_worked_out_by_hand(layer: str) -> None:
     assert all(not p.requires_grad and p.grad is None for p in network.parameters())
 
 
+def test_where_a_network_looks_in_a_users_pictures(run, tmp_path: Path) -> None:
+    pytest.importorskip("pytorch_grad_cam")
+    files = [tmp_path / "left.png", tmp_path / "right.png"]
+    for file, at in zip(files, (0, 40), strict=True):
+        picture = np.full((64, 64, 3), 255, np.uint8)
+        picture[20:44, at : at + 24] = 0
+        Image.fromarray(picture).save(file)
+    classes = [run.zoo.classes[number] for number in run.zoo.tasks.classes[:4]]
+    seen = attention(run, run.generate(classes), files)
+    assert [(one.pixels.shape, one.map.shape) for one in seen] == [((64, 64, 3), (64, 64))] * 2
+    assert all(one.map.min() >= 0 and one.map.max() <= 1 for one in seen)
+    assert not np.array_equal(seen[0].map, seen[1].map)
+
+
 def test_without_the_package_it_is_said_what_to_install(monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pytorch_grad_cam", None)
     with pytest.raises(MissingPackage) as told:
         maps_of(None, "conv", torch.zeros(1, 3, 8, 8), torch.zeros(1))  # type: ignore[arg-type]
-    assert str(told.value) == 'plot cam needs the package grad-cam: pip install "wspace[plots]"'
+    assert str(told.value) == 'Grad-CAM needs the package grad-cam: pip install "wspace[plots]"'
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ from wspace.runs.stages.report import evenly
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import FileError, NotARun, Renamed, UserError, did_you_mean
 from wspace.support.files import disk_errors, new_folder, read_json, read_text, write_text
-from wspace.support.methods import OURS, RIDGE
+from wspace.support.methods import OURS, RIDGE, UNIVERSAL
 from wspace.support.names import GENERATOR, PAGE, PER_TASK, PROMPT_TEXTS, RECIPE, REPORT, RUN, STUDY
 from wspace.support.progress import Progress
 from wspace.support.seeding import stream
@@ -246,7 +246,7 @@ class Run:
         return replace(prompts, pictures=features.expand(count, -1, -1), shots=shots.expand(count, -1))
 
     def _check_takes_pictures(self) -> None:
-        if not self.system.conditioner.takes_pictures:
+        if not self.takes_pictures:
             raise UserError(
                 f"this run's conditioner {self.recipe.conditioner.name!r} goes by words alone and takes no pictures; "
                 "class-prototypes does"
@@ -390,6 +390,40 @@ class Run:
             self.network(names, row, f"{origin}, draw {number + 1} of {count}")
             for number, row in enumerate(self.calibrated_for(drawn, names))
         ]
+
+    def forming(
+        self, classes: Sequence[str], *, pictures: Pictures | None = None, seed: int | None = None
+    ) -> list[Network]:
+        """The network of `generate` as it would end after each sampling step; the last one is that network.
+
+        A generator that samples nothing gives one. Raises UserError as `generate`.
+        """
+        names, seed = check_classes(classes), self.recipe.seed if seed is None else seed
+        prompts, ends = self.prompts_for(names, pictures=pictures), dict[int, Tensor]()
+        ended = self.system.sample(prompts, self.recipe.generate, stream(seed, "generate"), ends.__setitem__)
+        ends[max(ends, default=1)] = ended
+        origin = f"{self.recipe.name}, seed {seed}, temperature {self.recipe.generate.temperature}"
+        rows = self.calibrated_for(torch.cat(list(ends.values())).cpu(), names)
+        return [
+            self.network(names, row, f"{origin}, after step {step} of {max(ends)}")
+            for step, row in zip(ends, rows, strict=True)
+        ]
+
+    def universal(self, classes: Sequence[str]) -> Network | None:
+        """The run's one network for all classes, for these. None of a run whose recipe leaves it out of `against`."""
+        if UNIVERSAL not in [opponent.name for opponent in self.recipe.against]:
+            return None
+        return self.network(check_classes(classes), self.opponents.universal, f"{self.recipe.name}, {UNIVERSAL}")
+
+    @property
+    def takes_pictures(self) -> bool:
+        """Whether `generate` takes pictures of classes: it is up to the recipe's conditioner."""
+        return self.system.conditioner.takes_pictures
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The names of exporters that there are, for `export`."""
+        return tuple(self.registry.names("exporter"))
 
     def world(self, dataset: str) -> Workbench:
         """The pictures of another data set as this run's networks see them: by its encoders, on its scale of features.
