@@ -28,7 +28,7 @@ API = """
     CODES PICTURE PICTURE_SIDE TEST TRAIN VAL Answers Architecture Attention AxisPermutations Backbone ClassStatistics
     Classifier Closed Collection Condition Conditioner Contest DataError Dataset Default Denoiser Description
     Discriminator Evidence Exporter Figure FileError Fit Fusion Generate Generator Images ImportedNetwork Importer
-    Inferred Json Layers MeanLoss Metric Move Moves Opponent Outcome Pairs Part PluginFiles Precision Predictor
+    Inferred Json Layers MeanLoss Metric Move Moves Network Opponent Outcome Pairs Part PluginFiles Precision Predictor
     Product Prompts Row Run RunFolder Scale Section Shots Sidecars Since StoredImages StoredZoo Symmetry Table
     Target Task Text TokenLayout Tokenizer Told Tracker UserError WeightEntry WeightSpec Wording WspaceError affine attention built
     cosine_scores fingerprint fit_scale infer match match_activations move open_picture open_run prove_module

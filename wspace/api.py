@@ -17,7 +17,7 @@ Many networks at once: their linear maps, `affine`; their scores, `cosine_scores
 Denoisers: `sinusoids`. Scales of tokens and codes: `Scale`, `fit_scale`, `spread_of`. Random streams: `seeded`, `stream`.
 Symmetries of any module: `infer`, `Inferred`, `weights_of`, `prove_module`, `read_spec`, `AxisPermutations`.
 Matching of two networks: `match`, `match_activations`, `move`, `Move`, `straight_line`, `MeanLoss`.
-Zoos and runs: `StoredZoo`, `Run`; where a run's network looks in pictures, `attention`, an `Attention` each. Importers: a
+Zoos and runs: `StoredZoo`, `Run`; a run's `Network`; where it looks in pictures, `attention`, an `Attention` each. Importers: a
     `Collection` of `ImportedNetwork`, each with its `Description`; `Sidecars`, the descriptions that lie beside files as
     docs/zoo-format.md says. Exporters: a `Classifier`, of a `Precision`; what is written gives `Answers`.
 Commands: `RunFolder`, `PluginFiles` and `Json`, arguments and options as all commands have them; `open_run`; a `Section` of
@@ -93,6 +93,7 @@ from wspace.support.seeding import seeded, stream
 from wspace.support.settings import Generate
 from wspace.uses.attention import Attention, attention
 from wspace.weights.batched import affine, cosine_scores, uniform_by_fan_in
+from wspace.weights.files.network import Network
 from wspace.weights.matching.activations import match_activations
 from wspace.weights.matching.barrier import MeanLoss, straight_line
 from wspace.weights.matching.by_weights import Move, match, move
@@ -109,7 +110,7 @@ __all__ = [
     "Backbone", "ClassStatistics", "Classifier", "Closed", "Collection", "Condition", "Conditioner", "Contest",
     "DataError", "Dataset", "Default", "Denoiser", "Description", "Discriminator", "Evidence", "Exporter", "Figure",
     "FileError", "Fit", "Fusion", "Generate", "Generator", "Images", "ImportedNetwork", "Importer", "Inferred",
-    "Json", "Layers", "MeanLoss", "Metric", "Move", "Moves", "Opponent", "Outcome", "Pairs", "Part", "PluginFiles",
+    "Json", "Layers", "MeanLoss", "Metric", "Move", "Moves", "Network", "Opponent", "Outcome", "Pairs", "Part", "PluginFiles",
     "Precision", "Predictor", "Product", "Prompts", "Row", "Run", "RunFolder", "Scale", "Section", "Shots",
     "Sidecars", "Since", "StoredImages", "StoredZoo", "Symmetry", "Table", "Target", "Task", "Text", "TokenLayout",
     "Tokenizer", "Told", "Tracker", "UserError", "WeightEntry", "WeightSpec", "Wording", "WspaceError", "affine",
