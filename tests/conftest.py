@@ -2,7 +2,7 @@
 
 Fixtures, all of the session: `cache` (the folder of WSPACE_CACHE), `wspace` (the command line in a process of its own),
 `inside` (the same in this one), `made_once` (work that one of pytest's processes does for all), `nano` (a finished run of
-`recipes/nano.yaml`), `common` (a folder of all of pytest's processes).
+`recipes/nano.yaml`), `placed` (one of it that takes pictures), `common` (a folder of all of pytest's processes).
 """
 
 from __future__ import annotations
@@ -32,6 +32,13 @@ from tests.support.sharing import once
 
 ROOT = Path(__file__).parent.parent
 Wspace = Callable[..., subprocess.CompletedProcess[str]]
+BY_PICTURES = ("nearest-mean", "shrunk-mean", "logistic", "tip-linear")
+PLACED = (
+    "conditioner=class-prototypes", "generator={use: predicted, predictor: offset}", "tasks.unseen_ways=[2]",
+    "tasks.pictures=[1, 4]", f"against=[oracle, universal, text-prototype, eszsl, {', '.join(BY_PICTURES)}]",
+    "task_loss.steps=0", "losses.symmetry=0", "losses.adversarial=0",
+)  # fmt: skip
+"""Settings of a nano run whose heads start where words and pictures place their classes."""
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
@@ -53,7 +60,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _plugins_of(item: pytest.Item) -> set[str]:
     """Those that its marks name; what looks at the nano run needs those of its recipe."""
     names = {name for mark in item.iter_markers("plugins") for name in mark.args}
-    return names | ({"t2w"} if "nano" in getattr(item, "fixturenames", ()) else set())
+    of_t2w = {"nano", "placed"} & set(getattr(item, "fixturenames", ()))
+    return names | ({"t2w"} if of_t2w else set())
 
 
 @cache
@@ -127,3 +135,15 @@ def nano(inside: Wspace, made_once: MadeOnce) -> Path:
         assert done.returncode == 0, done.stderr
 
     return made_once("nano-runs", make) / "nano"
+
+
+@pytest.fixture(scope="session")
+def placed(inside: Wspace, made_once: MadeOnce) -> Path:
+    """The folder of a finished run of recipes/nano.yaml with the settings `PLACED`."""
+
+    def make(runs: Path) -> None:
+        changes = [part for change in PLACED for part in ("--set", change)]
+        done = inside("run", ROOT / "recipes/nano.yaml", "--runs", runs, *changes)
+        assert done.returncode == 0, done.stderr
+
+    return made_once("placed-runs", make) / "nano"

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import wspace
-from tests.conftest import ROOT, MadeOnce, Wspace
+from tests.conftest import BY_PICTURES, PLACED, ROOT, Wspace
 from wspace.components.conditioners.class_prototypes import ClassPrototypes
 from wspace.components.opponents.text_prototype import TextPrototype
 from wspace.data.tasks import prompts_of
@@ -27,28 +27,11 @@ from wspace.support.progress import Progress
 from wspace.support.seeding import stream
 from wspace.testing.opponents import contests_of, evidence_of
 
-BY_PICTURES = ("nearest-mean", "shrunk-mean", "logistic", "tip-linear")
-PLACED = (
-    "conditioner=class-prototypes", "generator={use: predicted, predictor: offset}", "tasks.unseen_ways=[2]",
-    "tasks.pictures=[1, 4]", f"against=[oracle, universal, text-prototype, eszsl, {', '.join(BY_PICTURES)}]",
-    "task_loss.steps=0", "losses.symmetry=0", "losses.adversarial=0",
-)  # fmt: skip
 OF_TWO = "unseen-classes-2"
 
 
 def settings(*changes: str) -> list[str]:
     return [part for change in changes for part in ("--set", change)]
-
-
-@pytest.fixture(scope="module")
-def placed(inside: Wspace, made_once: MadeOnce) -> Path:
-    """A run whose heads start where words place their classes."""
-
-    def make(runs: Path) -> None:
-        done = inside("run", ROOT / "recipes/nano.yaml", "--runs", runs, *settings(*PLACED))
-        assert done.returncode == 0, done.stderr
-
-    return made_once("placed-runs", make) / "nano"
 
 
 @pytest.fixture(scope="module")

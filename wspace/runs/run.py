@@ -410,8 +410,9 @@ class Run:
         ]
 
     def universal(self, classes: Sequence[str]) -> Network | None:
-        """The run's one network for all classes, for these. None of a run whose recipe leaves it out of `against`."""
-        if UNIVERSAL not in [opponent.name for opponent in self.recipe.against]:
+        """The run's one network for all classes, for these. None of a run whose recipe leaves it out of `against`, or whose
+        target has `places`."""
+        if self.target.places or UNIVERSAL not in [opponent.name for opponent in self.recipe.against]:
             return None
         return self.network(check_classes(classes), self.opponents.universal, f"{self.recipe.name}, {UNIVERSAL}")
 

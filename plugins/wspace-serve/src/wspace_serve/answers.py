@@ -132,8 +132,10 @@ class Answers:
             return None
 
     def _sees(self, head: Network, files: Sequence[Path]) -> dict[str, float] | None:
-        seen = self.run.predict(head, files)
-        return dict(zip(seen[0].classes, seen[0].probabilities, strict=True)) if seen else None
+        if not files:
+            return None
+        (seen,) = self.run.predict(head, files)
+        return dict(zip(seen.classes, seen.probabilities, strict=True))
 
     def _files(self, pictures: Any) -> list[Path]:
         files = picture_files(pictures, self.uploads)

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wspace.api import PluginFiles, Run, RunFolder, UserError
+from wspace_serve import limits
+from wspace_serve.answers import Answers
 
 if TYPE_CHECKING:
     import gradio as gr
 
 HOST = "127.0.0.1"
 AGE = 600  # seconds that an uploaded picture stays
+SESSIONS = 100  # that are remembered, and each call of a program is one
 
 
 def serve(
@@ -33,7 +36,7 @@ def serve(
     check_port(port)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was uploaded is removed
     with tempfile.TemporaryDirectory(prefix="wspace-serve-") as uploads, contextlib.suppress(KeyboardInterrupt):
-        page = launched(Run.open(run, plugin or ()), Path(uploads), port, rate)
+        page = launched(Answers(Run.open(run, plugin or ()), Path(uploads)), port, rate)
         try:
             print(f"http://{HOST}:{port} (Ctrl-C ends it)", flush=True)
             threading.Event().wait()
@@ -65,19 +68,17 @@ def check_port(port: int) -> None:
             ) from error
 
 
-def launched(run: Run, uploads: Path, port: int, rate: int) -> gr.Blocks:
-    """The page of a run, listening; `close` ends it. Pictures that are uploaded lie in the folder `uploads`."""
-    os.environ["GRADIO_TEMP_DIR"] = str(uploads)
+def launched(answers: Answers, port: int, rate: int) -> gr.Blocks:
+    """The page, listening; its `close` ends it."""
+    os.environ["GRADIO_TEMP_DIR"] = str(answers.uploads)
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    from wspace_serve import limits
-    from wspace_serve.answers import Answers
     from wspace_serve.drawing import STATIC
     from wspace_serve.gate import Gate
     from wspace_serve.page import THEME, build
 
-    page = build(Answers(run, uploads))
+    page = build(answers)
     page.delete_cache = (60, AGE)
     page.queue(max_size=limits.WAITING, api_open=False, default_concurrency_limit=1)
     page.launch(
@@ -93,6 +94,7 @@ def launched(run: Run, uploads: Path, port: int, rate: int) -> gr.Blocks:
         run_history=False,
         enable_monitoring=False,
         num_workers=0,
+        state_session_capacity=SESSIONS,
         footer_links=[],
         max_file_size=limits.PICTURE_BYTES,
         theme=THEME,

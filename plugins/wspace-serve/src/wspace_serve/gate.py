@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -35,7 +36,11 @@ class Gate:
             await self.app(scope, receive, send)
             return
 
+        started = False
+
         async def guarded(message: Message) -> None:
+            nonlocal started
+            started = True
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers["Content-Security-Policy"] = POLICY
@@ -49,6 +54,12 @@ class Gate:
             await self.app(scope, receive, guarded)
         except Refused as refusal:
             await JSONResponse({"detail": refusal.detail}, refusal.status_code)(scope, receive, guarded)
+        except Exception as error:  # Gradio's, of a call that names no endpoint or has other arguments
+            if started:
+                raise
+            print(f"{scope['path']}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            sentence = "the call failed: there may be no such endpoint, or it takes other arguments"
+            await JSONResponse({"detail": sentence}, 400)(scope, receive, guarded)
 
     async def _admitted(self, scope: Scope, receive: Receive) -> Receive:
         """What to read the call from. Raises Refused."""

@@ -61,8 +61,8 @@ def told(answer: Callable[..., Any], uploads: Path) -> Callable[..., Any]:
 def build(answers: Answers) -> gr.Blocks:
     """The page, with its endpoints."""
     with gr.Blocks(title=f"wspace {answers.run.recipe.name}", analytics_enabled=False) as page:
+        add_endpoints(answers)  # first: whose names they are
         _Page(answers).lay_out()
-        add_endpoints(answers)
     return page
 
 
