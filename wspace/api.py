@@ -114,7 +114,7 @@ __all__ = [
     "Precision", "Predictor", "Product", "Prompts", "Row", "Run", "RunFolder", "Scale", "Section", "Shots",
     "Sidecars", "Since", "StoredImages", "StoredZoo", "Symmetry", "Table", "Target", "Task", "Text", "TokenLayout",
     "Tokenizer", "Told", "Tracker", "UserError", "WeightEntry", "WeightSpec", "Wording", "WspaceError", "affine",
-    "attention", "built", "cosine_scores", "fingerprint", "fit_scale", "infer", "match", "match_activations", "move", "open_picture",
-    "open_run", "prove_module", "read_spec", "seeded", "show_section", "sinusoids", "spread_of", "straight_line",
-    "stream", "uniform_by_fan_in", "weights_of",
+    "attention", "built", "cosine_scores", "fingerprint", "fit_scale", "infer", "match", "match_activations", "move",
+    "open_picture", "open_run", "prove_module", "read_spec", "seeded", "show_section", "sinusoids", "spread_of",
+    "straight_line", "stream", "uniform_by_fan_in", "weights_of",
 ]  # fmt: skip

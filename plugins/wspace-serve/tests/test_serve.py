@@ -325,7 +325,7 @@ def page(browser: Any, address: str) -> Iterator[Any]:
         lambda asked: wrong.append(asked.url) if not asked.url.startswith((address, "data:", "blob:")) else None,
     )
     page.goto(address)
-    page.get_by_label("Class names", exact=True).wait_for()
+    names(page).wait_for()
     yield page
     page.close()
     assert wrong == []
@@ -333,7 +333,7 @@ def page(browser: Any, address: str) -> Iterator[Any]:
 
 @in_browser
 def test_type_drop_answer_download(page: Any, answers: Answers, pictures: list[Path], tmp_path: Path) -> None:
-    page.get_by_label("Class names", exact=True).fill(f"{answers.example[0]}, {answers.example[1]}, otter, {SCRIPT}")
+    names(page).fill(f"{answers.example[0]}, {answers.example[1]}, otter, {SCRIPT}")
     page.locator(".ws-far", has_text=SCRIPT).wait_for()
     assert (
         page.locator(".ws-chip.ws-known").count() == 2
@@ -389,10 +389,15 @@ def test_pictures_are_added_for_a_class(page: Any, answers: Answers, pictures: l
 
 @in_browser
 def test_what_is_refused_is_read_on_the_page(page: Any, pictures: list[Path], tmp_path: Path) -> None:
-    page.get_by_label("Class names", exact=True).fill(", ".join(map(str, range(500))))
+    names(page).fill(", ".join(map(str, range(500))))
     page.locator(".ws-hint", has_text="500 class names are too many for this page: at most 100 are taken").wait_for()
     page.get_by_role("button", name="Name the pictures").click()
     page.get_by_text("This cannot be done").wait_for()
+
+
+def names(page: Any) -> Any:
+    """Where class names are typed."""
+    return page.get_by_role("textbox", name="Class names", exact=True)
 
 
 def tab_to(page: Any, selector: str) -> None:

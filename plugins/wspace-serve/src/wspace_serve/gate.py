@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -53,7 +52,7 @@ class Gate:
                 receive = await self._admitted(scope, receive)
             await self.app(scope, receive, guarded)
         except Refused as refusal:
-            await JSONResponse({"detail": refusal.detail}, refusal.status_code)(scope, receive, guarded)
+            await JSONResponse({"detail": refusal.sentence}, refusal.status)(scope, receive, guarded)
         except Exception as error:  # Gradio's, of a call that names no endpoint or has other arguments
             if started:
                 raise
@@ -94,8 +93,11 @@ class Gate:
         self._calls.append(now)
 
 
-class Refused(HTTPException):
-    """An answer in a sentence; also where Gradio is reading already."""
+class Refused(Exception):
+    """An answer in a sentence, also where Gradio is reading already."""
+
+    def __init__(self, status: int, sentence: str):
+        self.status, self.sentence = status, sentence
 
 
 def _at_most(size: int, receive: Receive) -> Receive:
