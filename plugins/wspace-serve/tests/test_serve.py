@@ -318,6 +318,7 @@ def browser() -> Iterator[Any]:
 def page(browser: Any, address: str) -> Iterator[Any]:
     """An open page; at the end, that nothing went wrong in it and that it asked nothing of another host."""
     page, wrong = browser.new_page(viewport={"width": 360, "height": 800}), list[str]()
+    page.set_default_timeout(120_000)  # milliseconds: as machines are that do much else
     page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on(
