@@ -81,10 +81,13 @@ def sentence(refused: pytest.ExceptionInfo[RuntimeError]) -> str:
 
 
 def test_classes_are_described_as_the_run_has_them(client: Client, answers: Answers) -> None:
-    told = client.call("describe", classes=[answers.example[0], "otter"])
-    assert [(one["name"], one["kind"]) for one in told["classes"]] == [(answers.example[0], "known"), ("otter", "far")]
+    described = client.call("describe", classes=[answers.example[0], "otter"])
+    assert [(one["name"], one["kind"]) for one in described["classes"]] == [
+        (answers.example[0], "known"),
+        ("otter", "far"),
+    ]
     expected = answers.run.expected_accuracy([answers.example[0], "otter"])
-    assert expected is not None and told["expected_accuracy"] == vars(expected)
+    assert expected is not None and described["expected_accuracy"] == vars(expected)
 
 
 def test_an_answer_is_what_the_run_predicts_beside_the_universal_head(

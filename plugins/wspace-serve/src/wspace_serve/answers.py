@@ -47,7 +47,7 @@ class Answers:
         self.run, self.uploads = run, uploads.resolve()
         self._heads: OrderedDict[Any, Network] = OrderedDict()
         self._busy = threading.RLock()  # encoders and Pillow's limits are one for the process
-        self.known = len(run.zoo.tasks.classes)
+        self.classes_known = len(run.zoo.tasks.classes)
         self.example = list(run.names_of(run.unseen(1)[0])[:4])  # classes that the run has pictures of
         self.why_not_look = self._warm()
 
@@ -158,16 +158,16 @@ class Answers:
         network, folder = self.head(classes, examples), self._new_folder()
         try:
             if to == WEIGHTS:
-                file, told = folder / f"head.{WEIGHTS}", {}
+                file, measured = folder / f"head.{WEIGHTS}", {}
                 network.save(file)
             else:
                 out = self.run.exporter({"use": to}).beside(folder / "head", to)
-                told = self.run.export(network, to, out, precision=precision).as_json()
+                measured = self.run.export(network, to, out, precision=precision).as_json()
                 file = Path(shutil.make_archive(str(out), "zip", out)) if out.is_dir() else out
         except BaseException:
             shutil.rmtree(folder)
             raise
-        return file, {"bytes": file.stat().st_size} | {name: told[name] for name in TOLD if name in told}
+        return file, {"bytes": file.stat().st_size} | {name: measured[name] for name in MEASURED if name in measured}
 
     def _new_folder(self) -> Path:
         """For a file to download; those of long ago are removed."""
@@ -179,7 +179,7 @@ class Answers:
         return Path(tempfile.mkdtemp(dir=exports))
 
 
-TOLD = ("precision", "pictures", "same", "difference", "scored", "accuracy", "network_accuracy")
+MEASURED = ("precision", "pictures", "same", "difference", "scored", "accuracy", "network_accuracy")
 """Of an export, what is worth saying beside its size."""
 
 

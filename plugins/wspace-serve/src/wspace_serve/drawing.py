@@ -25,9 +25,9 @@ _pages = Environment(loader=FileSystemLoader(STATIC), autoescape=True, trim_bloc
 _pages.filters["share"] = lambda value: f"{value:.0%}"
 
 
-def header(name: str, known: int) -> str:
+def header(name: str, count: int) -> str:
     """What stands above the page of a run of this name, which knows so many classes."""
-    return _pages.get_template("header.html").render(name=name, known=known)
+    return _pages.get_template("header.html").render(name=name, count=count)
 
 
 def legend() -> str:

@@ -35,7 +35,7 @@ THEME = gr.themes.Default(
 """Fonts that every machine has: Gradio's usual ones come from another host. Grey and teal as dark as reading needs."""
 
 
-def told(answer: Callable[..., Any], uploads: Path) -> Callable[..., Any]:
+def careful(answer: Callable[..., Any], uploads: Path) -> Callable[..., Any]:
     """As `answer`, but what cannot be answered is a sentence, and nothing ends the server."""
     folders = re.compile(rf"{re.escape(str(uploads))}/(?:[\w-]+/)*")
 
@@ -100,8 +100,8 @@ def add_endpoints(answers: Answers) -> None:
         return {"url": f"/gradio_api/file={file}", **measured}
 
     for endpoint in (describe, answer, look, forming):
-        gr.api(told(endpoint, answers.uploads), api_name=endpoint.__name__, **ANSWERS)
-    gr.api(told(export, answers.uploads), api_name="export", **EXPORTS)
+        gr.api(careful(endpoint, answers.uploads), api_name=endpoint.__name__, **ANSWERS)
+    gr.api(careful(export, answers.uploads), api_name="export", **EXPORTS)
 
 
 class _Page:
@@ -109,12 +109,12 @@ class _Page:
 
     def __init__(self, answers: Answers):
         self.answers = answers
-        self.told = functools.partial(told, uploads=answers.uploads)
+        self.careful = functools.partial(careful, uploads=answers.uploads)
 
     def lay_out(self) -> None:
         """Into the Blocks that are open."""
         answers = self.answers
-        gr.HTML(drawing.header(answers.run.recipe.name, answers.known), padding=False)
+        gr.HTML(drawing.header(answers.run.recipe.name, answers.classes_known), padding=False)
         examples = gr.State({})  # class -> files of pictures of it
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=300):
@@ -153,8 +153,8 @@ class _Page:
                     self._download(names, examples)
         asked = [names, pictures, other, looking, examples]
         for event in (ask.click, names.submit, other.submit):
-            event(self.told(self.answer), asked, result, **ANSWERS, **HIDDEN)
-        watch.click(self.told(self.forming), [names, pictures, examples], steps, **ANSWERS, **HIDDEN)
+            event(self.careful(self.answer), asked, result, **ANSWERS, **HIDDEN)
+        watch.click(self.careful(self.forming), [names, pictures, examples], steps, **ANSWERS, **HIDDEN)
 
     def _description(self, label: str, value: str, examples: gr.State) -> tuple[gr.Textbox, gr.HTML]:
         """Where class names are typed, with their chips below."""
@@ -168,7 +168,7 @@ class _Page:
         chips = gr.HTML(self.chips(value, {}) if value else "", padding=False)
         gr.on(
             [names.change, examples.change],
-            self.told(self.chips),
+            self.careful(self.chips),
             [names, examples],
             chips,
             trigger_mode="always_last",
@@ -198,7 +198,7 @@ class _Page:
         )  # fmt: skip
         which.input(lambda name, given: given.get(name), [which, examples], shown, show_progress="hidden", **HIDDEN)
         for event in (shown.upload, shown.delete):
-            event(self.told(added), [which, shown, examples], examples, show_progress="hidden", **HIDDEN)
+            event(self.careful(added), [which, shown, examples], examples, show_progress="hidden", **HIDDEN)
 
     def _download(self, names: gr.Textbox, examples: gr.State) -> None:
         """Where a head becomes a file."""
@@ -210,7 +210,7 @@ class _Page:
         make = gr.Button("Make the file")
         file = gr.File(label="File", visible=False, interactive=False)
         measured = gr.HTML(padding=False)
-        make.click(self.told(self.export), [names, to, precision, examples], [file, measured], **EXPORTS, **HIDDEN)
+        make.click(self.careful(self.export), [names, to, precision, examples], [file, measured], **EXPORTS, **HIDDEN)
 
     def chips(self, text: str, examples: dict[str, list[str]]) -> str:
         """Class names as they stand, while they are typed."""
