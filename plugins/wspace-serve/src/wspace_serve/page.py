@@ -19,8 +19,14 @@ from wspace_serve.answers import Answers, overlaid
 
 TITLES = {"generated": "Generated head", "universal": "Universal head"}
 THUMBNAIL = 160  # pixels on a side
-ANSWERS: dict[str, Any] = {"concurrency_id": "answers", "concurrency_limit": 1}  # one at a time: a head takes milliseconds
-EXPORTS: dict[str, Any] = {"concurrency_id": "exports", "concurrency_limit": 1}  # seconds each: answers do not wait for them
+ANSWERS: dict[str, Any] = {
+    "concurrency_id": "answers",
+    "concurrency_limit": 1,
+}  # one at a time: a head takes milliseconds
+EXPORTS: dict[str, Any] = {
+    "concurrency_id": "exports",
+    "concurrency_limit": 1,
+}  # seconds each: answers do not wait for them
 HIDDEN: dict[str, Any] = {"api_visibility": "private"}  # the page's own calls; the endpoints are below
 THEME = gr.themes.Default(
     font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"], primary_hue="teal", neutral_hue="slate"
