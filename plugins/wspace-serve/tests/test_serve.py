@@ -6,6 +6,7 @@ import base64
 import gc
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -401,7 +402,7 @@ def test_what_is_refused_is_read_on_the_page(page: Any, pictures: list[Path], tm
 
 def names(page: Any) -> Any:
     """Where class names are typed."""
-    return page.get_by_role("textbox", name="Class names", exact=True)
+    return page.get_by_role("textbox", name=re.compile("^Class names"))
 
 
 def tab_to(page: Any, selector: str) -> None:
