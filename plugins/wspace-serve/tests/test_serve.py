@@ -322,7 +322,7 @@ def browser() -> Iterator[Any]:
 def page(browser: Any, address: str) -> Iterator[Any]:
     """An open page; at the end, that nothing went wrong in it and that it asked nothing of another host."""
     page, wrong = browser.new_page(viewport={"width": 360, "height": 800}), list[str]()
-    page.set_default_timeout(120_000)  # milliseconds: as machines are that do much else
+    page.set_default_timeout(60_000)  # milliseconds: as machines are that do much else
     page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on(
@@ -376,6 +376,7 @@ def test_by_keyboard_alone_with_pasted_pictures_and_another_description(
     page.locator("#pictures img").first.wait_for()
     tab_to(page, "button:has-text('Compare with another description')")
     page.keyboard.press("Enter")
+    page.get_by_role("textbox", name=re.compile("^Other class names")).wait_for()
     tab_to(page, "textarea")
     page.keyboard.type("otter, crab")
     page.keyboard.press("Enter")
@@ -397,7 +398,7 @@ def test_what_is_refused_is_read_on_the_page(page: Any, pictures: list[Path], tm
     names(page).fill(", ".join(map(str, range(500))))
     page.locator(".ws-hint", has_text="500 class names are too many for this page: at most 100 are taken").wait_for()
     page.get_by_role("button", name="Name the pictures").click()
-    page.get_by_text("This cannot be done").wait_for()
+    page.get_by_text("500 class names are too many for this page").nth(1).wait_for()  # the hint, and the message
 
 
 def names(page: Any) -> Any:
