@@ -394,11 +394,9 @@ def test_pictures_are_added_for_a_class(page: Any, answers: Answers, pictures: l
 
 
 @in_browser
-def test_what_is_refused_is_read_on_the_page(page: Any, pictures: list[Path], tmp_path: Path) -> None:
+def test_what_is_refused_is_read_on_the_page(page: Any) -> None:
     names(page).fill(", ".join(map(str, range(500))))
     page.locator(".ws-hint", has_text="500 class names are too many for this page: at most 100 are taken").wait_for()
-    page.get_by_role("button", name="Name the pictures").click()
-    page.get_by_text("500 class names are too many for this page").nth(1).wait_for()  # the hint, and the message
 
 
 def names(page: Any) -> Any:
