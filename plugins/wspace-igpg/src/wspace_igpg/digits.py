@@ -29,7 +29,7 @@ class Digits(Dataset):
     def load(self, cache: Path) -> Images:
         from sklearn.datasets import load_digits
 
-        values, labels = load_digits(return_X_y=True)
+        values, labels = map(np.asarray, load_digits(return_X_y=True))
         strength = values.reshape(-1, 8, 8, 1) / 16  # (M, 8, 8, 1): of the ink
         rng = np.random.default_rng(0)
         papers, inks = np.zeros((2, len(labels), 1, 1, 3))
