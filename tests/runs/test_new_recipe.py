@@ -41,7 +41,7 @@ def test_it_is_a_recipe_that_fits_the_folder(
     folder, file = pictures(tmp_path / "my pictures: #1", classes), tmp_path / "mine.yaml"
     done = inside("new-recipe", folder, "--time", "10m", "--out", file)
     assert (done.returncode, done.stdout) == (0, f"{file}\n"), done.stderr
-    assert f"{classes} classes, {3 * classes:,} pictures: 3 (" in done.stderr and "about 70 pixels" in done.stderr
+    assert f"{classes} classes, {3 * classes:,} pictures: 3 of each" in done.stderr and "about 70 pixels" in done.stderr
     recipe = bind(read_recipe(file), load_plugins().registry)
     assert recipe.dataset.arguments["path"] == folder and recipe.dataset.arguments["size"] == 64
     assert (recipe.tasks.classes, recipe.tasks.unseen_classes, recipe.tasks.unseen_ways) == (of_tasks, apart, ways)

@@ -178,7 +178,7 @@ def test_no_key_knows_of_trackers_and_nothing_has_to_run_for_another(runs: Path)
     plain, tracked = recipe_of(), recipe_of("[jsonl]")
     assert keys(plain) == keys(tracked)
     run(plain, runs)
-    assert run(tracked, runs) == []
+    assert [line.partition(":")[0] for line in run(tracked, runs)] == ["tracker 'jsonl'"]
     check(of_jsonl(runs), runs)
 
 
@@ -193,7 +193,7 @@ def test_a_run_that_is_done_gives_a_tracker_nothing_twice(runs: Path) -> None:
 def test_a_finished_run_gives_its_report_to_a_tracker_that_comes_later(nano: Path, inside: Any) -> None:
     report = read_json(nano / read_json(nano / RUN)["stages"]["report"] / REPORT)
     done = inside("run", "nano", "--runs", nano.parent, "--set", "tracker=[tensorboard, jsonl]")
-    assert done.returncode == 0 and done.stderr == "" and "nothing has changed: no stage had to run" in done.stdout
+    assert done.returncode == 0 and "nothing has changed: no stage had to run" in done.stdout
     events = of_tensorboard(nano / "tracking/tensorboard")
     assert len(scalars_of(events)["train/loss"]) == 40
     (table,) = [event.tensor_proto.string_val[0].decode() for event in events.Tensors("report/scores/text_summary")]
@@ -310,7 +310,7 @@ def test_a_tracker_that_fails_is_told_once_and_the_run_goes_on(runs: Path, tmp_p
     other = shutil.copytree(runs, tmp_path / "other")
     run(recipe_of(), runs)
     said = run(recipe_of("[failing, jsonl]"), other)
-    (warning,) = [line for line in said if "tracker" in line]
+    (warning,) = [line for line in said if line.startswith("warning")]
     assert warning.startswith(
         "warning: tracker 'failing' failed, and is given no more for now; the run goes on without: OSError: [Errno 28] No "
         "space left on device (test_tracking.py, line "

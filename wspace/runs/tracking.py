@@ -144,6 +144,7 @@ class Tracking:
         folder.mkdir(parents=True, exist_ok=True)
         one.tracker.start(self.recipe.name, self.identity, self.recipe.decisive, folder, one.known)
         one.state = "started"
+        self.progress.say(f"tracker {one.name!r}: what it is given is in {folder}, or where its own settings say")
         self._record(one)
 
     def _keep(self, one: _Audience) -> None:

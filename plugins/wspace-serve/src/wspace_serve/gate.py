@@ -54,17 +54,23 @@ class Gate:
         except Refused as refusal:
             await JSONResponse({"detail": refusal.sentence}, refusal.status)(scope, receive, guarded)
         except Exception as error:  # Gradio's, of a call that names no endpoint or has other arguments
-            if started:
-                raise
             print(f"{scope['path']}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            if started:  # as of an event that ended or never began: what has been answered ends here
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                return
             sentence = "the call failed: there may be no such endpoint, or it takes other arguments"
+            if str(error).startswith("No value provided for required argument"):
+                sentence = f"the call failed: {error}"
             await JSONResponse({"detail": sentence}, 400)(scope, receive, guarded)
 
     async def _admitted(self, scope: Scope, receive: Receive) -> Receive:
         """What to read the call from. Raises Refused."""
         self._count()
-        if Headers(scope=scope).get("content-type", "").startswith("multipart/"):
+        kind = Headers(scope=scope).get("content-type", "")
+        if kind.startswith("multipart/"):
             return _at_most(UPLOAD_BYTES, receive)
+        if kind.startswith("application/x-www-form-urlencoded"):  # what curl says where nobody says otherwise
+            raise Refused(415, "send the call as JSON: with the header Content-Type: application/json")
         body, limited = b"", _at_most(CALL_BYTES, receive)
         while True:
             message = await limited()
