@@ -69,7 +69,10 @@ class Evidence:
     _made: dict[Hashable, Any] = field(init=False, repr=False, default_factory=dict)
 
     def once(self, what: Hashable, make: Callable[[], Made]) -> Made:
-        """What `make` gives, made when it is first asked for under this name: fits that several opponents share."""
+        """What `make` gives, made when it is first asked for under this name: fits that several opponents share.
+
+        Names are everybody's: those of a plugin begin with its own.
+        """
         if what not in self._made:
             self._made[what] = make()
         return self._made[what]
