@@ -119,6 +119,8 @@ class Spread:
     def of(cls, residuals: Tensor) -> Spread:
         """Of n classes about where they were expected: (n, F).
 
+        Where these are measured as means of a few images, the noise of those is in it.
+
         Their covariance is shrunk towards a multiple of the identity, by the oracle-approximating share (Chen et al., 2010,
         eq. 23, without its terms in 2/F): of fewer classes than dimensions there is none in most directions.
         """
@@ -139,10 +141,10 @@ class Spread:
         (...) images whose mean is `means` (..., F) and that scatter with covariance I (Bishop, 2006, eq. 2.116). Between
         classes' means alone, with a prior at zero, it is what PLDA does (Ioffe, 2006).
         """
-        precision = (
+        ratio = (
             shots[..., None] * self.variances / trust
-        )  # (..., F), of the images' mean to one of what was expected
-        moved = (means - expected) @ self.axes * (precision / (1 + precision))
+        )  # (..., F): precision of the images' mean, to that of `expected`
+        moved = (means - expected) @ self.axes * (ratio / (1 + ratio))
         return expected + moved @ self.axes.mT
 
 
