@@ -116,7 +116,8 @@ def test_a_plugin_of_one_file_adds_opponents_of_both_sorts(plugin: Path, tmp_pat
     steps = trained.weights("one-step", "seen")
     assert steps.shape == (len(tasks), zoo.base.shape[0]) and (steps != zoo.base).any()
     chosen = chosen_of(tmp_path / "evaluate")
-    assert chosen.pop("ridge_penalty") > 0 and chosen == {"half-way_share": 0.25, "one-step_steps": 9.0}
+    assert chosen.pop("ridge_penalty") > 0
+    assert chosen == {"oracle_rate": 0.01, "half-way_share": 0.25, "one-step_steps": 9.0}
     assert not (tmp_path / "opponents/universal.safetensors").exists()
     with pytest.raises(
         UserError, match=r"^this run has no opponent 'universal' that trains on images; its recipe leaves it"

@@ -219,9 +219,18 @@ def test_a_picture_of_fifty_megabytes_is_refused_in_a_sentence(client: Client) -
 
 
 def test_calls_that_are_none_are_refused_and_the_server_goes_on(client: Client, address: str) -> None:
-    for endpoint, arguments in (("nowhere", {}), ("describe", {}), ("describe", {"classes": [], "more": 1})):
-        with pytest.raises(RuntimeError, match="there may be no such endpoint, or it takes other arguments"):
+    other = "there may be no such endpoint, or it takes other arguments"
+    for endpoint, arguments, why in (
+        ("nowhere", {}, other),
+        ("describe", {}, "No value provided for required argument: classes"),
+        ("describe", {"classes": [], "more": 1}, other),
+    ):
+        with pytest.raises(RuntimeError, match=f"the call failed: {why}"):
             client.call(endpoint, **arguments)
+    form = client.http.post("/call/v2/describe", data={"classes": "book"})
+    assert (form.status_code, form.json()) == (
+        415, {"detail": "send the call as JSON: with the header Content-Type: application/json"},
+    )  # fmt: skip
     wrong = client.http.post("/call/v2/describe", content=b"nonsense")
     assert (wrong.status_code, wrong.json()) == (400, {"detail": "the call is no JSON"})
     large = client.http.post("/call/v2/describe", json={"classes": ["x" * 2**20]})

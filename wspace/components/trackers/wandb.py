@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,8 @@ class Wandb(Tracker):
         settings = self.wandb.Settings(
             silent=True, console="off", disable_git=True, disable_code=True, x_disable_stats=True
         )
+        while any((folder / "wandb").glob(f"offline-run-{datetime.now():%Y%m%d_%H%M%S}-*")):
+            time.sleep(0.05)  # folders are named by the second: this attempt would write over the one before
         self.run = self.wandb.init(
             mode="offline",
             project=self.project,
