@@ -245,7 +245,7 @@ def test_an_interrupted_run_goes_on_in_the_same_run_of_trackio(runs: Path, monke
 def test_an_interrupted_run_goes_on_under_the_same_id_of_wandb(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = recipe_of("[wandb]")
     interrupted(recipe, runs, monkeypatch)
-    run(recipe, runs)
+    assert not [line for line in run(recipe, runs) if line.startswith("warning")]
     folder = runs / "synthetic/tracking/wandb/wandb"
     curves: Curves = defaultdict(list)
     ids, configs, counts = set(), [], []

@@ -15,6 +15,8 @@ from wspace.interfaces import Tracker
 from wspace.support.errors import MissingPackage
 from wspace.support.files import write_text
 
+PATIENCE = 300  # seconds that a busy machine may take to start wandb's own process
+
 
 class Wandb(Tracker):
     """A folder of an offline run; nothing is sent anywhere before `wandb sync FOLDER`.
@@ -33,7 +35,13 @@ class Wandb(Tracker):
 
     def start(self, name: str, identity: str, config: Mapping[str, Any], folder: Path, resumed: bool) -> None:
         settings = self.wandb.Settings(
-            silent=True, console="off", disable_git=True, disable_code=True, x_disable_stats=True
+            silent=True,
+            console="off",
+            disable_git=True,
+            disable_code=True,
+            x_disable_stats=True,
+            init_timeout=PATIENCE,
+            x_service_wait=PATIENCE,
         )
         while any((folder / "wandb").glob(f"offline-run-{datetime.now():%Y%m%d_%H%M%S}-*")):
             time.sleep(0.05)  # folders are named by the second: this attempt would write over the one before
