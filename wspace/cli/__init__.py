@@ -155,8 +155,6 @@ def main(workshop: Workshop | None = None) -> None:
     except Exception as error:
         if type(error).__module__.split(".")[0] not in ("click", "typer") or not hasattr(error, "exit_code"):
             raise
-        if type(error).__name__ == "NoArgsIsHelpError":  # a group by itself: its help is what was asked for
-            _tell(error.format_message())  # type: ignore[attr-defined]
-        else:
-            _tell(f"error: {error.format_message()}")  # type: ignore[attr-defined]
+        of_help = type(error).__name__ == "NoArgsIsHelpError"  # a group by itself: its help is what was asked for
+        _tell(f"{'' if of_help else 'error: '}{error.format_message()}")  # type: ignore[attr-defined]
         sys.exit(2)

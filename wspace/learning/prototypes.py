@@ -141,9 +141,7 @@ class Spread:
         (...) images whose mean is `means` (..., F) and that scatter with covariance I (Bishop, 2006, eq. 2.116). Between
         classes' means alone, with a prior at zero, it is what PLDA does (Ioffe, 2006).
         """
-        ratio = (
-            shots[..., None] * self.variances / trust
-        )  # (..., F): precision of the images' mean, to that of `expected`
+        ratio = shots[..., None] * self.variances / trust  # (..., F), of precisions: images' mean to `expected`
         moved = (means - expected) @ self.axes * (ratio / (1 + ratio))
         return expected + moved @ self.axes.mT
 

@@ -43,7 +43,7 @@ class PluginFact:
     @property
     def state(self) -> str:
         """In words."""
-        commands = f", {self.commands} command{'s'[: self.commands != 1]}" if self.commands else ""
+        commands = f", {self.commands} command{'' if self.commands == 1 else 's'}" if self.commands else ""
         note = f"; {self.note}" if self.note else ""
         works = f"{self.components} components{commands}{note}"
         return "not in WSPACE_PLUGINS" if self.skipped else self.error or works

@@ -146,7 +146,7 @@ def recipe_for(look: Look, effort: Effort, file: Path, *, with_icons: bool) -> s
     icons = (
         "# The icons beside them: with few classes of one's own, thousands of others say more of how words and looks\n"
         "# go together. The zoo and all that is trained on pictures are of your folder alone.\n"
-        "auxiliary: [{use: icons, also: [fluent], styles: 2, renderings: 3}]\n\n"
+        f"auxiliary: [{_flow(packaged['dataset'])}]\n\n"
         if with_icons
         else ""
     )
