@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from wspace.data.splits import UNSEEN_TASKS
-from wspace.interfaces import Contest, Metric, Opponent, Outcome, Prompts, Symmetry
+from wspace.interfaces import Contest, Metric, Opponent, Outcome, Prompts, Symmetry, Task
 from wspace.learning.baselines import descriptions
 from wspace.learning.fitting import predict
 from wspace.learning.system import System
@@ -138,12 +138,11 @@ class _Contestants:
         for bound in self.against:
             if takes_pictures(bound) == shown:
                 methods[bound.name] = self._opponents(bound.name, contest)
-        return {name: self._calibrated(weights, contest) for name, weights in methods.items()}
+        return {name: self._calibrated(weights, contest.tasks) for name, weights in methods.items()}
 
     def oracle(self, split: str) -> Tensor:
         """Weights (B, P) trained for the tasks of a split that has no pictures."""
-        contest = self._contest(split)
-        return self._calibrated(self._opponents(ORACLE, contest), contest)
+        return self._calibrated(self.trained.oracle(split), self.zoo.tasks.scored(split))
 
     def _contest(self, split: str) -> Contest:
         tasks, shown = self.zoo.tasks.scored(split), self.zoo.tasks.shown.get(split)
@@ -157,8 +156,8 @@ class _Contestants:
         weights = self.fitted[name].weights(self.evidence, contest)
         return checked(weights, name, len(contest.tasks), self.evidence)
 
-    def _calibrated(self, weights: Tensor, contest: Contest) -> Tensor:
-        return self.job.bench.calibrated(weights.expand(len(contest.tasks), -1), contest.tasks)  # alike for all
+    def _calibrated(self, weights: Tensor, tasks: Sequence[Task]) -> Tensor:
+        return self.job.bench.calibrated(weights.expand(len(tasks), -1), tasks)  # alike for all
 
 
 def _drawn(job: Job, file: str, split: str) -> Tensor:
