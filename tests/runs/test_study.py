@@ -126,6 +126,18 @@ PROBLEMS = [
         ":5: variants.with more steps: its runs would not measure accuracy, which the table is of",
     ),
     (STUDY.replace("20", "10"), ":5: variants.with more steps: is the same recipe as 'full'"),
+    (
+        STUDY.replace("{train.steps: 20}", "{each: {train.steps: 20}}"),
+        ":5: variants.with more steps.each: expected one setting and a list of its values: {train.steps: [10, 20]}",
+    ),
+    (
+        STUDY.replace("{train.steps: 20}", "{each: {train.steps: [20, 20]}}"),
+        ":5: variants.with more steps.each: train.steps is 20 twice",
+    ),
+    (
+        STUDY.replace("{train.steps: 20}", "{each: {train.steps: [20, x]}}"),
+        ":5: variants.with more steps, x: train.steps: expected int, got 'x'",
+    ),
     (STUDY + "  Full!: {train.steps: 3}\n", ":6: variants.Full!: too like 'full' for a folder"),
     (STUDY + "  '?!': {train.steps: 3}\n", ":6: variants.?!: needs a letter or a digit, for a folder"),
     (
@@ -687,3 +699,66 @@ def test_a_study_prints_on_a_terminal_with_no_cell_broken(
 
 def test_the_report_of_a_run_names_that_run_and_is_never_linked() -> None:
     assert [stage.name for stage in stage_keys.STAGES if not stage.shared] == ["report"]
+
+
+LINES = """study: tiny.yaml
+seeds: [1, 2]
+variants:
+  plain: {each: {train.steps: [10, 20]}}
+  clipped: {train.clip: 2.0, each: {train.steps: [10, 20, 30]}}
+  alone: {train.clip: 3.0}
+splits: [seen]
+along: train.steps
+"""
+
+
+def test_a_variant_that_gives_a_setting_several_values_is_a_line_of_variants(bound: Bound, ran, tmp_path: Path) -> None:
+    made = bound(LINES + "methods: [generated, ridge]\n", "seeds=[1]")
+    assert [(m.recipe.name, m.recipe.train.steps, m.recipe.train.clip) for m in made.members] == [
+        ("plain-10-1", 10, 1.0), ("plain-20-1", 20, 1.0),
+        ("clipped-10-1", 10, 2.0), ("clipped-20-1", 20, 2.0), ("clipped-30-1", 30, 2.0), ("alone-1", 10, 3.0),
+    ]  # fmt: skip
+    ran(made)
+    report = report_of(tmp_path / "runs/a-study")
+    assert report["along"] == {
+        "path": "train.steps",
+        "values": {"plain, 10": 10, "plain, 20": 20, "clipped, 10": 10, "clipped, 20": 20, "clipped, 30": 30, "alone": 10},
+        "lines": {
+            "plain, 10": "plain", "plain, 20": "plain",
+            "clipped, 10": "clipped", "clipped, 20": "clipped", "clipped, 30": "clipped", "alone": "alone",
+        },
+    }  # fmt: skip
+    pairs = {(row["label"], row["minus"]) for row in report["differences"] if "ridge" not in row["minus"]}
+    first = "generated, plain, 10"
+    assert pairs == {(first, f"generated, {other}") for other in ("clipped, 10", "clipped, 20", "clipped, 30", "alone")}
+
+
+def test_lines_of_as_many_points_are_compared_place_by_place(bound: Bound, ran, tmp_path: Path) -> None:
+    ran(bound(LINES.replace(", 30]", "]").replace("along: train.steps", "along: parameters"), "seeds=[1]"))
+    report = report_of(tmp_path / "runs/a-study")
+    pairs = {(row["label"], row["minus"]) for row in report["differences"] if not row["minus"].startswith("its ")}
+    assert pairs == {("plain, 10", "clipped, 10"), ("plain, 20", "clipped, 20"), ("plain, 10", "alone")}
+    of_training = {row["variant"]: row["parameters"] for row in report["training"]}
+    assert report["along"]["values"] == of_training and min(of_training.values()) > 0
+
+
+def test_each_line_is_drawn_through_its_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(figures, "encoded", lambda figure: drawn.append(figure) or "data:")
+    means = {"raw, 8": 0.2, "raw, 64": 0.4, "aligned, 8": 0.5, "aligned, 64": 0.6}
+    rows = [
+        {"split": "seen", "method": method, "variant": name, "mean": mean, "ci_low": mean - 0.1, "ci_high": mean + 0.1}
+        for method in ("generated", "ridge")
+        for name, mean in means.items()
+    ]
+    values = {"raw, 8": 900, "raw, 64": 7000, "aligned, 8": 900, "aligned, 64": 7000}
+    figures.accuracy_along_numbers(rows, "parameters", values, {name: name.partition(",")[0] for name in means})
+    (panel,) = drawn[0].axes
+    lines = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in panel.get_lines()}
+    for name, heights in {
+        "raw": [20, 40],
+        "aligned": [50, 60],
+        "ridge, raw": [20, 40],
+        "ridge, aligned": [50, 60],
+    }.items():
+        assert lines[name][0] == [900, 7000] and lines[name][1] == pytest.approx(heights)

@@ -255,55 +255,72 @@ def accuracy_by_pictures(scores: Sequence[Mapping[str, Any]], shown: Mapping[str
     return encoded(figure)
 
 
-def accuracy_along_numbers(rows: Sequence[Mapping[str, Any]], path: str, values: Mapping[str, float | None]) -> str:
-    """Mean accuracy and its interval against a number of each variant, a panel for each split and a line for each method.
+def accuracy_along_numbers(
+    rows: Sequence[Mapping[str, Any]],
+    path: str,
+    values: Mapping[str, float | None],
+    lines: Mapping[str, str] | None = None,
+) -> str:
+    """Mean accuracy and its interval against a number of each variant: a panel for each split, a line for each method.
 
-    The axis is logarithmic. A variant without a number stands apart at the right end, under its name.
+    The axis is logarithmic. A variant without a number stands apart at the right end, under its name. With `lines`, variant ->
+    the line that it is a point of, there is one for each of those and each method.
     """
     splits: list[str] = list(dict.fromkeys(row["split"] for row in rows))
     apart = 2 * max(value or 0.5 for value in values.values())
     ticks = {value or apart: short(variant) if value is None else f"{value:g}" for variant, value in values.items()}
+    drawn: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        name = row["method"]
+        if lines is not None:
+            line = lines[row["variant"]]
+            name = line if name == OURS else f"{name}, {line}"
+        drawn.setdefault(name, []).append(row)
     columns = min(2, len(splits))
-    lines = -(-len(splits) // columns)
-    figure = new_figure(2.4 * lines + 0.8, width=WIDTH if columns == 1 else 7.0)
-    panels = figure.subplots(lines, columns, squeeze=False)
+    high = -(-len(splits) // columns)
+    figure = new_figure(2.4 * high + 0.8 + 0.25 * (len(drawn) // 4), width=WIDTH if columns == 1 else 7.0)
+    panels = figure.subplots(high, columns, squeeze=False)
     for panel in panels.flat[len(splits) :]:
         panel.axis("off")
     for number, (panel, split) in enumerate(zip(panels.flat[: len(splits)], splits, strict=True)):
-        _draw_along(panel, [row for row in rows if row["split"] == split], values, apart)
+        of_split = {name: [row for row in of_line if row["split"] == split] for name, of_line in drawn.items()}
+        _draw_along(panel, of_split, values, apart)
         dress(panel, TITLES.get(split, split), path if number >= len(splits) - columns else "", "y")
         panel.set_xscale("log")
-        panel.set_xticks(list(ticks), list(ticks.values()))
-        panel.minorticks_off()
+        if lines is None:
+            panel.set_xticks(list(ticks), list(ticks.values()))
+            panel.minorticks_off()
     for panel in panels[:, 0]:
         panel.set_ylabel("accuracy (%)", fontsize=TEXT)
     handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=TEXT)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=4 if lines is None else 3, frameon=False, fontsize=TEXT
+    )
     return encoded(figure)
 
 
 def _draw_along(
-    panel: Axes, rows: Sequence[Mapping[str, Any]], values: Mapping[str, float | None], apart: float
+    panel: Axes, lines: Mapping[str, Sequence[Mapping[str, Any]]], values: Mapping[str, float | None], apart: float
 ) -> None:
-    """A line through the points of each method, and what is `apart` of them at the end of a dotted one."""
-    styles = ((VERMILLION, "s"), (GREEN, "^"), (ORANGE, "v"), (INK, "x"), (GREY, "P"))
-    others = sorted({row["method"] for row in rows} - {OURS})
-    marks = {OURS: (BLUE, "D")} | {method: styles[n % len(styles)] for n, method in enumerate(others)}
-    for method in dict.fromkeys(row["method"] for row in rows):
-        colour, marker = marks[method]
-        of_method = [(values[row["variant"]] or apart, row) for row in rows if row["method"] == method]
-        of_method.sort(key=lambda point: point[0])
-        places = [place for place, _ in of_method]
+    """A line through the points of each name, and what is `apart` of them at the end of a dotted one."""
+    styles = [(VERMILLION, "s"), (GREEN, "^"), (ORANGE, "v"), (INK, "x"), (GREY, "P")]
+    if OURS not in lines:
+        styles.insert(0, (BLUE, "D"))
+    styled = dict(zip((name for name in lines if name != OURS), cycle(styles), strict=False)) | {OURS: (BLUE, "D")}
+    for name, rows in lines.items():
+        colour, marker = styled[name]
+        points = sorted(((values[row["variant"]] or apart, row) for row in rows), key=lambda point: point[0])
+        places = [place for place, _ in points]
         means, low, high = (
-            100 * np.array([row[name] for _, row in of_method], dtype=float) for name in ("mean", "ci_low", "ci_high")
+            100 * np.array([row[key] for _, row in points], dtype=float) for key in ("mean", "ci_low", "ci_high")
         )
         on_axis = len(places) - (places[-1] == apart)
         panel.fill_between(places[:on_axis], low[:on_axis], high[:on_axis], color=colour, alpha=0.15, linewidth=0)
-        width, size = (1.5, 5.5) if method == OURS else (2.5, 4)
+        width, size = (1.5, 5.5) if name == OURS else (2.5, 4)
         panel.plot(places[:on_axis], means[:on_axis], color=colour, linewidth=width, zorder=3)
         panel.plot(places[on_axis - 1 :], means[on_axis - 1 :], ":", color=colour, linewidth=width, zorder=3)
         panel.vlines(places, low, high, color=colour, linewidth=1.2, zorder=2)
-        panel.plot(places, means, marker, color=colour, markersize=size, zorder=4, label=method)
+        panel.plot(places, means, marker, color=colour, markersize=size, zorder=4, label=name)
 
 
 def picture_sheet(pixels: np.ndarray, predicted: Sequence[str], true: Sequence[str]) -> str:

@@ -18,12 +18,14 @@ def study_page(report: Mapping[str, Any]) -> str:
     confidence, seeds = f"{100 * report['confidence']:g} %", ", ".join(map(str, report["seeds"]))
     parts = [_part("accuracy", "Accuracy", [_table("Mean over seeds (%)", rows, "label")])]
     if "along" in report:
-        path = report["along"]["path"]
+        along = report["along"]
+        path = along["path"]
         caption = (
-            f"Accuracy on test images against {path}, on a logarithmic axis: mean over seeds, and its {confidence} interval. "
-            "A variant without such a number stands apart at the right."
+            f"Accuracy on test images against {path}, on a logarithmic axis: mean over seeds, {confidence} interval."
         )
-        drawn = accuracy_along_numbers(rows, path, report["along"]["values"])
+        if None in along["values"].values():
+            caption += " A variant without such a number stands apart at the right."
+        drawn = accuracy_along_numbers(rows, path, along["values"], along.get("lines"))
         parts.insert(0, _part("along", f"Accuracy along {path}", figures=[Figure("figure", caption, drawn)]))
     if differences:
         named = [row | {"pair": f"{row['label']} − {row['minus']}"} for row in differences]

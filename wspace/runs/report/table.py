@@ -81,11 +81,16 @@ def _print_generators(rows: Sequence[Mapping[str, Any]], markdown: bool) -> None
     """What each generator of a study costs, and how new its networks are; not of studies made before that was measured."""
     if not rows:
         return
-    head = [f"novelty on {rows[0]['split']}", "training, s", "drawing one, ms", "MiB"]
-    scales = {"train_seconds": (1.0, ".0f"), "seconds_per_network": (1000.0, ".3g"), "bytes": (2**-20, ".1f")}
+    head = [f"novelty on {rows[0]['split']}", "parameters", "training, s", "drawing one, ms", "MiB"]
+    scales = {
+        "parameters": (1.0, ",.0f"),
+        "train_seconds": (1.0, ".0f"),
+        "seconds_per_network": (1000.0, ".3g"),
+        "bytes": (2**-20, ".1f"),
+    }
     lines = [
         [row["label"], _number(row["novelty"])]
-        + ["" if row[name] is None else f"{row[name] * scale:{form}}" for name, (scale, form) in scales.items()]
+        + ["" if row.get(name) is None else f"{row[name] * scale:{form}}" for name, (scale, form) in scales.items()]
         for row in rows
     ]
     _show((["generator", *head], lines), markdown)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wspace.data.splits import AS_READ, UNSEEN_TASKS
 from wspace.runs.report.methods import CONFIDENCE, METRIC, RESAMPLES, methods_of
-from wspace.runs.study.file import Study
+from wspace.runs.study.file import PARAMETERS, Study
 from wspace.support.errors import NotARun, UserError
 from wspace.support.files import read_json
 from wspace.support.methods import OURS
@@ -57,7 +57,8 @@ class Result:
         scores = load_file(folder / stages["evaluate"] / PER_TASK)
         tasks = TaskSet.load(folder / stages["zoo"] / TASKS)
         images = read_json(folder / stages["zoo"] / WORLD)["fingerprints"]["images"]
-        costs = {"train_seconds": took["train"][1]}
+        report = report_of_run(folder)
+        costs = {"train_seconds": took["train"][1], PARAMETERS: report["training"]["parameters"]}
         trained, drawn = (
             folder / stages["train"] / GENERATOR,
             folder / stages["generate"] / SUMMARY,
@@ -66,7 +67,7 @@ class Result:
             costs["bytes"] = trained.stat().st_size
         if drawn.is_file():  # those of earlier versions did not measure it
             costs["seconds_per_network"] = read_json(drawn)["seconds_per_network"]
-        return cls(report_of_run(folder), scores, tasks, images, took, costs)
+        return cls(report, scores, tasks, images, took, costs)
 
     def pairs_with(self, other: Result, split: str) -> bool:
         """Whether both were scored on the same tasks and images, in the same order."""
@@ -104,27 +105,39 @@ def compared(study: Study, folder: Path) -> dict[str, Any]:
             about = {"label": row.title, "variant": row.variant, "method": row.method, "split": split}
             summary = _summary(values((row.variant, row.method), split))
             rows.append(about | {"metric": METRIC} | summary | {"paper": row.paper.get(split)})
-        for left, right in _compared(alike, beside):
+        for left, right in _compared(alike, beside, study.lines):
             if all(results[left[0], seed].pairs_with(results[right[0], seed], split) for seed in study.seeds):
                 minuend, subtrahend = values(left, split), values(right, split)
                 names = {"label": titles[left], "minus": titles.get(right, f"its {right[1]}")}
                 summary = _summary([a - b for a, b in zip(minuend, subtrahend, strict=True)])
                 differences.append(names | {"split": split, "metric": METRIC} | summary)
-    along = {} if study.along is None else {"along": asdict(study.along)}
+    generators = _generators(study, results, splits)
     return {
         "study": study.name,
         "seeds": list(study.seeds),
         "confidence": CONFIDENCE,
-        **along,
+        **_along(study, results),
         "rows": rows,
         "differences": differences,
         "training": [
             {"variant": variant, "seed": seed} | result.report["training"] | {"seconds": result.report["seconds"]}
             for (variant, seed), result in results.items()
         ],
-        "generators": _generators(study, results, splits),
+        "generators": generators,
         "seconds": _seconds(results.values()),
     }
+
+
+def _along(study: Study, results: Mapping[tuple[str, int], Result]) -> dict[str, Any]:
+    """What accuracy is drawn against, if the study says: of each variant its number, and the line of several it is on."""
+    if study.along is None:
+        return {}
+    values = study.along.values
+    if study.along.path == PARAMETERS:
+        values = {variant: result.costs[PARAMETERS] for (variant, _), result in results.items()}
+    several = len(set(study.lines.values())) < len(study.lines)
+    lines = {"lines": study.lines} if several else {}
+    return {"along": {"path": study.along.path, "values": values} | lines}
 
 
 def _generators(study: Study, results: Mapping[tuple[str, int], Result], splits: Sequence[str]) -> list[dict[str, Any]]:
@@ -136,17 +149,31 @@ def _generators(study: Study, results: Mapping[tuple[str, int], Result], splits:
         generator: dict[str, Any] = {"label": row.title, "variant": row.variant, "split": about}
         new = [result.scores[name] for result in of_seeds if (name := f"{about}/novelty/{OURS}") in result.scores]
         generator["novelty"] = _summary(new) if len(new) == len(of_seeds) else None
-        for cost in ("train_seconds", "seconds_per_network", "bytes"):
+        for cost in (PARAMETERS, "train_seconds", "seconds_per_network", "bytes"):
             values = [result.costs[cost] for result in of_seeds if cost in result.costs]
             generator[cost] = sum(values) / len(values) if values else None
         rows.append(generator)
     return rows
 
 
-def _compared(rows: Sequence[Scored], beside: Mapping[str, Sequence[str]]) -> list[tuple[Scored, Scored]]:
-    """The first row with each other, and `generated` of each variant with the methods beside it; ours comes first."""
-    first, *others = rows
-    pairs = [(row, first) if row[1] == OURS != first[1] else (first, row) for row in others]
+def _compared(
+    rows: Sequence[Scored], beside: Mapping[str, Sequence[str]], lines: Mapping[str, str]
+) -> list[tuple[Scored, Scored]]:
+    """The first row with each other, and `generated` of each variant with the methods beside it; ours comes first.
+
+    Where variants are points of lines, each point is compared with that of the first line at its place, or with that line's
+    first point if the two have not as many.
+    """
+    points: dict[Scored, list[Scored]] = {}
+    for variant, method in rows:
+        points.setdefault((lines[variant], method), []).append((variant, method))
+    first, *others = points.values() if len(points) > 1 else [[row] for row in rows]
+    likes = [
+        (row, first[place] if len(line) == len(first) else first[0])
+        for line in others
+        for place, row in enumerate(line)
+    ]
+    pairs = [(row, like) if row[1] == OURS != like[1] else (like, row) for row, like in likes]
     ours = [(row, (row[0], method)) for row in rows if row[1] == OURS for method in beside[row[0]]]
     return list(dict.fromkeys([*pairs, *ours]))
 

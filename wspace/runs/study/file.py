@@ -10,12 +10,15 @@ rows:                                         # its rows; `methods` of every var
   - {label: Universal Model, variant: full, method: universal, paper: {unseen-tasks: 56.74}}
 methods: [generated, ridge]                   # `generated` if left out
 along: train.steps                            # a number that variants set: the page draws accuracy against it
+
+A variant that says `each: {train.steps: [100, 400]}` is one for each value, called `full, 100` and `full, 400`, and the page
+draws a line through them. `along: parameters` is how many the generator has.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +37,8 @@ from wspace.support.invalid import explain_key
 from wspace.support.methods import OURS
 
 KEY = "study"
+EACH = "each"
+PARAMETERS = "parameters"  # of the generator: what accuracy can be drawn against beside settings
 
 
 class Row(BaseModel):
@@ -64,15 +69,21 @@ class Schema(BaseModel):
     methods: list[str] = Field(default_factory=list)
     along: str | None = None
 
-    def all_rows(self) -> list[Row]:
-        """The table's, written out."""
+    def all_rows(self, variants: Iterable[str]) -> list[Row]:
+        """The table's, written out for these variants."""
         if self.rows or not self.methods:
-            return self.rows or [Row(variant=variant) for variant in self.variants]
+            return self.rows or [Row(variant=variant) for variant in variants]
         return [
             Row(variant=variant, method=method, label=f"{method}, {variant}")
             for method in self.methods
-            for variant in self.variants
+            for variant in variants
         ]
+
+
+@dataclass(frozen=True)
+class Variant:
+    changes: Mapping[str, Any]
+    line: str  # what the file calls it; several are one line where the file gives a setting several values
 
 
 @dataclass(frozen=True)
@@ -84,10 +95,10 @@ class Member:
 
 @dataclass(frozen=True)
 class Along:
-    """What a study's variants set to different numbers."""
+    """What a study's variants have different numbers of."""
 
-    path: str  # in a recipe: tasks.known
-    values: dict[str, float | None]  # of each variant; None: no limit
+    path: str  # in a recipe: tasks.known; or PARAMETERS
+    values: dict[str, float | None]  # of each variant; None: no limit. None at all for PARAMETERS, which runs tell
 
 
 @dataclass(frozen=True)
@@ -99,6 +110,7 @@ class Study:
     rows: tuple[Row, ...]
     methods: tuple[str, ...]  # of every variant, if that is what the rows are
     along: Along | None
+    lines: dict[str, str]  # of each variant the line it is a point of
     members: tuple[Member, ...] = field(repr=False)  # those of one seed side by side, since they share its zoo
 
 
@@ -124,25 +136,27 @@ def bind_study(source: Source, registry: Registry, settings: Sequence[str] = ())
         change(source, of_study)
     reader = _Reader(source, registry, others)
     schema = reader.schema()
-    bound = reader.recipes(schema)
-    reader.names(schema, bound)
+    variants = reader.written_out(schema)
+    bound = reader.recipes(schema, variants)
+    reader.names(schema, bound, variants)
     reader.opponents(schema, bound)
-    along = reader.along(schema, bound)
+    along = reader.along(schema, bound, variants)
     if reader.problems:
         raise RecipeError(source.file, reader.problems)
     members = [
-        Member(variant, seed, reader.member(variant, changes, seed))
+        Member(name, seed, reader.member(name, variant.changes, seed))
         for seed in schema.seeds
-        for variant, changes in schema.variants.items()
+        for name, variant in variants.items()
     ]
     return Study(
         source.file,
         Path(source.file).stem,
         tuple(schema.seeds),
         tuple(schema.splits),
-        tuple(schema.all_rows()),
+        tuple(schema.all_rows(variants)),
         tuple(schema.methods),
         along,
+        {name: variant.line for name, variant in variants.items()},
         tuple(members),
     )
 
@@ -181,7 +195,30 @@ class _Reader:
         left = {key: value for key, value in values.items() if key not in wrong}
         return Schema.model_validate({"seeds": [0]} | left)
 
-    def recipes(self, schema: Schema) -> dict[str, BoundRecipe]:
+    def written_out(self, schema: Schema) -> dict[str, Variant]:
+        """Every variant by name: those of the file, and one for each value where it says `each`."""
+        variants: dict[str, Variant] = {}
+        for line, changes in schema.variants.items():
+            if EACH not in changes:
+                variants[line] = Variant(changes, line)
+                continue
+            each = changes[EACH]
+            values = next(iter(each.values())) if isinstance(each, Mapping) and len(each) == 1 else None
+            if not isinstance(values, list) or not values:
+                self.problem(
+                    ("variants", line, EACH), "expected one setting and a list of its values: {train.steps: [10, 20]}"
+                )
+                continue
+            (setting,) = each
+            shared = {path: value for path, value in changes.items() if path != EACH}
+            for value in values:
+                name = f"{line}, {value}"
+                if name in variants:
+                    self.problem(("variants", line, EACH), f"{setting} is {value!r} twice")
+                variants[name] = Variant(shared | {setting: value}, line)
+        return variants
+
+    def recipes(self, schema: Schema, variants: Mapping[str, Variant]) -> dict[str, BoundRecipe]:
         """Each variant's, of those that bind; what is wrong with the others is a problem."""
         base = self.base(schema.study)
         if base is None:
@@ -190,22 +227,22 @@ class _Reader:
         _, inherited = self.bound({})
         recipes: dict[str, BoundRecipe] = {}
         problems_of_variants: list[Problem] = []
-        for variant, changes in schema.variants.items():
-            if "seed" in changes:
-                self.problem(("variants", variant, "seed"), "the seeds of a study are its own")
-            recipe, problems = self.bound(changes)
+        for name, variant in variants.items():
+            if "seed" in variant.changes:
+                self.problem(("variants", variant.line, "seed"), "the seeds of a study are its own")
+            recipe, problems = self.bound(variant.changes)
             problems_of_variants += problems
             for problem in problems:
                 if not any(_alike(problem, other) for other in inherited):
-                    self.of_variant(variant, changes, problem)
+                    self.of_variant(name, variant, problem)
             if recipe is None:
                 continue
             if METRIC not in [metric.name for metric in recipe.metrics]:
-                self.problem(("variants", variant), f"its runs would not measure {METRIC}, which the table is of")
-            twin = next((name for name, other in recipes.items() if other.filled == recipe.filled), None)
+                self.problem(("variants", variant.line), f"its runs would not measure {METRIC}, which the table is of")
+            twin = next((other for other, theirs in recipes.items() if theirs.filled == recipe.filled), None)
             if twin is not None:
-                self.problem(("variants", variant), f"is the same recipe as {twin!r}")
-            recipes[variant] = recipe
+                self.problem(("variants", variant.line), f"is the same recipe as {twin!r}")
+            recipes[name] = recipe
         for problem in inherited:
             if any(_alike(problem, other) for other in problems_of_variants):
                 self.problem((KEY,), problem.text(base.file))
@@ -245,25 +282,27 @@ class _Reader:
         apply(recipe, {"seed": seed})
         return bind(recipe, self.registry, f"{_slug(variant)}-{seed}")
 
-    def of_variant(self, variant: str, changes: Mapping[str, Any], problem: Problem) -> None:
+    def of_variant(self, name: str, variant: Variant, problem: Problem) -> None:
         """At the line of the setting it comes from, or else of the variant."""
-        at = next((path for path in changes if f"{problem.where}.".startswith(f"{path}.")), None)
-        line = self.source.line(("variants", variant) if at is None else ("variants", variant, at))
-        self.problems.append(Problem(line, f"variants.{variant}: {problem.where}", problem.message))
+        at = next((path for path in variant.changes if f"{problem.where}.".startswith(f"{path}.")), None)
+        place = ("variants", variant.line)
+        if at is not None:
+            place = (*place, at) if at in self.source.values["variants"][variant.line] else (*place, EACH)
+        self.problems.append(Problem(self.source.line(place), f"variants.{name}: {problem.where}", problem.message))
 
-    def names(self, schema: Schema, recipes: Mapping[str, BoundRecipe]) -> None:
+    def names(self, schema: Schema, recipes: Mapping[str, BoundRecipe], variants: Mapping[str, Variant]) -> None:
         """Of seeds, variants, splits, methods and rows: none twice, and each of something that is there."""
         for number, seed in enumerate(schema.seeds):
             if seed in schema.seeds[:number]:
                 self.problem(("seeds", number), f"{seed} is named twice")
         slugs: dict[str, str] = {}
-        for variant in schema.variants:
-            slug = _slug(variant)
+        for name, variant in variants.items():
+            slug = _slug(name)
             if not slug:
-                self.problem(("variants", variant), "needs a letter or a digit, for a folder")
+                self.problem(("variants", variant.line), "needs a letter or a digit, for a folder")
             elif slug in slugs:
-                self.problem(("variants", variant), f"too like {slugs[slug]!r} for a folder")
-            slugs[slug] = variant
+                self.problem(("variants", variant.line), f"too like {slugs[slug]!r} for a folder")
+            slugs[slug] = name
         ways = dict.fromkeys(ways for recipe in recipes.values() for ways in recipe.tasks.unseen_ways)
         splits = [*AS_READ, *(split for count in ways for split in of_ways(count))]
         for number, split in enumerate(schema.splits):
@@ -279,7 +318,7 @@ class _Reader:
             if method in schema.methods[:number]:
                 self.problem(("methods", number), f"{method} is named twice")
         for number, row in enumerate(schema.rows):
-            self.check_name(("rows", number, "variant"), row.variant, list(schema.variants))
+            self.check_name(("rows", number, "variant"), row.variant, list(variants))
             self.check_name(("rows", number, "method"), row.method, methods)
             for split in row.paper:
                 self.check_name(("rows", number, "paper", split), split, schema.splits or splits)
@@ -300,10 +339,18 @@ class _Reader:
                 if method not in against:
                     self.problem(path, f"variant {variant!r} does not name {method!r} in its `against`")
 
-    def along(self, schema: Schema, recipes: Mapping[str, BoundRecipe]) -> Along | None:
-        """What accuracy is drawn against: a number above 0 that differs between variants, of which one may have none."""
+    def along(
+        self, schema: Schema, recipes: Mapping[str, BoundRecipe], variants: Mapping[str, Variant]
+    ) -> Along | None:
+        """What accuracy is drawn against: a number above 0 that differs between the variants of a line.
+
+        One of each may have none.
+        """
         if schema.along is None:
             return None
+        if schema.along == PARAMETERS:
+            return Along(PARAMETERS, {})
+        alone = len({variant.line for variant in variants.values()}) == len(variants)  # all are one line
         values: dict[str, float | None] = {}
         for variant, recipe in recipes.items():
             value: Any = recipe.filled
@@ -318,7 +365,14 @@ class _Reader:
                     ("along",), f"{schema.along} is {value!r} in {variant!r}, and has to be a number above 0, or null"
                 )
                 return None
-            twin = next((other for other, theirs in values.items() if theirs == value), None)
+            twin = next(
+                (
+                    other
+                    for other, theirs in values.items()
+                    if theirs == value and (alone or variants[other].line == variants[variant].line)
+                ),
+                None,
+            )
             if twin is not None:
                 self.problem(("along",), f"{schema.along} is {value!r} in {variant!r}, as in {twin!r}")
                 return None
