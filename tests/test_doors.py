@@ -29,8 +29,8 @@ API = """
     Classifier Closed Collection Condition Conditioner Contest DataError Dataset Default Denoiser Description
     Discriminator Evidence Exporter Figure FileError Fit Fusion Generate Generator Images ImportedNetwork Importer
     Inferred Json Layers MeanLoss Metric Move Moves Network Opponent Outcome Pairs Part PluginFiles Precision Predictor
-    Product Prompts Row Run RunFolder Scale Section Shots Sidecars Since StoredImages StoredZoo Symmetry Table
-    Target Task Text TokenLayout Tokenizer Told Tracker UserError WeightEntry WeightSpec Wording WspaceError affine
+    Product Prompts Row Run RunFolder Scale Section Shots Sidecars Since Span StoredImages StoredZoo Symmetry Table
+    Target Task Text TokenLayout Tokenizer Told Tracker UnitTokens UserError WeightEntry WeightSpec Wording WspaceError affine
     attention built cosine_scores fingerprint fit_scale infer match match_activations move open_picture open_run prove_module
     read_spec seeded show_section sinusoids spread_of straight_line stream uniform_by_fan_in weights_of
 """

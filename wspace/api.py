@@ -8,8 +8,8 @@ Contracts, an abstract class per kind: `Architecture`, `Backbone`, `Conditioner`
     `Exporter`, `Fusion`, `Generator`, `Importer`, `Metric`, `Opponent`, `Predictor`, `Symmetry`, `Target`, `Text`, `Tokenizer`,
     `Tracker`, `Wording`.
 What they are given and give: `ClassStatistics`, `Closed`, `Condition`, `Contest`, `Evidence`, `Fit`, `Generate`, `Images`,
-    `Layers`, `Moves`, `Outcome`, `Pairs`, `Part`, `Product`, `Prompts`, `Shots`, `Task`, `TokenLayout`, `Told`, `WeightEntry`,
-    `WeightSpec`; the splits `TRAIN`, `VAL`, `TEST`; `CODES`, `PICTURE`, `PICTURE_SIDE`.
+    `Layers`, `Moves`, `Outcome`, `Pairs`, `Part`, `Product`, `Prompts`, `Shots`, `Span`, `Task`, `TokenLayout`, `Told`,
+    `UnitTokens`, `WeightEntry`, `WeightSpec`; the splits `TRAIN`, `VAL`, `TEST`; `CODES`, `PICTURE`, `PICTURE_SIDE`.
 Pictures of a data set: `StoredImages`, `open_picture`; its identity: `fingerprint`.
 Constructors: a component as default, `Default`, and `built`, which makes it in plain Python; `Since`, the version that a new
     parameter came with.
@@ -71,6 +71,7 @@ from wspace.interfaces import (
     Product,
     Prompts,
     Shots,
+    Span,
     Symmetry,
     Target,
     Task,
@@ -79,6 +80,7 @@ from wspace.interfaces import (
     TokenLayout,
     Told,
     Tracker,
+    UnitTokens,
     WeightEntry,
     WeightSpec,
     Wording,
@@ -112,8 +114,8 @@ __all__ = [
     "FileError", "Fit", "Fusion", "Generate", "Generator", "Images", "ImportedNetwork", "Importer", "Inferred",
     "Json", "Layers", "MeanLoss", "Metric", "Move", "Moves", "Network", "Opponent", "Outcome", "Pairs", "Part", "PluginFiles",
     "Precision", "Predictor", "Product", "Prompts", "Row", "Run", "RunFolder", "Scale", "Section", "Shots",
-    "Sidecars", "Since", "StoredImages", "StoredZoo", "Symmetry", "Table", "Target", "Task", "Text", "TokenLayout",
-    "Tokenizer", "Told", "Tracker", "UserError", "WeightEntry", "WeightSpec", "Wording", "WspaceError", "affine",
+    "Sidecars", "Since", "Span", "StoredImages", "StoredZoo", "Symmetry", "Table", "Target", "Task", "Text", "TokenLayout",
+    "Tokenizer", "Told", "Tracker", "UnitTokens", "UserError", "WeightEntry", "WeightSpec", "Wording", "WspaceError", "affine",
     "attention", "built", "cosine_scores", "fingerprint", "fit_scale", "infer", "match", "match_activations", "move",
     "open_picture", "open_run", "prove_module", "read_spec", "seeded", "show_section", "sinusoids", "spread_of",
     "straight_line", "stream", "uniform_by_fan_in", "weights_of",

@@ -66,6 +66,7 @@ def wspace_register(register: Register) -> None:
 
     register("tokenizer", "chunk", "wspace.components.tokenizers.chunk:Chunk", example={"size": 16})
     register("tokenizer", "neuron", "wspace.components.tokenizers.neuron:Neuron")
+    register("tokenizer", "units", "wspace.components.tokenizers.units:Units")
 
     register("conditioner", "class-prototypes", "wspace.components.conditioners.class_prototypes:ClassPrototypes")
     register("conditioner", "text-list", "wspace.components.conditioners.text_list:TextList", example={"places": 6})
@@ -92,6 +93,12 @@ def wspace_register(register: Register) -> None:
         example={"width": 16, "learns": "weights"},
     )
     register("denoiser", "mlp", "wspace.components.denoisers.mlp:MLP", example={"width": 16, "depth": 1})
+    register(
+        "denoiser",
+        "neural-graph",
+        "wspace.components.denoisers.neural_graph:NeuralGraph",
+        example={"width": 16, "depth": 1, "heads": 2},
+    )
 
     register("predictor", "linear", "wspace.components.predictors.linear:Linear")
     register("predictor", "offset", "wspace.components.predictors.offset:Offset")

@@ -35,7 +35,7 @@ from wspace.interfaces.metrics import Metric, Outcome
 from wspace.interfaces.opponents import Contest, Evidence, Fit, Opponent
 from wspace.interfaces.symmetry import Part, Symmetry
 from wspace.interfaces.targets import Architecture, Target
-from wspace.interfaces.tokens import CODES, Tokenizer, TokenLayout
+from wspace.interfaces.tokens import CODES, Span, Tokenizer, TokenLayout, UnitTokens
 from wspace.interfaces.tracking import Tracker
 from wspace.interfaces.weights import Product, WeightEntry, WeightSpec
 
@@ -44,6 +44,6 @@ __all__ = [
     "ClassStatistics", "Classifier", "Closed", "Collection", "Condition", "Conditioner", "Contest", "Dataset",
     "Denoiser", "Description", "Discriminator", "Evidence", "Exporter", "Fit", "Fusion", "Generator", "Images",
     "ImportedNetwork", "Importer", "Layers", "Metric", "Moves", "Opponent", "Outcome", "Pairs", "Part", "Precision",
-    "Predictor", "Product", "Prompts", "Shots", "Symmetry", "Target", "Task", "Text", "TokenLayout", "Tokenizer",
-    "Told", "Tracker", "WeightEntry", "WeightSpec", "Wording",
+    "Predictor", "Product", "Prompts", "Shots", "Span", "Symmetry", "Target", "Task", "Text", "TokenLayout",
+    "Tokenizer", "Told", "Tracker", "UnitTokens", "WeightEntry", "WeightSpec", "Wording",
 ]  # fmt: skip

@@ -15,6 +15,27 @@ from wspace.support.errors import UserError
 
 
 @dataclass(frozen=True)
+class Span:
+    """Values that lie side by side in the token of a unit."""
+
+    length: int
+    axis: str | None = (
+        None  # of whose units each has length / count of them, in order; None: places that mean something
+    )
+
+
+@dataclass(frozen=True)
+class UnitTokens:
+    """Tokens of the units of one axis, one each, in order: permuting units permutes tokens."""
+
+    axis: str
+    count: int  # of units
+    spans: tuple[
+        Span, ...
+    ]  # of each token, from its first value on; permuting units of a span's axis permutes its values
+
+
+@dataclass(frozen=True)
 class TokenLayout:
     """Shape of a network's token sequence. Values outside `mask` are padding: zero, and ignored by every loss."""
 
@@ -25,6 +46,7 @@ class TokenLayout:
     meanings: Callable[[], Tensor] | None = (
         None  # (D, codes, any width): the vectors that codes stand for, as learnt by now
     )
+    groups: tuple[UnitTokens, ...] = ()  # of a token for each unit of several axes: the first tokens, axis after axis
 
     @property
     def count(self) -> int:  # N

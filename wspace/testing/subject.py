@@ -21,6 +21,7 @@ from torch.nn import functional
 from wspace import interfaces
 from wspace.components.tokenizers.chunk import Chunk
 from wspace.components.tokenizers.neuron import Neuron
+from wspace.components.tokenizers.units import Units
 from wspace.interfaces.weights import WeightEntry, WeightSpec
 from wspace.recipes.bind import Bound, bind_example
 from wspace.recipes.registry import KINDS, Component, Registry
@@ -116,6 +117,7 @@ LAYOUTS = {
     "a token for each hidden unit": Neuron(spec=HIDDEN).layout,
     "tokens of 8 values": Chunk(8, spec=HIDDEN).layout,
 }
+UNITS = {"a token for each unit of two hidden layers": Units(spec=SPECS["two hidden layers"]).layout}
 CODES = interfaces.TokenLayout(
     torch.ones(6, 2, dtype=torch.bool), codes=5, places=torch.cartesian_prod(*map(torch.arange, (2, 3, 1)))
 )
@@ -197,8 +199,8 @@ class Subject:
         if self.component.kind in ("symmetry", "tokenizer", "fusion"):
             return [Surroundings(name, spec, layout) for name, spec in (SPECS | self._specs_of_targets()).items()]
         if self.component.kind in ("predictor", "denoiser", "discriminator", "generator"):
-            codes = {"tokens that are codes": CODES} if self.component.kind == "generator" else {}
-            return [Surroundings(name, HIDDEN, layout) for name, layout in (LAYOUTS | codes).items()]
+            further = {"generator": {"tokens that are codes": CODES}, "denoiser": UNITS}.get(self.component.kind, {})
+            return [Surroundings(name, HIDDEN, layout) for name, layout in (LAYOUTS | further).items()]
         return [Surroundings("one hidden layer", HIDDEN, layout)]
 
     def _specs_of_targets(self) -> dict[str, WeightSpec]:

@@ -5,17 +5,15 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from einops import rearrange
-from torch import Tensor
 
-from wspace.interfaces import Tokenizer, TokenLayout
+from wspace.components.tokenizers.base import PlacedTokenizer
+from wspace.interfaces import TokenLayout
 from wspace.interfaces.axes import names_in
 from wspace.interfaces.weights import WeightSpec
 from wspace.support.errors import UserError
-from wspace.weights.scaling import Scale, fit_scale
 
 
-class Neuron(Tokenizer):
+class Neuron(PlacedTokenizer):
     """Tokens along a named axis of the target, so that permuting hidden units permutes tokens.
 
     Tensors without that axis (an output bias) follow in tokens of their own. Scales are those of
@@ -24,7 +22,6 @@ class Neuron(Tokenizer):
     """
 
     def __init__(self, axis: str = "hidden", scale: Literal["zscore", "centered"] = "centered", *, spec: WeightSpec):
-        super().__init__()
         if all(axis not in entry.axes for entry in spec.entries):
             names = sorted({a for entry in spec.entries for a in entry.names})
             raise UserError(
@@ -37,7 +34,6 @@ class Neuron(Tokenizer):
                         f"tokenizer 'neuron': axis {axis!r} is only a part of a dimension of {entry.name!r}, {text!r}, so that "
                         "its units are no tokens: use the tokenizer 'chunk', or another axis"
                     )
-        self.scale: Scale = scale
         units = spec.axis_size(axis)
         of_units, others, groups = [], [], torch.empty(spec.size, dtype=torch.long)
         for number, entry in enumerate(spec.entries):
@@ -52,33 +48,6 @@ class Neuron(Tokenizer):
         extra = -(-len(rest) // width)
         mask = torch.ones(units + extra, width, dtype=torch.bool)
         mask.view(-1)[units * width + len(rest) :] = False
-        self.layout = TokenLayout(mask, units)
-        self.weight_of: Tensor
-        self.groups: Tensor
-        self.shift: Tensor
-        self.spread: Tensor
-        self.register_buffer("weight_of", torch.cat([rows.flatten(), rest]), persistent=False)  # (P,), in token order
-        self.register_buffer("groups", groups, persistent=False)
-        self.register_buffer("shift", torch.zeros(spec.size))
-        self.register_buffer("spread", torch.ones(spec.size))
-
-    def fit(self, weights: Tensor) -> None:
-        shift, spread = fit_scale(weights, self.groups, self.scale)
-        self.shift.copy_(shift)
-        self.spread.copy_(spread)
-
-    def tokenize(self, weights: Tensor) -> Tensor:
-        return self.arrange((weights - self.shift) / self.spread)
-
-    def detokenize(self, tokens: Tensor) -> Tensor:
-        return self.collect(tokens) * self.spread + self.shift
-
-    def arrange(self, values: Tensor) -> Tensor:
-        ordered = values[:, self.weight_of]  # (B, P) in token order
-        padding = self.layout.mask.numel() - ordered.shape[1]
-        padded = torch.nn.functional.pad(ordered, (0, padding))
-        return rearrange(padded, "b (n d) -> b n d", d=self.layout.width)
-
-    def collect(self, tokens: Tensor) -> Tensor:
-        ordered = rearrange(tokens, "b n d -> b (n d)")[:, : len(self.weight_of)]
-        return torch.empty_like(ordered).index_copy(1, self.weight_of, ordered)
+        place = torch.empty(spec.size, dtype=torch.long)
+        place[torch.cat([rows.flatten(), rest])] = torch.arange(spec.size)  # weights fill the tokens in this order
+        super().__init__(TokenLayout(mask, units), place, groups, scale)
