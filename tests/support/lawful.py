@@ -49,12 +49,14 @@ from wspace.api import (
     Predictor,
     Product,
     Prompts,
+    Span,
     Symmetry,
     Target,
     Text,
     Tokenizer,
     TokenLayout,
     Tracker,
+    UnitTokens,
     UserError,
     WeightEntry,
     WeightSpec,
@@ -261,7 +263,8 @@ class Rows(Tokenizer):
         self.register_buffer("scale", torch.ones(()))
         self.count = -(-spec.size // rows.shape[1]) * rows.shape[1]
         mask = torch.arange(self.count) < spec.size
-        self.layout = TokenLayout(mask.view(-1, rows.shape[1]), units)
+        groups = (UnitTokens("hidden", units, (Span(rows.shape[1]),)),)
+        self.layout = TokenLayout(mask.view(-1, rows.shape[1]), units, groups=groups)
 
     def fit(self, weights: Tensor) -> None:
         self.scale.copy_(weights.std().clamp_min(1e-6))

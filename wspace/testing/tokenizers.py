@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wspace.interfaces import Tokenizer
+from wspace.interfaces import Tokenizer, TokenLayout
 from wspace.learning.terms import reserved_names
 from wspace.testing.every import kept_in_file, reaches, repeats, rows_alone
 from wspace.testing.law import check
@@ -104,6 +104,39 @@ def check_units_permuted_are_tokens_permuted(subject: Subject) -> None:
             )
             holds = holds or torch.equal(after, expected)
         subject.hold(holds, f"its first {units} tokens should move as the units of a free axis do, and do not")
+
+
+@check("tokenizer")
+def check_units_of_each_axis_permuted_move_as_laid_out(subject: Subject) -> None:
+    """Of a layout with groups of tokens: those of an axis move with its units, and values along it within other tokens."""
+    for instance in subject.instances:
+        tokenizer, spec = instance.made, instance.around.spec
+        if not tokenizer.layout.groups or tokenizer.lossy:
+            continue
+        weights = normal(1, spec.size, seed=1)
+        before = tokenizer.arrange(weights)[0]
+        for moved in tokenizer.layout.groups:
+            group = AxisPermutations(spec, (moved.axis,))
+            places = group.sample(1, rng_of("groups", moved.axis))
+            after = tokenizer.arrange(group.act(places, weights))[0]
+            expected = _permuted(before, tokenizer.layout, moved.axis, places[0])
+            subject.equal(f"its tokens with the units of {moved.axis!r} permuted", after, expected)
+
+
+def _permuted(tokens: Tensor, layout: TokenLayout, axis: str, places: Tensor) -> Tensor:
+    """Tokens (N, D) of one network as its layout says that they move with the units of an axis."""
+    moved, start = tokens.clone(), 0
+    for group in layout.groups:
+        rows, place = slice(start, start + group.count), 0
+        for span in group.spans:
+            values = slice(place, place + span.length)
+            if span.axis == axis:
+                moved[rows, values] = moved[rows, values].unflatten(1, (len(places), -1))[:, places].flatten(1)
+            place += span.length
+        if group.axis == axis:
+            moved[rows] = moved[rows][places]
+        start += group.count
+    return moved
 
 
 @check("tokenizer")

@@ -130,8 +130,7 @@ class _Block(nn.Module):
         )
         self.joined = nn.ModuleList(nn.Linear(width, 2 * width) for _ in edges)
         self.changed = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(heads), nn.Linear(heads, 4 * heads), nn.GELU(), nn.Linear(4 * heads, heads))
-            for _ in edges
+            nn.Sequential(nn.Linear(heads, 4 * heads), nn.GELU(), nn.Linear(4 * heads, heads)) for _ in edges
         )
 
     def forward(
