@@ -374,7 +374,7 @@ BROKEN = {
         "rows.shape[1]), units - 1, groups",
     ),
     "tokenizer/units_of_each_axis_permuted_move_as_laid_out": broken(
-        "its tokens with the units of 'hidden' permuted: off by ",
+        "its layout should have 4 tokens of units of 'hidden', and has 3",
         'UnitTokens("hidden", units, (Span(rows.shape[1]),))',
         'UnitTokens("hidden", units - 1, (Span(rows.shape[1]),))',
     ),

@@ -116,6 +116,11 @@ def check_units_of_each_axis_permuted_move_as_laid_out(subject: Subject) -> None
         weights = normal(1, spec.size, seed=1)
         before = tokenizer.arrange(weights)[0]
         for moved in tokenizer.layout.groups:
+            units = spec.axis_size(moved.axis)
+            subject.hold(
+                moved.count == units,
+                f"its layout should have {units} tokens of units of {moved.axis!r}, and has {moved.count}",
+            )
             group = AxisPermutations(spec, (moved.axis,))
             places = group.sample(1, rng_of("groups", moved.axis))
             after = tokenizer.arrange(group.act(places, weights))[0]

@@ -74,9 +74,8 @@ class NeuralGraph(Denoiser):
         self.gate = nn.Linear(
             of_level, len(self.fixed) + len(self.edges) + 1
         )  # times the input: of each part, of the others
-        for layer in (*self.leave, *self.leave_edges, self.gate):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for parameter in (*self.leave.parameters(), *self.leave_edges.parameters(), *self.gate.parameters()):
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, level: Tensor, condition: Condition, anchor: Tensor) -> Tensor:
         waves = sinusoids(level, self.width)  # (B, width)

@@ -21,7 +21,8 @@ class PlacedTokenizer(Tokenizer):
     def __init__(self, layout: TokenLayout, place: Tensor, groups: Tensor, scale: Scale):
         """`place` (P,): where each weight lies in the tokens laid side by side (N*D,). `groups` (P,): what scales together."""
         super().__init__()
-        self.layout, self.scale = layout, scale
+        self.layout = layout
+        self.scale: Scale = scale
         self.register_buffer("place", place, persistent=False)
         self.register_buffer("groups", groups, persistent=False)
         self.register_buffer("shift", torch.zeros(len(place)))
