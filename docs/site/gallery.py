@@ -17,8 +17,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from wspace.runs.finished import stages_of
 from wspace.runs.report.section import sections
-from wspace.runs.run import stages_of
 from wspace.support.names import PAGE
 
 DOCS = Path(__file__).parents[1]

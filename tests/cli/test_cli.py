@@ -31,9 +31,15 @@ COMMANDS = {
     "run": "run core --dry --runs {tmp}", "check": "check core", "fill": "check core --fill", "list": "list",
     "kind": "list denoiser", "show": "show generator diffusion", "plugins": "plugins", "ls": "ls",
     "cp": "cp core {tmp}/copy.yaml",
-    "version": "--version", "help": "--help", "run-help": "run --help", "unknown": "check nosuch",
-    "wrong": "check core --set train.steps=x",
+    "version": "--version", "help": "--help", "run-help": "run --help",
 }  # fmt: skip
+WRONG = {
+    "unknown": "check nosuch", "value": "check core --set train.steps=x", "no-classes": "generate nowhere --classes ,",
+    "one-class": "plot nowhere cam --classes book", "no-pictures": "generate nowhere --classes a,b --pictures nowhere",
+    "no-run": "generate nowhere --classes a,b", "no-head": "predict nowhere head.safetensors picture.png",
+    "no-weights": "export nowhere head.safetensors --to onnx", "no-report": "report nowhere", "no-study": "init nowhere",
+}  # fmt: skip
+"""What ends with an error, which is told at once, and not after a second's import."""
 
 
 @dataclass
@@ -70,7 +76,8 @@ def recipe(tiny: Tiny, tmp_path: Path) -> Path:
 
 def test_commands_that_look_do_not_load_torch(tmp_path: Path) -> None:
     """All in one process: torch, once loaded, would be seen at every later command."""
-    lines = [command.format(tmp=tmp_path).split() for command in COMMANDS.values()]
+    every = COMMANDS | WRONG
+    lines = [command.format(tmp=tmp_path).split() for command in every.values()]
     script = (
         "import json, sys\nfrom wspace.cli import main\nfor line in json.loads(sys.argv[1]):\n"
         "    sys.argv = ['wspace', *line]\n"
@@ -87,9 +94,7 @@ def test_commands_that_look_do_not_load_torch(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     told = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("[[")]
-    expected = [
-        [line, 2 if name in ("unknown", "wrong") else 0, []] for name, line in zip(COMMANDS, lines, strict=True)
-    ]
+    expected = [[line, 2 if name in WRONG else 0, []] for name, line in zip(every, lines, strict=True)]
     assert told == expected
 
 
@@ -119,6 +124,7 @@ def test_a_finished_run_loads_what_an_answer_needs_and_nothing_else(nano: Path, 
     Image.new("RGB", (40, 30), "navy").save(picture)
     assert imported("generate", nano, "--classes", "book, camera", "--out", head).isdisjoint(NOT_FOR_WEIGHTS)
     assert imported("predict", nano, head, picture).isdisjoint(NOT_FOR_A_PICTURE)
+    assert imported("report", nano).isdisjoint(HEAVY)
 
 
 # ---------------------------------------------------------------- exit statuses

@@ -26,12 +26,13 @@ from wspace.learning.phases import GeneratorStep, TrainingPairs, TrainingSet, ge
 from wspace.learning.system import System
 from wspace.runs.artifacts import Zoo
 from wspace.runs.assemble import load_system
+from wspace.support.classes import check_classes
 from wspace.support.errors import Diverged, FileError, UserError, WspaceError
 from wspace.support.files import save_tensors
 from wspace.support.seeding import stream
 from wspace.support.settings import Adversary as AdversarySettings
 from wspace.support.settings import Generate, Losses, TaskLoss, Train
-from wspace.weights.files.network import Network, check_classes
+from wspace.weights.files.network import Network
 
 SPEC = Adapter(2, feature_dim=3, text_dim=4).spec
 WEIGHTS = torch.randn(10, SPEC.size, generator=torch.Generator().manual_seed(0))
@@ -357,8 +358,8 @@ def test_a_file_without_a_list_of_classes_says_so(tmp_path: Path, metadata: dict
 def test_class_names_are_trimmed_and_must_be_two_different_ones() -> None:
     assert check_classes([" otter ", "table   lamp"]) == ("otter", "table lamp")
     for classes, said in {
-        (): 'no classes: name two or more, as in --classes "book, camera, umbrella"',
-        ("", " "): 'no classes: name two or more, as in --classes "book, camera, umbrella"',
+        (): "no classes: name two or more",
+        ("", " "): "no classes: name two or more",
         ("otter", ""): "one of the class names is empty",
         ("otter", "lamp", " otter"): "the class 'otter' is named twice",
         ("otter",): "one class ('otter') leaves nothing to tell apart: name two or more",

@@ -272,6 +272,23 @@ def test_several_draws_differ_and_repeat_with_their_seed(nano, inside, known, tm
     assert (tmp_path / "a-1.safetensors").read_bytes() == (tmp_path / "b-1.safetensors").read_bytes()
 
 
+def test_files_that_are_replaced_and_folders_that_are_made_are_said(nano, inside, known, tmp_path):
+    made, out = [tmp_path / f"new/head-{number}.safetensors" for number in (1, 2)], tmp_path / "new/head.safetensors"
+    command = ("generate", nano, "--classes", ",".join(known[:2]), "--count", 2, "--out", out)
+    assert f"note: there is no folder {out.parent}, so it is made\n" in inside(*command).stderr
+    assert f"note: {made[0]}, {made[1]} were there, and are replaced\n" in inside(*command).stderr
+    made[0].unlink()
+    again = inside(*command, "--json")
+    assert f"note: {made[1]} was there, and is replaced\n" in again.stderr
+    assert json.loads(again.stdout)["replaced"] == [str(made[1])]
+
+
+def test_percentages_of_a_prediction_are_said_to_be_the_weights_own(nano, inside, head, tmp_path):
+    Image.new("RGB", (64, 64), "navy").save(tmp_path / "navy.png")
+    done = inside("predict", nano, head, tmp_path / "navy.png")
+    assert done.stdout.endswith("%)\n") and done.stderr == "note: percentages are the weights' own, and not calibrated\n"
+
+
 # ---------------------------------------------------------------- bad input: one sentence, exit status 2
 
 

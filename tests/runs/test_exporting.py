@@ -207,7 +207,7 @@ def test_an_export_shows_how_far_it_is(opened: Run, network: Network, tmp_path: 
         ({"--to": "{use: right, opset: 20}"}, "--to: opset: exporter 'right' takes no 'opset'."),
         (
             {"--precision": "int4"},
-            "--precision int4: exporter 'right' writes float32, int8 alone. Did you mean 'int8'?",
+            "precision int4: exporter 'right' writes float32, int8 alone. Did you mean 'int8'?",
         ),
         ({"--out": "."}, ".: is a folder; name a file to write"),
         ({"--to": "folder", "--out": "taken"}, "taken: is there already"),

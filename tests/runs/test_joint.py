@@ -16,10 +16,11 @@ from wspace.recipes.bind import BoundRecipe
 from wspace.recipes.plugins import load_plugins
 from wspace.recipes.source import parse_recipe
 from wspace.runs import keys as stage_keys
+from wspace.runs.finished import report_of, stages_of
 from wspace.runs.joint import running
 from wspace.runs.joint.file import Joint, bind_joint
 from wspace.runs.joint.training import share
-from wspace.runs.run import Run, report_of, stages_of
+from wspace.runs.run import Run
 from wspace.support.errors import RecipeError, UserError
 from wspace.support.progress import Progress
 

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import ROOT, MadeOnce, Wspace
 from tests.support.nano import check_above_random
 from wspace.recipes.source import packaged_recipes
-from wspace.runs.run import report_of
+from wspace.runs.finished import report_of
 
 LOOKED_AT = {"nano", "igpg-nano", "apart/nano-ordered"}
 

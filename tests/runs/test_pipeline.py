@@ -98,7 +98,7 @@ def test_a_run_does_every_stage_and_says_what_is_whose(go, stages, bind, tmp_pat
     said = Said()
     assert go(progress=said) == NAMES
     assert [takes for *_, takes in stages.calls] == [list(stage.takes) for stage in TINY_STAGES]
-    assert said.lines == [f"{name} starts: not done yet" for name in NAMES]
+    assert said.lines == [f"{name} starts" for name in NAMES]
     root, found = tmp_path / "runs/tiny", keys(bind(), TINY_STAGES)
     folders = {name: f"{name}-{key[:12]}" for name, key in found.items()}
     assert read_json(root / RUN) == {"recipe": "tiny", "seed": 42, "stages": folders}

@@ -20,9 +20,9 @@ from wspace.recipes.registry import Component
 from wspace.recipes.source import read_recipe
 from wspace.runs import keys as stage_keys
 from wspace.runs import pipeline
+from wspace.runs.finished import stages_of
 from wspace.runs.report import figures, table
 from wspace.runs.report.methods import methods_of
-from wspace.runs.run import stages_of
 from wspace.runs.study import comparing, running
 from wspace.runs.study import file as study
 from wspace.support.errors import NotARun, RecipeError, UserError

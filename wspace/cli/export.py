@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wspace.cli.options import Json, PluginFiles, RunFolder, folder_made_for, open_run
+from wspace.cli.options import Json, PluginFiles, RunFolder, changes_by, open_run
 
 if TYPE_CHECKING:
     from wspace.runs.exporting import Exported
@@ -36,7 +36,9 @@ def export(
     What was written is tried on test pictures, and what it costs in accuracy is said.
     """
     from wspace.recipes.source import parse_recipe
+    from wspace.support.files import check_is_file
 
+    check_is_file(weights)
     opened = open_run(run, plugin)
     block: dict[str, Any] = parse_recipe(to, "--to").values if to.startswith("{") else {"use": to}
     network = opened.load_network(weights)
@@ -45,7 +47,7 @@ def export(
         usual = precision == exporter.precisions[0]
         called = weights if usual else weights.with_stem(f"{weights.stem}-{precision}")
         out = exporter.beside(called, block["use"])
-    replaced, note = out.is_file(), folder_made_for(out)
+    replaced, note = out.is_file(), changes_by([out])
     exported = opened.export(network, block, out, precision=precision)
     if as_json:
         print(json.dumps(exported.as_json() | {"replaced": replaced}, ensure_ascii=False))
@@ -55,8 +57,6 @@ def export(
         opened.bench.progress.say(line)
     if note:
         opened.bench.progress.say(note)
-    if replaced:
-        opened.bench.progress.say(f"note: {out} was there, and is replaced")
 
 
 def _told(exported: Exported) -> list[str]:

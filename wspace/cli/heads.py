@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from wspace.cli.options import Json, PluginFiles, RunFolder, folder_made_for
+from wspace.cli.options import Json, PluginFiles, RunFolder, changes_by, classes_of, open_run
 
 
 def generate(
@@ -41,7 +41,7 @@ def generate(
     What they are worth for classes that the run was not trained on is said with them, as far as the report knows.
     """
     from wspace.support.errors import UserError
-    from wspace.support.files import check_file, check_new_folder
+    from wspace.support.files import check_file, check_is_folder, check_new_folder
 
     out = out or Path("adapter" if peft else "head.safetensors")
     if not out.name:
@@ -49,17 +49,16 @@ def generate(
     files = [out] if count == 1 else [out.with_stem(f"{out.stem}-{number + 1}") for number in range(count)]
     for file in files:
         (check_new_folder if peft else check_file)(file)
-    note = folder_made_for(out)
-
+    names, replaced, note = classes_of(classes), [str(file) for file in files if file.is_file()], changes_by(files)
+    for folder in (pictures, unlabelled):
+        if folder is not None:
+            check_is_folder(folder)
+    opened = open_run(run, plugin)
     from wspace.data.examples import examples_of, pictures_in
-    from wspace.runs.run import Run
-    from wspace.support.progress import for_terminal
-    from wspace.weights.files.network import check_classes
 
-    opened, names = Run.open(run, plugin or (), for_terminal()), check_classes(classes.split(","))
-    shown, notes = examples_of(pictures, names) if pictures else ({}, [])
-    for note in notes:
-        opened.bench.progress.say(f"note: {note}")
+    shown, left_out = examples_of(pictures, names) if pictures else ({}, [])
+    for sentence in left_out:
+        opened.bench.progress.say(f"note: {sentence}")
     networks = opened.generate_many(
         names,
         count,
@@ -83,7 +82,7 @@ def generate(
     expected = opened.expected_accuracy(names) if as_scored else None
     if as_json:
         standings = [asdict(standing) for standing in opened.standings(names)]
-        about = {"files": [str(file) for file in files], "classes": standings}
+        about = {"files": [str(file) for file in files], "replaced": replaced, "classes": standings}
         print(json.dumps(about | {"expected_accuracy": None if expected is None else asdict(expected)}))
     elif expected is not None:
         opened.bench.progress.say(
@@ -95,10 +94,10 @@ def generate(
 
 def score(run: RunFolder, head: Path, as_json: Json = False, plugin: PluginFiles = None) -> None:
     """Accuracy of weights on the test images of their classes."""
-    from wspace.runs.run import Run
-    from wspace.support.progress import for_terminal
+    from wspace.support.files import check_is_file
 
-    opened = Run.open(run, plugin or (), for_terminal())
+    check_is_file(head)
+    opened = open_run(run, plugin)
     result = opened.score(opened.load_network(head))
     if as_json:
         print(json.dumps(result))
@@ -107,14 +106,16 @@ def score(run: RunFolder, head: Path, as_json: Json = False, plugin: PluginFiles
 
 
 def predict(run: RunFolder, head: Path, images: list[Path], as_json: Json = False, plugin: PluginFiles = None) -> None:
-    """The class that weights see in pictures."""
-    from wspace.runs.run import Run
-    from wspace.support.progress import for_terminal
+    """The class that weights see in pictures, and how sure they are, which is not calibrated."""
+    from wspace.support.files import check_is_file
 
-    opened = Run.open(run, plugin or (), for_terminal())
+    for file in (head, *images):
+        check_is_file(file)
+    opened = open_run(run, plugin)
     predictions = opened.predict(opened.load_network(head), images)
     if as_json:
         print(json.dumps({"predictions": [p.as_json() for p in predictions]}))
     else:
         for p in predictions:
             print(f"{p.picture}: {p.best} ({max(p.probabilities):.0%})")
+        opened.bench.progress.say("note: percentages are the weights' own, and not calibrated")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -79,16 +80,33 @@ def registry_of(plugins: list[Path] | None) -> Any:
 
 def open_run(run: Path, plugins: list[Path] | None) -> Run:
     """A `Run`, which says on the terminal what it does. Raises NotARun."""
+    from wspace.runs.finished import stages_of
+
+    stages_of(run)  # torch takes a second to import: what is no run is told before
     from wspace.runs.run import Run
     from wspace.support.progress import for_terminal
 
     return Run.open(run, plugins or (), for_terminal())
 
 
-def folder_made_for(out: Path) -> str:
-    """A note, where a folder has to be made for what a user named; nothing where it is there."""
-    folder = out.parent
-    return "" if folder.exists() else f"note: there is no folder {folder}, so it is made"
+def classes_of(text: str, option: str = "--classes") -> tuple[str, ...]:
+    """The class names in an option, separated by commas. Raises UserError unless they make a task."""
+    from wspace.support.classes import check_classes
+    from wspace.support.errors import UserError
+
+    names = text.split(",")
+    if not any(name.strip() for name in names):
+        raise UserError(f'no classes: name two or more, as in {option} "book, camera, umbrella"')
+    return check_classes(names)
+
+
+def changes_by(files: Sequence[Path]) -> str:
+    """A note, where files that are about to be written need a folder made or replace what is there; else nothing."""
+    there = [str(file) for file in files if file.is_file()]
+    if there:
+        return f"note: {', '.join(there)} {'was there, and is' if len(there) == 1 else 'were there, and are'} replaced"
+    missing = next((file.parent for file in files if not file.parent.exists()), None)
+    return "" if missing is None else f"note: there is no folder {missing}, so it is made"
 
 
 def show_section(section: Section, run: Path, as_json: bool = False, *, keep: bool = True) -> None:
@@ -97,8 +115,8 @@ def show_section(section: Section, run: Path, as_json: bool = False, *, keep: bo
     A section of the same `use` is replaced. Studies of the run's tasks are kept; what a user asked of classes or files
     of theirs is printed alone. With `as_json`, one JSON object and nothing else is printed.
     """
+    from wspace.runs.finished import write_page
     from wspace.runs.report.table import print_section
-    from wspace.runs.run import write_page
 
     page = None
     if keep:

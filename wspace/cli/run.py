@@ -54,7 +54,7 @@ def run(
     if all(step.action == "cached" for step in plan):
         print("nothing has changed: no stage had to run")
     if (folder / RUN).is_file() and only is None:
-        from wspace.runs.run import write_page
+        from wspace.runs.finished import write_page
 
         write_page(folder)
         _print_report(folder, plugin or ())
@@ -192,7 +192,7 @@ def report(
     markdown: Annotated[bool, typer.Option("--markdown", help="As a table of GitHub's Markdown.")] = False,
 ) -> None:
     """The table of a finished run, or of a study, and where a run's page is."""
-    from wspace.runs.run import report_of
+    from wspace.runs.finished import report_of
     from wspace.runs.study import comparing as study
     from wspace.support.names import PAGE
 
@@ -206,9 +206,9 @@ def report(
 
 def _print_report(run: Path, plugins: Sequence[Path] = (), markdown: bool = False) -> None:
     from wspace.recipes.plugins import load_plugins
+    from wspace.runs.finished import report_of
     from wspace.runs.report import table
     from wspace.runs.report.methods import methods_of
-    from wspace.runs.run import report_of
     from wspace.runs.study import comparing as study
 
     of_study = study.report_of(run)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from wspace.cli.options import Json, PluginFiles, RunFolder, open_run, show_section
+from wspace.cli.options import Json, PluginFiles, RunFolder, changes_by, classes_of, open_run, show_section
 
 Classes = Annotated[str | None, typer.Option(help="One task instead of the study: class names, separated by commas.")]
 
@@ -35,14 +35,17 @@ def initialise(
         raise UserError("--out: a study trains many heads; name the --classes of one")
     if out is not None:
         check_file(out)
+    names, note = None if classes is None else classes_of(classes), changes_by([out] if out else [])
     opened = open_run(run, plugin)
     from wspace.uses.init import study
 
-    chosen = opened.unseen(tasks) if classes is None else [opened.task_of(classes.split(","))]
+    chosen = opened.unseen(tasks) if names is None else [opened.task_of(names)]
     section, trained = study(opened, chosen, shots=counts, epochs=epochs, lr=lr, seed=seed)
     if out is not None:
         origin = f"{opened.recipe.name}, trained from generated weights for {epochs} epochs"
         opened.network(opened.names_of(chosen[0]), trained[0], origin).save(out)
+    if note:
+        opened.bench.progress.say(note)
     show_section(section, run, as_json, keep=classes is None)
 
 
@@ -71,13 +74,15 @@ def enhance(
 ) -> None:
     """Noise weights and denoise them under their task's text: what half-trained heads gain by it."""
     from wspace.support.errors import UserError
-    from wspace.support.files import check_file
+    from wspace.support.files import check_file, check_is_file
 
     if head is None and (out is not None or level is not None):
         raise UserError("--out and --level: a study makes many heads at many levels; name the one to enhance")
     if head is not None:
         out = out or head.with_stem(f"{head.stem}-enhanced")
         check_file(out)
+        check_is_file(head)
+    note = changes_by([out] if out else [])
     opened = open_run(run, plugin)
     from wspace.uses.enhance import one, study
 
@@ -86,6 +91,8 @@ def enhance(
         return
     better, used = one(opened, opened.load_network(head), level, temperature, seed)
     better.save(out)
+    if note:
+        opened.bench.progress.say(note)
     print(json.dumps({"file": str(out), "level": used}) if as_json else out)
 
 
@@ -108,15 +115,18 @@ def ensemble(
         raise UserError("--out: a study makes heads for many tasks; name the --classes of one")
     if out is not None:
         check_file(out)
+    names, note = None if classes is None else classes_of(classes), changes_by([out] if out else [])
     opened = open_run(run, plugin)
     from wspace.uses.ensemble import one, study
 
-    if classes is None:
+    if names is None:
         section = study(opened, opened.unseen(tasks), count=count, temperature=temperature, seed=seed)
     else:
-        network, section = one(opened, classes.split(","), count=count, temperature=temperature, seed=seed)
+        network, section = one(opened, names, count=count, temperature=temperature, seed=seed)
         if out is not None:
             network.save(out)
+    if note:
+        opened.bench.progress.say(note)
     show_section(section, run, as_json, keep=classes is None)
 
 
@@ -174,11 +184,11 @@ def plot(
             others = " and ".join(other for other, options in PICTURES.items() if name in options)
             raise UserError(f"plot {picture}: --{name} is for {others} alone")
     if classes is not None:
-        given["classes"] = classes.split(",")
-    module = importlib.import_module(f"wspace.uses.{picture}")
+        given["classes"] = classes_of(classes)
     if picture != "trajectory":
         given["seed"] = seed
     opened = open_run(run, plugin)
+    module = importlib.import_module(f"wspace.uses.{picture}")
     if given.pop("dry", False):
         allowed = given.pop("long", False)
         cost = module.Cost.of(module.landscapes(opened, **given), long=allowed)
@@ -202,7 +212,7 @@ def fuse(
 ) -> None:
     """One head for two tasks: generated from their joined texts, or two heads fused by their weights."""
     from wspace.support.errors import UserError
-    from wspace.support.files import check_file
+    from wspace.support.files import check_file, check_is_file
 
     if first is None and out is not None:
         raise UserError("--out: a study fuses many heads; name the two to fuse")
@@ -212,6 +222,10 @@ def fuse(
         raise UserError("--out: there are many ways to fuse two heads; name one by --method")
     if out is not None:
         check_file(out)
+    for file in (first, second):
+        if file is not None:
+            check_is_file(file)
+    note = changes_by([out] if out else [])
     opened = open_run(run, plugin)
     from wspace.uses.fuse import compared, load_pair, one, study
 
@@ -223,6 +237,8 @@ def fuse(
         show_section(compared(opened, *heads, method, seed), run, as_json, keep=False)
         return
     one(opened, *heads, method, seed).save(out)
+    if note:
+        opened.bench.progress.say(note)
     print(json.dumps({"file": str(out)}) if as_json else out)
 
 
@@ -246,11 +262,14 @@ def interpolate(
         raise UserError("--from and --to: name the classes of both tasks, or of neither for the study")
     if start is None and through:
         raise UserError("--through: the study goes from one task to another; name them by --from and --to")
+    corners = []
+    if start is not None and end is not None:
+        on_the_way = [("--through", names) for names in through or ()]
+        corners = [classes_of(names, option) for option, names in (("--from", start), *on_the_way, ("--to", end))]
     opened = open_run(run, plugin)
     from wspace.uses.interpolate import one, study
 
-    if start is not None and end is not None:
-        corners = [names.split(",") for names in (start, *(through or ()), end)]
+    if corners:
         show_section(one(opened, corners, steps=steps, seed=seed), run, as_json, keep=False)
         return
     show_section(study(opened, pairs=pairs, steps=steps, seed=seed), run, as_json, keep=True)

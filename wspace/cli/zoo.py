@@ -77,13 +77,13 @@ def _importer_of(source: Path, name: str | None, registry: Any) -> Any:
     from wspace.recipes.bind import bind_one
     from wspace.recipes.source import parse_recipe
     from wspace.support.errors import DataError, RecipeError, UserError
+    from wspace.support.files import check_is_folder
     from wspace.support.names import RUN
 
     if name is not None:
         block = parse_recipe(name, "--importer").values if name.startswith("{") else {"use": name}
         return bind_one("importer", block, registry, "--importer").build({})
-    if not source.is_dir():
-        raise DataError(f"{source}: {'is a file, not a folder' if source.exists() else 'no such folder'}")
+    check_is_folder(source)
     if (source / RUN).is_file():
         raise DataError(f"{source}: is a run; `wspace zoo export` writes its zoo")
     every = {}
@@ -133,7 +133,7 @@ def verify_zoo(zoo: ZooFolder, as_json: Json = False) -> None:
 def export_zoo(run: RunFolder, out: OutFolder, licence: Licence = None) -> None:
     """The zoo of a finished run, as a folder of its own with a card."""
     from wspace.runs.artifacts import Zoo
-    from wspace.runs.run import stages_of
+    from wspace.runs.finished import stages_of
     from wspace.weights.zoo.card import summary
     from wspace.weights.zoo.export import export
 

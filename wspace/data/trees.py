@@ -12,7 +12,7 @@ from wspace.data.labelled import class_name
 from wspace.data.pictures import suffixes
 from wspace.interfaces import TEST, TRAIN, VAL
 from wspace.support.errors import DataError
-from wspace.support.files import files_below, shown
+from wspace.support.files import check_is_folder, files_below, shown
 
 SPLITS = {
     "train": TRAIN,
@@ -44,11 +44,8 @@ class Tree:
 def tree_of(root: Path) -> Tree:
     """Raises DataError if it cannot be listed."""
     try:
+        check_is_folder(root)
         paths = sorted(PurePosixPath(path.relative_to(root).as_posix()) for path in files_below(root))
-    except FileNotFoundError as error:
-        raise DataError(f"{shown(root)}: no such folder") from error
-    except NotADirectoryError as error:
-        raise DataError(f"{shown(root)}: is a file, not a folder") from error
     except OSError as error:
         raise DataError(f"{shown(error.filename or root)}: cannot be listed: {error.strerror or error}") from error
     pictures, hidden, others = [], [], []

@@ -70,7 +70,7 @@ def checked(exporter: Exporter, name: str, out: Path, precision: str) -> Precisi
         if written == precision:
             return written
     raise UserError(
-        f"--precision {precision}: exporter {name!r} writes {', '.join(exporter.precisions)} alone."
+        f"precision {precision}: exporter {name!r} writes {', '.join(exporter.precisions)} alone."
         + did_you_mean(precision, exporter.precisions).partition(" Known:")[0]
     )
 

@@ -23,6 +23,7 @@ from wspace.support.names import ELAPSED, MANIFEST, RECIPE, RUN, STUDY
 from wspace.support.progress import Progress
 from wspace.support.yaml import dump
 
+NOT_DONE = "not done yet"  # why a stage runs for the first time
 RECORDED = ("wspace", "torch", "timm", "open_clip_torch", "diffusers", "numpy", "safetensors")
 
 
@@ -104,7 +105,7 @@ def _last_run(store: Store) -> dict[str, Any]:
 
 def _why(recipe: BoundRecipe, stage: Stage, last: Mapping[str, Any], at: Mapping[str, str]) -> str:
     if stage.name not in last:
-        return "not done yet"
+        return NOT_DONE
     before, now, files = last[stage.name]["slots"], slots_of(recipe, stage), files_of(recipe, stage)
     changed = {
         name: f"{name} {before.get(name, '(absent)')} -> {now.get(name, '(absent)')}"
@@ -242,7 +243,7 @@ def _run(
     from wspace.runs.stages import Job
 
     stage = step.stage
-    progress.say(f"{stage.name} starts: {step.why}")
+    progress.say(f"{stage.name} starts" if step.why == NOT_DONE else f"{stage.name} starts: {step.why}")
     function = stage.load()
     with store.making(stage.name, step.key) as folder:
         before = read_json(folder / ELAPSED) if (folder / ELAPSED).is_file() else 0.0

@@ -30,19 +30,20 @@ from wspace.recipes.source import read_recipe, read_value
 from wspace.runs.artifacts import TrainedOpponents, Zoo, chosen_of
 from wspace.runs.assemble import build_system, load_system
 from wspace.runs.exporting import TRIED, Exported, Scaled, Trial, checked, write
+from wspace.runs.finished import report_of, stages_of
 from wspace.runs.report.methods import methods_of
-from wspace.runs.report.page import PACKAGE, Report, with_sections
-from wspace.runs.report.section import sections
+from wspace.runs.report.page import PACKAGE, Report
 from wspace.runs.stages.report import evenly
 from wspace.runs.workbench import Workbench
-from wspace.support.errors import FileError, NotARun, Renamed, UserError, did_you_mean
-from wspace.support.files import disk_errors, new_folder, read_json, read_text, write_text
+from wspace.support.classes import check_classes, trimmed
+from wspace.support.errors import FileError, Renamed, UserError, did_you_mean
+from wspace.support.files import new_folder, read_json
 from wspace.support.methods import OURS, RIDGE, UNIVERSAL
-from wspace.support.names import GENERATOR, PAGE, PER_TASK, PROMPT_TEXTS, RECIPE, REPORT, RUN, STUDY
+from wspace.support.names import GENERATOR, PER_TASK, PROMPT_TEXTS, RECIPE, RUN
 from wspace.support.progress import Progress
 from wspace.support.seeding import stream
 from wspace.support.templates import template
-from wspace.weights.files.network import Network, check_classes, trimmed
+from wspace.weights.files.network import Network
 from wspace.weights.files.peft import write_adapter
 
 NAMED = 8  # classes in a note, at most; the rest is counted
@@ -69,7 +70,7 @@ class Prediction:
 
     picture: Path  # its file
     classes: tuple[str, ...]  # of the network
-    probabilities: tuple[float, ...]  # of each class, in that order
+    probabilities: tuple[float, ...]  # of each class, in that order; the network's own, and not calibrated
 
     @property
     def best(self) -> str:
@@ -608,36 +609,3 @@ class Run:
     def flat(self, network: Network) -> Tensor:
         """A network's tensors as one row of weights: (1, P)."""
         return self.target.spec.flatten(network.tensors)[None]  # (1, P)
-
-
-def stages_of(folder: Path) -> dict[str, str]:
-    """Stage -> artifact folder. Raises NotARun."""
-    if (folder / STUDY).is_file():
-        member = read_json(folder / STUDY)["members"][0]
-        raise NotARun(f"{folder}: the folder of a study, not of a run; name one of its runs, such as {folder / member}")
-    if not (folder / RUN).is_file() or not (folder / RECIPE).is_file():
-        under = Path("runs") / folder
-        hint = (
-            f"did you mean {under}?" if (under / RUN).is_file() else "`wspace run RECIPE` makes one and prints it last"
-        )
-        raise NotARun(f"{folder}: not the folder of a finished run; {hint}")
-    stages = read_json(folder / RUN)["stages"]
-    for stage, artifact in stages.items():
-        if Path(artifact).name != artifact or artifact in ("", ".", ".."):  # somebody else may have made the run
-            raise FileError(f"{folder / RUN}: {artifact!r}, of stage {stage!r}, is not the name of a folder here")
-    return stages
-
-
-def report_of(folder: Path) -> dict[str, Any]:
-    """The report of a run, as `wspace report --json` prints it. Raises NotARun."""
-    report = read_json(folder / stages_of(folder)["report"] / REPORT)
-    uses = {section.use: section.as_json() for section in sections(folder)}
-    return {"recipe": report["recipe"], "run": str(folder)} | report | {"uses": uses}
-
-
-def write_page(folder: Path) -> Path:
-    """The run's report.html: what its stages left, and what was studied since. Raises NotARun, FileError."""
-    page = read_text(folder / stages_of(folder)["report"] / PAGE)
-    with disk_errors(folder):
-        write_text(folder / PAGE, with_sections(page, sections(folder)))
-    return folder / PAGE

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wspace.support.errors import DiskError, FileError, UserError
+from wspace.support.errors import DataError, DiskError, FileError, UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,6 +79,18 @@ def check_new_folder(out: Path) -> None:
         raise UserError(f"{out}: is the folder you are in; name one to make")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out}: is there already")
+
+
+def check_is_file(file: Path) -> None:
+    """Whether there is one to read. Raises FileError."""
+    if not file.is_file():
+        raise FileError(f"{file}: {'is a folder, not a file' if file.is_dir() else 'no such file'}")
+
+
+def check_is_folder(folder: Path) -> None:
+    """Whether there is one to look into. Raises DataError."""
+    if not folder.is_dir():
+        raise DataError(f"{shown(folder)}: {'is a file, not a folder' if folder.exists() else 'no such folder'}")
 
 
 def _check_replaceable(file: Path) -> None:

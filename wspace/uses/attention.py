@@ -58,7 +58,7 @@ def find_layer(layers: Layers, pixels: np.ndarray, asked: str | None) -> str:
         with suppress(UserError):  # of one place: too late a stage for such pictures
             sides[name] = layers.maps(values).shape[2]
     if not sides:
-        raise UserError("Grad-CAM: the backbone does not say which of its layers to look into: name one with --layer")
+        raise UserError("Grad-CAM: the backbone does not say which of its layers to look into: name a layer")
     fine = [name for name, side in sides.items() if side >= PLACES]
     return fine[-1] if fine else max(sides, key=lambda name: sides[name])
 

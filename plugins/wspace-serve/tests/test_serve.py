@@ -168,6 +168,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"classes": ["x" * 101, "y"]},
         "the class name 'xxxxxxxxxxxxxxxxxxxx'... has 101 letters, and at most 100 are taken",
     ),
+    "no class": ({"classes": []}, "no classes: name two or more"),
     "one class": ({"classes": ["book"]}, "one class ('book') leaves nothing to tell apart: name two or more"),
     "a class twice": ({"classes": ["book", "book"]}, "the class 'book' is named twice"),
     "no list": ({"classes": "book"}, 'classes are a list of names, as in ["book", "camera"]'),
@@ -211,6 +212,17 @@ def test_bad_pictures_are_one_sentence_and_the_server_goes_on(
         assert sentence(refused).startswith(said)
         assert sentence(refused) == said or said.endswith(": ")
     assert client.call("answer", classes=answers.example, pictures=[path])
+
+
+def test_what_an_export_cannot_be_is_said_in_the_words_of_the_call(client: Client, answers: Answers) -> None:
+    for given, said in (
+        ({"format": "onx"}, f"no format 'onx': there are {', '.join(answers.formats)}"),
+        ({"format": "torch", "precision": "int4"}, "precision int4: exporter 'torch' writes float32 alone."),
+        ({"format": "torch", "examples": [7]}, 'examples are pictures of classes, written {"book": [PATH, ...]}'),
+    ):
+        with pytest.raises(RuntimeError) as refused:
+            client.call("export", classes=answers.example, **given)
+        assert sentence(refused) == said
 
 
 def test_a_picture_of_fifty_megabytes_is_refused_in_a_sentence(client: Client) -> None:

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from wspace.runs.finished import report_of
 from wspace.runs.joint.file import Joint
 from wspace.runs.report.methods import CONFIDENCE, METRIC, methods_of
 
 
 def compared(joint: Joint, folder: Path) -> dict[str, Any]:
     """Every member's methods, as the report of a study has them."""
-    from wspace.runs.run import report_of
-
     rows, differences, training = [], [], []
     for member in (*joint.members, *joint.held_out):
         report = report_of(folder / member.name)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wspace.data.splits import AS_READ, UNSEEN_TASKS
+from wspace.runs.finished import report_of as report_of_run
+from wspace.runs.finished import stages_of
 from wspace.runs.report.methods import CONFIDENCE, METRIC, RESAMPLES, methods_of
 from wspace.runs.study.file import PARAMETERS, Study
 from wspace.support.errors import NotARun, UserError
@@ -47,8 +49,6 @@ class Result:
         from safetensors.torch import load_file
 
         from wspace.data.tasks import TaskSet
-        from wspace.runs.run import report_of as report_of_run
-        from wspace.runs.run import stages_of
 
         stages = stages_of(folder)
         took = {

@@ -11,7 +11,8 @@ from typing import Any
 from wspace.data.splits import AS_READ
 from wspace.recipes.plugins import BUILTIN
 from wspace.recipes.schema import SLOTS
-from wspace.runs.run import Run, report_of
+from wspace.runs.finished import report_of
+from wspace.runs.run import Run
 from wspace.support.cards import escaped, rendered
 from wspace.support.methods import ORACLE, OURS
 from wspace.uses.hub.remote import Place

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,8 +10,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from wspace.interfaces.weights import WeightSpec
-from wspace.support.errors import FileError, UserError
-from wspace.support.files import check_file, disk_errors, save_tensors
+from wspace.support.classes import check_classes
+from wspace.support.errors import FileError
+from wspace.support.files import check_file, check_is_file, disk_errors, save_tensors
 from wspace.support.templates import template
 
 METADATA = "wspace"
@@ -65,8 +65,7 @@ class Network:
     @classmethod
     def read(cls, file: Path) -> Network:
         """Weights of any target, as they are stored. Raises FileError unless the file is whole and says its classes."""
-        if not file.is_file():
-            raise FileError(f"{file}: {'is a folder, not a file' if file.is_dir() else 'no such file'}")
+        check_is_file(file)
         try:
             with safe_open(file, "pt") as opened:
                 metadata = opened.metadata() or {}
@@ -81,26 +80,3 @@ class Network:
         except (KeyError, ValueError, TypeError) as error:
             raise FileError(f"{file}: does not say its classes; `wspace generate` writes files that do") from error
         return cls(check_classes(classes), tensors, origin, zoo)
-
-
-def trimmed(classes: Sequence[str]) -> tuple[str, ...]:
-    """Names without what white space is around and doubled in them. Raises UserError for an empty one, and for a string."""
-    if isinstance(classes, str):
-        raise UserError(f"classes are a list of names, not the string {classes!r}: give [{classes!r}]")
-    names = tuple(" ".join(name.split()) for name in classes)
-    if any(names) and not all(names):
-        raise UserError("one of the class names is empty")
-    return names if any(names) else ()
-
-
-def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
-    """Names of a task's classes, trimmed. Raises UserError unless there are two different ones at least."""
-    names = trimmed(classes)
-    if not names:
-        raise UserError('no classes: name two or more, as in --classes "book, camera, umbrella"')
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"the class {name!r} is named twice")
-    if len(names) == 1:
-        raise UserError(f"one class ({names[0]!r}) leaves nothing to tell apart: name two or more")
-    return names

@@ -32,11 +32,12 @@ def serve(
     plugin: PluginFiles = None,
 ) -> None:
     """A page on a run, and a JSON API: name classes, drop pictures, see what the generated head makes of them."""
-    check_gradio()
     check_port(port)
+    opened = Run.open(run, plugin or ())
+    check_gradio()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was uploaded is removed
     with tempfile.TemporaryDirectory(prefix="wspace-serve-") as uploads, contextlib.suppress(KeyboardInterrupt):
-        page = launched(Answers(Run.open(run, plugin or ()), Path(uploads)), port, rate)
+        page = launched(Answers(opened, Path(uploads)), port, rate)
         try:
             print(f"http://{HOST}:{port} (Ctrl-C ends it)", flush=True)
             threading.Event().wait()

@@ -49,5 +49,5 @@ def picture_files(pictures: Any, uploads: Path) -> list[Path]:
 def example_files(examples: Any, uploads: Path) -> dict[str, list[Path]]:
     """Class -> its pictures, as `picture_files` has them. Raises UserError."""
     if not isinstance(examples, Mapping):
-        raise UserError('pictures of classes are written {"book": [PATH, ...]}')
+        raise UserError('examples are pictures of classes, written {"book": [PATH, ...]}')
     return {str(name): picture_files(files, uploads) for name, files in examples.items() if files}

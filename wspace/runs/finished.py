@@ -1,0 +1,45 @@
+"""The folder of a finished run: which artifacts are its own, and its report. Reading these imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from wspace.runs.report.page import with_sections
+from wspace.runs.report.section import sections
+from wspace.support.errors import FileError, NotARun
+from wspace.support.files import disk_errors, read_json, read_text, write_text
+from wspace.support.names import PAGE, RECIPE, REPORT, RUN, STUDY
+
+
+def stages_of(folder: Path) -> dict[str, str]:
+    """Stage -> artifact folder. Raises NotARun."""
+    if (folder / STUDY).is_file():
+        member = read_json(folder / STUDY)["members"][0]
+        raise NotARun(f"{folder}: the folder of a study, not of a run; name one of its runs, such as {folder / member}")
+    if not (folder / RUN).is_file() or not (folder / RECIPE).is_file():
+        under = Path("runs") / folder
+        hint = (
+            f"did you mean {under}?" if (under / RUN).is_file() else "`wspace run RECIPE` makes one and prints it last"
+        )
+        raise NotARun(f"{folder}: not the folder of a finished run; {hint}")
+    stages = read_json(folder / RUN)["stages"]
+    for stage, artifact in stages.items():
+        if Path(artifact).name != artifact or artifact in ("", ".", ".."):  # somebody else may have made the run
+            raise FileError(f"{folder / RUN}: {artifact!r}, of stage {stage!r}, is not the name of a folder here")
+    return stages
+
+
+def report_of(folder: Path) -> dict[str, Any]:
+    """The report of a run, as `wspace report --json` prints it. Raises NotARun."""
+    report = read_json(folder / stages_of(folder)["report"] / REPORT)
+    uses = {section.use: section.as_json() for section in sections(folder)}
+    return {"recipe": report["recipe"], "run": str(folder)} | report | {"uses": uses}
+
+
+def write_page(folder: Path) -> Path:
+    """The run's report.html: what its stages left, and what was studied since. Raises NotARun, FileError."""
+    page = read_text(folder / stages_of(folder)["report"] / PAGE)
+    with disk_errors(folder):
+        write_text(folder / PAGE, with_sections(page, sections(folder)))
+    return folder / PAGE

@@ -1,0 +1,30 @@
+"""Names of a task's classes, as users write them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from wspace.support.errors import UserError
+
+
+def trimmed(classes: Sequence[str]) -> tuple[str, ...]:
+    """Names without what white space is around and doubled in them. Raises UserError for an empty one, and for a string."""
+    if isinstance(classes, str):
+        raise UserError(f"classes are a list of names, not the string {classes!r}: give [{classes!r}]")
+    names = tuple(" ".join(name.split()) for name in classes)
+    if any(names) and not all(names):
+        raise UserError("one of the class names is empty")
+    return names if any(names) else ()
+
+
+def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
+    """The names, trimmed. Raises UserError unless there are two different ones at least."""
+    names = trimmed(classes)
+    if not names:
+        raise UserError("no classes: name two or more")
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"the class {name!r} is named twice")
+    if len(names) == 1:
+        raise UserError(f"one class ({names[0]!r}) leaves nothing to tell apart: name two or more")
+    return names
