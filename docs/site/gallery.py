@@ -1,6 +1,7 @@
-"""docs/gallery.md and its pictures: `python docs/site/gallery.py runs/t2w`, of a finished run of the default recipe.
+"""docs/gallery.md and its pictures: `python docs/site/gallery.py runs/t2w runs/nano`, of two finished runs.
 
-Studies that the run has not had yet are made first; with all of them at hand it takes seconds.
+One is of the default recipe. Of the other, which is small, are the studies that train networks for their picture. Studies that
+a run has not had yet are made first; with all of them at hand it takes seconds.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import io
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,14 +26,14 @@ DOCS = Path(__file__).parents[1]
 WIDEST = 760  # pixels: as wide as a page of the site
 COLOURS = 160
 STUDIES = {
-    "plot-trajectory": "plot {} trajectory",
-    "plot-landscape": "plot {} landscape",
-    "plot-cam": "plot {} cam",
-    "plot-space": "plot {} space",
-    "init": "init {} --tasks 6 --shots 16,4",
-    "enhance": "enhance {} --tasks 20",
-    "interpolate": "interpolate {}",
-    "expectation": "expectation {} --tasks 100",
+    "plot-trajectory": "plot runs/t2w trajectory",
+    "plot-landscape": "plot runs/t2w landscape",
+    "plot-cam": "plot runs/t2w cam",
+    "plot-space": "plot runs/t2w space",
+    "init": "init runs/nano --tasks 16 --shots 16,4",
+    "enhance": "enhance runs/nano --tasks 16",
+    "interpolate": "interpolate runs/t2w",
+    "expectation": "expectation runs/t2w --tasks 100",
 }
 """A section of the report -> the command that makes it, smaller than by itself where that would take long."""
 
@@ -43,7 +44,8 @@ HEAD = """\
 # Gallery
 
 What wspace draws, of the default recipe's run (`wspace run t2w`, seed 42). The first ones are in each run's
-`report.html`; each other command adds its own to that page. `python docs/site/gallery.py runs/t2w` makes this page.
+`report.html`; each other command adds its own to that page. Where networks are trained for a picture, it is of the small run
+of `nano`. `python docs/site/gallery.py runs/t2w runs/nano` makes this page.
 """
 
 
@@ -68,26 +70,26 @@ def reported(run: Path) -> Iterator[Picture]:
         yield Picture(match["name"], " ".join(html.unescape(match["caption"]).split()), match["uri"])
 
 
-def studied(run: Path) -> Iterator[tuple[str, str, Sequence[Picture]]]:
-    """Title, command and pictures of each study."""
-    made = {section.use: section for section in sections(run)}
+def studied(runs: Mapping[str, Path]) -> Iterator[tuple[str, str, Sequence[Picture]]]:
+    """Title, command and pictures of each study, of the run that its command names."""
     for use, command in STUDIES.items():
-        if use not in made:
-            subprocess.run([sys.executable, "-m", "wspace", *command.format(run).split()], check=True)
-    made = {section.use: section for section in sections(run)}
-    for use, command in STUDIES.items():
-        pictures = [Picture(f"{use}-{figure.name}", figure.caption, figure.uri) for figure in made[use].figures]
-        yield made[use].title, f"wspace {command.format('runs/t2w')}", pictures
+        name, folder = next((name, folder) for name, folder in runs.items() if name in command.split())
+        if use not in {section.use for section in sections(folder)}:
+            words = [str(folder) if word == name else word for word in command.split()]
+            subprocess.run([sys.executable, "-m", "wspace", *words], check=True)
+        (made,) = (section for section in sections(folder) if section.use == use)
+        pictures = [Picture(f"{use}-{figure.name}", figure.caption, figure.uri) for figure in made.figures]
+        yield made.title, f"wspace {command}", pictures
 
 
-def main(run: Path) -> None:
+def main(run: Path, small: Path) -> None:
     (DOCS / "gallery").mkdir(exist_ok=True)
     for old in (DOCS / "gallery").glob("*.png"):
         old.unlink()
     parts = [HEAD, "## The report\n"]
     for picture in reported(run):
         parts.append(_shown(picture))
-    for title, command, pictures in studied(run):
+    for title, command, pictures in studied({"runs/t2w": run, "runs/nano": small}):
         parts += [f"## {title}\n", f"```console\n{command}\n```\n", *map(_shown, pictures)]
     (DOCS / "gallery.md").write_text("\n".join(parts), encoding="utf-8")
 
@@ -98,4 +100,4 @@ def _shown(picture: Picture) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*map(Path, sys.argv[1:3]))

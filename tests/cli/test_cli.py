@@ -102,13 +102,14 @@ NOT_FOR_WEIGHTS = (
     "timm", "torchvision", "open_clip", "transformers", "matplotlib", "qtawesome", "iconipy",
     "wspace.components.datasets.icons", "wspace.components.backbones.timm",
 )  # fmt: skip
+NOT_FOR_PLACES = (*NOT_FOR_WEIGHTS, "diffusers", "scipy", "sympy", "torch._dynamo", "wspace.data.labelled")
 NOT_FOR_A_PICTURE = (
     "diffusers", "open_clip", "transformers", "matplotlib", "wspace.components.generators.diffusion",
     "wspace.components.tokenizers.neuron",
 )  # fmt: skip
 
 
-def test_a_finished_run_loads_what_an_answer_needs_and_nothing_else(nano: Path, tmp_path: Path) -> None:
+def test_a_finished_run_loads_what_an_answer_needs_and_nothing_else(nano: Path, placed: Path, tmp_path: Path) -> None:
     """What is imported is what the first answer waits for: weights need no pictures, and a picture needs no generator."""
     script = (
         "import json, sys\nfrom wspace.cli import main\nsys.argv = ['wspace', *sys.argv[1:]]\nmain()\n"
@@ -122,6 +123,7 @@ def test_a_finished_run_loads_what_an_answer_needs_and_nothing_else(nano: Path, 
 
     head, picture = tmp_path / "head.safetensors", tmp_path / "picture.png"
     Image.new("RGB", (40, 30), "navy").save(picture)
+    assert imported("generate", placed, "--classes", "book, camera", "--out", head).isdisjoint(NOT_FOR_PLACES)
     assert imported("generate", nano, "--classes", "book, camera", "--out", head).isdisjoint(NOT_FOR_WEIGHTS)
     assert imported("predict", nano, head, picture).isdisjoint(NOT_FOR_A_PICTURE)
     assert imported("report", nano).isdisjoint(HEAVY)

@@ -54,16 +54,19 @@ def generate(
         if folder is not None:
             check_is_folder(folder)
     opened = open_run(run, plugin)
-    from wspace.data.examples import examples_of, pictures_in
+    shown, unnamed = {}, []
+    if pictures or unlabelled:
+        from wspace.data.examples import examples_of, pictures_in
 
-    shown, left_out = examples_of(pictures, names) if pictures else ({}, [])
-    for sentence in left_out:
-        opened.bench.progress.say(f"note: {sentence}")
+        shown, left_out = examples_of(pictures, names) if pictures else ({}, [])
+        unnamed = pictures_in(unlabelled) if unlabelled else []
+        for sentence in left_out:
+            opened.bench.progress.say(f"note: {sentence}")
     networks = opened.generate_many(
         names,
         count,
         pictures=shown,
-        unlabelled=pictures_in(unlabelled) if unlabelled else (),
+        unlabelled=unnamed,
         seed=seed,
         steps=steps,
         guidance=guidance,

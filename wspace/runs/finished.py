@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from wspace.runs.report.page import with_sections
 from wspace.runs.report.section import sections
 from wspace.support.errors import FileError, NotARun
 from wspace.support.files import disk_errors, read_json, read_text, write_text
@@ -39,6 +38,8 @@ def report_of(folder: Path) -> dict[str, Any]:
 
 def write_page(folder: Path) -> Path:
     """The run's report.html: what its stages left, and what was studied since. Raises NotARun, FileError."""
+    from wspace.runs.report.page import with_sections  # its figures need numpy, which what only reads is spared
+
     page = read_text(folder / stages_of(folder)["report"] / PAGE)
     with disk_errors(folder):
         write_text(folder / PAGE, with_sections(page, sections(folder)))

