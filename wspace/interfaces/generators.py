@@ -130,6 +130,13 @@ class Generator(nn.Module, ABC):
         """Tokens (B, N, D) of one network a task, differentiable in `task_parameters`: where the task loss is taken."""
         raise NotImplementedError(f"{type(self).__name__} has no task parameters")
 
+    def predicted(self, condition: Condition) -> Tensor | None:
+        """Tokens (B, N, D) of the networks that draws lie around, where a predictor makes them before anything is drawn.
+
+        What drawing is worth is told from these. None of a generator that has no such.
+        """
+        return None
+
     @abstractmethod
     def sample(
         self,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wspace.interfaces import Prompts
+from wspace.interfaces import Contest, Evidence, Prompts, Symmetry, Task
 from wspace.learning.ridge_regression import PENALTIES, Ridge
+from wspace.weights.permutations import AxisPermutations
 from wspace.weights.scaling import spread_of
 
 
@@ -48,6 +50,77 @@ def noise(nearest: Tensor, weights: Tensor, rng: torch.Generator) -> Tensor:
     The baseline that most weight generators lose to (Zeng et al., 2025, arXiv 2506.07998).
     """
     return nearest + torch.randn(nearest.shape, generator=rng) * weights.std(0)
+
+
+def gaussian(networks: Tensor, noise: Tensor) -> Tensor:
+    """Draws from an independent Gaussian for each weight, fitted to networks (m, P): standard noise (B, P) -> (B, P)."""
+    return networks.mean(0) + networks.std(0) * noise
+
+
+def principal_gaussian(networks: Tensor, noise: Tensor) -> Tensor:
+    """Draws from a Gaussian in the first k principal axes of networks (m, P), k < m: standard noise (B, k) -> (B, P).
+
+    Axes are combinations of the centred networks, and come from these' inner products: the cost is linear in P.
+    """
+    mean = networks.mean(0)
+    centred = networks - mean
+    _, combinations = torch.linalg.eigh((centred @ centred.T).double())  # (m, m): columns by ascending eigenvalue
+    principal = combinations.flip(1)[:, : noise.shape[1]] / (len(networks) - 1) ** 0.5  # (m, k)
+    return mean + (noise.double() @ principal.T).to(networks.dtype) @ centred
+
+
+def likeness(described: Tensor, asked: Tensor, tasks: Sequence[Task]) -> Tensor:
+    """Cosine of each description asked for (B, C) with those of the zoo's `tasks` (n, C): (B, n).
+
+    Networks of one task are alike to the last bit.
+    """
+    cosines = functional.normalize(asked, dim=1) @ functional.normalize(described, dim=1).T
+    first: dict[Task, int] = {}
+    return cosines[:, [first.setdefault(task, row) for row, task in enumerate(tasks)]]
+
+
+def matching(evidence: Evidence, who: str) -> Symmetry | None:
+    """What opponent `who` matches networks by: the recipe's symmetry, or the order of units along the target's free axes.
+
+    None, and a note, where there is neither.
+    """
+    if evidence.symmetry is not None:
+        return evidence.symmetry
+    spec = evidence.target.spec
+    if spec.free:
+        return AxisPermutations(spec)
+    evidence.progress.say(
+        f"note: the opponent {who!r} takes networks as they are: the target has no free axis, and the recipe no symmetry, to "
+        "match them by"
+    )
+    return None
+
+
+def to_fit(evidence: Evidence, contest: Contest, symmetry: Symmetry | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows (b,) of the tasks asked for, and the networks (m, P), m > 1, that a distribution for these is fitted to.
+
+    Where the zoo has several networks of the task described most like the one asked for (`zoo.copies`), those; else all.
+    With a symmetry they are matched to the zoo's base, or to the first of them where there is none.
+    """
+    alike = likeness(evidence.descriptions, contest.descriptions, evidence.tasks)
+    nearest = alike == alike.max(1, keepdim=True).values  # (B, n)
+    nearest |= nearest.sum(1, keepdim=True) < 2
+    pools, of_task = nearest.unique(dim=0, return_inverse=True)
+    for number, pool in enumerate(pools):
+        networks = evidence.weights[pool]
+        if symmetry is not None:
+            reference = networks[0] if evidence.shared_base is None else evidence.shared_base
+            made = ("matched networks", tuple(pool.nonzero().flatten().tolist()))
+            networks = evidence.once(made, partial(symmetry.canonicalize, networks, reference))
+        yield (of_task == number).nonzero().flatten(), networks
+
+
+def soup(evidence: Evidence, alike: Tensor, count: int, symmetry: Symmetry | None, rng: torch.Generator) -> Tensor:
+    """The mean (P,) of the `count` networks whose tasks are most alike (n,), matched to one of them; ties are drawn."""
+    shuffled = torch.randperm(len(alike), generator=rng)
+    rows = shuffled[alike[shuffled].sort(descending=True, stable=True).indices[:count]]
+    networks = evidence.weights[rows]
+    return (networks if symmetry is None else symmetry.canonicalize(networks, networks[0])).mean(0)
 
 
 def chosen_penalty(weights: Tensor, described: Tensor, chosen_on: slice, accuracy: Callable[[Tensor], float]) -> float:

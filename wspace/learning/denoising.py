@@ -58,6 +58,9 @@ class Denoising(Generator):
             return torch.zeros(len(condition.pooled), *self.mask.shape, device=self.mask.device)
         return self.predictor(condition)
 
+    def predicted(self, condition: Condition) -> Tensor | None:
+        return None if self.predictor is None else self.predictor(condition)
+
     def _of_zoo(self, condition: Condition) -> Tensor:
         return self.typical(condition) if self.predictor is None else self.predictor.of_zoo(condition)
 

@@ -127,6 +127,12 @@ class System(nn.Module):
         return self.tokenizer.detokenize(self.generator.typical(self.condition(prompts, start=True)))
 
     @torch.no_grad()
+    def predicted(self, prompts: Prompts) -> Tensor | None:
+        """Weights (B, P) of the generator's predictor alone, with nothing drawn around it; None where it has none."""
+        tokens = self.generator.predicted(self.condition(prompts, start=True))
+        return None if tokens is None else self.tokenizer.detokenize(tokens)
+
+    @torch.no_grad()
     def sample(
         self,
         prompts: Prompts,

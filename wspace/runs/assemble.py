@@ -21,6 +21,7 @@ from wspace.weights.proof import prove
 
 if TYPE_CHECKING:
     from wspace.recipes.bind import BoundRecipe
+    from wspace.runs.artifacts import Zoo
     from wspace.runs.workbench import Workbench
 
 
@@ -32,6 +33,14 @@ def proven(recipe: BoundRecipe, bench: Workbench) -> Symmetry | None:
     dims = (bench.backbone.dim, bench.text.dim)
     prove(symmetry, bench.target, recipe.symmetry.name, dims, stream(recipe.seed, "proof"))
     return symmetry
+
+
+def aligned(recipe: BoundRecipe, zoo: Zoo, weights: Tensor, symmetry: Symmetry | None) -> Tensor:
+    """(n, P), moved to be near the base, or the zoo's first network without one, if the recipe says so."""
+    if not recipe.train.align:
+        return weights
+    assert symmetry is not None
+    return symmetry.canonicalize(weights, zoo.reference)
 
 
 def check(recipe: BoundRecipe, bench: Workbench) -> None:

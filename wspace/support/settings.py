@@ -166,3 +166,6 @@ class Generate:
 class Evaluate:
     bootstrap: Annotated[int, Ge(100)] = 2000  # resamples of the tasks behind each confidence interval
     confidence: Annotated[float, Gt(0), Lt(1)] = 0.95
+    accurate: Annotated[float, Gt(0), Le(1), Since("0.2")] = (
+        0.9  # share of the zoo's own accuracy that a network has to reach to count as accurate and new
+    )

@@ -13,7 +13,9 @@ from wspace.learning.baselines import noise, retrieval
 class Noise(Opponent):
     """The zoo's network whose task's description is nearest, plus noise of the zoo's own spread, weight by weight.
 
-    The baseline that most weight generators lose to (Zeng et al., 2025, arXiv 2506.07998).
+    The baseline that most weight generators lose to (Zeng et al., 2025, arXiv 2506.07998). Networks are as they lie in the
+    zoo, whatever `train.align` says: where each began at weights of its own, their spread is mostly that of units which do
+    the same in different places. Of networks of one task it is always the first that the noise is about.
     """
 
     version: ClassVar[int] = 1

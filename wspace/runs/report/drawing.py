@@ -22,6 +22,7 @@ SCALE = "viridis"  # of colours: even in lightness, and for colour-blind readers
 
 # Okabe and Ito's colours (2008), told apart by colour-blind readers
 BLUE, ORANGE, GREEN, VERMILLION, INK, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#222222", "#767676"
+SKY, PINK = "#56B4E9", "#CC79A7"
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:

@@ -15,6 +15,8 @@ from wspace.runs.report.drawing import (
     GREY,
     INK,
     ORANGE,
+    PINK,
+    SKY,
     TEXT,
     VERMILLION,
     WIDTH,
@@ -321,6 +323,49 @@ def _draw_along(
         panel.plot(places[on_axis - 1 :], means[on_axis - 1 :], ":", color=colour, linewidth=width, zorder=3)
         panel.vlines(places, low, high, color=colour, linewidth=1.2, zorder=2)
         panel.plot(places, means, marker, color=colour, markersize=size, zorder=4, label=name)
+
+
+def frontier(
+    draws: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
+    accurate: Mapping[str, float],
+    beyond: Sequence[float],
+) -> str:
+    """Accuracy against novelty, a panel for each split: a dot for each network, a step line for each method's frontier.
+
+    `draws`: split -> method -> novelty and accuracy of each network; `accurate`: split -> the least that counts as such. As
+    far as the farthest network is shown of `beyond`, and at most to twice its end, where farther networks stand.
+    """
+    splits = _drawn_splits([{"split": split} for split in draws])
+    figure = new_figure(0.9 + 2.6 * len(splits))
+    panels = figure.subplots(len(splits), 1, sharex=True, squeeze=False)[:, 0]
+    styles = ((ORANGE, "s"), (GREEN, "^"), (VERMILLION, "v"), (INK, "x"), (GREY, "P"), (PINK, "*"), (SKY, "o"))
+    others = dict.fromkeys(method for split in splits for method in draws[split] if method != OURS)
+    marks = dict(zip(others, cycle(styles), strict=False)) | {OURS: (BLUE, "D")}
+    farthest = max(max(novelty, default=0.0) for split in splits for novelty, _ in draws[split].values())
+    reach = min(max(farthest, beyond[0]), 2 * beyond[-1])
+    for panel, split in zip(panels, splits, strict=True):
+        for times in (times for times in beyond if times <= 1.1 * reach):
+            panel.axvline(times, color=INK, linestyle=":", linewidth=1, zorder=1)
+        panel.axhline(100 * accurate[split], color=INK, linestyle="--", linewidth=1.2, zorder=1)
+        for method, (colour, marker) in marks.items():
+            if method not in draws[split]:
+                continue
+            novelty, accuracy = (np.asarray(values, dtype=float) for values in draws[split][method])
+            novelty = np.minimum(novelty, reach)
+            dots = {"color": colour, "alpha": 0.4, "markersize": 4, "markeredgewidth": 0.8, "zorder": 2}
+            panel.plot(novelty, 100 * accuracy, marker, **dots)
+            order = np.argsort(novelty)
+            best = np.maximum.accumulate(accuracy[order][::-1])[::-1]
+            steps = np.concatenate([[0.0], novelty[order]]), 100 * np.concatenate([best[:1], best])
+            panel.plot(*steps, color=colour, linewidth=2.2 if method == OURS else 1.4, drawstyle="steps-pre", zorder=3)
+            panel.plot([], [], marker, color=colour, label=method)
+        dress(panel, TITLES.get(split, split), "", "y")
+        panel.set_ylabel("accuracy (%)", fontsize=TEXT)
+        panel.set_xlim(0, 1.1 * reach)
+    panels[-1].set_xlabel("novelty: distance to the zoo, over its own", fontsize=TEXT)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=TEXT)
+    return encoded(figure)
 
 
 def picture_sheet(pixels: np.ndarray, predicted: Sequence[str], true: Sequence[str]) -> str:

@@ -30,6 +30,9 @@ CAPTIONS = {
     "heads that would result were it the last; mean over tasks, and its {confidence} interval. The dashed line is the "
     "oracle on the same tasks. Temperature scales the noise that a draw starts from; seen from pure noise, a head is the "
     "mean of what the texts leave open, and the steps after make one draw of it.",
+    "frontier": "Every dot is a network: its accuracy against its novelty. A line is the best accuracy that a method has "
+    "beyond each novelty. Dashed: what counts as accurate; dotted, as far as networks go: 1, 2 and 4 times the zoo's own "
+    "distance.",
     "pictures": "Test pictures of one unseen task, evenly over its classes, as its generated head names them.",
 }
 
@@ -53,8 +56,9 @@ def render(
     recipe_yaml: str,
     versions: Mapping[str, str],
     methods: Methods,
+    sections: Sequence[Section] = (),
 ) -> str:
-    """The page. `figures`: data URIs by name (those of CAPTIONS get one)."""
+    """The page. `figures`: data URIs by name (those of CAPTIONS get one); `sections` come after them."""
     confidence = f"{100 * report['confidence']:g} %"
     return template(PACKAGE, "page.html.j2").render(
         title=f"{report['recipe']}, seed {report['seed']}",
@@ -62,6 +66,7 @@ def render(
         note=_note(report, confidence),
         scores=_scores(report["scores"], methods),
         figures=[Figure(name, _caption(name, report, confidence), uri) for name, uri in figures.items()],
+        studies=[_study(section) for section in sections],
         room_for_studies=USES,
         methods=[(name, methods.what(name)) for name in _in_order(report["scores"], methods)],
         collapsed=report["training"]["collapsed"],

@@ -49,6 +49,29 @@ def print_table(report: Mapping[str, Any], table: Methods, markdown: bool = Fals
         about = splits[0]
         cells = [[m, *(_number(scores.get((m, about, metric))) for metric in others)] for m in methods]
         _show(([about, *others], [line for line in cells if any(line[1:])]), markdown)
+    _print_draws(report, table, markdown)
+
+
+def _print_draws(report: Mapping[str, Any], table: Methods, markdown: bool) -> None:
+    """How many networks are accurate and new at once, in columns where any is; and what went wrong with what was drawn."""
+    from wspace.runs.report.draws import said_of_draws
+
+    measured = report.get("accurate_and_new") or {"rows": []}
+    rows = {(row["method"], row["split"], row["beyond"]): row["mean"] for row in measured["rows"]}
+    some = dict.fromkeys((split, beyond) for (_, split, beyond), mean in rows.items() if mean)
+    columns = sorted(some, key=lambda column: AS_READ.index(column[0]) if column[0] in AS_READ else len(AS_READ))
+    if columns:
+        methods = sorted(dict.fromkeys(method for method, _, _ in rows), key=table.place)
+        lines = [[m, *(f"{100 * rows[m, split, beyond]:.1f}" for split, beyond in columns)] for m in methods]
+        note = (
+            f"accurate: at least {100 * measured['share']:g} % of the zoo's own accuracy; new: farther from the zoo than so "
+            "many times its networks' own distance"
+        )
+        _show((["accurate and new, %", *(f"{split}, beyond {n}" for split, n in columns)], lines), markdown, note=note)
+    elif rows:
+        print(terminal.beside("", "accurate and new: no network of any method"))
+    for sentence in said_of_draws(report):
+        print(terminal.beside("", sentence))
 
 
 def print_study(report: Mapping[str, Any], markdown: bool = False) -> None:

@@ -17,6 +17,7 @@ from wspace.learning.fitting import predict
 from wspace.learning.system import System
 from wspace.recipes.bind import BoundRecipe
 from wspace.runs.artifacts import TrainedOpponents, Zoo
+from wspace.runs.draws import accurate_and_new, gauges
 from wspace.runs.keys import takes_pictures, trains_on_images
 from wspace.runs.report.intervals import interval, summary
 from wspace.runs.report.methods import methods_of
@@ -40,7 +41,8 @@ def run(job: Job) -> None:
     zoo = Zoo(job.inputs["zoo"])
     zoo.check(job.bench.accepted)
     table = methods_of(bound.component for bound in job.recipe.against)
-    contestants = _Contestants(job, zoo)
+    symmetry = _symmetry(job)
+    contestants = _Contestants(job, zoo, symmetry)
     metrics: list[Metric] = [bound.build({}) for bound in job.recipe.metrics]
     scores: list[dict[str, Any]] = []
     per_task: dict[str, Tensor] = {}
@@ -51,7 +53,7 @@ def run(job: Job) -> None:
         row = {"method": method, "split": split, "metric": metric, "mean": float(values.mean())}
         scores.append(row | {"ci_low": low, "ci_high": high, "n": len(values)})
 
-    neighbourhood = _neighbourhood(job, zoo)
+    neighbourhood = Neighbourhood(zoo.weights, zoo.reference, symmetry, stream(job.recipe.seed, "novelty"))
     with job.progress.bar("evaluate", sum(len(zoo.tasks.scored(split)) for split in contestants.splits)) as bar:
         for split in contestants.splits:
             tasks, methods = zoo.tasks.scored(split), contestants.of(split)
@@ -85,18 +87,25 @@ def run(job: Job) -> None:
                         record(split, metric, method, values.clone())
     save_tensors(job.folder / PER_TASK, per_task)
     differences = _differences(per_task, job)
+    system, texts = trained_system(job, zoo)
+    drawn = {split: _drawn(job, GENERATED, split) for split in zoo.tasks.splits}
     write_json(
         job.folder / SCORES,
-        {"scores": scores, "differences": differences, **_trajectory(job, zoo), "chosen": contestants.chosen},
+        {
+            "scores": scores,
+            "differences": differences,
+            **_trajectory(job, zoo, system, texts),
+            "chosen": contestants.chosen,
+            "accurate_and_new": accurate_and_new(job.bench, zoo, per_task, table.novel),
+            "draws": gauges(job.bench, zoo, system, texts, symmetry, drawn, per_task),
+        },
     )
 
 
-def _neighbourhood(job: Job, zoo: Zoo) -> Neighbourhood:
-    recipe = job.recipe
-    symmetry: Symmetry | None = None
-    if recipe.symmetry is not None:
-        symmetry = recipe.symmetry.build({"spec": job.bench.target.spec})
-    return Neighbourhood(zoo.weights, zoo.reference, symmetry, stream(recipe.seed, "novelty"))
+def _symmetry(job: Job) -> Symmetry | None:
+    """The recipe's; stage train has proven it."""
+    bound = job.recipe.symmetry
+    return None if bound is None else bound.build({"spec": job.bench.target.spec})
 
 
 class _Contestants:
@@ -105,7 +114,7 @@ class _Contestants:
     Where tasks come with pictures, they are of those methods alone that look at these, and come after all other splits.
     """
 
-    def __init__(self, job: Job, zoo: Zoo):
+    def __init__(self, job: Job, zoo: Zoo, symmetry: Symmetry | None):
         self.job, self.zoo = job, zoo
         self.splits = (*zoo.tasks.splits, *zoo.tasks.shown)
         self.trained = TrainedOpponents(job.inputs["opponents"])
@@ -116,7 +125,7 @@ class _Contestants:
         )
         self.described = dict(zip(zoo.tasks.splits, of_splits, strict=True))
         auxiliary = job.bench.auxiliary(zoo.tasks.classes, lambda bench: bench.class_texts)
-        self.evidence = replace(evidence_of(job, zoo, of_zoo), auxiliary=auxiliary)
+        self.evidence = replace(evidence_of(job, zoo, of_zoo), auxiliary=auxiliary, symmetry=symmetry)
         self.against, why_not = asked_and_not(job.recipe.against, zoo)
         for name, why in why_not.items():
             job.progress.say(f"note: the opponent {name!r} is left out: {why}")
@@ -179,14 +188,13 @@ def _differences(per_task: dict[str, Tensor], job: Job) -> list[dict[str, Any]]:
     return rows
 
 
-def _trajectory(job: Job, zoo: Zoo) -> dict[str, Any]:
+def _trajectory(job: Job, zoo: Zoo, system: System, texts: Tensor) -> dict[str, Any]:
     """Accuracy along the denoising steps (T2W, figure 3), at the recipe's temperature and at 1; and the oracle's.
 
     Networks are drawn anew for the first few unseen tasks: kept on disk, one for each task and step would outweigh all
     else of the run. No rows for a generator without steps.
     """
     bench, tasks = job.bench, zoo.tasks.scored(UNSEEN_TASKS)[:FOLLOWED]
-    system, texts = trained_system(job, zoo)
 
     def accuracy(weights: Tensor) -> Tensor:
         return bench.accuracies(weights.cpu(), tasks, bench.test)

@@ -14,9 +14,12 @@ from wspace.data.splits import UNSEEN_TASKS
 from wspace.interfaces import TEST
 from wspace.learning.fitting import predict
 from wspace.runs.artifacts import Zoo, chosen_of
+from wspace.runs.draws import BEYOND
 from wspace.runs.report import figures
 from wspace.runs.report import page as html
+from wspace.runs.report.draws import sections_on_draws
 from wspace.runs.report.methods import methods_of
+from wspace.runs.report.section import Figure
 from wspace.runs.stages import Job
 from wspace.support.files import read_json, write_json
 from wspace.support.names import GENERATED, LOG, MANIFEST, PAGE, PER_TASK, REPORT, SCORES, SUMMARY
@@ -38,6 +41,7 @@ def run(job: Job) -> None:
         "trajectory": evaluated["trajectory"],
         "trajectory_oracle": evaluated["trajectory_oracle"],
         "chosen": chosen_of(job.inputs["evaluate"]),
+        **{name: evaluated[name] for name in ("accurate_and_new", "draws") if name in evaluated},
         "training": read_json(job.inputs["train"] / SUMMARY),
         "pictures": pictures,
         "seconds": {name: read_json(folder / MANIFEST)["seconds"] for name, folder in job.inputs.items()},
@@ -46,7 +50,9 @@ def run(job: Job) -> None:
     made = read_json(job.inputs["evaluate"] / MANIFEST)
     versions = {name: str(value) for name, value in (made["versions"] | made["machine"]).items()}
     table = methods_of(bound.component for bound in job.recipe.against)
-    page = html.render(report, _figures(job, report) | {"pictures": sheet}, dump(job.recipe.decisive), versions, table)
+    drawn = _figures(job, report) | {"pictures": sheet}
+    sections = sections_on_draws(report, table, _frontier(job, report))
+    page = html.render(report, drawn, dump(job.recipe.decisive), versions, table, sections)
     (job.folder / PAGE).write_text(page, encoding="utf-8")
 
 
@@ -71,6 +77,21 @@ def _figures(job: Job, report: dict[str, Any]) -> dict[str, str]:
         mean = report["training"]["validation_accuracy_of_zoo_mean"]
         drawn["training"] = figures.training_curves([json.loads(line) for line in lines], mean)
     return drawn
+
+
+def _frontier(job: Job, report: dict[str, Any]) -> list[Figure]:
+    """Accuracy against novelty, network by network; none where not both were measured."""
+    if not report.get("accurate_and_new"):
+        return []
+    draws: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+    per_task = load_file(job.inputs["evaluate"] / PER_TASK)
+    for row in report["accurate_and_new"]["rows"]:
+        split, method = row["split"], row["method"]
+        measured = (per_task[f"{split}/{metric}/{method}"].tolist() for metric in ("novelty", "accuracy"))
+        draws.setdefault(split, {})[method] = (*measured,)
+    measured = report["accurate_and_new"]
+    least = {split: measured["share"] * reached for split, reached in measured["of_zoo"].items()}
+    return [Figure("frontier", html.CAPTIONS["frontier"], figures.frontier(draws, least, BEYOND))]
 
 
 def _pictures(job: Job) -> tuple[str, dict[str, Any]]:

@@ -30,7 +30,7 @@ from wspace.learning.phases import (
 from wspace.learning.system import System
 from wspace.recipes.bind import BoundRecipe
 from wspace.runs.artifacts import Zoo
-from wspace.runs.assemble import build_system, proven, retell, tell
+from wspace.runs.assemble import aligned, build_system, proven, retell, tell
 from wspace.runs.stages import Job
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import UserError, WspaceError
@@ -175,23 +175,15 @@ class _Networks:
     def of(cls, job: Job, zoo: Zoo, symmetry: Symmetry | None) -> _Networks:
         count, texts = len(zoo.tasks.training), job.bench.prompt_texts
         return cls(
-            _aligned(job.recipe, zoo, zoo.weights[:count], symmetry),
+            aligned(job.recipe, zoo, zoo.weights[:count], symmetry),
             zoo.prompts(zoo.tasks.training, texts),
-            _aligned(job.recipe, zoo, zoo.weights[count:], symmetry),
+            aligned(job.recipe, zoo, zoo.weights[count:], symmetry),
             zoo.prompts(zoo.tasks.choosing, texts),
         )
 
     def pairs(self, system: System, codes: Tensor | None = None) -> TrainingPairs:
         """Those trained on, for this system; `codes` (n, N, D) are their tokens, if at hand."""
         return TrainingPairs(system, self.training, self.prompts, codes)
-
-
-def _aligned(recipe: BoundRecipe, zoo: Zoo, weights: Tensor, symmetry: Symmetry | None) -> Tensor:
-    """(n, P), moved to be near the base, or the zoo's first network without one, if the recipe says so."""
-    if not recipe.train.align:
-        return weights
-    assert symmetry is not None
-    return symmetry.canonicalize(weights, zoo.reference)
 
 
 # ---------------------------------------------------------------- validation
@@ -367,7 +359,7 @@ def _join(job: Job) -> None:
     symmetry = (
         None if recipe.symmetry is None else recipe.symmetry.build({"spec": target.spec})
     )  # the first has proven it
-    weights = _aligned(recipe, zoo, zoo.weights[: len(zoo.tasks.training)], symmetry)
+    weights = aligned(recipe, zoo, zoo.weights[: len(zoo.tasks.training)], symmetry)
     prompts = zoo.prompts(zoo.tasks.training, load_file(job.folder / PROMPT_TEXTS)["texts"])
     system.tokenizer.requires_grad_(False)  # a code is learnt before
     pairs = TrainingPairs(system, weights, prompts)
