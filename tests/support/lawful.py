@@ -387,6 +387,9 @@ class Direct(Generator):
     def typical(self, condition: Condition) -> Tensor:
         return self.mean.expand(len(condition.pooled), -1, -1)
 
+    def predicted(self, condition: Condition) -> Tensor:
+        return self.typical(condition)
+
     def loss(self, pairs: Pairs, rng: torch.Generator) -> dict[str, Tensor]:
         noise = torch.randn(pairs.tokens.shape, generator=rng) * self.mask
         found = self._clean(noise, 1.0, pairs.condition)

@@ -116,6 +116,15 @@ def check_a_task_loss_reaches_its_task_parameters(subject: Subject) -> None:
 
 
 @check("generator")
+def check_what_it_predicts_is_shaped_as_tokens(subject: Subject) -> None:
+    """Of a generator that draws around what a predictor makes."""
+    for instance in subject.instances:
+        predicted = _fitted(subject, instance).predicted(condition_of(BATCH))
+        if predicted is not None:
+            subject.shaped("what it predicts", predicted, (BATCH, *instance.around.layout.mask.shape))
+
+
+@check("generator")
 def check_symmetry_loss_is_zero_where_nothing_moves(subject: Subject) -> None:
     """Of a generator that offers that term (T2W, eq. 12)."""
     for instance in subject.instances:

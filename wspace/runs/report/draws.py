@@ -40,9 +40,9 @@ def _accurate_and_new(report: Mapping[str, Any], methods: Methods, figures: Sequ
         title = f"accurate and new (%), {_title(split)}: at least {least} %, and so many times its own distance from the zoo"
         tables.append(Table(title, columns, [Row(name, of, own=name == OURS) for name, of in cells.items()]))
     says = [
-        f"Accurate is a network with at least {share} of the accuracy that the zoo's own have on the task, or the oracle "
-        "on tasks that the zoo has none for. New is one that is farther from the zoo than so many times its own distance: the median of "
-        "that of its networks to their nearest other one. Distances are up to the recipe's symmetry, if it has one."
+        f"Accurate is a network with at least {share} of the accuracy that the zoo's own have on the task, or the oracle on "
+        "tasks that the zoo has none for. New is one that is farther from the zoo than so many times its own distance: the "
+        "median of that of its networks to their nearest other one. Distances are up to the recipe's symmetry, if it has one."
     ]
     if none:
         says.append(f"No network of any method is both on {' or '.join(none)}.")
