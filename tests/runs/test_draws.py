@@ -50,6 +50,7 @@ def test_shares_are_of_networks_that_are_accurate_and_farther_from_the_zoo(made:
     per_task = load_file(folder / "evaluate/per-task.safetensors")
     assert measured["share"] == 0.5
     rows = {(row["method"], row["split"], row["beyond"]): row["mean"] for row in measured["rows"]}
+    best = {(row["method"], row["split"], row["beyond"]): row["best"] for row in measured["rows"]}
     assert rows.keys() == {
         (name, split, beyond)
         for name in NEW
@@ -66,6 +67,8 @@ def test_shares_are_of_networks_that_are_accurate_and_farther_from_the_zoo(made:
         columns = (per_task[f"{split}/accuracy/{method}"], per_task[f"{split}/novelty/{method}"], of_zoo)
         both = [a >= 0.5 * z and n > beyond for a, n, z in zip(*(c.tolist() for c in columns), strict=True)]
         assert share == pytest.approx(sum(both) / len(both)), (method, split, beyond)
+        far = [a for a, n in zip(columns[0].tolist(), columns[1].tolist(), strict=True) if n > beyond]
+        assert best[method, split, beyond] == (max(far) if far else None)
     assert any(rows.values())
 
 

@@ -30,7 +30,8 @@ def accurate_and_new(bench: Workbench, zoo: Zoo, per_task: PerTask, methods: Ite
     """Of each split and method, the share of networks that are accurate and farther from the zoo than each of `BEYOND`.
 
     Accurate: at least `evaluate.accurate` of the accuracy that the zoo's own networks have on the same task; on tasks that the
-    zoo has none for, of the oracle's. {} in a run without accuracies.
+    zoo has none for, of the oracle's. `best` is the greatest accuracy of what is so far, accurate or not; None where none is.
+    {} in a run without accuracies.
     """
     recipe, rows, of_zoo = bench.recipe, list[dict[str, Any]](), dict[str, float]()
     for split in zoo.tasks.splits:
@@ -41,10 +42,13 @@ def accurate_and_new(bench: Workbench, zoo: Zoo, per_task: PerTask, methods: Ite
         for method in methods:
             if (novelty := per_task.get(f"{split}/novelty/{method}")) is None:
                 continue
-            accurate = per_task[f"{split}/accuracy/{method}"] >= recipe.evaluate.accurate * reached
+            accuracy = per_task[f"{split}/accuracy/{method}"]
+            accurate = accuracy >= recipe.evaluate.accurate * reached
             for beyond in BEYOND:
-                both = (accurate & (novelty > beyond)).float()
-                rows.append({"method": method, "split": split, "beyond": beyond, **summary(both, recipe)})
+                new = novelty > beyond
+                best = float(accuracy[new].max()) if new.any() else None
+                row = {"method": method, "split": split, "beyond": beyond, "best": best}
+                rows.append(row | summary((accurate & new).float(), recipe))
     return {"share": recipe.evaluate.accurate, "of_zoo": of_zoo, "rows": rows}
 
 
