@@ -7,11 +7,13 @@ from typing import Any
 
 from wspace.runs.report.figures import TITLES, splits_of
 from wspace.runs.report.methods import Methods
-from wspace.runs.report.section import Figure, Row, Section, Table, percent
+from wspace.runs.report.section import Figure, Form, Row, Section, Table, percent
 from wspace.support.methods import OURS
 
 COLLAPSED = 0.5
 """Root mean square of drawn tokens over that of real ones, below which draws at full temperature have collapsed."""
+
+SIZE, ALONE, WORTH = "RMS of drawn to real tokens", "predictor alone (%)", "drawn minus that (points)"
 
 
 def sections_on_draws(report: Mapping[str, Any], methods: Methods, figures: Sequence[Figure] = ()) -> list[Section]:
@@ -35,7 +37,7 @@ def _accurate_and_new(report: Mapping[str, Any], methods: Methods, figures: Sequ
             method: {_beyond(row): row for row in of_split if row["method"] == method}
             for method in sorted({row["method"] for row in of_split}, key=methods.place)
         }
-        columns = dict.fromkeys(map(_beyond, of_split), "percent")
+        columns: dict[str, Form] = {_beyond(row): "percent" for row in of_split}
         least = percent_of(measured["share"] * measured["of_zoo"][split])
         title = f"accurate and new (%), {_title(split)}: at least {least} %, and so many times its own distance from the zoo"
         tables.append(Table(title, columns, [Row(name, of, own=name == OURS) for name, of in cells.items()]))
@@ -55,18 +57,14 @@ def _drawing(report: Mapping[str, Any]) -> Section | None:
         return None
     cells: dict[str, dict[str, Any]] = {}
     for row in draws["rms"]:
-        cells.setdefault(row["split"], {})["RMS of drawn to real tokens"] = row
+        cells.setdefault(row["split"], {})[SIZE] = row
     for row in draws["drawing"]:
-        cells.setdefault(row["split"], {})["predictor alone (%)"] = row["alone"]
-        cells[row["split"]]["drawn minus that (points)"] = row
-    forms = {
-        "RMS of drawn to real tokens": "number",
-        "predictor alone (%)": "percent",
-        "drawn minus that (points)": "points",
-    }
-    columns: Any = {name: form for name, form in forms.items() if any(name in of for of in cells.values())}
-    ordered = [split for split in splits_of([{"split": split} for split in cells])]
-    table = Table("of what is generated", columns, [Row(_title(split), cells[split]) for split in ordered])
+        cells.setdefault(row["split"], {})[ALONE] = row["alone"]
+        cells[row["split"]][WORTH] = row
+    forms: dict[str, Form] = {SIZE: "number", ALONE: "percent", WORTH: "points"}
+    columns = {name: form for name, form in forms.items() if any(name in of for of in cells.values())}
+    rows = [Row(_title(split), cells[split]) for split in splits_of([{"split": split} for split in cells])]
+    table = Table("of what is generated", columns, rows)
     return Section("draws", "What drawing does", said_of_draws(report, every=True), {}, [table] if columns else [])
 
 

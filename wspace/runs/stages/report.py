@@ -87,8 +87,8 @@ def _frontier(job: Job, report: dict[str, Any]) -> list[Figure]:
     per_task = load_file(job.inputs["evaluate"] / PER_TASK)
     for row in report["accurate_and_new"]["rows"]:
         split, method = row["split"], row["method"]
-        measured = (per_task[f"{split}/{metric}/{method}"].tolist() for metric in ("novelty", "accuracy"))
-        draws.setdefault(split, {})[method] = (*measured,)
+        novelty, accuracy = (per_task[f"{split}/{metric}/{method}"].tolist() for metric in ("novelty", "accuracy"))
+        draws.setdefault(split, {})[method] = novelty, accuracy
     measured = report["accurate_and_new"]
     least = {split: measured["share"] * reached for split, reached in measured["of_zoo"].items()}
     return [Figure("frontier", html.CAPTIONS["frontier"], figures.frontier(draws, least, BEYOND))]
