@@ -159,15 +159,15 @@ def report_of(rms: tuple[float, ...] = (), worth: tuple[float, ...] = (), temper
         (
             report_of((1.0, 0.9, 1.1), (0.001, -0.002, 0.004)),
             [
-                "Drawing is worth nothing measurable on unseen tasks: +0.1 [-0.2, 0.4] points beside the predictor alone, "
-                "which reaches 70.0 %."
+                "Drawing, at temperature 1, is worth nothing measurable beside the predictor alone: unseen tasks +0.1 "
+                "[-0.2, 0.4] points, where that reaches 70.0 %."
             ],
         ),
         (
             report_of((1.0, 0.9, 1.1), (-0.03, -0.04, -0.02)),
             [
-                "Drawing costs accuracy on unseen tasks: -3.0 [-4.0, -2.0] points beside the predictor alone, which reaches "
-                "70.0 %."
+                "Drawing, at temperature 1, costs accuracy beside the predictor alone: unseen tasks -3.0 [-4.0, -2.0] points, "
+                "where that reaches 70.0 %."
             ],
         ),
     ],

@@ -80,12 +80,20 @@ def said_of_draws(report: Mapping[str, Any], every: bool = False) -> list[str]:
                 f"The draws have collapsed on {_title(row['split'])}: the root mean square of their tokens is "
                 f"{percent(row, 'number')} of real ones', where 1 is right."
             )
-    for row in draws["drawing"]:
-        if row["ci_low"] <= 0:
-            worth = "is worth nothing measurable" if row["ci_high"] >= 0 else "costs accuracy"
+    verdicts = {
+        "is worth nothing measurable": lambda row: row["ci_low"] <= 0 <= row["ci_high"],
+        "costs accuracy": lambda row: row["ci_high"] < 0,
+    }
+    for verdict, holds in verdicts.items():
+        rows = {row["split"]: row for row in draws["drawing"] if holds(row)}
+        if rows:
+            parts = [
+                f"{_title(split)} {percent(rows[split], 'points')} points, where that reaches "
+                f"{percent_of(rows[split]['alone']['mean'])} %"
+                for split in splits_of([*rows.values()])
+            ]
             says.append(
-                f"Drawing {worth} on {_title(row['split'])}: {percent(row, 'points')} points beside the predictor alone, which "
-                f"reaches {percent_of(row['alone']['mean'])} %."
+                f"Drawing, at temperature {temperature:g}, {verdict} beside the predictor alone: {'; '.join(parts)}."
             )
     if not every:
         return says
