@@ -6,6 +6,7 @@ import numpy as np
 
 SEEN = "seen"  # trained on
 UNSEEN_TASKS = "unseen-tasks"  # other sets of classes that were
+UNSEEN_ORDERS = "unseen-orders"  # sets of classes that were, in another order, where that means something
 UNSEEN_CLASSES = "unseen-classes"  # sets of classes that nothing was trained on
 
 AS_READ = (UNSEEN_TASKS, SEEN, UNSEEN_CLASSES)

@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from math import comb, perm
+from math import comb, factorial, perm
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from wspace.data.splits import OF_WAYS, SEEN, UNSEEN_CLASSES, UNSEEN_TASKS, WITH_PICTURES, of_ways
+from wspace.data.splits import OF_WAYS, SEEN, UNSEEN_CLASSES, UNSEEN_ORDERS, UNSEEN_TASKS, WITH_PICTURES, of_ways
 from wspace.interfaces import Prompts, Shots, Task
 from wspace.support.errors import DataError
 from wspace.support.settings import Tasks
@@ -38,7 +38,7 @@ class TaskSet:
     held_out: int  # the last so many seen ones: networks never trained on, for choosing strengths
     evaluate: int  # at most so many tasks of each split are scored
     notes: tuple[str, ...] = ()
-    further: Mapping[str, tuple[Task, ...]] = field(default_factory=dict)  # splits of unseen classes beside `novel`
+    further: Mapping[str, tuple[Task, ...]] = field(default_factory=dict)  # splits beside these, by name
     shown: Mapping[str, Shown] = field(default_factory=dict)  # splits whose tasks come with pictures, too
     left_out: tuple[int, ...] = ()  # classes neither known nor set apart as unseen: nothing is made of them
     ordered: bool = False  # whether another order of the same classes is another task
@@ -59,7 +59,13 @@ class TaskSet:
     @cached_property
     def kept_back(self) -> frozenset[Task]:
         """Known classes' tasks that nothing may be trained on."""
-        return frozenset((*self.choosing, *self.unseen)) - frozenset(self.training)
+        orders = self.further.get(UNSEEN_ORDERS, ())
+        return frozenset((*self.choosing, *self.unseen, *orders)) - frozenset(self.training)
+
+    @cached_property
+    def kept_back_sets(self) -> frozenset[frozenset[int]]:
+        """Sets of classes that nothing may be trained on in any order."""
+        return _sets(self.unseen) if UNSEEN_ORDERS in self.further else frozenset()
 
     def scored(self, split: str) -> tuple[Task, ...]:
         """Tasks of a split that the report is about; the seen ones are among those trained on."""
@@ -94,6 +100,7 @@ def draw_tasks(
     classes than all that needs, the range and the number of tasks shrink, and `notes` says so. Raises DataError if there are
     too few classes for two different tasks on each side.
     """
+    _check_orders(settings, ordered)
     if settings.classes[0] > settings.classes[1]:
         raise DataError(f"tasks.classes: {settings.classes[0]} to {settings.classes[1]} is an empty range")
     least = 3 if ordered else 4
@@ -121,6 +128,7 @@ def draw_tasks(
         notes_of_known.clear()
         seen, unseen = _known_tasks(settings, known_classes, rng, notes_of_known, ordered)
     trained_on, chosen_on = _parted(settings, seen, copies)
+    further = _other_orders(settings, trained_on, (*seen, *unseen), rng, notes_of_known)
     return TaskSet(
         known_classes,
         trained_on + chosen_on,
@@ -129,6 +137,7 @@ def draw_tasks(
         len(chosen_on),
         settings.evaluate,
         (*notes, *notes_of_known, *notes_of_novel),
+        further=further,
         left_out=tuple(number for number in not_apart if number not in known_classes),
         ordered=ordered,
     )
@@ -163,6 +172,7 @@ def tasks_around(
     Also which of the given tasks the seen ones are, in their order: where a task comes several times, all are trained
     on, or all held out. Raises DataError for fewer than two different tasks, and for `tasks.known`.
     """
+    _check_orders(settings, ordered)
     if settings.known is not None:
         raise DataError("tasks.known: with zoo.source, known are the classes of the zoo's networks; leave it out")
     different = list(dict.fromkeys(given))[: settings.seen]
@@ -174,14 +184,19 @@ def tasks_around(
     if len(others) < FEWEST_UNSEEN or not settings.unseen_classes:
         others = ()
     low, high = _range(settings, len(known_classes))
-    available = _number(len(known_classes), low, high, ordered)
-    available -= len({task for task in given if low <= len(task) <= high})
+    by_sets = settings.unseen_orders > 0
+    trained = _sets(given) if by_sets else frozenset(given)
+    available = _number(len(known_classes), low, high, ordered and not by_sets)
+    available -= sum(low <= len(task) <= high for task in trained)
     unseen = min(settings.unseen, available // 2)
     if unseen < 1:
-        raise DataError(f"the zoo's networks leave no task of {low} to {high} classes unseen")
+        raise DataError(f"the zoo's networks leave no {'set' if by_sets else 'task'} of {low} to {high} classes unseen")
     if unseen < settings.unseen:
         notes.append(f"{unseen} unseen tasks, not {settings.unseen}: the zoo's networks leave no more")
-    drawn = _distinct(known_classes, low, high, unseen, rng, frozenset(given), ordered=ordered)
+    if by_sets:
+        drawn = _of_new_sets(known_classes, low, high, unseen, rng, _sets(given))
+    else:
+        drawn = _distinct(known_classes, low, high, unseen, rng, frozenset(given), ordered=ordered)
     novel = _novel_tasks(settings, others, rng, notes, ordered) if others else ()
     chosen_on = frozenset(different[len(different) - _chosen_on(settings, len(different)) :])
     trained_on = frozenset(different) - chosen_on
@@ -189,8 +204,61 @@ def tasks_around(
     held_out = [number for number, task in enumerate(given) if task in chosen_on]
     rows = trained + held_out
     seen = tuple(given[number] for number in rows)
-    tasks = TaskSet(known_classes, seen, drawn, novel, len(held_out), settings.evaluate, tuple(notes), ordered=ordered)
+    further = _other_orders(settings, seen[: len(trained)], seen, rng, notes)
+    tasks = TaskSet(
+        known_classes,
+        seen,
+        drawn,
+        novel,
+        len(held_out),
+        settings.evaluate,
+        tuple(notes),
+        further=further,
+        ordered=ordered,
+    )
     return tasks, rows
+
+
+def _check_orders(settings: Tasks, ordered: bool) -> None:
+    if settings.unseen_orders and not ordered:
+        raise DataError(
+            "tasks.unseen_orders: the order of a task's classes means something only where outputs stand for them "
+            "(target.outputs); leave it out"
+        )
+
+
+def _sets(tasks: Iterable[Task]) -> frozenset[frozenset[int]]:
+    return frozenset(map(frozenset, tasks))
+
+
+def _of_new_sets(
+    classes: tuple[int, ...], low: int, high: int, count: int, rng: torch.Generator, taken: frozenset[frozenset[int]]
+) -> tuple[Task, ...]:
+    """Tasks of as many different sets of classes, each in some order, none of the sets in `taken`."""
+    drawn = dict[frozenset[int], Task]()
+    while len(drawn) < count:
+        task = _one(classes, low, high, rng, ordered=True)
+        if frozenset(task) not in taken:
+            drawn.setdefault(frozenset(task), task)
+    return tuple(drawn.values())
+
+
+def _other_orders(
+    settings: Tasks, trained_on: Sequence[Task], taken: Iterable[Task], rng: torch.Generator, notes: list[str]
+) -> dict[str, tuple[Task, ...]]:
+    """The split of sets that networks are trained for, in orders that none is: one for each trained task at most."""
+    if not settings.unseen_orders:
+        return {}
+    drawn, others = dict[Task, None](), frozenset(taken)
+    different = list(dict.fromkeys(trained_on))
+    for number in torch.randperm(len(different), generator=rng).tolist():
+        task = different[number]
+        turned = tuple(task[place] for place in torch.randperm(len(task), generator=rng).tolist())
+        if turned not in others and len(drawn) < settings.unseen_orders:
+            drawn[turned] = None
+    if len(drawn) < settings.unseen_orders:
+        notes.append(f"{len(drawn)} unseen orders, not {settings.unseen_orders}: the zoo's tasks have no more")
+    return {UNSEEN_ORDERS: tuple(drawn)} if len(drawn) > 1 else {}
 
 
 def _chosen_on(settings: Tasks, seen: int) -> int:
@@ -201,10 +269,10 @@ def _chosen_on(settings: Tasks, seen: int) -> int:
 def fresh_tasks(settings: Tasks, tasks: TaskSet, count: int, rng: torch.Generator) -> list[Task]:
     """As the seen tasks are drawn, with repetition; none that is held out or unseen."""
     low, high = _range(settings, len(tasks.classes))
-    kept_back, drawn = tasks.kept_back, list[Task]()
+    kept_back, kept_sets, drawn = tasks.kept_back, tasks.kept_back_sets, list[Task]()
     while len(drawn) < count:
         task = _one(tasks.classes, low, high, rng, tasks.ordered)
-        if task not in kept_back:
+        if task not in kept_back and (not kept_sets or frozenset(task) not in kept_sets):
             drawn.append(task)
     return drawn
 
@@ -229,8 +297,29 @@ def _known_tasks(
         unseen = round(wanted * settings.unseen / (settings.seen + settings.unseen))
         unseen = min(max(unseen, min(2, settings.unseen)), wanted - 2)
         notes.append(f"{classes} classes: {wanted} tasks, not {settings.seen + settings.unseen}; more would repeat")
+    if settings.unseen_orders:
+        return _known_sets(known_classes, low, high, wanted - unseen, unseen, rng, notes)
     tasks = _distinct(known_classes, low, high, wanted, rng, ordered=ordered)
     return tasks[: wanted - unseen], tasks[wanted - unseen :]
+
+
+def _known_sets(
+    classes: tuple[int, ...], low: int, high: int, seen: int, unseen: int, rng: torch.Generator, notes: list[str]
+) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
+    """Seen tasks, and unseen ones whose sets no seen one has in any order: at most a quarter of all sets."""
+    most = max(2, _number(len(classes), low, high, False) // 4)
+    if unseen > most:
+        notes.append(f"{len(classes)} classes: {most} unseen sets, not {unseen}; the others are for seen tasks")
+    drawn = _of_new_sets(classes, low, high, min(unseen, most), rng, frozenset())
+    left = _number(len(classes), low, high, True) - sum(factorial(len(task)) for task in drawn)
+    if seen > left // 2:
+        notes.append(f"{len(classes)} classes: {left // 2} seen tasks, not {seen}; unseen sets leave no more")
+    taken, trained = _sets(drawn), dict[Task, None]()
+    while len(trained) < min(seen, left // 2):
+        task = _one(classes, low, high, rng, ordered=True)
+        if frozenset(task) not in taken:
+            trained[task] = None
+    return tuple(trained), drawn
 
 
 def _novel_tasks(
@@ -268,7 +357,7 @@ def with_ways(settings: Tasks, tasks: TaskSet, names: Sequence[str], rng: torch.
         of_any = {of_ways(ways)[0] for ways in settings.unseen_ways}
         by_known = _of_ways(settings, names, tasks.classes, tasks.left_out, rng, notes, tasks.ordered)
         further = {split: further[split] if split in of_any else by_known[split] for split in by_known}
-    return replace(tasks, further=further, notes=(*tasks.notes, *notes))
+    return replace(tasks, further={**tasks.further, **further}, notes=(*tasks.notes, *notes))
 
 
 def _of_ways(

@@ -60,6 +60,13 @@ class Target(ABC):
     def init(self, count: int, rng: torch.Generator) -> Tensor:
         """Fresh weights (count, P), as the architecture's author would initialise them."""
 
+    def serves(self) -> Tensor | None:
+        """Of each weight (P,) the place of the output that it serves alone, as a row of the last layer does; -1 if several do.
+
+        None of a target without `places`, or one that does not know.
+        """
+        return None
+
     def fans(self, entry: WeightEntry) -> tuple[int, int]:
         """Inputs and outputs of a matrix or a convolution's kernel."""
         field = prod(entry.shape[2:])

@@ -43,6 +43,9 @@ class TokenLayout:
     units: int = 0  # the first so many tokens are one each for a hidden unit: permuting units permutes these
     codes: int = 0  # above 0: token values are codes, whole numbers from 0 to below this
     places: Tensor | None = None  # (N, 3): of each token its tensor, the row there, and where in the row
+    serves: Tensor | None = None
+    """(N, D), of a target with places: the place of the class that a token value serves alone, -1 for one that serves several.
+    None where nothing is known."""
     meanings: Callable[[], Tensor] | None = (
         None  # (D, codes, any width): the vectors that codes stand for, as learnt by now
     )

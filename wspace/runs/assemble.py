@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from wspace.interfaces import Conditioner, Symmetry, Target, Tokenizer, Told
+from wspace.interfaces import Conditioner, Symmetry, Target, Tokenizer, TokenLayout, Told
 from wspace.learning.system import System
 from wspace.support.errors import FileError, UserError
 from wspace.support.files import save_tensors
@@ -117,9 +117,18 @@ def build_system(recipe: BoundRecipe, target: Target, text_dim: int) -> System:
         given: dict[str, object] = {"spec": target.spec, "text_dim": text_dim, "target": target}
         tokenizer: Tokenizer = recipe.tokenizer.build(given)
         conditioner: Conditioner = recipe.conditioner.build(given)
-        given |= {"layout": tokenizer.layout}
+        given |= {"layout": _placed(tokenizer, target)}
         given |= {"condition_width": conditioner.width, "pooled_width": conditioner.pooled_width}
         return System(target.spec, tokenizer, conditioner, recipe.generator.build(given))
+
+
+def _placed(tokenizer: Tokenizer, target: Target) -> TokenLayout:
+    """The tokenizer's layout, which says what its values serve where the target's outputs stand for classes in order."""
+    serves = None if tokenizer.lossy else target.serves()
+    if serves is None:
+        return tokenizer.layout
+    arranged = tokenizer.arrange(serves[None] + 1.0)[0].long() - 1  # padding becomes -1
+    return replace(tokenizer.layout, serves=arranged)
 
 
 def load_system(system: System, file: Path) -> System:

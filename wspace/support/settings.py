@@ -34,6 +34,9 @@ class Tasks:
     unseen_classes: Annotated[float, Ge(0), Lt(1)] = 0.15  # share of the classes that nothing is trained on
     unseen_ways: Annotated[tuple[Annotated[int, Ge(2)], ...], Since("0.2")] = ()
     """Classes of a task in further splits of unseen classes, each of all of them, of near ones and of far ones."""
+    unseen_orders: Annotated[int, Ge(0), Since("0.2")] = 0
+    """Tasks of a further split, where outputs stand for classes in order: sets of classes that a network was trained for, in
+    orders that none was. Unseen tasks are then of sets that none was trained for in any order."""
     pictures: Annotated[tuple[Annotated[int, Ge(1)], ...], Since("0.2")] = ()
     """Pictures of each class that tasks of unseen classes come with, in further splits of the same tasks."""
     known: Annotated[Annotated[int, Ge(4)] | None, Since("0.2")] = None

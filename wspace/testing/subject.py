@@ -7,7 +7,7 @@ import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -113,8 +113,19 @@ SPECS = {
     "two hidden layers": _layers(hidden=3, second=4),
     "a low-rank update": lora_spec({"layer": (6, 7)}, 3, {"layer": 2.0}),
 }
+
+
+def _serving_in_places() -> interfaces.TokenLayout:
+    """A token for each hidden unit of a target whose outputs stand for a task's classes."""
+    tokenizer, outputs = Neuron(spec=HIDDEN), torch.arange(TEXTS)
+    serves = {entry.name: torch.full(entry.shape, -1) for entry in HIDDEN.entries}
+    serves |= {"w2": outputs.expand(HIDDEN.axis_size("hidden"), -1), "b2": outputs}
+    arranged = tokenizer.arrange(HIDDEN.flatten(serves)[None] + 1.0)[0].long() - 1
+    return replace(tokenizer.layout, serves=arranged)
+
+
 LAYOUTS = {
-    "a token for each hidden unit": Neuron(spec=HIDDEN).layout,
+    "a token for each hidden unit": _serving_in_places(),
     "tokens of 8 values": Chunk(8, spec=HIDDEN).layout,
 }
 UNITS = {"a token for each unit of two hidden layers": Units(spec=SPECS["two hidden layers"]).layout}

@@ -27,6 +27,9 @@ WAYS = (LINEAR, SPHERICAL, GENERATED, TRAINED)
 """What is interpolated: conditions, on a line or an arc, for each point of which a head is generated; or the weights of heads
 generated for the corners, or trained for them as the zoo's are, on a line."""
 
+EITHER = "on whichever of the tasks it does better"
+"""Where tasks are orders: no network serves two orders of the same classes, and the mean over both says little."""
+
 TOGETHER = (2, 3, 4)  # tasks of which the study takes the mean
 
 
@@ -52,7 +55,8 @@ class Corners:
     def networks(self, way: str, counts: Tensor) -> Tensor:
         """(B, P), where corners count so much (B, n)."""
         if way in (LINEAR, SPHERICAL):
-            return generated(self.run, mixed(self.conditions, counts), self.seed)
+            told = mixed(self.conditions, counts, in_places=self.run.zoo.tasks.ordered)
+            return generated(self.run, told, self.seed)
         ends = self.generated if way == GENERATED else self.trained
         return torch.einsum("nbp,bn->bp", ends, counts)
 
@@ -109,6 +113,7 @@ def _along_the_way(run: Run, at: Sequence[float], accuracy: Mapping[str, Tensor]
     for title, scores in {
         **{f"on {name}": {way: values[:, i] for way, values in accuracy.items()} for i, name in enumerate(names)},
         "mean over the tasks": {way: values.mean(1) for way, values in accuracy.items()},
+        **({EITHER: _on_the_better(accuracy)} if run.zoo.tasks.ordered else {}),
     }.items():
         rows = [
             Row(f"{place / at[-1]:.3g}", {way: summary(values[point], run.recipe) for way, values in scores.items()})
@@ -116,6 +121,11 @@ def _along_the_way(run: Run, at: Sequence[float], accuracy: Mapping[str, Tensor]
         ]
         tables.append(Table(f"{title}: accuracy (%), by how far along", dict.fromkeys(WAYS, "percent"), rows))
     return tables
+
+
+def _on_the_better(accuracy: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Way -> accuracy (points, B), each network's on that task of which it knows more."""
+    return {way: values.amax(1) for way, values in accuracy.items()}
 
 
 def _figure(at: Sequence[float], accuracy: Mapping[str, Tensor], names: Sequence[str], of: str) -> Figure:
@@ -139,6 +149,16 @@ def _halfway(run: Run, at: Sequence[float], accuracy: Mapping[str, Tensor]) -> s
         if way != best
     ]
     return f"Halfway, mean over the tasks: best is {best}, {percent(summary(halfway[best], run.recipe))} %, {', '.join(rest)}."
+
+
+def _between(run: Run, accuracy: Mapping[str, Tensor]) -> list[str]:
+    """Of tasks that exclude each other, whether every point of a way still serves one of them."""
+    if not run.zoo.tasks.ordered:
+        return []
+    lowest = [
+        f"{way} {percent(summary(values.amin(0), run.recipe))}" for way, values in _on_the_better(accuracy).items()
+    ]
+    return [f"Worst point of a way, on the task that its network does better, %: {', '.join(lowest)}."]
 
 
 def _worst(run: Run, accuracy: Mapping[str, Tensor], corners: Corners) -> str:
@@ -185,26 +205,35 @@ def _together_table(run: Run, groups: Mapping[str, Mapping[str, Tensor]]) -> Tab
 # ---------------------------------------------------------------- the study, and a user's tasks
 
 
-def disjoint(tasks: Sequence[Task], size: int, count: int) -> list[tuple[Task, ...]]:
-    """At most so many groups of tasks without a class in common, no task in two of them, in the order they come."""
+def disjoint(tasks: Sequence[Task], size: int, count: int, *, ordered: bool = False) -> list[tuple[Task, ...]]:
+    """At most so many groups of tasks without a class in common, no task in two of them, in the order they come.
+
+    Where tasks are `ordered`, without a class at the same place: two orders of the same classes may be of one group.
+    """
     free, groups = list(tasks), list[tuple[Task, ...]]()
     while free and len(groups) < count:
-        group, classes = [free[0]], set(free[0])
+        group, claims = [free[0]], _claims(free[0], ordered)
         for task in free[1:]:
-            if len(group) < size and not classes & set(task):
+            if len(group) < size and not claims & _claims(task, ordered):
                 group.append(task)
-                classes |= set(task)
+                claims |= _claims(task, ordered)
         free = [task for task in free if task not in (group if len(group) == size else group[:1])]
         if len(group) == size:
             groups.append(tuple(group))
     return groups
 
 
+def _claims(task: Task, ordered: bool) -> set[tuple[int, int]]:
+    """What no other task of a group may have: its classes, each with its place where that means something."""
+    return {(place if ordered else 0, number) for place, number in enumerate(task)}
+
+
 def study(run: Run, *, pairs: int = 20, steps: int = 9, seed: int = 0) -> Section:
     """From one unseen task to another along conditions and weights; and the means of several, on all of theirs.
 
-    `pairs` pairs of tasks without a class in common, at most; `steps` points along the way, both ends among them. Seen tasks
-    take their place where unseen ones cannot be told to the generator. Accuracies are on test images, in percent.
+    `pairs` pairs of tasks without a class in common, or of orders without one at the same place, at most; `steps` points along
+    the way, both ends among them. Seen tasks take their place where unseen ones cannot be told to the generator. Accuracies
+    are on test images, in percent.
 
     Raises UserError if no two tasks are without a class in common, WspaceError if the run's data are no longer those of its
     zoo.
@@ -213,16 +242,18 @@ def study(run: Run, *, pairs: int = 20, steps: int = 9, seed: int = 0) -> Sectio
     tasks, split = run.zoo.tasks.scored(UNSEEN_TASKS), "unseen"
     if not run.knows(tasks):
         tasks, split = tuple(dict.fromkeys(run.zoo.tasks.scored(SEEN))), "seen"
-    ends = disjoint(tasks, 2, pairs)
+    ordered = run.zoo.tasks.ordered
+    ends = disjoint(tasks, 2, pairs, ordered=ordered)
     if not ends:
-        raise UserError(f"no two {split} tasks of this run are without a class in common: name two by --from and --to")
+        common = "a class in common" + ordered * " at the same place"
+        raise UserError(f"no two {split} tasks of this run are without {common}: name two by --from and --to")
     corners = Corners(run, list(zip(*ends, strict=True)), seed)
     at = positions(2, steps)
     accuracy = _sweep(corners, at)
     names = ("the first task", "the second task")
     groups = {}
     for size in TOGETHER:
-        several = disjoint(tasks, size, pairs)
+        several = disjoint(tasks, size, pairs, ordered=ordered)
         if len(several) > 1:
             of_size = corners if size == 2 else Corners(run, list(zip(*several, strict=True)), seed)
             groups[f"{size} tasks"] = _together(of_size)
@@ -231,7 +262,7 @@ def study(run: Run, *, pairs: int = 20, steps: int = 9, seed: int = 0) -> Sectio
         tables.append(_together_table(run, groups))
     settings = {"pairs": len(ends), "of": split, "steps": steps, "seed": seed}
     of = f", mean over {len(ends)} pairs of {split} tasks"
-    says = [_halfway(run, at, accuracy), _worst(run, accuracy, corners)]
+    says = [_halfway(run, at, accuracy), _worst(run, accuracy, corners), *_between(run, accuracy)]
     figures = (_figure(at, accuracy, names, of),)
     return Section("interpolate", "Between two tasks", says, settings, tables, figures)
 
@@ -244,7 +275,7 @@ def one(run: Run, named: Sequence[Sequence[str]], *, steps: int, seed: int) -> S
     """
     tasks = [run.task_of(classes) for classes in named]
     for before, after in pairwise(tasks):
-        if set(before) == set(after):
+        if before == after or (not run.zoo.tasks.ordered and set(before) == set(after)):
             raise UserError("there is no way from a task to itself: name other classes")
     run.zoo.check(run.bench.accepted)
     corners, at = Corners(run, [[task] for task in tasks], seed), positions(len(tasks), steps)
@@ -255,7 +286,7 @@ def one(run: Run, named: Sequence[Sequence[str]], *, steps: int, seed: int) -> S
         _together_table(run, {f"{len(tasks)} tasks": _together(corners)}),
     ]
     settings = {"tasks": [list(run.names_of(task)) for task in tasks], "steps": steps, "seed": seed}
-    says = [_halfway(run, at, accuracy), _worst(run, accuracy, corners)]
+    says = [_halfway(run, at, accuracy), _worst(run, accuracy, corners), *_between(run, accuracy)]
     return Section("interpolate", "Between tasks", says, settings, tables, (_figure(at, accuracy, names, ""),))
 
 

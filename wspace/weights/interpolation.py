@@ -47,14 +47,14 @@ def positions(corners: int, steps: int) -> list[float]:
     return torch.linspace(0, corners - 1, steps, dtype=torch.float64).tolist()
 
 
-def mixed(conditions: Sequence[Condition], counts: Tensor) -> Condition:
+def mixed(conditions: Sequence[Condition], counts: Tensor, *, in_places: bool = False) -> Condition:
     """One condition out of n, each of B tasks, by what they count (B, n); they need not be of as many tokens.
 
     Pooled vectors, and networks to start from, are added, each times what it counts. Tokens are a set, in which nothing
     says which of one task belongs to which of another: so all sets lie side by side, each token times what its condition
     counts, which moves it towards the zero that a conditioner's tokens lie about. Those of a condition that counts nothing
     are hidden: at the ends of a path there are the conditions themselves. Conditions of one token each are no sets, and
-    their tokens are added.
+    their tokens are added. So are those that stand `in_places`, as of tasks that are orders: the first to the first.
     """
     shown = counts != 0  # (B, n)
     counts = counts.to(conditions[0].pooled)
@@ -65,4 +65,9 @@ def mixed(conditions: Sequence[Condition], counts: Tensor) -> Condition:
     if all(c.tokens.shape[1] == 1 for c in conditions):
         return Condition(torch.stack(weighed).sum(0), conditions[0].mask, pooled, start)
     masks = [c.mask & shown[:, i, None].to(c.mask.device) for i, c in enumerate(conditions)]
+    if in_places:
+        longest = max(mask.shape[1] for mask in masks)
+        tokens = [functional.pad(t, (0, 0, 0, longest - t.shape[1])) for t in weighed]
+        there = [functional.pad(mask, (0, longest - mask.shape[1])) for mask in masks]
+        return Condition(torch.stack(tokens).sum(0), torch.stack(there).any(0), pooled, start)
     return Condition(torch.cat(weighed, dim=1), torch.cat(masks, dim=1), pooled, start)

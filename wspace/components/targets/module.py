@@ -33,6 +33,7 @@ from wspace.weights.tracing.infer import Inferred, infer, weights_of
 from wspace.weights.tracing.spec_file import read_spec
 
 TOGETHER = 4096  # images that go through networks at once: more only takes more memory
+LOOKS, LOOKED_AT = 2, 16  # random networks, and images of each, in which weights show what they serve
 WHO, OUTPUT = "target 'module'", "output"
 RUNNING = ("running_mean", "running_var")  # of a batch norm
 
@@ -163,6 +164,21 @@ class Module(Target):
             tensors = self.spec.unflatten(self._start) | {name: fresh[name].float() for name in self._drawn}
             rows.append(self.spec.flatten(tensors))
         return torch.stack(rows)
+
+    def serves(self) -> Tensor | None:
+        """By the gradients of each output in random networks: what no other output has one in."""
+        if not self.places:
+            return None
+        rng = stream(0, "serves")
+        touched = torch.zeros(self.places, self.spec.size, dtype=torch.bool)
+        for _ in range(LOOKS):
+            noise = torch.randn(self._start.shape, generator=rng)
+            weights = (self.init(1, rng) + 0.1 * noise).requires_grad_()
+            outputs = self._outputs(weights, torch.randn(1, LOOKED_AT, prod(self.inputs), generator=rng))[0]
+            for place, values in enumerate(outputs.square().sum(0)):
+                (gradient,) = torch.autograd.grad(values, weights, retain_graph=True)
+                touched[place] |= gradient[0] != 0
+        return torch.where(touched.sum(0) == 1, touched.int().argmax(0), -1)
 
     def exported(self, weights: Tensor) -> dict[str, Tensor]:
         """What the architecture's own module takes by load_state_dict, with `strict=False` where not all is selected."""

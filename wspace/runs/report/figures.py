@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wspace.data.splits import SEEN, UNSEEN_CLASSES, UNSEEN_TASKS
+from wspace.data.splits import SEEN, UNSEEN_CLASSES, UNSEEN_ORDERS, UNSEEN_TASKS
 from wspace.runs.report.drawing import (
     BLUE,
     GREEN,
@@ -36,7 +36,12 @@ SPAN, REACH = (
     20.0,
 )  # points of accuracy shown, and of difference: what lies beyond is an arrow, or no interval would show
 
-TITLES = {SEEN: "seen tasks", UNSEEN_TASKS: "unseen tasks", UNSEEN_CLASSES: "unseen classes"}
+TITLES = {
+    SEEN: "seen tasks",
+    UNSEEN_TASKS: "unseen tasks",
+    UNSEEN_ORDERS: "unseen orders",
+    UNSEEN_CLASSES: "unseen classes",
+}
 PHASES = {"task": "task loss: cross-entropy", "train": "the generator's own loss"}
 
 

@@ -69,6 +69,7 @@ def render(
         studies=[_study(section) for section in sections],
         room_for_studies=USES,
         methods=[(name, methods.what(name)) for name in _in_order(report["scores"], methods)],
+        left_out=report.get("left_out", {}),
         collapsed=report["training"]["collapsed"],
         training=_training(report["training"], report.get("chosen", {})),
         seconds=_seconds(report["seconds"]),

@@ -96,6 +96,7 @@ def run(job: Job) -> None:
             "differences": differences,
             **_trajectory(job, zoo, system, texts),
             "chosen": contestants.chosen,
+            "left_out": contestants.left_out,
             "accurate_and_new": accurate_and_new(job.bench, zoo, per_task, table.novel),
             "draws": gauges(job.bench, zoo, system, texts, symmetry, drawn, per_task),
         },
@@ -126,8 +127,8 @@ class _Contestants:
         self.described = dict(zip(zoo.tasks.splits, of_splits, strict=True))
         auxiliary = job.bench.auxiliary(zoo.tasks.classes, lambda bench: bench.class_texts)
         self.evidence = replace(evidence_of(job, zoo, of_zoo), auxiliary=auxiliary, symmetry=symmetry)
-        self.against, why_not = asked_and_not(job.recipe.against, zoo)
-        for name, why in why_not.items():
+        self.against, self.left_out = asked_and_not(job.recipe.against, zoo)
+        for name, why in self.left_out.items():
             job.progress.say(f"note: the opponent {name!r} is left out: {why}")
         self.fitted: dict[str, Opponent] = {}
         self.chosen: dict[str, float] = {}

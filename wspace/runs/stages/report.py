@@ -41,6 +41,7 @@ def run(job: Job) -> None:
         "trajectory": evaluated["trajectory"],
         "trajectory_oracle": evaluated["trajectory_oracle"],
         "chosen": chosen_of(job.inputs["evaluate"]),
+        "left_out": evaluated.get("left_out", {}),  # opponents, and why: since 0.2
         **{name: evaluated[name] for name in ("accurate_and_new", "draws") if name in evaluated},
         "training": read_json(job.inputs["train"] / SUMMARY),
         "pictures": pictures,
