@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from tests.support.toys import LAYOUT, MASK, WIDTH, condition_of, correlated, linear, tokens_of
+from wspace.components.predictors.by_place import ByPlace
 from wspace.components.predictors.linear import Linear
-from wspace.interfaces import Condition
+from wspace.interfaces import Condition, TokenLayout
 from wspace.learning.ridge_regression import PENALTIES
+from wspace.support.errors import UserError
 
 
 def naive_ridge(x: np.ndarray, y: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
@@ -130,3 +132,80 @@ def test_conditions_all_alike_predict_the_mean_network() -> None:
     mean = tokens.mean(0).expand(3, -1, -1)
     for said in (predictor.of_zoo(asked), predictor(asked)):
         torch.testing.assert_close(said, mean, rtol=1e-4, atol=1e-5)
+
+
+# ---------------------------------------------------------------- by place
+
+SERVES = torch.tensor([[0, 1, -1, 2], [0, 2, 1, -1]])  # rows of two weights each, and two weights of all
+
+
+def by_place(serves: Tensor | None = SERVES) -> ByPlace:
+    return ByPlace(4, layout=TokenLayout(torch.ones(2, 4, dtype=torch.bool), serves=serves), condition_width=4)
+
+
+def of_classes(tasks: list[list[int]]) -> Condition:
+    """A token for each class, of seven, in the task's order."""
+    texts = torch.randn(7, 4, generator=torch.Generator().manual_seed(5))
+    mask = torch.arange(3) < torch.tensor([len(task) for task in tasks])[:, None]
+    tokens = torch.stack([texts[task + [0] * (3 - len(task))] for task in tasks]) * mask[..., None]
+    return Condition(tokens, mask, torch.zeros(len(tasks), 1))
+
+
+def networks_of(condition: Condition, noise: float = 0.0) -> Tensor:
+    """Of each class its first value and its second, in the place's row; of the task the means of the others."""
+    mean = condition.tokens.sum(1) / condition.mask.sum(1, keepdim=True)
+    tokens = torch.randn(len(mean), 2, 4, generator=torch.Generator().manual_seed(6)) * noise
+    for place in range(3):
+        tokens[:, place == SERVES] += condition.tokens[:, place, :2] + 1
+    tokens[:, SERVES == -1] += mean[:, 2:]
+    return tokens
+
+
+def fitted_by_place(noise: float = 0.0) -> ByPlace:
+    rng = torch.Generator().manual_seed(7)
+    tasks = [torch.randperm(7, generator=rng)[: 2 + n % 2].tolist() for n in range(60)]
+    condition, held_out, predictor = of_classes(tasks[:40]), of_classes(tasks[40:]), by_place()
+    predictor.fit(networks_of(condition, noise), condition, (networks_of(held_out, noise), held_out))
+    return predictor
+
+
+def test_what_serves_a_class_follows_from_its_text_in_orders_that_nobody_trained() -> None:
+    asked, predictor = of_classes([[6, 5, 4], [2, 3]]), fitted_by_place()
+    here, expected = predictor.of_zoo(asked), networks_of(asked)
+    torch.testing.assert_close(here[0], expected[0], rtol=0.01, atol=0.02)
+    used = SERVES < 2
+    torch.testing.assert_close(here[1][used], expected[1][used], rtol=0.01, atol=0.02)
+    torch.testing.assert_close(predictor(asked), here, rtol=1e-3, atol=1e-3)
+
+
+def test_to_exchange_two_classes_exchanges_their_rows_also_when_trained() -> None:
+    predictor = fitted_by_place(0.3)
+    with torch.no_grad():
+        for parameter in predictor.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(8)))
+    one, other = predictor(of_classes([[1, 4, 6], [4, 1, 6]])).detach()
+    torch.testing.assert_close(one[SERVES == 0], other[SERVES == 1])
+    torch.testing.assert_close(one[SERVES == 1], other[SERVES == 0])
+    for same in (SERVES == 2, SERVES == -1):
+        torch.testing.assert_close(one[same], other[same])
+    assert not torch.allclose(one[SERVES == 0], one[SERVES == 1], atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("serves", "message"),
+    [
+        (
+            None,
+            "predictor 'by-place': no weight is known to serve one class alone, as in a target with outputs and a tokenizer "
+            "that is not lossy; use predictor 'linear'",
+        ),
+        (
+            torch.tensor([[0, 1, 1, 0], [0, -1, -1, -1]]),
+            "predictor 'by-place': outputs have unlike numbers of weights of their own (3, 2): use predictor 'linear'",
+        ),
+    ],
+)
+def test_without_weights_of_places_it_is_refused(serves: Tensor | None, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        by_place(serves)
+    assert str(caught.value) == message

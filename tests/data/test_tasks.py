@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from math import comb
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from wspace.data.splits import SEEN, UNSEEN_CLASSES, UNSEEN_TASKS
+from wspace.data.splits import SEEN, UNSEEN_CLASSES, UNSEEN_ORDERS, UNSEEN_TASKS
 from wspace.data.tasks import (
     Shown,
     TaskSet,
@@ -23,6 +24,7 @@ from wspace.data.tasks import (
     with_pictures,
     with_ways,
 )
+from wspace.interfaces import Task
 from wspace.support.errors import DataError
 from wspace.support.settings import Tasks
 
@@ -325,3 +327,67 @@ def test_fresh_tasks_have_every_number_of_classes_equally_often() -> None:
     settings = Tasks(60, 20, (8, 11))
     sizes = torch.tensor([len(t) for t in fresh_tasks(settings, draw_tasks(settings, 40, seeded(0)), 4000, seeded(1))])
     assert all(abs(int((sizes == k).sum()) - 1000) < 110 for k in range(8, 12))
+
+
+# ---------------------------------------------------------------- orders
+
+ORDERS = Tasks(60, 20, (3, 5), unseen_classes=0, unseen_orders=30)
+
+
+def sets(tasks: Iterable[Task]) -> set[frozenset[int]]:
+    return {frozenset(task) for task in tasks}
+
+
+def assert_orders_apart(tasks: TaskSet) -> None:
+    """Unseen orders are of trained sets, unseen tasks of none; nothing unseen is trained on or drawn for a task loss."""
+    orders = tasks.scored(UNSEEN_ORDERS)
+    assert sets(orders) <= sets(tasks.training) and not set(orders) & set(tasks.seen)
+    assert not sets(tasks.unseen) & sets(tasks.seen) and len(sets(tasks.unseen)) == len(tasks.unseen)
+    fresh = fresh_tasks(ORDERS, tasks, 2000, seeded(3))
+    assert not set(fresh) & set(orders) and not sets(fresh) & sets(tasks.unseen)
+    assert set(fresh) - set(tasks.training)
+
+
+def test_unseen_orders_are_of_sets_that_are_trained_and_unseen_tasks_of_sets_that_are_not() -> None:
+    tasks = draw_tasks(ORDERS, 8, seeded(0), ordered=True)
+    assert tasks.splits == (SEEN, UNSEEN_TASKS, UNSEEN_ORDERS) and tasks.notes == ()
+    assert (len(tasks.seen), len(tasks.unseen), len(tasks.scored(UNSEEN_ORDERS))) == (60, 20, 30)
+    assert_orders_apart(tasks)
+
+
+def test_without_unseen_orders_nothing_is_drawn_otherwise() -> None:
+    plain = draw_tasks(replace(ORDERS, unseen_orders=0), 8, seeded(0), ordered=True)
+    assert plain.splits == (SEEN, UNSEEN_TASKS) and plain.kept_back_sets == frozenset()
+
+
+def test_unseen_orders_go_through_a_file(tmp_path: Path) -> None:
+    tasks = draw_tasks(ORDERS, 8, seeded(0), ordered=True)
+    tasks.save(tmp_path / "tasks.json")
+    assert TaskSet.load(tmp_path / "tasks.json") == tasks
+
+
+def test_around_networks_that_are_there_orders_are_kept_apart_too() -> None:
+    given = draw_tasks(ORDERS, 8, seeded(0), ordered=True).seen
+    tasks, _ = tasks_around(ORDERS, given, 8, seeded(1), ordered=True)
+    assert set(tasks.seen) == set(given)
+    assert_orders_apart(tasks)
+
+
+def test_too_few_sets_or_orders_make_fewer_tasks_and_say_so() -> None:
+    asked = Tasks(20, 20, (2, 2), unseen_classes=0, unseen_orders=30)
+    tasks = draw_tasks(asked, 6, seeded(0), ordered=True)
+    assert tasks.notes == (
+        "6 classes: 15 tasks, not 40; more would repeat",
+        "6 classes: 3 unseen sets, not 8; the others are for seen tasks",
+        f"{len(tasks.scored(UNSEEN_ORDERS))} unseen orders, not 30: the zoo's tasks have no more",
+    )
+    assert len(tasks.unseen) == 3 and not sets(tasks.unseen) & sets(tasks.seen)
+
+
+def test_unseen_orders_are_refused_where_tasks_are_sets() -> None:
+    with pytest.raises(DataError) as caught:
+        draw_tasks(ORDERS, 8, seeded(0))
+    assert str(caught.value) == (
+        "tasks.unseen_orders: the order of a task's classes means something only where outputs stand for them "
+        "(target.outputs); leave it out"
+    )

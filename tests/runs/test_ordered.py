@@ -12,14 +12,16 @@ import torch
 from torch.nn import functional
 
 from tests.support.synthetic import bench_of, recipe_of, run
-from wspace.interfaces import Prompts
+from wspace.interfaces import Condition, Prompts
 from wspace.learning.baselines import descriptions
 from wspace.runs.artifacts import Zoo
+from wspace.runs.assemble import build_system
 from wspace.runs.run import Run
 from wspace.support.errors import UserError
 from wspace.support.files import read_json
 from wspace.support.progress import Progress
-from wspace.uses import fuse
+from wspace.uses import fuse, interpolate
+from wspace.weights.interpolation import mixed
 from wspace.weights.scaling import spread_of
 from wspace.weights.zoo.format import StoredZoo, seal
 
@@ -76,6 +78,8 @@ def test_what_trains_one_network_for_all_orders_is_left_out_and_said(made: Path)
         "serves two orders"
     ]
     assert "universal" not in scores_of(made) and "base" in scores_of(made)
+    left_out = read_json(made / "evaluate/scores.json")["left_out"]
+    assert [f"note: the opponent {name!r} is left out: {why}" for name, why in left_out.items()] == said
 
 
 def test_a_network_in_a_file_names_its_classes_in_the_order_of_its_outputs(made: Path) -> None:
@@ -181,6 +185,58 @@ def test_a_zoo_of_which_a_network_names_a_class_twice_is_refused(made: Path, tmp
     recipe = recipe_of(tmp_path, *ORDERED, f"zoo.source={folder}")
     with pytest.raises(UserError, match=f"network 'task-00000' names the class '{first.classes[0]}' twice$"):
         run(recipe, bench_of(recipe), tmp_path, "zoo")
+
+
+def test_what_a_weight_serves_is_seen_by_gradients_and_told_in_token_order(made: Path) -> None:
+    recipe = recipe_of(made, *ORDERED, "generator.predictor=by-place")
+    target = bench_of(recipe).target
+    serves = target.spec.unflatten(target.serves())
+    assert serves["out.weight"].tolist() == [[place] * 8 for place in range(4)]
+    assert serves["out.bias"].tolist() == [0, 1, 2, 3]
+    assert all((serves[name] == -1).all() for name in ("hidden1.weight", "hidden1.bias"))
+    predictor = build_system(recipe, target, 5).generator.predictor
+    assert predictor.rows.shape == (4, 9) and len(predictor.others) == target.spec.size - 4 * 9
+
+
+def test_no_places_are_known_of_other_targets(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, "generator.predictor=by-place")
+    bench = bench_of(recipe)
+    assert bench.target.serves() is None
+    with pytest.raises(UserError, match="^predictor 'by-place': no weight is known to serve one class alone"):
+        build_system(recipe, bench.target, 5)
+
+
+def test_between_orders_pairs_may_share_classes_but_no_place(made: Path) -> None:
+    fine = opened(made)
+    section = interpolate.study(fine, pairs=4, steps=3)
+    titles = [table.title.partition(":")[0] for table in section.tables]
+    assert interpolate.EITHER in titles and titles[:2] == ["on the first task", "on the second task"]
+    assert section.says[2].startswith("Worst point of a way, on the task that its network does better, %: ")
+    groups = interpolate.disjoint([(0, 1), (1, 0), (0, 2), (2, 0)], 2, 9, ordered=True)
+    assert groups == [((0, 1), (1, 0)), ((0, 2), (2, 0))]
+
+
+def test_between_two_orders_of_the_same_classes_each_end_is_at_home_on_its_own(made: Path) -> None:
+    fine = opened(made)
+    names = [fine.zoo.classes[number] for number in fine.zoo.tasks.classes[:3]]
+    ends = [tuple(fine.zoo.tasks.classes[:3]), (*fine.zoo.tasks.classes[1:3], fine.zoo.tasks.classes[0])]
+    corners = interpolate.Corners(fine, [[task] for task in ends], 0)
+    for way in interpolate.WAYS:
+        scores = torch.stack([corners.score(corners.networks(way, corners.counts(way, at)))[:, 0] for at in (0.0, 1.0)])
+        assert scores[0, 0] > scores[0, 1] + 0.3 and scores[1, 1] > scores[1, 0] + 0.3, way
+    with pytest.raises(UserError, match="^there is no way from a task to itself: name other classes$"):
+        interpolate.one(fine, [names, names], steps=3, seed=0)
+
+
+def test_conditions_in_places_are_mixed_place_by_place() -> None:
+    mask = torch.tensor([[True, True]])
+    one, two = (
+        Condition(torch.full((1, n, 2), value), mask[:, :n], torch.zeros(1, 1)) for n, value in ((2, 1.0), (1, 3.0))
+    )
+    halfway = mixed([one, two], torch.tensor([[0.5, 0.5]]), in_places=True)
+    assert halfway.tokens.tolist() == [[[2.0, 2.0], [0.5, 0.5]]] and halfway.mask.tolist() == [[True, True]]
+    end = mixed([one, two], torch.tensor([[0.0, 1.0]]), in_places=True)
+    assert end.tokens[:, 0].tolist() == [[3.0, 3.0]] and end.mask.tolist() == [[True, False]]
 
 
 def test_the_base_is_of_one_order_of_as_many_classes_as_there_are_outputs(made: Path) -> None:

@@ -165,6 +165,7 @@ class Module(Target):
             rows.append(self.spec.flatten(tensors))
         return torch.stack(rows)
 
+    @torch.enable_grad()
     def serves(self) -> Tensor | None:
         """By the gradients of each output in random networks: what no other output has one in."""
         if not self.places:
