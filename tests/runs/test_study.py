@@ -142,7 +142,7 @@ PROBLEMS = [
     (STUDY + "  '?!': {train.steps: 3}\n", ":6: variants.?!: needs a letter or a digit, for a folder"),
     (
         STUDY + "splits: [sen]\n",
-        ":6: splits.0: no 'sen'. Did you mean 'seen'? Known: seen, unseen-classes, unseen-tasks",
+        ":6: splits.0: no 'sen'. Did you mean 'seen'? Known: seen, unseen-classes, unseen-orders, unseen-tasks",
     ),
     (
         STUDY + "rows:\n  - {variant: ful}\n  - {variant: full, method: orakle}\n",

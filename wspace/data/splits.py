@@ -9,7 +9,7 @@ UNSEEN_TASKS = "unseen-tasks"  # other sets of classes that were
 UNSEEN_ORDERS = "unseen-orders"  # sets of classes that were, in another order, where that means something
 UNSEEN_CLASSES = "unseen-classes"  # sets of classes that nothing was trained on
 
-AS_READ = (UNSEEN_TASKS, SEEN, UNSEEN_CLASSES)
+AS_READ = (UNSEEN_TASKS, UNSEEN_ORDERS, SEEN, UNSEEN_CLASSES)
 """As a reader wants them: first the one that all is about."""
 
 UNSEEN_NEAR = "unseen-near"  # of those, classes that share a word with a known one
