@@ -379,7 +379,7 @@ def test_too_few_sets_or_orders_make_fewer_tasks_and_say_so() -> None:
     assert tasks.notes == (
         "6 classes: 15 tasks, not 40; more would repeat",
         "6 classes: 3 unseen sets, not 8; the others are for seen tasks",
-        f"{len(tasks.scored(UNSEEN_ORDERS))} unseen orders, not 30: the zoo's tasks have no more",
+        f"{len(tasks.scored(UNSEEN_ORDERS))} unseen orders, not 30: one at most is drawn for each trained task",
     )
     assert len(tasks.unseen) == 3 and not sets(tasks.unseen) & sets(tasks.seen)
 

@@ -98,7 +98,14 @@ def compared(study: Study, folder: Path) -> dict[str, Any]:
         beside = {m.variant: [method for method in study.methods if method != OURS] for m in study.members}
     else:
         alike = list(titles)
-        beside = {m.variant: methods_of(b.component for b in m.recipe.against).headline for m in study.members}
+        beside = {
+            m.variant: [
+                method
+                for method in methods_of(b.component for b in m.recipe.against).headline
+                if method not in results[m.variant, m.seed].report.get("left_out", {})
+            ]
+            for m in study.members
+        }
     rows, differences = [], []
     for split in splits:
         for row in study.rows:
