@@ -139,8 +139,8 @@ def test_conditions_all_alike_predict_the_mean_network() -> None:
 SERVES = torch.tensor([[0, 1, -1, 2], [0, 2, 1, -1]])  # rows of two weights each, and two weights of all
 
 
-def by_place(serves: Tensor | None = SERVES) -> ByPlace:
-    return ByPlace(4, layout=TokenLayout(torch.ones(2, 4, dtype=torch.bool), serves=serves), condition_width=4)
+def by_place(serves: Tensor | None = SERVES, task: bool = True) -> ByPlace:
+    return ByPlace(4, task, layout=TokenLayout(torch.ones(2, 4, dtype=torch.bool), serves=serves), condition_width=4)
 
 
 def of_classes(tasks: list[list[int]]) -> Condition:
@@ -189,6 +189,15 @@ def test_to_exchange_two_classes_exchanges_their_rows_also_when_trained() -> Non
     for same in (SERVES == 2, SERVES == -1):
         torch.testing.assert_close(one[same], other[same])
     assert not torch.allclose(one[SERVES == 0], one[SERVES == 1], atol=0.05)
+
+
+def test_without_the_task_it_is_one_network_of_which_rows_are_taken() -> None:
+    predictor = by_place(task=False)
+    condition = of_classes([[0, 1, 2], [3, 4], [5, 6, 0], [2, 4, 1], [6, 3]])
+    predictor.fit(networks_of(condition, 0.3), condition, (networks_of(condition), condition))
+    one, other = predictor(of_classes([[1, 4, 6], [3, 4]])).detach()
+    for same in (SERVES == 1, SERVES == -1):
+        torch.testing.assert_close(one[same], other[same])
 
 
 @pytest.mark.parametrize(

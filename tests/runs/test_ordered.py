@@ -17,6 +17,8 @@ from wspace.learning.baselines import descriptions
 from wspace.runs.artifacts import Zoo
 from wspace.runs.assemble import build_system
 from wspace.runs.run import Run
+from wspace.runs.study.comparing import headline_of
+from wspace.runs.study.file import Member
 from wspace.support.errors import UserError
 from wspace.support.files import read_json
 from wspace.support.progress import Progress
@@ -80,6 +82,12 @@ def test_what_trains_one_network_for_all_orders_is_left_out_and_said(made: Path)
     assert "universal" not in scores_of(made) and "base" in scores_of(made)
     left_out = read_json(made / "evaluate/scores.json")["left_out"]
     assert [f"note: the opponent {name!r} is left out: {why}" for name, why in left_out.items()] == said
+
+
+def test_a_study_sets_nothing_beside_what_was_left_out(made: Path) -> None:
+    member = Member("v", 0, recipe_of(made, *ORDERED))
+    assert headline_of(member, {}) == ["universal", "ridge", "oracle"]  # of a report from before 0.2
+    assert headline_of(member, read_json(made / "evaluate/scores.json")) == ["ridge", "oracle"]
 
 
 def test_a_network_in_a_file_names_its_classes_in_the_order_of_its_outputs(made: Path) -> None:

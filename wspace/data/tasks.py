@@ -257,7 +257,9 @@ def _other_orders(
         if turned not in others and len(drawn) < settings.unseen_orders:
             drawn[turned] = None
     if len(drawn) < settings.unseen_orders:
-        notes.append(f"{len(drawn)} unseen orders, not {settings.unseen_orders}: one at most is drawn for each trained task")
+        notes.append(
+            f"{len(drawn)} unseen orders, not {settings.unseen_orders}: one at most is drawn for each trained task"
+        )
     return {UNSEEN_ORDERS: tuple(drawn)} if len(drawn) > 1 else {}
 
 

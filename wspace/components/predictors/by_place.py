@@ -27,10 +27,16 @@ class ByPlace(Predictor):
 
     `of_zoo` is ridge regression, its penalties chosen on held-out tasks; `forward` starts there. Tokens are seen along their
     first `axes` principal axes (n classes at k places span no more than n + k).
+
+    task: whether weights follow the task's mean token, too. If not, all tasks share one network with a row for each class, of
+    which a task's are taken in its order.
     """
 
-    def __init__(self, axes: Annotated[int, Ge(1)] = 256, *, layout: TokenLayout, condition_width: int):
+    def __init__(
+        self, axes: Annotated[int, Ge(1)] = 256, task: bool = True, *, layout: TokenLayout, condition_width: int
+    ):
         super().__init__()
+        self.task = task
         if layout.serves is None or int(layout.serves.max()) < 0:
             raise UserError(
                 f"{WHO}: no weight is known to serve one class alone, as in a target with outputs and a tokenizer that is not "
@@ -89,7 +95,7 @@ class ByPlace(Predictor):
         """What the maps see: of each task (B, axes + 1), and of each place (B, places, 2 axes + 1)."""
         count = condition.mask.sum(1, keepdim=True)  # (B, 1)
         along = ((condition.tokens - self.center) @ self.axes) * condition.mask[..., None]  # (B, L, axes)
-        task = torch.cat([along.sum(1) / count, 1 / count], dim=1)
+        task = torch.cat([along.sum(1) / count, 1 / count], dim=1) * self.task
         own = functional.pad(along, (0, 0, 0, len(self.rows) - along.shape[1]))
         return task, torch.cat([own, task[:, None].expand(-1, len(self.rows), -1)], dim=2)
 
