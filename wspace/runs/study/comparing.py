@@ -11,11 +11,7 @@ from wspace.data.splits import AS_READ, UNSEEN_TASKS
 from wspace.runs.finished import report_of as report_of_run
 from wspace.runs.finished import stages_of
 from wspace.runs.report.methods import CONFIDENCE, METRIC, RESAMPLES, methods_of
-<<<<<<< HEAD
-from wspace.runs.study.file import PARAMETERS, Study
-=======
-from wspace.runs.study.file import Member, Study
->>>>>>> 9ebfbc4 (by-place without the task: one network of which rows are taken, the plainest thing to beat)
+from wspace.runs.study.file import PARAMETERS, Member, Study
 from wspace.support.errors import NotARun, UserError
 from wspace.support.files import read_json
 from wspace.support.methods import OURS
@@ -132,7 +128,6 @@ def compared(study: Study, folder: Path) -> dict[str, Any]:
     }
 
 
-<<<<<<< HEAD
 def _along(study: Study, results: Mapping[tuple[str, int], Result]) -> dict[str, Any]:
     """What accuracy is drawn against, if the study says: of each variant its number, and the line of several it is on."""
     if study.along is None:
@@ -143,12 +138,12 @@ def _along(study: Study, results: Mapping[tuple[str, int], Result]) -> dict[str,
     several = len(set(study.lines.values())) < len(study.lines)
     lines = {"lines": study.lines} if several else {}
     return {"along": {"path": study.along.path, "values": values} | lines}
-=======
+
+
 def headline_of(member: Member, report: Mapping[str, Any]) -> list[str]:
     """What a member's networks are set beside: the headline of its methods, but for what its report says was left out."""
     headline = methods_of(bound.component for bound in member.recipe.against).headline
     return [method for method in headline if method not in report.get("left_out", {})]
->>>>>>> 9ebfbc4 (by-place without the task: one network of which rows are taken, the plainest thing to beat)
 
 
 def _generators(study: Study, results: Mapping[tuple[str, int], Result], splits: Sequence[str]) -> list[dict[str, Any]]:
