@@ -8,9 +8,9 @@ import torch
 from annotated_types import Ge
 from einops import rearrange
 
-from wspace.components.tokenizers.base import PlacedTokenizer
 from wspace.interfaces import TokenLayout
 from wspace.interfaces.weights import WeightSpec
+from wspace.weights.placed import PlacedTokenizer
 
 
 class Chunk(PlacedTokenizer):

@@ -6,11 +6,11 @@ from typing import Literal
 
 import torch
 
-from wspace.components.tokenizers.base import PlacedTokenizer
 from wspace.interfaces import TokenLayout
 from wspace.interfaces.axes import names_in
 from wspace.interfaces.weights import WeightSpec
 from wspace.support.errors import UserError
+from wspace.weights.placed import PlacedTokenizer
 
 
 class Neuron(PlacedTokenizer):

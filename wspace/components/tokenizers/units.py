@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from wspace.components.tokenizers.base import PlacedTokenizer
 from wspace.interfaces import Span, TokenLayout, UnitTokens
 from wspace.interfaces.axes import names_in
 from wspace.interfaces.weights import WeightEntry, WeightSpec
 from wspace.support.errors import UserError
+from wspace.weights.placed import PlacedTokenizer
 
 
 class Units(PlacedTokenizer):

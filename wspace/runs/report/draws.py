@@ -62,7 +62,7 @@ def _drawing(report: Mapping[str, Any]) -> Section | None:
         cells.setdefault(row["split"], {})[ALONE] = row["alone"]
         cells[row["split"]][WORTH] = row
     forms: dict[str, Form] = {SIZE: "number", ALONE: "percent", WORTH: "points"}
-    columns = {name: form for name, form in forms.items() if any(name in of for of in cells.values())}
+    columns: dict[str, Form] = {name: form for name, form in forms.items() if any(name in of for of in cells.values())}
     rows = [Row(_title(split), cells[split]) for split in splits_of([{"split": split} for split in cells])]
     table = Table("of what is generated", columns, rows)
     return Section("draws", "What drawing does", said_of_draws(report, every=True), {}, [table] if columns else [])
