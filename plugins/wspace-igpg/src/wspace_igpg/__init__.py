@@ -21,6 +21,12 @@ def wspace_register(register: Register) -> None:
     )
     register("conditioner", "instruction", "wspace_igpg.instruction_set:InstructionSet", example={"width": 16})
     register(
+        "conditioner",
+        "instruction-list",
+        "wspace_igpg.instruction_list:InstructionList",
+        example={"width": 16, "places": 4},
+    )
+    register(
         "generator",
         "autoregressive",
         "wspace_igpg.code_transformer:CodeTransformer",

@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wspace.api import Closed, Condition, Generate, Generator, Pairs, TokenLayout, UserError, WeightSpec
+from wspace.api import Closed, Condition, Generate, Generator, Pairs, Since, TokenLayout, UserError, WeightSpec
 from wspace_igpg.layer_tokens import DESCRIBED, described
 
 ROWS, BLOCKS = 512, 64  # places in a tensor, and in a row, that have a vector of their own; further ones share them
@@ -34,6 +34,9 @@ class CodeTransformer(Generator):
     2020), top-k from the `top_k` most probable, all from all of them. At temperature 0 each is the code of least expected
     squared error, nearest to the mean of what the codes stand for (minimum Bayes risk: Kumar and Byrne, 2004): of a residual
     that the instruction leaves open the most probable code would add more error than it takes away.
+
+    plausible: of these only codes that are at least so many times as probable as the most probable one. Where networks began
+    apart the mean of what a piece may be is no piece of any of them, and the code nearest to it belongs to no network at all.
     """
 
     version: ClassVar[int] = 1
@@ -50,6 +53,7 @@ class CodeTransformer(Generator):
         smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0,
         top_p: Annotated[float, Gt(0), Le(1)] = 0.9,
         top_k: Annotated[int, Ge(1)] = 16,
+        plausible: Annotated[float, Ge(0), Le(1), Since("0.2")] = 0.0,
         *,
         spec: WeightSpec,
         layout: TokenLayout,
@@ -60,7 +64,7 @@ class CodeTransformer(Generator):
             raise UserError("generator 'autoregressive': it writes codes, so it needs a tokenizer of such, as `vq` is")
         if width % heads:
             raise UserError(f"generator 'autoregressive': width {width} is not a multiple of heads {heads}")
-        self.forget = forget
+        self.forget, self.plausible = forget, plausible
         self.window, self.dropout, self.smoothing, self.top_p, self.top_k = window, dropout, smoothing, top_p, top_k
         self.codes, self.levels, self.width = layout.codes, layout.width, width
         self.meanings = layout.meanings
@@ -211,8 +215,10 @@ class CodeTransformer(Generator):
         """The code nearest to the mean of their meanings (codes, any width), or else the most probable: (B, codes) -> (B,)."""
         if meanings is None:
             return logits.argmax(1)
-        mean = logits.softmax(1) @ meanings
-        return (meanings.square().sum(1) - 2 * mean @ meanings.T).argmin(1)
+        shares = logits.softmax(1)
+        error = meanings.square().sum(1) - 2 * (shares @ meanings) @ meanings.T  # up to what is the same for all codes
+        ruled_out = shares < self.plausible * shares.max(1, keepdim=True).values
+        return error.masked_fill(ruled_out, torch.inf).argmin(1)
 
     def _drawn(self, logits: Tensor, temperature: float, sampler: str | None, rng: torch.Generator) -> Tensor:
         """(B, codes) -> (B,)."""

@@ -28,7 +28,7 @@ class InstructionSet(Conditioner):
 
     def __init__(self, width: Annotated[int, Ge(1)] = 128, *, spec: WeightSpec, text_dim: int):
         super().__init__()
-        self.width, self.pooled_width = width, 2 * text_dim + 1
+        self.width, self.pooled_width = width, self._pooled_width(text_dim)
         self.of_text, self.of_words = nn.Linear(text_dim, width), nn.Linear(text_dim, width)
         self.of_picture = nn.Sequential(nn.Linear(PICTURE, width), nn.GELU(), nn.Linear(width, width))
         self.of_layer = nn.Sequential(nn.Linear(DESCRIBED, width), nn.GELU(), nn.Linear(width, width))
@@ -77,9 +77,16 @@ class InstructionSet(Conditioner):
             raise UserError("conditioner 'instruction' was told neither of a data set nor of an architecture")
         return self.architecture
 
+    def _pooled_width(self, text_dim: int) -> int:
+        return 2 * text_dim + 1
+
     def _pool(self, prompts: Prompts) -> Tensor:
         words = self._words().expand(len(prompts.mask), -1)
         return torch.cat([prompts.mean_text(), 1 / prompts.count(), words], dim=1)
+
+    def _classes(self, tokens: Tensor) -> Tensor:
+        """Tokens of a task's classes (B, K, width), as they are to be seen."""
+        return tokens
 
     def forward(self, prompts: Prompts) -> Condition:
         about = self._words()
@@ -92,7 +99,7 @@ class InstructionSet(Conditioner):
         words = self.of_words(about * size).expand_as(pictures)
         tokens = torch.cat(
             [
-                torch.where(shown, self.of_text(centered) + each + self.about[CLASS], 0),
+                torch.where(shown, self._classes(self.of_text(centered) + each + self.about[CLASS]), 0),
                 (pictures + self.about[PICTURES])[:, None],
                 (words + self.about[WORDS])[:, None],
                 layers + self.about[LAYER],

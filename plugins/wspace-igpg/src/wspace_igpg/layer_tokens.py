@@ -39,7 +39,10 @@ def kind_of(entry: WeightEntry) -> str:
 
 @dataclass(frozen=True)
 class Cut:
-    """One tensor as rows of pieces: a row for each unit, which is an output unless only the inputs are hidden units."""
+    """One tensor as rows of pieces: a row for each unit, which is an output unless only the inputs are hidden units.
+
+    Where outputs stand for classes (`by_output`), they are always what a row is of.
+    """
 
     entry: WeightEntry
     kind: str
@@ -47,9 +50,14 @@ class Cut:
     by_input: bool
 
     @classmethod
-    def of(cls, entry: WeightEntry, spec: WeightSpec, size: int) -> Cut:
+    def of(cls, entry: WeightEntry, spec: WeightSpec, size: int, by_output: bool = False) -> Cut:
         kind = kind_of(entry)
-        outgoing = kind in ("matrix", "kernel") and entry.axes[0] not in spec.free and entry.axes[1] in spec.free
+        outgoing = (
+            not by_output
+            and kind in ("matrix", "kernel")
+            and entry.axes[0] not in spec.free
+            and entry.axes[1] in spec.free
+        )
         return cls(entry, kind, size, outgoing)
 
     @property
@@ -106,10 +114,11 @@ class Cuts:
 
     spec: WeightSpec
     size: int
+    by_output: bool = False
 
     @cached_property
     def each(self) -> tuple[Cut, ...]:
-        return tuple(Cut.of(entry, self.spec, self.size) for entry in self.spec.entries)
+        return tuple(Cut.of(entry, self.spec, self.size, self.by_output) for entry in self.spec.entries)
 
     @property
     def count(self) -> int:

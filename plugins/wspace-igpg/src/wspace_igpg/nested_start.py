@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 
-from wspace.api import Architecture, Default, built, stream
+from wspace.api import Architecture, Default, Since, built, stream
 
 BETWEEN = 0.3  # size of the noise on layers between the first and the last, in that of torch's own initialisation
 
@@ -19,28 +21,40 @@ class Nested(Architecture):
     Each tensor's values are drawn row by row, from the seed and the tensor's name: a narrower network has the first units of
     a wider one. Layers between the first and the last begin near the identity, so that a deeper network computes nearly what
     a shallower one does (Net2Net: Chen et al., 2016). Bounds are those of torch's Linear and Conv2d, 1/sqrt(fan in).
+
+    starts: how many such beginnings there are, shared by all widths, depths and data sets; of which a network has one by
+    chance. Without, each seed has a beginning of its own.
+    last: size of the last layer's values at the beginning, in that of torch's. At 0 no output differs from another there, so
+    that networks of one beginning and other orders of outputs learn the same features.
     """
 
-    def __init__(self, of: Architecture = Default("mlp")):
-        self.of = built("architecture", of)
+    def __init__(
+        self,
+        of: Architecture = Default("mlp"),
+        starts: Annotated[Annotated[int, Ge(1)] | None, Since("0.2")] = None,
+        last: Annotated[float, Ge(0), Since("0.2")] = 1.0,
+    ):
+        self.of, self.starts, self.last = built("architecture", of), starts, last
         self.sees = self.of.sees
 
     def build(self, inputs: tuple[int, ...], outputs: int) -> nn.Module:
         seed = int(torch.randint(2**62, ()))
+        if self.starts is not None:
+            seed %= self.starts
         network = self.of.build(inputs, outputs)
         layers = [(name, p) for name, p in network.named_parameters() if p.ndim > 1]
         with torch.no_grad():
             for number, (name, weight) in enumerate(layers):
                 between = 0 < number < len(layers) - 1
-                weight.copy_(_rows(seed, name, weight) * (BETWEEN if between else 1))
+                size = BETWEEN if between else self.last if number == len(layers) - 1 else 1
+                weight.copy_(_rows(seed, name, weight) * size)
                 if between:
                     weight.add_(_identity(weight))
                 bias = dict(network.named_parameters()).get(f"{name.removesuffix('weight')}bias")
                 if bias is not None:
                     fan_in = prod(weight.shape[1:])
                     bias.copy_(_uniform(stream(seed, name, "bias"), len(bias), fan_in))
-                    if between:
-                        bias.mul_(BETWEEN)
+                    bias.mul_(size)
         return network
 
     def axes(self, module: nn.Module) -> Mapping[str, tuple[str, ...]] | None:

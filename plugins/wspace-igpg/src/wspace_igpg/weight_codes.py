@@ -9,13 +9,14 @@ from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wspace.api import Tokenizer, TokenLayout, UserError, WeightSpec, seeded
+from wspace.api import Since, Tokenizer, TokenLayout, UserError, WeightSpec, seeded
 from wspace_igpg.layer_tokens import Cut, Cuts
 
 STEPS_OF_A_VALUE = {256: (8, 6, 5), 512: (8, 8, 8), 1024: (8, 5, 5, 5), 4096: (7, 5, 5, 5, 5)}
 """Finite scalar quantisation: how finely each of a code's values is cut (Mentzer et al., 2024, table 1)."""
 
 SEEN_FIRST = 8192  # pieces of each zoo that codebooks begin with
+OF_A_CLUSTER = 12  # pieces, on average, behind each of the centres that codes begin at
 COLLAPSED = 0.02  # share of a codebook in use below which it has collapsed
 TOGETHER = 8192  # pieces that go through the code at once, outside of training
 
@@ -30,6 +31,11 @@ class WeightCodes(Tokenizer):
     both learn codebooks as running means, and codes that hardly anything is near to are set to pieces that come by.
     fsq, residual too, rounds a few numbers instead (finite scalar quantisation: Mentzer et al., 2024) and learns no codebook;
     it has `codebook` 256, 512, 1024 or 4096.
+
+    begin: where codebooks begin. means: the first at the mean of each piece over its zoo; clusters: each at the centres of
+    what the one before leaves (k-means++: Arthur and Vassilvitskii, 2007), of use where the mean is of none.
+    by_output: the last layer's rows are of its outputs, too, which stand for classes where a target has `outputs`; else of the
+    hidden units below, what each gives to all outputs.
     """
 
     version: ClassVar[int] = 2
@@ -46,12 +52,15 @@ class WeightCodes(Tokenizer):
         dead: Annotated[float, Ge(0)] = 0.2,  # pieces a batch below which a code is given to another
         commitment: Annotated[float, Ge(0), Le(10)] = 1.0,
         pieces: Annotated[int, Ge(1)] = 1024,  # of a batch of networks, at most, that a step learns from
+        by_output: Annotated[bool, Since("0.2")] = False,
+        begin: Annotated[Literal["means", "clusters"], Since("0.2")] = "means",
         *,
         spec: WeightSpec,
     ):
         super().__init__()
-        self.cuts, self.pieces = Cuts(spec, size), pieces
-        self.code = Code(size, quantizer, codebook, 1 if quantizer == "vq" else levels, hidden, decay, dead, commitment)
+        self.cuts, self.pieces = Cuts(spec, size, by_output), pieces
+        levels = 1 if quantizer == "vq" else levels
+        self.code = Code(size, quantizer, codebook, levels, hidden, decay, dead, commitment, begin)
         mask = torch.ones(self.cuts.count, self.code.levels, dtype=torch.bool)
         self.layout = TokenLayout(mask, codes=codebook, places=self.cuts.places, meanings=lambda: self.code.meanings())
 
@@ -125,6 +134,7 @@ class Code(nn.Module):
         decay: float,
         dead: float,
         commitment: float,
+        begin: str,
     ):
         from vector_quantize_pytorch import ResidualFSQ, ResidualVQ
 
@@ -135,6 +145,7 @@ class Code(nn.Module):
             commitment,
             quantizer != "fsq",
         )
+        self.begin = begin
         self.encoder, self.decoder = Near(size, hidden), Near(size, hidden)
         if self.learns_codebook:
             self.quantizer: nn.Module = ResidualVQ(
@@ -174,7 +185,9 @@ class Code(nn.Module):
             self.quantizer.train()
             with torch.no_grad(), seeded(0):
                 enough = -(-self.codebook // len(pieces))
-                if len(means) <= self.codebook:
+                if self.begin == "clusters":
+                    self._at_clusters(pieces.repeat(enough, 1))
+                elif len(means) <= self.codebook:
                     book = self.quantizer.layers[0]._codebook  # type: ignore[union-attr,index]
                     begun = torch.cat([means, pieces.repeat(enough, 1)[: self.codebook - len(means)]])
                     book.embed.copy_(begun[None])
@@ -183,6 +196,20 @@ class Code(nn.Module):
                 self.quantizer(self.encoder(pieces.repeat(enough, 1))[None])
             self.quantizer.train(learning)
         self._shown.clear()
+
+    def _at_clusters(self, pieces: Tensor) -> None:
+        """Each level's codes at the centres of what the one before leaves of pieces (M, size), of as many as are enough."""
+        from sklearn.cluster import KMeans
+
+        rest = pieces[torch.randperm(len(pieces))[: OF_A_CLUSTER * self.codebook].to(pieces.device)]
+        for layer in self.quantizer.layers:  # type: ignore[union-attr]
+            clusters = KMeans(self.codebook, n_init=1, max_iter=10, random_state=0).fit(rest.cpu().numpy())
+            centres = torch.from_numpy(clusters.cluster_centers_).to(rest)
+            book = layer._codebook  # type: ignore[union-attr]
+            book.embed.copy_(centres[None])
+            book.embed_avg.copy_(centres[None])
+            book.initted.fill_(True)
+            rest = rest - centres[torch.from_numpy(clusters.labels_).to(rest.device).long()]
 
     def check(self, pieces: Tensor) -> None:
         """Raises UserError if hardly any codes are in use."""
