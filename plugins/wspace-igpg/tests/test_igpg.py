@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 from wspace_igpg.code_transformer import CodeTransformer
 from wspace_igpg.digits import Digits
+from wspace_igpg.instruction_list import InstructionList
 from wspace_igpg.instruction_set import InstructionSet
 from wspace_igpg.layer_tokens import DESCRIBED, Cuts, described
 from wspace_igpg.nested_start import Nested
@@ -20,6 +21,7 @@ from wspace_igpg.weight_codes import WeightCodes
 
 from wspace.components.architectures.cnn import CNN
 from wspace.components.architectures.mlp import MLP
+from wspace.components.targets.module import Module
 from wspace.interfaces import PICTURE, TEST, TRAIN, VAL, Condition, Pairs, Prompts, TokenLayout, Told
 from wspace.interfaces.weights import WeightEntry, WeightSpec, plain_spec
 from wspace.learning.loop import TrainingLoop
@@ -80,6 +82,16 @@ def test_pieces_are_rows_cut_and_padded(size: int) -> None:
     assert number == cuts.count == len(cuts.places)
 
 
+def test_rows_of_the_last_layer_are_those_of_its_outputs_where_these_stand_for_classes() -> None:
+    weights, cuts = normal(2, SPEC.size), Cuts(SPEC, 4, by_output=True)
+    out = cuts.each[-1]
+    pieces = out.pieces_of(weights[:, SPEC.slices["out.weight"]])
+    assert torch.equal(pieces, SPEC.unflatten(weights)["out.weight"])  # (2, 6 outputs, 4 hidden units)
+    assert torch.equal(cuts.places[-6:, 1], torch.arange(6))
+    for cut, values in cuts.with_values(weights):
+        assert torch.equal(cut.values_of(cut.pieces_of(values)), values)
+
+
 def test_an_architecture_is_told_by_kind_shape_and_depth() -> None:
     vectors = described(SPEC)
     assert vectors.shape == (7, DESCRIBED) and vectors.isfinite().all()
@@ -112,6 +124,20 @@ def test_a_code_begins_at_each_piece_of_the_mean_network() -> None:
     back = tokenizer.detokenize(tokenizer.tokenize(zoo))
     assert tokenizer.layout.codes == 64 and tokenizer.cuts.count < 64
     assert float((back - zoo).square().mean() / zoo.square().mean()) < 1e-6
+
+
+def test_codes_begin_at_clusters_where_networks_began_apart() -> None:
+    """Of three unrelated starts: each piece has a code for each start, and the mean of all is none of them."""
+    start = torch.arange(30) % 3
+    zoo = normal(3, SPEC.size)[start] + 1e-3 * normal(30, SPEC.size, seed=1)
+    pieces = Cuts(SPEC, 4).count
+    tokenizer = codes_of("vq", codebook=3 * pieces, begin="clusters")
+    tokenizer.fit(zoo)
+    codes = tokenizer.tokenize(zoo)
+    for piece in range(pieces):
+        kinds = {(int(s), int(c)) for s, c in zip(start, codes[:, piece, 0], strict=True)}
+        assert len(kinds) == len({code for _, code in kinds}) == 3
+    assert float((tokenizer.detokenize(codes) - zoo).square().mean()) < 1e-4
 
 
 @pytest.mark.parametrize("quantizer, codebook", [("residual", 16), ("vq", 16), ("fsq", 256)])
@@ -250,6 +276,15 @@ def test_the_typical_code_is_that_of_least_expected_squared_error() -> None:
     assert torch.equal(generator._typical(logits, None), logits.argmax(1))
 
 
+def test_of_two_kinds_of_piece_the_typical_code_is_one_and_not_what_lies_between() -> None:
+    meanings = torch.tensor([[-1.0], [1.0], [0.1]])
+    logits = torch.tensor([[0.5, 0.49, 0.01]]).log()
+    generator = transformer()
+    assert generator._typical(logits, meanings).tolist() == [2]
+    generator.plausible = 0.5
+    assert generator._typical(logits, meanings).tolist() == [0]
+
+
 def test_with_a_window_no_piece_sees_further_back() -> None:
     generator, codes = transformer(3), torch.randint(CODES, (2, PIECES, 2), generator=stream(1))
     generator.blocks = generator.blocks[:1]
@@ -329,6 +364,43 @@ def test_no_images_and_nothing_told_are_one_sentence_each() -> None:
     )
 
 
+def listing(places: int | None = None, outputs: int | None = 3) -> InstructionList:
+    target = Module(MLP((2,)), outputs=outputs, feature_dim=5, text_dim=6)
+    with seeded(0):
+        made = InstructionList(8, places, spec=SPEC, text_dim=6, target=target)
+    made.told(Told(functional.normalize(normal(4, 6), dim=1), normal(4, 2, PICTURE), normal(6)))
+    return made
+
+
+def test_another_order_of_the_same_classes_is_another_instruction_and_nothing_else_changes() -> None:
+    conditioner, texts = listing(), functional.normalize(normal(4, 6), dim=1)
+    one, two = (
+        Prompts(texts[torch.tensor([order])], torch.ones(1, 3, dtype=torch.bool)) for order in ([0, 1, 2], [2, 1, 0])
+    )
+    conditioner.fit(one)
+    with torch.no_grad():
+        first, second = conditioner(one), conditioner(two)
+    assert torch.equal(first.tokens[:, 1], second.tokens[:, 1])  # the one in the middle stays there
+    turned = first.tokens[0, [0, 2]] + conditioner.of_place[[2, 0]] - conditioner.of_place[[0, 2]]
+    torch.testing.assert_close(second.tokens[0, [2, 0]], turned)
+    torch.testing.assert_close(first.tokens[:, 3:], second.tokens[:, 3:])  # pictures, words and layers know no order
+    assert not torch.equal(first.pooled, second.pooled)
+
+
+def test_places_that_do_not_fit_are_one_sentence_each() -> None:
+    with pytest.raises(UserError) as caught:
+        listing(outputs=None)
+    assert str(caught.value) == (
+        "conditioner 'instruction-list': this target's outputs stand for no classes in order, so there are no places to tell: "
+        "name instruction"
+    )
+    with pytest.raises(UserError) as caught:
+        listing(places=2)
+    assert str(caught.value) == "conditioner 'instruction-list': it has 2 places, and the target outputs for 3"
+    with pytest.raises(UserError, match=r"^a task has 4 classes, and there are places for 3$"):
+        listing()(Prompts(normal(1, 4, 6), torch.ones(1, 4, dtype=torch.bool)))
+
+
 # ---------------------------------------------------------------- architectures and data
 
 
@@ -364,6 +436,29 @@ def test_a_deeper_network_begins_as_the_shallower_one_does() -> None:
     with torch.no_grad():
         one, two = shallow(x), deep(x)
     assert float(functional.cosine_similarity(one, two).mean()) > 0.8
+
+
+def test_starts_are_few_and_the_same_for_every_width() -> None:
+    def beginnings(hidden: int) -> list[Tensor]:
+        made = []
+        for seed in range(12):
+            with seeded(seed):
+                made.append(Nested(MLP((hidden,)), starts=2).build((7,), 3).state_dict()["hidden1.weight"])
+        return made
+
+    narrow, wide = beginnings(3), beginnings(5)
+    assert len({tuple(weight.flatten().tolist()) for weight in narrow}) == 2
+    for few, many in zip(narrow, wide, strict=True):
+        assert torch.equal(few, many[:3])
+
+
+def test_a_last_layer_that_begins_at_nothing_leaves_the_others_as_they_are() -> None:
+    with seeded(5):
+        whole = Nested(MLP((4,))).build((7,), 3).state_dict()
+    with seeded(5):
+        without = Nested(MLP((4,)), last=0.0).build((7,), 3).state_dict()
+    assert not without["out.weight"].any() and not without["out.bias"].any()
+    assert torch.equal(whole["hidden1.weight"], without["hidden1.weight"])
 
 
 def test_digits_are_tested_on_other_hands(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ class InstructionList(InstructionSet):
     version: ClassVar[int] = 1
     asks: ClassVar[bool] = True
     keeps_order: ClassVar[bool] = True
+    called: ClassVar[str] = "conditioner 'instruction-list'"
 
     def __init__(
         self,
@@ -39,13 +40,11 @@ class InstructionList(InstructionSet):
         self.places = places or target.places
         if not self.places:
             raise UserError(
-                "conditioner 'instruction-list': this target's outputs stand for no classes in order, so there are no places "
+                f"{self.called}: this target's outputs stand for no classes in order, so there are no places "
                 "to tell: name instruction"
             )
         if self.places < target.places:
-            raise UserError(
-                f"conditioner 'instruction-list': it has {self.places} places, and the target outputs for {target.places}"
-            )
+            raise UserError(f"{self.called}: it has {self.places} places, and the target outputs for {target.places}")
         super().__init__(width, spec=spec, text_dim=text_dim)
         self.of_place = nn.Parameter(torch.randn(self.places, width) * PLACED)
 

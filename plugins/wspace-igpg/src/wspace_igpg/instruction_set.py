@@ -25,6 +25,7 @@ class InstructionSet(Conditioner):
 
     version: ClassVar[int] = 1
     asks: ClassVar[bool] = True
+    called: ClassVar[str] = "conditioner 'instruction'"
 
     def __init__(self, width: Annotated[int, Ge(1)] = 128, *, spec: WeightSpec, text_dim: int):
         super().__init__()
@@ -56,9 +57,7 @@ class InstructionSet(Conditioner):
     def told(self, what: Told) -> None:
         """Raises UserError if there is no image to look at."""
         if not what.pictures.numel():
-            raise UserError(
-                "conditioner 'instruction' looks at a few training images of each class, and the data set has none"
-            )
+            raise UserError(f"{self.called} looks at a few training images of each class, and the data set has none")
         device = self.center.device
         self.known, self.pictures = what.texts.to(device), what.pictures.to(device)
         self.architecture = what.architecture.to(device)
@@ -74,7 +73,7 @@ class InstructionSet(Conditioner):
     def _words(self) -> Tensor:
         """The architecture's text (T,). Raises UserError if it was not told."""
         if self.architecture is None:
-            raise UserError("conditioner 'instruction' was told neither of a data set nor of an architecture")
+            raise UserError(f"{self.called} was told neither of a data set nor of an architecture")
         return self.architecture
 
     def _pooled_width(self, text_dim: int) -> int:
