@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -25,6 +26,10 @@ from wspace.components.targets.module import Module
 from wspace.interfaces import PICTURE, TEST, TRAIN, VAL, Condition, Pairs, Prompts, TokenLayout, Told
 from wspace.interfaces.weights import WeightEntry, WeightSpec, plain_spec
 from wspace.learning.loop import TrainingLoop
+from wspace.recipes.bind import bind
+from wspace.recipes.plugins import load_plugins
+from wspace.recipes.source import find_recipe, read_recipe
+from wspace.runs.assemble import check
 from wspace.support.errors import UserError
 from wspace.support.seeding import seeded, stream
 from wspace.support.settings import Generate, Reconstruction
@@ -399,6 +404,28 @@ def test_places_that_do_not_fit_are_one_sentence_each() -> None:
     assert str(caught.value) == "conditioner 'instruction-list': it has 2 places, and the target outputs for 3"
     with pytest.raises(UserError, match=r"^a task has 4 classes, and there are places for 3$"):
         listing()(Prompts(normal(1, 4, 6), torch.ones(1, 4, dtype=torch.bool)))
+
+
+def test_a_generator_of_several_architectures_has_one_list_of_places() -> None:
+    """Places are no part of a member's shape, as little as its layers are: a joint recipe shares all that is stored."""
+    target = Module(MLP((2,)), outputs=3, feature_dim=5, text_dim=6)
+    other = plain_spec({"layer.weight": (5, 9), "layer.bias": (5,)})
+    made = InstructionList(8, spec=other, text_dim=6, target=target)
+    made.load_state_dict(listing().state_dict())
+    assert torch.equal(made.of_place, listing().of_place)
+
+
+def test_an_instruction_that_forgets_order_is_refused_where_outputs_have_one() -> None:
+    settings = ("target.outputs=6", "conditioner=instruction")
+    recipe = bind(read_recipe(find_recipe("apart/igpg-member"), settings), load_plugins().registry)
+    dims = {"feature_dim": 64, "text_dim": 6}
+    target = recipe.target.build(dims)
+    with pytest.raises(UserError) as caught:
+        check(recipe, SimpleNamespace(target=target, text=SimpleNamespace(dim=6)))  # type: ignore[arg-type]
+    assert str(caught.value) == (
+        "conditioner (instruction): this conditioner says the same of every order of a task's classes, and the target's "
+        "outputs stand for them in order; name one that keeps it, as text-list"
+    )
 
 
 # ---------------------------------------------------------------- architectures and data
