@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -33,7 +34,7 @@ class WeightCodes(Tokenizer):
     it has `codebook` 256, 512, 1024 or 4096.
 
     begin: where codebooks begin. means: the first at the mean of each piece over its zoo; clusters: each at the centres of
-    what the one before leaves (k-means++: Arthur and Vassilvitskii, 2007), of use where the mean is of none.
+    what the one before leaves of each tensor (k-means++: Arthur and Vassilvitskii, 2007), of use where the mean is of none.
     by_output: the last layer's rows are of its outputs, too, which stand for classes where a target has `outputs`; else of the
     hidden units below, what each gives to all outputs.
     """
@@ -74,6 +75,7 @@ class WeightCodes(Tokenizer):
             self.code.check(few.flatten(0, 1))
         else:
             self.code.show(few.mean(0), few.flatten(0, 1)[:SEEN_FIRST])
+            self.code.of_tensors += few.split([cut.pieces for cut in self.cuts.each], dim=1)
 
     def loss(self, weights: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         pieces = self._pieces(weights).flatten(0, 1)
@@ -167,6 +169,9 @@ class Code(nn.Module):
         self.learnt: Tensor
         self.register_buffer("learnt", torch.tensor(False))
         self._shown: list[tuple[Tensor, Tensor]] = []
+        self.of_tensors: list[
+            Tensor
+        ] = []  # of each zoo's tensors the pieces (n, pieces of a network, size), till it begins
         self.register_state_dict_pre_hook(lambda module, prefix, keep_vars: module._begin())  # what is saved has begun
         self.log_values: dict[str, Tensor] = {}
 
@@ -186,7 +191,7 @@ class Code(nn.Module):
             with torch.no_grad(), seeded(0):
                 enough = -(-self.codebook // len(pieces))
                 if self.begin == "clusters":
-                    self._at_clusters(pieces.repeat(enough, 1))
+                    self._at_clusters()
                 elif len(means) <= self.codebook:
                     book = self.quantizer.layers[0]._codebook  # type: ignore[union-attr,index]
                     begun = torch.cat([means, pieces.repeat(enough, 1)[: self.codebook - len(means)]])
@@ -196,20 +201,33 @@ class Code(nn.Module):
                 self.quantizer(self.encoder(pieces.repeat(enough, 1))[None])
             self.quantizer.train(learning)
         self._shown.clear()
+        self.of_tensors.clear()
 
-    def _at_clusters(self, pieces: Tensor) -> None:
-        """Each level's codes at the centres of what the one before leaves of pieces (M, size), of as many as are enough."""
+    def _at_clusters(self) -> None:
+        """Each level's codes at the centres of what the one before leaves, of each tensor of each zoo by itself.
+
+        A tensor has a share of the codes as it has of a network's pieces, however small its values are.
+        """
         from sklearn.cluster import KMeans
 
-        rest = pieces[torch.randperm(len(pieces))[: OF_A_CLUSTER * self.codebook].to(pieces.device)]
+        shares = torch.tensor([0, *(pieces.shape[1] for pieces in self.of_tensors)]).cumsum(0)
+        firsts = (shares * self.codebook / shares[-1]).round().long().tolist()
+        rests = [pieces.flatten(0, 1) for pieces in self.of_tensors]
         for layer in self.quantizer.layers:  # type: ignore[union-attr]
-            clusters = KMeans(self.codebook, n_init=1, max_iter=10, random_state=0).fit(rest.cpu().numpy())
-            centres = torch.from_numpy(clusters.cluster_centers_).to(rest)
+            centres = torch.zeros(self.codebook, rests[0].shape[1], device=rests[0].device)
+            for number, (first, after) in enumerate(pairwise(firsts)):
+                rest = rests[number]
+                few = rest[torch.randperm(len(rest))[: OF_A_CLUSTER * (after - first)].to(rest.device)].unique(dim=0)
+                if not (count := min(after - first, len(few))):
+                    continue
+                clusters = KMeans(count, n_init=1, max_iter=10, random_state=0).fit(few.cpu().numpy())
+                centres[first : first + count] = torch.from_numpy(clusters.cluster_centers_).to(rest)
+                of_tensor = centres[first : first + count]
+                rests[number] = rest - of_tensor[torch.cdist(rest, of_tensor).argmin(1)]
             book = layer._codebook  # type: ignore[union-attr]
             book.embed.copy_(centres[None])
             book.embed_avg.copy_(centres[None])
             book.initted.fill_(True)
-            rest = rest - centres[torch.from_numpy(clusters.labels_).to(rest.device).long()]
 
     def check(self, pieces: Tensor) -> None:
         """Raises UserError if hardly any codes are in use."""
