@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, ClassVar, Literal
 
@@ -74,8 +75,8 @@ class WeightCodes(Tokenizer):
         if self.code.learnt:
             self.code.check(few.flatten(0, 1))
         else:
-            self.code.show(few.mean(0), few.flatten(0, 1)[:SEEN_FIRST])
-            self.code.of_tensors += few.split([cut.pieces for cut in self.cuts.each], dim=1)
+            of_tensors = few.split([cut.pieces for cut in self.cuts.each], dim=1)
+            self.code.show(few.mean(0), few.flatten(0, 1)[:SEEN_FIRST], of_tensors)
 
     def loss(self, weights: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         pieces = self._pieces(weights).flatten(0, 1)
@@ -147,6 +148,10 @@ class Code(nn.Module):
             commitment,
             quantizer != "fsq",
         )
+        if begin != "means" and quantizer == "fsq":
+            raise UserError(
+                "tokenizer 'vq': fsq learns no codebook, which could begin at clusters; leave tokenizer.begin out"
+            )
         self.begin = begin
         self.encoder, self.decoder = Near(size, hidden), Near(size, hidden)
         if self.learns_codebook:
@@ -169,15 +174,19 @@ class Code(nn.Module):
         self.learnt: Tensor
         self.register_buffer("learnt", torch.tensor(False))
         self._shown: list[tuple[Tensor, Tensor]] = []
-        self.of_tensors: list[
+        self._of_tensors: list[
             Tensor
         ] = []  # of each zoo's tensors the pieces (n, pieces of a network, size), till it begins
         self.register_state_dict_pre_hook(lambda module, prefix, keep_vars: module._begin())  # what is saved has begun
         self.log_values: dict[str, Tensor] = {}
 
-    def show(self, means: Tensor, pieces: Tensor) -> None:
-        """Of a zoo, each piece's mean over networks and some networks' pieces, for where codebooks begin."""
+    def show(self, means: Tensor, pieces: Tensor, of_tensors: Sequence[Tensor]) -> None:
+        """Of a zoo, for where codebooks begin: each piece's mean over networks, and some networks' pieces (M, size).
+
+        `of_tensors` are such again, of each tensor by itself: (n, pieces of it, size).
+        """
         self._shown.append((means, pieces))
+        self._of_tensors += of_tensors
 
     def _begin(self) -> None:
         """Codebooks of what was shown: the first of means, or of k-means of them where they are more, the next of the rest."""
@@ -201,7 +210,7 @@ class Code(nn.Module):
                 self.quantizer(self.encoder(pieces.repeat(enough, 1))[None])
             self.quantizer.train(learning)
         self._shown.clear()
-        self.of_tensors.clear()
+        self._of_tensors.clear()
 
     def _at_clusters(self) -> None:
         """Each level's codes at the centres of what the one before leaves, of each tensor of each zoo by itself.
@@ -210,9 +219,9 @@ class Code(nn.Module):
         """
         from sklearn.cluster import KMeans
 
-        shares = torch.tensor([0, *(pieces.shape[1] for pieces in self.of_tensors)]).cumsum(0)
+        shares = torch.tensor([0, *(pieces.shape[1] for pieces in self._of_tensors)]).cumsum(0)
         firsts = (shares * self.codebook / shares[-1]).round().long().tolist()
-        rests = [pieces.flatten(0, 1) for pieces in self.of_tensors]
+        rests = [pieces.flatten(0, 1) for pieces in self._of_tensors]
         for layer in self.quantizer.layers:  # type: ignore[union-attr]
             centres = torch.zeros(self.codebook, rests[0].shape[1], device=rests[0].device)
             for number, (first, after) in enumerate(pairwise(firsts)):
