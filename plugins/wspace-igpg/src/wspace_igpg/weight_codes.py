@@ -229,7 +229,7 @@ class Code(nn.Module):
                 few = rest[torch.randperm(len(rest))[: OF_A_CLUSTER * (after - first)].to(rest.device)].unique(dim=0)
                 if not (count := min(after - first, len(few))):
                     continue
-                clusters = KMeans(count, n_init=1, max_iter=10, random_state=0).fit(few.cpu().numpy())
+                clusters = KMeans(count, max_iter=10, random_state=0).fit(few.cpu().numpy())
                 centres[first : first + count] = torch.from_numpy(clusters.cluster_centers_).to(rest)
                 of_tensor = centres[first : first + count]
                 rests[number] = rest - of_tensor[torch.cdist(rest, of_tensor).argmin(1)]
