@@ -9,13 +9,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from wspace_t2w.conditioned_attention import AdaptiveBlock, ConditionedAttention
 from wspace_t2w.prior_attention import PriorAttention
 from wspace_t2w.prior_fusion import PriorFusion, fuse
 from wspace_t2w.unit_attention import UnitAttention
 
 from wspace.data.tasks import prompts_of
 from wspace.interfaces import Condition, Prompts, TokenLayout
-from wspace.support.errors import UserError
+from wspace.learning.denoising import sinusoids
+from wspace.recipes.bind import bind_one
+from wspace.recipes.plugins import load_plugins
+from wspace.support.errors import RecipeError, UserError
 
 TEXT = 6
 TASKS = [(0, 3, 4), (1, 2), (5, 6, 7, 8, 9), (2, 9)]
@@ -102,7 +106,8 @@ def test_the_null_is_the_average_task_and_no_prompt() -> None:
 
 def denoiser(seed: int = 0, live: bool = True, **arguments: Any) -> PriorAttention:
     torch.manual_seed(seed)
-    made = PriorAttention(**{"width": 8, "depth": 2, "heads": 2} | arguments, layout=LAYOUT, condition_width=TEXT)
+    settings = {"width": 8, "depth": 2, "heads": 2} | arguments
+    made = PriorAttention(**settings, layout=LAYOUT, condition_width=TEXT, pooled_width=TEXT)
     if live:  # the output layer starts at zero, behind which nothing can be seen
         for parameter in (made.leave, made.leave_bias, made.gate.weight, made.gate.bias):
             nn.init.normal_(parameter, std=0.5)
@@ -235,7 +240,8 @@ UNITS = TokenLayout(torch.tensor([[True] * 5] * 6 + [[True] * 3 + [False] * 2]),
 
 def unit_denoiser(layout: TokenLayout = UNITS, seed: int = 0, live: bool = True, **arguments: Any) -> UnitAttention:
     torch.manual_seed(seed)
-    made = UnitAttention(**{"width": 8, "depth": 2, "heads": 2} | arguments, layout=layout, condition_width=TEXT)
+    settings = {"width": 8, "depth": 2, "heads": 2} | arguments
+    made = UnitAttention(**settings, layout=layout, condition_width=TEXT, pooled_width=TEXT)
     if live:
         for parameter in (made.leave.weight, made.leave_others, made.gate.weight, made.gate.bias):
             nn.init.normal_(parameter, std=0.5)
@@ -330,4 +336,125 @@ def test_what_unit_attention_cannot_use_is_an_error_of_the_user() -> None:
         unit_denoiser(LAYOUT)
     assert str(caught.value) == (
         "denoiser 'unit-attention': it needs a token for each hidden unit, as `tokenizer: neuron` makes"
+    )
+
+
+# ---------------------------------------------------------------- how a denoiser learns of its condition
+
+WAYS = ["tokens", "adaln", "cross", "concat"]
+BY_TOKENS = ["tokens", "cross"]  # the others read the pooled vector
+EACH_WAY = pytest.mark.parametrize("conditioning", WAYS)
+
+
+def listening(conditioning: str, units: bool, dtype: torch.dtype = torch.float32) -> ConditionedAttention:
+    """As trained for a while: a fresh block under `adaln` changes nothing."""
+    made = unit_denoiser(conditioning=conditioning) if units else denoiser(conditioning=conditioning).eval()
+    for name, parameter in made.named_parameters():
+        if ".modulation." in name:
+            nn.init.normal_(parameter, std=0.5)
+    return made.to(dtype)
+
+
+def listening_inputs(units: bool, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Condition, Tensor]:
+    x, level, condition, anchor = unit_inputs() if units else inputs()
+    pooled = torch.randn(4, TEXT, generator=torch.Generator().manual_seed(3))
+    condition = Condition(condition.tokens.to(dtype), condition.mask, pooled.to(dtype))
+    return x.to(dtype), level.to(dtype), condition, anchor.to(dtype)
+
+
+@EACH_WAY
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-13)])
+def test_units_permuted_come_out_permuted_whatever_way_they_learn_of_the_condition(
+    conditioning: str, dtype: torch.dtype, tolerance: float
+) -> None:
+    made, (x, level, condition, anchor) = listening(conditioning, True, dtype), listening_inputs(True, dtype)
+    places = torch.rand(4, 6, generator=torch.Generator().manual_seed(5)).argsort(1)
+    output = made(x, level, condition, anchor)
+    moved = made(permuted(x, places), level, condition, permuted(anchor, places))
+    error = (moved - permuted(output, places)).flatten(1).norm(dim=1) / output.flatten(1).norm(dim=1)
+    assert float(error.max().detach()) < tolerance
+    assert (moved - output).abs().max() > 1e-2
+
+
+@EACH_WAY
+@pytest.mark.parametrize("units", [True, False])
+def test_each_way_tells_of_the_level_and_of_the_condition_task_by_task(conditioning: str, units: bool) -> None:
+    made, (x, level, condition, anchor) = listening(conditioning, units), listening_inputs(units)
+    before = made(x, level, condition, anchor)
+
+    def changed_by(level: Tensor, condition: Condition) -> list[bool]:
+        after = made(x, level, condition, anchor)
+        return [bool((after[b] - before[b]).abs().max() > 1e-4) for b in range(4)]
+
+    first = torch.tensor([1.0, 0, 0, 0])
+    assert changed_by(level + 0.1 * first, condition) == [True, False, False, False]
+    tokens, pooled = condition.tokens + first[:, None, None], condition.pooled + first[:, None]
+    other_tokens = Condition(tokens, condition.mask, condition.pooled)
+    other_vector = Condition(condition.tokens, condition.mask, pooled)
+    read, left = (other_tokens, other_vector) if conditioning in BY_TOKENS else (other_vector, other_tokens)
+    assert changed_by(level, read) == [True, False, False, False]
+    assert not any(changed_by(level, left))
+
+
+@pytest.mark.parametrize("conditioning", BY_TOKENS)
+@pytest.mark.parametrize("units", [True, False])
+def test_padding_among_condition_tokens_is_not_listened_to(conditioning: str, units: bool) -> None:
+    made, (x, level, condition, anchor) = listening(conditioning, units), listening_inputs(units)
+    filled = condition.tokens.masked_fill(~condition.mask[..., None], 50.0)
+    hidden = Condition(filled, condition.mask, condition.pooled)
+    expected = made(x, level, condition, anchor)
+    torch.testing.assert_close(made(x, level, hidden, anchor), expected, rtol=1e-4, atol=1e-5)
+
+
+@EACH_WAY
+@pytest.mark.parametrize("units", [True, False])
+def test_gradients_reach_every_parameter_each_way(conditioning: str, units: bool) -> None:
+    made = listening(conditioning, units)
+    made(*listening_inputs(units)).square().sum().backward()
+    for name, parameter in made.named_parameters():
+        assert parameter.grad is not None and parameter.grad.any(), name
+
+
+def test_a_fresh_adaptive_block_changes_nothing() -> None:
+    torch.manual_seed(0)
+    block, tokens = AdaptiveBlock(8, 2, 0.0), torch.randn(3, 5, 8)
+    assert torch.equal(block(tokens, torch.randn(3, 1, 8)), tokens)
+
+
+def test_left_out_the_condition_stands_before_the_weights_and_parameters_are_what_they_were() -> None:
+    """Names in their order, which random starts, optimisers and files go by; and the sums themselves."""
+    of_blocks = [name for name, _ in torch.nn.TransformerEncoderLayer(8, 2, 32).named_parameters()]
+    shared = ["of_condition", "of_level.0", "of_level.2"]
+    trunk = [f"{layer}.{kind}" for layer in shared for kind in ("weight", "bias")]
+    trunk += [f"blocks.{number}.{name}" for number in range(2) for name in of_blocks] + ["norm.weight", "norm.bias"]
+    gate = ["gate.weight", "gate.bias"]
+    made, of_units = denoiser().eval(), unit_denoiser()
+    names = [name for name, _ in made.named_parameters()]
+    assert sorted(names) == sorted(["enter", "leave", "leave_bias", "position", *trunk, *gate])
+    assert [name for name in names if name in trunk] == trunk
+    assert [name for name, _ in of_units.named_parameters() if name in trunk] == trunk
+
+    x, level, condition, anchor = inputs()
+    waves = sinusoids(level, 8)
+    weights = torch.einsum("bnd,ndw->bnw", x, made.enter.expand(3, -1, -1)) + made.position
+    sequence = torch.cat([made.of_condition(condition.tokens), made.of_level(waves)[:, None], weights], dim=1)
+    hidden = functional.pad(~condition.mask, (0, 4), value=False)
+    for block in made.blocks:
+        sequence = block(sequence, src_key_padding_mask=hidden)
+    out = torch.einsum("bnw,nwd->bnd", made.norm(sequence[:, -3:]), made.leave.expand(3, -1, -1)) + made.leave_bias
+    assert torch.equal(made(x, level, condition, anchor), out + made.gate(waves)[..., None] * x)
+
+
+@pytest.mark.parametrize("name", ["prior-attention", "unit-attention"])
+def test_the_default_way_is_in_no_key_and_a_way_there_is_not_is_refused(name: str) -> None:
+    registry = load_plugins().registry
+
+    def keyed(**settings: str) -> dict[str, Any]:
+        return bind_one("denoiser", {"use": name, **settings}, registry, "a recipe").told(later=False)
+
+    assert "conditioning" not in keyed() and keyed(conditioning="cross")["conditioning"] == "cross"
+    with pytest.raises(RecipeError) as caught:
+        keyed(conditioning="film")
+    assert str(caught.value) == (
+        "a recipe: conditioning: expected one of 'tokens', 'adaln', 'cross', 'concat', got 'film'"
     )

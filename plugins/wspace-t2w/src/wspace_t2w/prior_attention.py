@@ -9,16 +9,20 @@ from annotated_types import Ge, Lt
 from einops import einsum, rearrange
 from torch import Tensor, nn
 
-from wspace.api import Condition, Denoiser, TokenLayout, UserError, sinusoids
+from wspace.api import Condition, Since, TokenLayout, sinusoids
+from wspace_t2w.conditioned_attention import ConditionedAttention
 
 
-class PriorAttention(Denoiser):
+class PriorAttention(ConditionedAttention):
     """The prediction network of Tian et al. (2025, section 3.1 and 4.1), after Peebles et al., 2022).
 
     "Mask-free": every token sees every other; only padding among condition tokens is hidden.
     projections: `own` gives each weight token its own linear maps in and out (eq. 5), `shared` one pair to all.
     skip: adds the input times a learned gate of the noise level to the output, so that noise, which is most of what
     comes in, need not pass through a width far narrower than a token. The paper has none.
+    conditioning: how it learns of level and condition. `tokens`: they stand before the weights' tokens, as in the paper;
+    `cross`: every block looks at them, besides; `adaln`: with the pooled condition, they scale and shift what every block
+    takes in, and gate what it adds (adaLN-Zero); `concat`: they stand beside each weight token's values.
     """
 
     def __init__(
@@ -29,29 +33,21 @@ class PriorAttention(Denoiser):
         dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
         projections: Literal["own", "shared"] = "shared",
         skip: bool = True,
+        conditioning: Annotated[Literal["tokens", "adaln", "cross", "concat"], Since("0.2")] = "tokens",
         *,
         layout: TokenLayout,
         condition_width: int,
+        pooled_width: int,
     ):
-        super().__init__()
-        if width % heads:
-            raise UserError(f"denoiser 'prior-attention': width {width} is not a multiple of heads {heads}")
-        self.width, self.skip = width, skip
+        super().__init__("prior-attention", width, heads)
+        self.skip = skip
         count = layout.count
         copies = count if projections == "own" else 1
         self.enter = nn.Parameter(torch.randn(copies, layout.width, width) * layout.width**-0.5)
         self.leave = nn.Parameter(torch.zeros(copies, width, layout.width))
         self.leave_bias = nn.Parameter(torch.zeros(count, layout.width))
         self.position = nn.Parameter(torch.randn(count, width) * 0.02)
-        self.of_condition = nn.Linear(condition_width, width)
-        self.of_level = nn.Sequential(nn.Linear(2 * (width // 2), width), nn.SiLU(), nn.Linear(width, width))
-        self.blocks = nn.ModuleList(  # not nn.TransformerEncoder, which starts all its layers alike
-            nn.TransformerEncoderLayer(
-                width, heads, 4 * width, dropout, activation="gelu", batch_first=True, norm_first=True
-            )
-            for _ in range(depth)
-        )
-        self.norm = nn.LayerNorm(width)
+        self.add_blocks(conditioning, depth, dropout, condition_width, pooled_width)
         self.gate = nn.Linear(2 * (width // 2), count)
         nn.init.zeros_(self.gate.weight)
         nn.init.zeros_(self.gate.bias)
@@ -60,21 +56,9 @@ class PriorAttention(Denoiser):
         count, waves = x.shape[1], sinusoids(level, self.width)  # waves (B, width)
         maps = self.enter.expand(count, -1, -1)  # (N, D, width)
         weights = einsum(x, maps, "b n d, n d width -> b n width") + self.position
-        time = rearrange(self.of_level(waves), "b width -> b 1 width")
-        sequence = torch.cat([self.of_condition(condition.tokens), time, weights], dim=1)  # (B, L+1+N, width)
-        hidden = padding(condition, count)
-        for block in self.blocks:
-            sequence = block(sequence, src_key_padding_mask=hidden)
-        normed = self.norm(sequence[:, -count:])
+        normed = self.through_blocks(weights, waves, condition)
         maps = self.leave.expand(count, -1, -1)  # (N, width, D)
         out = einsum(normed, maps, "b n width, n width d -> b n d") + self.leave_bias
         if self.skip:
             out = out + rearrange(self.gate(waves), "b n -> b n 1") * x
         return out  # (B, N, D)
-
-
-def padding(condition: Condition, count: int) -> Tensor | None:
-    """(B, L+1+N), True where attention over [condition, time, `count` tokens] must not look; None if nothing is hidden."""
-    if condition.mask.all():
-        return None
-    return nn.functional.pad(~condition.mask, (0, 1 + count), value=False)
