@@ -341,8 +341,8 @@ def test_a_plugin_that_the_allow_list_leaves_out_is_named_where_a_recipe_needs_i
     file.write_text("generator: {use: diffusion, denoiser: thing}\n")
     monkeypatch.setenv("WSPACE_PLUGINS", "")
     assert (
-        "r.yaml:1: generator.denoiser.use: no denoiser named 'thing'. Known: mlp, neural-graph; plugin 'fine' has it, which WSPACE_PLUGINS "
-        "leaves out\n"
+        "r.yaml:1: generator.denoiser.use: no denoiser named 'thing'. Known: mlp, neural-graph; plugin 'fine' has it, "
+        "which WSPACE_PLUGINS leaves out\n"
     ) in refused(file)
     file.write_text("generator: {use: diffusion, denoiser: thong}\n")
     assert "no denoiser named 'thong'. Known: mlp, neural-graph\n" in refused(file)
