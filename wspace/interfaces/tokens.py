@@ -19,9 +19,9 @@ class Span:
     """Values that lie side by side in the token of a unit."""
 
     length: int
-    axis: str | None = (
-        None  # of whose units each has length / count of them, in order; None: places that mean something
-    )
+    """How many values."""
+    axis: str | None = None
+    """The axis of whose units each has length / count of them, in order; None: values whose places mean something."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,11 @@ class UnitTokens:
     """Tokens of the units of one axis, one each, in order: permuting units permutes tokens."""
 
     axis: str
-    count: int  # of units
-    spans: tuple[
-        Span, ...
-    ]  # of each token, from its first value on; permuting units of a span's axis permutes its values
+    """Its name in the spec."""
+    count: int
+    """How many units."""
+    spans: tuple[Span, ...]
+    """What a token holds from its first value on. Permuting the units of a span's axis permutes the values in it."""
 
 
 @dataclass(frozen=True)
