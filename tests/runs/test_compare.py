@@ -65,8 +65,8 @@ def generators(results: dict[tuple[str, int], Any], rows: list[study.Row], split
 
 ROWS = [study.Row(variant="a", label="A"), study.Row(variant="a", method="ridge"), study.Row(variant="b")]
 RESULTS = {
-    ("a", 1): result([1.0, 3.0], train_seconds=10, seconds_per_network=0.001, bytes=2**20),
-    ("a", 2): result([4.0, 4.0], train_seconds=30, seconds_per_network=0.003, bytes=2**21),
+    ("a", 1): result([1.0, 3.0], parameters=1500, train_seconds=10, seconds_per_network=0.001, bytes=2**20),
+    ("a", 2): result([4.0, 4.0], parameters=1500, train_seconds=30, seconds_per_network=0.003, bytes=2**21),
     ("b", 1): result(None, train_seconds=5),
     ("b", 2): result([1.0, 1.0], train_seconds=5),
 }
@@ -83,10 +83,10 @@ def test_generators_are_described_by_their_means_over_seeds() -> None:
 def test_what_generators_cost_is_printed_and_what_is_not_known_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     table._print_generators(generators(RESULTS, ROWS, ["unseen-tasks"]), markdown=True)
     assert capsys.readouterr().out == (
-        "| generator | novelty on unseen-tasks | training, s | drawing one, ms | MiB |\n"
-        "|---|---|---|---|---|\n"
-        "| A | 3 | 20 | 2 | 1.5 |\n"
-        "| b |  | 5 |  |  |\n\n"
+        "| generator | novelty on unseen-tasks | parameters | training, s | drawing one, ms | MiB |\n"
+        "|---|---|---|---|---|---|\n"
+        "| A | 3 | 1,500 | 20 | 2 | 1.5 |\n"
+        "| b |  |  | 5 |  |  |\n\n"
     )
     table._print_generators([], markdown=True)
     assert capsys.readouterr().out == ""

@@ -184,13 +184,20 @@ def test_what_went_wrong_with_the_draws_is_said(report: dict[str, Any], said: li
             report_of((0.6, 0.5, 0.7), (0.02, 0.01, 0.03), temperature=0),
             ["Networks are drawn at temperature 0, so that their tokens are smaller than real ones' by nature."],
         ),
+        (
+            report_of((3.0, 2.9, 3.1), (0.02, 0.01, 0.03), temperature=0),
+            [
+                "Tokens are larger than real ones': what learns from images lies farther from the zoo than the zoo's networks "
+                "do from each other, and its novelty says no more than that."
+            ],
+        ),
         (report_of(worth=(0.02, 0.01, 0.03)), ["Tokens are codes, whose size means nothing."]),
         (
             report_of((0.9, 0.8, 1.0)),
             ["The generator has no predictor beside what draws, so there is none to set the draws beside."],
         ),
     ],
-    ids=["typical", "codes", "no predictor"],
+    ids=["typical", "larger", "codes", "no predictor"],
 )  # fmt: skip
 def test_the_page_says_what_is_not_measured_and_why(report: dict[str, Any], said: list[str]) -> None:
     (section,) = sections_on_draws(report, METHODS)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import wspace
 from tests.conftest import ROOT, MadeOnce, Wspace
 from tests.support.nano import check_above_random
 from wspace.recipes.source import packaged_recipes
@@ -44,3 +45,10 @@ def test_nano_ordered_where_the_mean_of_the_zoo_is_at_chance(ordered: Path) -> N
     assert report["left_out"] == why
     page = (ordered / "report.html").read_text(encoding="utf-8")
     assert all(f"<dt>{name}</dt><dd>{reason.replace(chr(39), '&#39;')}</dd>" in page for name, reason in why.items())
+
+
+def test_nothing_is_expected_for_classes_that_are_not_known_where_no_scored_task_has_any(ordered: Path) -> None:
+    run = wspace.load(ordered)
+    known = [run.zoo.classes[number] for number in run.zoo.tasks.classes]
+    assert run.expected_accuracy(known[:3]) is not None
+    assert run.expected_accuracy([*known[:2], "otter"]) is None

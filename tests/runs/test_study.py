@@ -93,6 +93,11 @@ TRAIN_KEYS = "align, augment, batch, check_every, clip, ema, lr, steps, warmup, 
 TABLE = methods_of(load_plugins(allowed="").registry.all("opponent"))
 ORDER = TABLE.order
 METHODS = ", ".join(sorted(ORDER))
+ALONG = (
+    "adversary, against, auxiliary, backbone, conditioner, dataset, device, discriminator, evaluate, generate, generator, "
+    "losses, metrics, opponents, parameters, precision, reconstruction, seed, symmetry, target, task_loss, tasks, text, "
+    "tokenizer, tracker, train, wording, zoo"
+)
 PROBLEMS = [
     (
         STUDY.replace("seeds", "seedz"),
@@ -128,7 +133,7 @@ PROBLEMS = [
     (STUDY.replace("20", "10"), ":5: variants.with more steps: is the same recipe as 'full'"),
     (
         STUDY.replace("{train.steps: 20}", "{each: {train.steps: 20}}"),
-        ":5: variants.with more steps.each: expected one setting and a list of its values: {train.steps: [10, 20]}",
+        ":5: variants.with more steps.each: expected one setting alone, and a list of its values: {train.steps: [10, 20]}",
     ),
     (
         STUDY.replace("{train.steps: 20}", "{each: {train.steps: [20, 20]}}"),
@@ -174,6 +179,10 @@ PROBLEMS = [
     (
         STUDY + "along: train.stepz\n",
         ":6: along: the recipe of 'full' has no 'train.stepz': no 'stepz'. Did you mean 'steps'? Known: " + TRAIN_KEYS,
+    ),
+    (
+        STUDY + "along: sed\n",
+        ":6: along: the recipe of 'full' has no 'sed'. Did you mean 'seed'? Known: " + ALONG,
     ),
     (
         STUDY + "along: train.align\n",
@@ -693,8 +702,8 @@ def test_a_study_prints_on_a_terminal_with_no_cell_broken(
     table.print_study(made)
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
-    assert sum(line.count("60.0 [50.0, 70.0]") for line in lines) == 3 == sum(line.count("65.99") for line in lines)
-    assert sum(line.count("+0.0 [-2.0, 4.0]") for line in lines) == 3
+    assert sum(line.count("60.0 [50.0, 70.0]") for line in lines) == 4 == sum(line.count("65.99") for line in lines)
+    assert sum(line.count("+0.0 [-2.0, 4.0]") for line in lines) == 4
 
 
 def test_the_report_of_a_run_names_that_run_and_is_never_linked() -> None:

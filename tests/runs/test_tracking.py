@@ -205,7 +205,15 @@ def test_a_finished_run_gives_its_report_to_a_tracker_that_comes_later(nano: Pat
     assert sheet.width > 1000 and sheet.height > 500
     pictures = {file.stem for file in (nano / "tracking/jsonl").glob("*/*.png")}
     assert pictures == {tag.removeprefix("report/") for tag in events.Tags()["images"]}
-    assert pictures == {"scores", "differences", "tasks", "training", "trajectory", "pictures"}
+    assert pictures == {
+        "scores",
+        "differences",
+        "tasks",
+        "training",
+        "trajectory",
+        "accurate-and-new-frontier",
+        "pictures",
+    }
 
 
 # ---------------------------------------------------------------- going on

@@ -464,7 +464,8 @@ class Run:
         """Of weights generated for these classes by their words, on pictures like the data set's test images.
 
         It is known from the tasks that the report scored, and from how their classes stand to the known ones. None for a
-        report that scores too few tasks, or no accuracies. Raises UserError as `generate` for names that are no task.
+        report that scores too few tasks, or no accuracies; and for classes that are not known, of a report that scores none
+        such. Raises UserError as `generate` for names that are no task.
         """
         classes = check_classes(classes)
         scored = self._scored_tasks
@@ -472,12 +473,19 @@ class Run:
             return None
         texts = self.bench.encode_prompt_texts(classes)  # (K, T)
         novelty, mask = novelty_of(texts, self._known_texts), torch.ones(1, len(texts), dtype=torch.bool)
+        if not self._scores_unknown_classes and (novelty > SAME).any():
+            return None
         return scored.expect(described(texts[None], novelty[None], mask)[0])
 
     @cached_property
     def _known_texts(self) -> Tensor:
         """(n, T), of the classes that the generator was trained on."""
         return self.prompt_texts[list(self.zoo.tasks.classes)]
+
+    @cached_property
+    def _scores_unknown_classes(self) -> bool:
+        tasks = self.zoo.tasks
+        return any(not set(task) <= set(tasks.classes) for split in tasks.splits for task in tasks.scored(split))
 
     @cached_property
     def _scored_tasks(self) -> ScoredTasks | None:

@@ -426,7 +426,7 @@ def test_a_generator_of_several_architectures_has_one_list_of_places() -> None:
 
 def test_an_instruction_that_forgets_order_is_refused_where_outputs_have_one() -> None:
     settings = ("target.outputs=6", "conditioner=instruction")
-    recipe = bind(read_recipe(find_recipe("apart/igpg-orders-member"), settings), load_plugins().registry)
+    recipe = bind(read_recipe(find_recipe("apart/igpg-orders-one"), settings), load_plugins().registry)
     dims = {"feature_dim": 64, "text_dim": 6}
     target = recipe.target.build(dims)
     with pytest.raises(UserError) as caught:

@@ -16,6 +16,10 @@ COLLAPSED = 0.5
 SIZE, ALONE, WORTH = "RMS of drawn to real tokens", "predictor alone (%)", "drawn minus that (points)"
 
 
+LARGER = 1.5
+"""The same ratio, above which the report says what it may come from."""
+
+
 def sections_on_draws(report: Mapping[str, Any], methods: Methods, figures: Sequence[Figure] = ()) -> list[Section]:
     """Those that a report has something for; `figures` go with the first."""
     made = [_accurate_and_new(report, methods, figures), _drawing(report)]
@@ -99,6 +103,11 @@ def said_of_draws(report: Mapping[str, Any], every: bool = False) -> list[str]:
         return says
     if not draws["rms"]:
         says.append("Tokens are codes, whose size means nothing.")
+    elif any(row["ci_low"] > LARGER for row in draws["rms"]):
+        says.append(
+            "Tokens are larger than real ones': what learns from images lies farther from the zoo than the zoo's networks do "
+            "from each other, and its novelty says no more than that."
+        )
     elif temperature < 1:
         says.append(
             f"Networks are drawn at temperature {temperature:g}, so that their tokens are smaller than real ones' by nature."

@@ -206,7 +206,8 @@ class _Reader:
             values = next(iter(each.values())) if isinstance(each, Mapping) and len(each) == 1 else None
             if not isinstance(values, list) or not values:
                 self.problem(
-                    ("variants", line, EACH), "expected one setting and a list of its values: {train.steps: [10, 20]}"
+                    ("variants", line, EACH),
+                    "expected one setting alone, and a list of its values: {train.steps: [10, 20]}",
                 )
                 continue
             (setting,) = each
@@ -356,8 +357,14 @@ class _Reader:
             value: Any = recipe.filled
             for key in schema.along.split("."):
                 if not isinstance(value, Mapping) or key not in value:
-                    hint = did_you_mean(key, list(value) if isinstance(value, Mapping) else [])
-                    self.problem(("along",), f"the recipe of {variant!r} has no {schema.along!r}: no {key!r}.{hint}")
+                    others = (
+                        [*value, *([PARAMETERS] if value is recipe.filled else [])]
+                        if isinstance(value, Mapping)
+                        else []
+                    )
+                    hint = did_you_mean(key, others)
+                    part = "" if key == schema.along else f": no {key!r}"
+                    self.problem(("along",), f"the recipe of {variant!r} has no {schema.along!r}{part}.{hint}")
                     return None
                 value = value[key]
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value <= 0):
