@@ -21,7 +21,8 @@ class Span:
     length: int
     """How many values."""
     axis: str | None = None
-    """The axis of whose units each has length / count of them, in order; None: values whose places mean something."""
+    """The axis of whose units each has as many of the values, unit after unit: unflatten(-1, (units, -1)). None: values whose
+    places mean something."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class UnitTokens:
     count: int
     """How many units."""
     spans: tuple[Span, ...]
-    """What a token holds from its first value on. Permuting the units of a span's axis permutes the values in it."""
+    """What a token holds from its first value on, in the order of the spec's tensors: a span for each that it has a part of.
+    Permuting the units of a span's axis permutes the values in it."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,9 @@ class TokenLayout:
     """Shape of a network's token sequence. Values outside `mask` are padding: zero, and ignored by every loss."""
 
     mask: Tensor  # (N, D) bool: True where a token value is a weight
-    units: int = 0  # the first so many tokens are one each for a hidden unit: permuting units permutes these
+    units: int = (
+        0  # of one axis alone: the first so many tokens are one each for its units; with several axes see `groups`
+    )
     codes: int = 0  # above 0: token values are codes, whole numbers from 0 to below this
     places: Tensor | None = None  # (N, 3): of each token its tensor, the row there, and where in the row
     serves: Tensor | None = None

@@ -18,9 +18,10 @@ from wspace.weights.placed import PlacedTokenizer
 class Units(PlacedTokenizer):
     """Tokens along several axes of the target at once, so that permuting units of any layer permutes tokens.
 
-    A weight between two hidden units stands in the token of the one it leads to, and moves within it when the other's layer is
-    permuted: the layout tells denoisers such as `neural-graph` where. Tensors with none of the axes (an output bias) follow
-    in tokens of their own. Without `axes`: along all that the target calls free.
+    A tensor stands in the tokens of the first of these axes among its dimensions. So a weight between two hidden units is in
+    the token of one of them, and moves within it when the other's layer is permuted: the layout tells denoisers such as
+    `neural-graph` where. Tensors with none of the axes (an output bias) follow in tokens of their own. Without `axes`: along
+    all that the target calls free.
     """
 
     def __init__(

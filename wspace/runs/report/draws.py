@@ -108,7 +108,7 @@ def said_of_draws(report: Mapping[str, Any], every: bool = False) -> list[str]:
             "Tokens are larger than real ones': what learns from images lies farther from the zoo than the zoo's networks do "
             "from each other, and its novelty says no more than that."
         )
-    elif temperature < 1:
+    elif temperature < 1 and all(row["ci_high"] < 1 for row in draws["rms"]):
         says.append(
             f"Networks are drawn at temperature {temperature:g}, so that their tokens are smaller than real ones' by nature."
         )

@@ -16,7 +16,8 @@ def study_page(report: Mapping[str, Any]) -> str:
     """Of a study's report, as `wspace report --json` prints it."""
     rows, differences = report["rows"], report["differences"]
     confidence, seeds = f"{100 * report['confidence']:g} %", ", ".join(map(str, report["seeds"]))
-    parts = [_part("accuracy", "Accuracy", [_table("Mean over seeds (%)", rows, "label")])]
+    alone = len(report["seeds"]) == 1
+    parts = [_part("accuracy", "Accuracy", [_table("One seed (%)" if alone else "Mean over seeds (%)", rows, "label")])]
     if "along" in report:
         along = report["along"]
         path = along["path"]
@@ -31,7 +32,8 @@ def study_page(report: Mapping[str, Any]) -> str:
         named = [row | {"pair": f"{row['label']} − {row['minus']}"} for row in differences]
         title = "Paired differences over seeds and tasks (percentage points)"
         parts.append(_part("differences", "Differences", [_table(title, named, "pair", signed=True)]))
-    note = f"In brackets: {confidence} intervals, by bootstrap over seeds ({seeds}) and the tasks of each."
+    over = f"the tasks of seed {seeds}, the only one" if alone else f"seeds {seeds} and the tasks of each"
+    note = f"In brackets: {confidence} intervals, by bootstrap over {over}."
     return template(PACKAGE, "study.html.j2").render(title=report["study"], note=note, studies=parts)
 
 
