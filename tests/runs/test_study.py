@@ -505,6 +505,7 @@ def test_the_page_of_a_study_has_its_table_and_draws_accuracy_along_a_number(bou
     assert page.startswith("<!doctype html>") and page.count('<img src="data:image/png;base64,') == 1
     row = next(r for r in report_of(folder)["rows"] if (r["label"], r["split"]) == ("generated, 20", "seen"))
     assert f"<td>{100 * row['mean']:.1f} <small>[{100 * row['ci_low']:.1f}, {100 * row['ci_high']:.1f}]" in page
+    assert "Of what is generated" in page and "<th scope=col>parameters</th>" in page
     assert "Accuracy along train.clip" in page and "generated, 10 − ridge, 10" in page
     ran(bound(STUDY + "rows:\n  - {variant: full, label: <F>, paper: {seen: 55.33}}\n"))
     page = (folder / PAGE).read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ from typing import Any
 from wspace.runs.report.figures import TITLES, accuracy_along_numbers
 from wspace.runs.report.page import PACKAGE, Line, written
 from wspace.runs.report.section import Figure
+from wspace.runs.report.table import of_generators
 from wspace.support.methods import OURS
 from wspace.support.templates import template
 
@@ -28,6 +29,10 @@ def study_page(report: Mapping[str, Any]) -> str:
             caption += " A variant without such a number stands apart at the right."
         drawn = accuracy_along_numbers(rows, path, along["values"], along.get("lines"))
         parts.insert(0, _part("along", f"Accuracy along {path}", figures=[Figure("figure", caption, drawn)]))
+    if report.get("generators"):  # not of studies made before that was measured
+        head, lines = of_generators(report["generators"])
+        table = {"title": "Of what is generated", "columns": head, "rows": [_plain(line) for line in lines]}
+        parts.append(_part("generators", "Generators", [table]))
     if differences:
         named = [row | {"pair": f"{row['label']} − {row['minus']}"} for row in differences]
         title = "Paired differences over seeds and tasks (percentage points)"
@@ -42,6 +47,12 @@ def _part(
 ) -> dict[str, Any]:
     """As `studies.html.j2` shows it."""
     return {"use": name, "title": title, "says": (), "tables": tables, "figures": figures, "settings": ""}
+
+
+def _plain(line: Sequence[str]) -> Line:
+    """A label, and cells without an interval."""
+    label, *cells = line
+    return Line(label, [(cell, "") if cell else None for cell in cells], False)
 
 
 def _table(title: str, rows: Sequence[Mapping[str, Any]], name: str, signed: bool = False) -> dict[str, Any]:

@@ -101,22 +101,27 @@ def print_study(report: Mapping[str, Any], markdown: bool = False) -> None:
 
 
 def _print_generators(rows: Sequence[Mapping[str, Any]], markdown: bool) -> None:
-    """What each generator of a study costs, and how new its networks are; not of studies made before that was measured."""
-    if not rows:
-        return
-    head = [f"novelty on {rows[0]['split']}", "parameters", "training, s", "drawing one, ms", "MiB"]
+    """Not of studies made before that was measured."""
+    if rows:
+        head, lines = of_generators(rows)
+        _show((["generator", *head], lines), markdown)
+
+
+def of_generators(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """What each generator of a study costs, and how new its networks are: heads of columns; lines, a label first."""
     scales = {
-        "parameters": (1.0, ",.0f"),
-        "train_seconds": (1.0, ".0f"),
-        "seconds_per_network": (1000.0, ".3g"),
-        "bytes": (2**-20, ".1f"),
+        "parameters": ("parameters", 1.0, ",.0f"),
+        "train_seconds": ("training, s", 1.0, ".0f"),
+        "seconds_per_network": ("drawing one, ms", 1000.0, ".3g"),
+        "bytes": ("MiB", 2**-20, ".1f"),
     }
+    head = [f"novelty on {rows[0]['split']}", *(title for title, _, _ in scales.values())]
     lines = [
         [row["label"], _number(row["novelty"])]
-        + ["" if row.get(name) is None else f"{row[name] * scale:{form}}" for name, (scale, form) in scales.items()]
+        + ["" if row.get(name) is None else f"{row[name] * scale:{form}}" for name, (_, scale, form) in scales.items()]
         for row in rows
     ]
-    _show((["generator", *head], lines), markdown)
+    return head, lines
 
 
 def _group(split: str) -> str:
