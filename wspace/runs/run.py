@@ -473,7 +473,7 @@ class Run:
             return None
         texts = self.bench.encode_prompt_texts(classes)  # (K, T)
         novelty, mask = novelty_of(texts, self._known_texts), torch.ones(1, len(texts), dtype=torch.bool)
-        if not self._scores_unknown_classes and (novelty > SAME).any():
+        if not self._unknown_scored and (novelty > SAME).any():
             return None
         return scored.expect(described(texts[None], novelty[None], mask)[0])
 
@@ -483,14 +483,18 @@ class Run:
         return self.prompt_texts[list(self.zoo.tasks.classes)]
 
     @cached_property
-    def _scores_unknown_classes(self) -> bool:
+    def _unknown_scored(self) -> list[int]:
+        """Classes of scored tasks that the generator was not trained on."""
         tasks = self.zoo.tasks
-        return any(not set(task) <= set(tasks.classes) for split in tasks.splits for task in tasks.scored(split))
+        scored = {number for split in tasks.splits for task in tasks.scored(split) for number in task}
+        return sorted(scored - set(tasks.classes))
 
     @cached_property
     def _scored_tasks(self) -> ScoredTasks | None:
         per_task, tasks = load_file(self.artifacts["evaluate"] / PER_TASK), self.zoo.tasks
-        novelty, rows, accuracies = novelty_of(self.prompt_texts, self._known_texts), [], []
+        unknown, rows, accuracies = self._unknown_scored, [], []
+        novelty = torch.zeros(len(self.prompt_texts))  # of known classes, which are most
+        novelty[unknown] = novelty_of(self.prompt_texts[unknown], self._known_texts)
         for split in tasks.splits:
             values = per_task.get(f"{split}/accuracy/{OURS}")
             if values is not None:
