@@ -309,13 +309,16 @@ def accuracy_along_numbers(
 def _draw_along(
     panel: Axes, lines: Mapping[str, Sequence[Mapping[str, Any]]], values: Mapping[str, float | None], apart: float
 ) -> None:
-    """A line through the points of each name, and what is `apart` of them at the end of a dotted one."""
-    styles = [(VERMILLION, "s"), (GREEN, "^"), (ORANGE, "v"), (INK, "x"), (GREY, "P")]
-    if OURS not in lines:
-        styles.insert(0, (BLUE, "D"))
-    styled = dict(zip((name for name in lines if name != OURS), cycle(styles), strict=False)) | {OURS: (BLUE, "D")}
+    """A line through the points of each name, and what is `apart` of them at the end of a dotted one.
+
+    Where there are more names than colours, these come again with broken lines.
+    """
+    marks = ((VERMILLION, "s"), (GREEN, "^"), (ORANGE, "v"), (INK, "x"), (GREY, "P"))
+    styles = ((*mark, stroke) for stroke in ("-", "--", "-.") for mark in marks)
+    others = (name for name in lines if name != OURS)
+    styled = dict(zip(others, cycle(styles), strict=False)) | {OURS: (BLUE, "D", "-")}
     for name, rows in lines.items():
-        colour, marker = styled[name]
+        colour, marker, stroke = styled[name]
         points = sorted(((values[row["variant"]] or apart, row) for row in rows), key=lambda point: point[0])
         places = [place for place, _ in points]
         means, low, high = (
@@ -324,10 +327,11 @@ def _draw_along(
         on_axis = len(places) - (places[-1] == apart)
         panel.fill_between(places[:on_axis], low[:on_axis], high[:on_axis], color=colour, alpha=0.15, linewidth=0)
         width, size = (1.5, 5.5) if name == OURS else (2.5, 4)
-        panel.plot(places[:on_axis], means[:on_axis], color=colour, linewidth=width, zorder=3)
+        style = {"color": colour, "linewidth": width, "markersize": size}
+        panel.plot(places[:on_axis], means[:on_axis], f"{marker}{stroke}", **style, zorder=4, label=name)
         panel.plot(places[on_axis - 1 :], means[on_axis - 1 :], ":", color=colour, linewidth=width, zorder=3)
         panel.vlines(places, low, high, color=colour, linewidth=1.2, zorder=2)
-        panel.plot(places, means, marker, color=colour, markersize=size, zorder=4, label=name)
+        panel.plot(places[on_axis:], means[on_axis:], marker, **style, zorder=4)
 
 
 def frontier(

@@ -111,7 +111,6 @@ def compared(study: Study, folder: Path) -> dict[str, Any]:
                 names = {"label": titles[left], "minus": titles.get(right, f"its {right[1]}")}
                 summary = _summary([a - b for a, b in zip(minuend, subtrahend, strict=True)])
                 differences.append(names | {"split": split, "metric": METRIC} | summary)
-    generators = _generators(study, results, splits)
     return {
         "study": study.name,
         "seeds": list(study.seeds),
@@ -123,7 +122,7 @@ def compared(study: Study, folder: Path) -> dict[str, Any]:
             {"variant": variant, "seed": seed} | result.report["training"] | {"seconds": result.report["seconds"]}
             for (variant, seed), result in results.items()
         ],
-        "generators": generators,
+        "generators": _generators(study, results, splits),
         "seconds": _seconds(results.values()),
     }
 
