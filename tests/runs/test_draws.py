@@ -96,10 +96,10 @@ def test_drawn_tokens_are_measured_against_those_that_were_trained_on(made: tupl
     mask = system.tokenizer.layout.mask
     size = tokens[:, mask].double().square().mean().sqrt()
     small = system.tokenizer.detokenize(0.2 * tokens[:5])
-    (row,) = gauges(job.bench, zoo, system, texts, symmetry, {"seen": small}, {})["rms"]
+    (row,) = gauges(job.bench, zoo, system, texts, symmetry, ["seen"], {"seen": small}.__getitem__, {})["rms"]
     each = 0.2 * tokens[:5][:, mask].double().square().mean(1).sqrt() / size
     assert row["mean"] == pytest.approx(float(each.mean()), rel=1e-4) and 0.1 < row["mean"] < 0.3
-    (row,) = gauges(job.bench, zoo, system, texts, symmetry, {"seen": trained_on}, {})["rms"]
+    (row,) = gauges(job.bench, zoo, system, texts, symmetry, ["seen"], {"seen": trained_on}.__getitem__, {})["rms"]
     assert row["mean"] == pytest.approx(1, abs=0.1)
 
 

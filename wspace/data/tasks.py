@@ -90,6 +90,12 @@ class TaskSet:
         return cls(**tasks, **rest, **numbers, further=further, shown=shown, ordered=raw.get("ordered", False))
 
 
+def first_of_task(tasks: Iterable[Task]) -> list[int]:
+    """Of each task the number of the first that is the same: itself, where it comes once."""
+    first: dict[Task, int] = {}
+    return [first.setdefault(task, number) for number, task in enumerate(tasks)]
+
+
 def draw_tasks(
     settings: Tasks, classes: int, rng: torch.Generator, copies: int = 1, *, ordered: bool = False
 ) -> TaskSet:

@@ -50,9 +50,8 @@ class Evidence:
 
     target: Target  # whose weights they all are
     shared_base: Tensor | None  # (P,), `base`, where the zoo's networks share one
-    weights: (
-        Tensor  # (n, P), of the zoo's networks as they lie in the zoo, whatever `train.align` says; held-out ones last
-    )
+    weights: Tensor
+    """(n, P), of the zoo's networks as they lie in the zoo, whatever `train.align` says; the held-out ones last."""
     tasks: Sequence[Task]  # what each of them was trained for
     held_out: int  # the last so many of the zoo's networks: choices are made on their tasks, by `accuracy`
     classes: Task  # all that are not set apart as unseen; training on images of others would be cheating
@@ -69,9 +68,8 @@ class Evidence:
     auxiliary: Sequence[ClassStatistics] = ()  # of auxiliary data sets, but for one that `trains_on_images`
     described: Tensor | None = None  # `descriptions`, where there are any
     shown: tuple[int, ...] = ()  # how many pictures of each class tasks come with, in contests that have such
-    symmetry: Symmetry | None = (
-        None  # the recipe's, where it names one; none in an opponent that `trains_on_images`, whose stage knows of none
-    )
+    symmetry: Symmetry | None = None
+    """The recipe's, where it names one; none in an opponent that `trains_on_images`, whose stage knows of none."""
     _made: dict[Hashable, Any] = field(init=False, repr=False, default_factory=dict)
 
     def once(self, what: Hashable, make: Callable[[], Made]) -> Made:

@@ -43,9 +43,8 @@ class TokenLayout:
     """Shape of a network's token sequence. Values outside `mask` are padding: zero, and ignored by every loss."""
 
     mask: Tensor  # (N, D) bool: True where a token value is a weight
-    units: int = (
-        0  # of one axis alone: the first so many tokens are one each for its units; with several axes see `groups`
-    )
+    units: int = 0
+    """The first so many tokens are one each for the units of one axis; of several axes there are `groups`."""
     codes: int = 0  # above 0: token values are codes, whole numbers from 0 to below this
     places: Tensor | None = None  # (N, 3): of each token its tensor, the row there, and where in the row
     serves: Tensor | None = None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from wspace.data.tasks import first_of_task
 from wspace.interfaces import Contest, Evidence, Prompts, Symmetry, Task
 from wspace.learning.ridge_regression import PENALTIES, Ridge
 from wspace.weights.permutations import AxisPermutations
@@ -40,8 +41,12 @@ def retrieval(weights: Tensor, described: Tensor, asked: Tensor) -> Tensor:
 
     (n, P), (n, C), (B, C) -> (B, P).
     """
-    likeness = functional.normalize(asked, dim=1) @ functional.normalize(described, dim=1).T  # (B, n)
-    return weights[likeness.argmax(1)]
+    return weights[_cosines(asked, described).argmax(1)]
+
+
+def _cosines(asked: Tensor, described: Tensor) -> Tensor:
+    """(B, C), (n, C) -> (B, n)."""
+    return functional.normalize(asked, dim=1) @ functional.normalize(described, dim=1).T
 
 
 def noise(nearest: Tensor, weights: Tensor, rng: torch.Generator) -> Tensor:
@@ -74,9 +79,7 @@ def likeness(described: Tensor, asked: Tensor, tasks: Sequence[Task]) -> Tensor:
 
     Networks of one task are alike to the last bit.
     """
-    cosines = functional.normalize(asked, dim=1) @ functional.normalize(described, dim=1).T
-    first: dict[Task, int] = {}
-    return cosines[:, [first.setdefault(task, row) for row, task in enumerate(tasks)]]
+    return _cosines(asked, described)[:, first_of_task(tasks)]
 
 
 def matching(evidence: Evidence, who: str) -> Symmetry | None:

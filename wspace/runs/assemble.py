@@ -25,11 +25,16 @@ if TYPE_CHECKING:
     from wspace.runs.workbench import Workbench
 
 
+def symmetry_of(recipe: BoundRecipe, target: Target) -> Symmetry | None:
+    """The recipe's, for its target, as stage train has `proven` it; None if it names none."""
+    return None if recipe.symmetry is None else recipe.symmetry.build({"spec": target.spec})
+
+
 def proven(recipe: BoundRecipe, bench: Workbench) -> Symmetry | None:
     """The recipe's symmetry, proven for its target; None if it names none. Raises UserError as `prove` does."""
-    if recipe.symmetry is None:
+    symmetry = symmetry_of(recipe, bench.target)
+    if recipe.symmetry is None or symmetry is None:
         return None
-    symmetry: Symmetry = recipe.symmetry.build({"spec": bench.target.spec})
     dims = (bench.backbone.dim, bench.text.dim)
     prove(symmetry, bench.target, recipe.symmetry.name, dims, stream(recipe.seed, "proof"))
     return symmetry

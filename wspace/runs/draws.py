@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from wspace.data.splits import SEEN
+from wspace.data.tasks import first_of_task
 from wspace.interfaces import Symmetry, Task
 from wspace.learning.system import System
 from wspace.runs.artifacts import Zoo
@@ -60,8 +61,7 @@ def _of_zoo(bench: Workbench, zoo: Zoo) -> Tensor:
 
 def mean_of_task(values: Tensor, tasks: Sequence[Task]) -> Tensor:
     """(B,) -> (B,): in place of each value the mean over all of the same task."""
-    first: dict[Task, int] = {}
-    rows = torch.tensor([first.setdefault(task, row) for row, task in enumerate(tasks)])
+    rows = torch.tensor(first_of_task(tasks))
     totals = torch.zeros_like(values).index_add(0, rows, values)
     return (totals / rows.bincount(minlength=len(rows)).clamp_min(1))[rows]
 
@@ -72,23 +72,25 @@ def gauges(
     system: System,
     texts: Tensor,
     symmetry: Symmetry | None,
-    drawn: Mapping[str, Tensor],
+    splits: Sequence[str],
+    drawn: Callable[[str], Tensor],
     per_task: PerTask,
 ) -> dict[str, Any]:
     """Of each split's `drawn` networks (B, P): how large their tokens are beside real ones', and what drawing is worth.
 
-    `rms`: root mean square of a network's tokens over that of the zoo's, as the generator was trained on them; none where
-    tokens are codes. `drawing`: accuracy minus that of the predictor alone on the same task; none where there is no predictor.
+    They are asked for split by split, which bounds memory. `rms`: root mean square of a network's tokens over that of the
+    zoo's, as the generator was trained on them; none where tokens are codes. `drawing`: accuracy minus that of the predictor
+    alone on the same task; none where there is no predictor.
     """
     recipe, tokenizer = bench.recipe, system.tokenizer
     rms, drawing = list[dict[str, Any]](), list[dict[str, Any]]()
     if not tokenizer.layout.codes:
         trained_on = zoo.weights[: min(REAL, len(zoo.tasks.training))]
         real = _squares(system, aligned(recipe, zoo, trained_on, symmetry)).mean().clamp_min(1e-24)
-        for split, networks in drawn.items():
-            ratio = (_squares(system, networks) / real).sqrt()
+        for split in splits:
+            ratio = (_squares(system, drawn(split)) / real).sqrt()
             rms.append({"split": split, **summary(ratio, recipe)})
-    for split in drawn:
+    for split in splits:
         if (ours := per_task.get(f"{split}/accuracy/{OURS}")) is None:
             continue
         tasks = zoo.tasks.scored(split)

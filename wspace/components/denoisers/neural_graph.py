@@ -57,9 +57,11 @@ class NeuralGraph(Denoiser):
         self.width = width
         self.layers, self.fixed, self.edges = _read(layout)
         self.units = self.layers[-1].stop  # tokens after these are no units
+        self.counts: Tensor
+        self.register_buffer("counts", torch.tensor([_length(layer) for layer in self.layers]), persistent=False)
         others, of_level = layout.count - self.units, 2 * (width // 2)
         self.layer = nn.Parameter(torch.randn(len(self.layers), width) * 0.02)
-        self.enter = nn.ModuleList(nn.Linear(len(places), width) for _, places in self.fixed)
+        self.enter = nn.ModuleList(nn.Linear(sum(map(_length, spans)), width) for _, spans in self.fixed)
         self.enter_edges = nn.ModuleList(nn.Linear(edges.each, heads) for edges in self.edges)
         self.enter_others = nn.Parameter(torch.randn(others, layout.width, width) * layout.width**-0.5)
         self.position = nn.Parameter(torch.randn(others, width) * 0.02)
@@ -67,51 +69,44 @@ class NeuralGraph(Denoiser):
         self.of_level = nn.Sequential(nn.Linear(of_level, width), nn.SiLU(), nn.Linear(width, width))
         self.blocks = nn.ModuleList(_Block(width, heads, dropout, self.edges) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-        self.leave = nn.ModuleList(nn.Linear(width, len(places)) for _, places in self.fixed)
+        self.leave = nn.ModuleList(nn.Linear(width, sum(map(_length, spans))) for _, spans in self.fixed)
         self.leave_edges = nn.ModuleList(nn.Linear(heads, edges.each) for edges in self.edges)
         self.leave_others = nn.Parameter(torch.zeros(others, width, layout.width))
         self.bias_others = nn.Parameter(torch.zeros(others, layout.width))
-        self.gate = nn.Linear(
-            of_level, len(self.fixed) + len(self.edges) + 1
-        )  # times the input: of each part, of the others
+        gates = len(self.fixed) + len(self.edges) + 1  # of each part, and of the others
+        self.gate = nn.Linear(of_level, gates)  # times the input
         for parameter in (*self.leave.parameters(), *self.leave_edges.parameters(), *self.gate.parameters()):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, level: Tensor, condition: Condition, anchor: Tensor) -> Tensor:
         waves = sinusoids(level, self.width)  # (B, width)
-        of_fixed = [x[:, tokens][..., places] for tokens, places in self.fixed]  # (B, n, v) each
-        of_edges = [_between(x, edges) for edges in self.edges]  # (B, n, m, e) each
+        # (B, n, v) each, and (B, n, m, e) each
+        of_fixed = [torch.cat([x[:, tokens, span] for span in spans], dim=2) for tokens, spans in self.fixed]
+        of_edges = [_between(x, edges) for edges in self.edges]
         of_others = x[:, self.units :]  # (B, O, D)
-        nodes = self.layer.repeat_interleave(
-            torch.tensor([t.stop - t.start for t in self.layers], device=x.device), dim=0
-        )
+        nodes = self.layer.repeat_interleave(self.counts, dim=0, output_size=self.units)
         nodes = nodes + rearrange(self.of_level(waves), "b width -> b 1 width")  # (B, U, width)
         for (tokens, _), values, enter in zip(self.fixed, of_fixed, self.enter, strict=True):
             nodes = functional.pad(enter(values), (0, 0, tokens.start, self.units - tokens.stop)) + nodes
-        features = [
-            enter(weights) for enter, weights in zip(self.enter_edges, of_edges, strict=True)
-        ]  # (B, n, m, heads)
+        entered = zip(self.enter_edges, of_edges, strict=True)
+        features = [enter(weights) for enter, weights in entered]  # (B, n, m, heads) each
         others = einsum(of_others, self.enter_others, "b n d, n d width -> b n width") + self.position
         rest = torch.cat([self.of_condition(condition.tokens), others], dim=1)  # (B, C + O, width)
-        hidden = functional.pad(
-            ~condition.mask, (self.units, len(self.position))
-        )  # (B, U + C + O): padding of the condition
+        padding = ~condition.mask
+        hidden = functional.pad(padding, (self.units, len(self.position)))  # (B, U + C + O)
         for block in self.blocks:
             nodes, features, rest = block(nodes, features, rest, hidden)
         gates = iter(self.gate(waves).unbind(1))  # (B,) each
         out = torch.zeros_like(x)
         normed = self.norm(nodes)
-        for (tokens, places), values, leave in zip(self.fixed, of_fixed, self.leave, strict=True):
-            gate = rearrange(next(gates), "b -> b 1 1")
-            out[:, tokens, places] = leave(normed[:, tokens]) + gate * values
+        for (tokens, spans), values, leave in zip(self.fixed, of_fixed, self.leave, strict=True):
+            written = leave(normed[:, tokens]) + rearrange(next(gates), "b -> b 1 1") * values
+            for span, part in zip(spans, written.split([_length(span) for span in spans], dim=2), strict=True):
+                out[:, tokens, span] = part
         for edges, weights, of_edge, leave in zip(self.edges, of_edges, features, self.leave_edges, strict=True):
             gate = rearrange(next(gates), "b -> b 1 1 1")
             out[:, edges.tokens, edges.values] = (leave(of_edge) + gate * weights).flatten(2)
-        normed = (
-            self.norm(rest[:, -len(self.position) :])
-            if len(self.position)
-            else of_others.new_zeros(len(x), 0, self.width)
-        )
+        normed = self.norm(rest[:, condition.mask.shape[1] :])
         written = einsum(normed, self.leave_others, "b n width, n width d -> b n d") + self.bias_others
         out[:, self.units :] = written + rearrange(next(gates), "b -> b 1 1") * of_others
         return out
@@ -138,9 +133,8 @@ class _Block(nn.Module):
         """(B, U, width), (B, n, m, heads) of each edges, (B, C + O, width), (B, U + C + O) -> the first three, changed."""
         normed, messages = self.norm(nodes), torch.zeros_like(nodes)
         for edges, of_edges, brought in zip(self.edges, features, self.brought, strict=True):
-            at, other = (
-                self._by_head(part) for part in brought(normed).chunk(2, dim=2)
-            )  # (B, U, heads, width / heads)
+            # (B, U, heads, width / heads) each
+            at, other = (self._by_head(part) for part in brought(normed).chunk(2, dim=2))
             to_one = einsum(of_edges, other[:, edges.others], "b n m h, b m h v -> b n h v") * of_edges.shape[2] ** -0.5
             to_other = einsum(of_edges, at[:, edges.tokens], "b n m h, b n h v -> b m h v") * of_edges.shape[1] ** -0.5
             for tokens, message in ((edges.tokens, to_one), (edges.others, to_other)):
@@ -163,11 +157,15 @@ class _Block(nn.Module):
         return rearrange(nodes, "b u (h v) -> b u h v", h=self.heads)
 
 
-def _read(layout: TokenLayout) -> tuple[list[slice], list[tuple[slice, Tensor]], list[_Edges]]:
+def _length(part: slice) -> int:
+    return part.stop - part.start
+
+
+def _read(layout: TokenLayout) -> tuple[list[slice], list[tuple[slice, list[slice]]], list[_Edges]]:
     """Tokens of each layer's units; of those with values that mean something by place, which; and edges between units."""
     layers: dict[str, slice] = {}
     for group in layout.groups:
-        start = sum(layer.stop - layer.start for layer in layers.values())
+        start = sum(map(_length, layers.values()))
         layers[group.axis] = slice(start, start + group.count)
     counts = {group.axis: group.count for group in layout.groups}
     fixed, edges = [], []
@@ -176,13 +174,13 @@ def _read(layout: TokenLayout) -> tuple[list[slice], list[tuple[slice, Tensor]],
         for span in group.spans:
             values = slice(start, start + span.length)
             if span.axis is None:
-                places += range(values.start, values.stop)
+                places.append(values)
             else:
                 each = span.length // counts[span.axis]
                 edges.append(_Edges(layers[group.axis], values, layers[span.axis], each))
             start += span.length
         if places:
-            fixed.append((layers[group.axis], torch.tensor(places)))
+            fixed.append((layers[group.axis], places))
     return list(layers.values()), fixed, edges
 
 

@@ -59,7 +59,7 @@ def _print_draws(report: Mapping[str, Any], table: Methods, markdown: bool) -> N
     measured = report.get("accurate_and_new") or {"rows": []}
     rows = {(row["method"], row["split"], row["beyond"]): row["mean"] for row in measured["rows"]}
     some = dict.fromkeys((split, beyond) for (_, split, beyond), mean in rows.items() if mean)
-    columns = sorted(some, key=lambda column: AS_READ.index(column[0]) if column[0] in AS_READ else len(AS_READ))
+    columns = [column for split in _in_order((of for of, _ in some), AS_READ) for column in some if column[0] == split]
     if columns:
         methods = sorted(dict.fromkeys(method for method, _, _ in rows), key=table.place)
         lines = [[m, *(f"{100 * rows[m, split, beyond]:.1f}" for split, beyond in columns)] for m in methods]

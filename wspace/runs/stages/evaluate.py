@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from wspace.learning.fitting import predict
 from wspace.learning.system import System
 from wspace.recipes.bind import BoundRecipe
 from wspace.runs.artifacts import TrainedOpponents, Zoo
+from wspace.runs.assemble import symmetry_of
 from wspace.runs.draws import accurate_and_new, gauges
 from wspace.runs.keys import takes_pictures, trains_on_images
 from wspace.runs.report.intervals import interval, summary
@@ -41,7 +43,7 @@ def run(job: Job) -> None:
     zoo = Zoo(job.inputs["zoo"])
     zoo.check(job.bench.accepted)
     table = methods_of(bound.component for bound in job.recipe.against)
-    symmetry = _symmetry(job)
+    symmetry = symmetry_of(job.recipe, job.bench.target)
     contestants = _Contestants(job, zoo, symmetry)
     metrics: list[Metric] = [bound.build({}) for bound in job.recipe.metrics]
     scores: list[dict[str, Any]] = []
@@ -88,7 +90,7 @@ def run(job: Job) -> None:
     save_tensors(job.folder / PER_TASK, per_task)
     differences = _differences(per_task, job)
     system, texts = trained_system(job, zoo)
-    drawn = {split: _drawn(job, GENERATED, split) for split in zoo.tasks.splits}
+    drawn = partial(_drawn, job, GENERATED)
     write_json(
         job.folder / SCORES,
         {
@@ -98,15 +100,9 @@ def run(job: Job) -> None:
             "chosen": contestants.chosen,
             "left_out": contestants.left_out,
             "accurate_and_new": accurate_and_new(job.bench, zoo, per_task, table.novel),
-            "draws": gauges(job.bench, zoo, system, texts, symmetry, drawn, per_task),
+            "draws": gauges(job.bench, zoo, system, texts, symmetry, zoo.tasks.splits, drawn, per_task),
         },
     )
-
-
-def _symmetry(job: Job) -> Symmetry | None:
-    """The recipe's; stage train has proven it."""
-    bound = job.recipe.symmetry
-    return None if bound is None else bound.build({"spec": job.bench.target.spec})
 
 
 class _Contestants:

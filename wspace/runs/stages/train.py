@@ -30,7 +30,7 @@ from wspace.learning.phases import (
 from wspace.learning.system import System
 from wspace.recipes.bind import BoundRecipe
 from wspace.runs.artifacts import Zoo
-from wspace.runs.assemble import aligned, build_system, proven, retell, tell
+from wspace.runs.assemble import aligned, build_system, proven, retell, symmetry_of, tell
 from wspace.runs.stages import Job
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import UserError, WspaceError
@@ -356,9 +356,7 @@ def _join(job: Job) -> None:
     system = build_system(recipe, target, zoo.dims["text_dim"]).to(job.bench.device).eval()
     if system.needs_telling:
         retell(system, job.folder)
-    symmetry = (
-        None if recipe.symmetry is None else recipe.symmetry.build({"spec": target.spec})
-    )  # the first has proven it
+    symmetry = symmetry_of(recipe, target)  # the first has proven it
     weights = aligned(recipe, zoo, zoo.weights[: len(zoo.tasks.training)], symmetry)
     prompts = zoo.prompts(zoo.tasks.training, load_file(job.folder / PROMPT_TEXTS)["texts"])
     system.tokenizer.requires_grad_(False)  # a code is learnt before

@@ -134,8 +134,7 @@ def _along(study: Study, results: Mapping[tuple[str, int], Result]) -> dict[str,
     values = study.along.values
     if study.along.path == PARAMETERS:
         values = {variant: result.costs[PARAMETERS] for (variant, _), result in results.items()}
-    several = len(set(study.lines.values())) < len(study.lines)
-    lines = {"lines": study.lines} if several else {}
+    lines = {"lines": study.lines} if study.lines else {}
     return {"along": {"path": study.along.path, "values": values} | lines}
 
 
@@ -171,7 +170,7 @@ def _compared(
     """
     points: dict[Scored, list[Scored]] = {}
     for variant, method in rows:
-        points.setdefault((lines[variant], method), []).append((variant, method))
+        points.setdefault((lines.get(variant, variant), method), []).append((variant, method))
     first, *others = points.values() if len(points) > 1 else [[row] for row in rows]
     likes = [
         (row, first[place] if len(line) == len(first) else first[0])

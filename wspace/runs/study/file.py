@@ -110,7 +110,7 @@ class Study:
     rows: tuple[Row, ...]
     methods: tuple[str, ...]  # of every variant, if that is what the rows are
     along: Along | None
-    lines: dict[str, str]  # of each variant the line it is a point of
+    lines: dict[str, str]  # of each variant the line it is a point of; none where no line has several
     members: tuple[Member, ...] = field(repr=False)  # those of one seed side by side, since they share its zoo
 
 
@@ -156,9 +156,15 @@ def bind_study(source: Source, registry: Registry, settings: Sequence[str] = ())
         tuple(schema.all_rows(variants)),
         tuple(schema.methods),
         along,
-        {name: variant.line for name, variant in variants.items()},
+        _lines(variants),
         tuple(members),
     )
+
+
+def _lines(variants: Mapping[str, Variant]) -> dict[str, str]:
+    """Of each variant the line that it is a point of; {} where no line has several points."""
+    lines = {name: variant.line for name, variant in variants.items()}
+    return lines if len(set(lines.values())) < len(lines) else {}
 
 
 def _key(setting: str) -> str:
@@ -351,7 +357,7 @@ class _Reader:
             return None
         if schema.along == PARAMETERS:
             return Along(PARAMETERS, {})
-        alone = len({variant.line for variant in variants.values()}) == len(variants)  # all are one line
+        lines = _lines(variants)
         values: dict[str, float | None] = {}
         for variant, recipe in recipes.items():
             value: Any = recipe.filled
@@ -372,14 +378,8 @@ class _Reader:
                     ("along",), f"{schema.along} is {value!r} in {variant!r}, and has to be a number above 0, or null"
                 )
                 return None
-            twin = next(
-                (
-                    other
-                    for other, theirs in values.items()
-                    if theirs == value and (alone or variants[other].line == variants[variant].line)
-                ),
-                None,
-            )
+            others = [other for other in values if lines.get(other) == lines.get(variant)]
+            twin = next((other for other in others if values[other] == value), None)
             if twin is not None:
                 self.problem(("along",), f"{schema.along} is {value!r} in {variant!r}, as in {twin!r}")
                 return None
