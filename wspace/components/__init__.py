@@ -146,6 +146,8 @@ def wspace_register(register: Register) -> None:
     register("tracker", "trackio", "wspace.components.trackers.trackio:Trackio")
     register("tracker", "wandb", "wspace.components.trackers.wandb:Wandb")
 
+    register("engine", "local", "wspace.components.engines.local:Local", example={"workers": 2})
+
 
 @hookimpl
 def wspace_commands(add: AddCommand) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import isqrt
 from pathlib import Path
 
@@ -21,26 +23,76 @@ from wspace.support.progress import Progress
 BLOCK = 512  # images encoded between two steps of the progress display
 
 
-def extract(images: Images, backbone: Backbone, cache: Path, progress: Progress) -> Tensor:
-    """(M, F) float32, in the order of `images.labels`."""
-    key = of_json({"images": images.fingerprint, "backbone": backbone.fingerprint})
-    file = cache / "features" / f"{key[:32]}.safetensors"
-    if file.is_file():
-        try:
-            cached = load_file(file)["features"]
-            if cached.shape == (len(images), backbone.dim):
-                return cached
-        except (SafetensorError, KeyError):
-            file.unlink()  # truncated by a kill or a full disk: made anew
-    features = torch.empty(len(images), backbone.dim)
-    with progress.bar("features", len(images)) as bar:
-        for start in range(0, len(images), BLOCK):
-            indices = range(start, min(start + BLOCK, len(images)))
-            features[indices.start : indices.stop] = backbone.encode(images.read(indices))
-            bar.advance(len(indices))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    save_tensors(file, {"features": features})
-    return features
+@dataclass(frozen=True)
+class Extraction:
+    """Features of a data set's images by a backbone, in the cache: a block at a time, until all are there and are one file."""
+
+    images: Images
+    backbone: Backbone
+    cache: Path
+
+    @cached_property
+    def file(self) -> Path:
+        key = of_json({"images": self.images.fingerprint, "backbone": self.backbone.fingerprint})
+        return self.cache / "features" / f"{key[:32]}.safetensors"
+
+    def load(self) -> Tensor | None:
+        """(M, F) float32, in the order of `images.labels`; None if they are not there, or not whole."""
+        features = _read(self.file)
+        whole = features is not None and features.shape == (len(self.images), self.backbone.dim)
+        return features if whole else None
+
+    def images_of(self, block: int) -> range:
+        return range(block * BLOCK, min((block + 1) * BLOCK, len(self.images)))
+
+    @property
+    def left(self) -> list[int]:
+        """Blocks that have to be encoded yet."""
+        return [block for block in range(self._blocks) if _read(self._of(block)) is None]
+
+    def encode(self, block: int) -> int:
+        """Into the cache. Returns its number."""
+        features = self.backbone.encode(self.images.read(self.images_of(block)))
+        self._of(block).parent.mkdir(parents=True, exist_ok=True)
+        save_tensors(self._of(block), {"features": features})
+        return block
+
+    def join(self) -> Tensor:
+        """Of all blocks, once they are there: (M, F)."""
+        parts = [load_file(self._of(block))["features"] for block in range(self._blocks)]
+        features = torch.cat([part.float() for part in parts])
+        save_tensors(self.file, {"features": features})
+        shutil.rmtree(self._of(0).parent, ignore_errors=True)
+        return features
+
+    @property
+    def _blocks(self) -> int:
+        return -(-len(self.images) // BLOCK)
+
+    def _of(self, block: int) -> Path:
+        return self.file.with_suffix("") / f"{block:05}.safetensors"
+
+
+def _read(file: Path) -> Tensor | None:
+    """None for a file that is not there, or was cut short by a kill or a full disk: it is made anew."""
+    try:
+        return load_file(file)["features"] if file.is_file() else None
+    except (SafetensorError, KeyError):
+        return None
+
+
+def extract(
+    extraction: Extraction, progress: Progress, encoded: Callable[[Sequence[int]], Iterable[int]] | None = None
+) -> Tensor:
+    """(M, F) float32, in the order of `images.labels`; `encoded` has blocks encoded, and gives each when it is."""
+    if (features := extraction.load()) is not None:
+        return features
+    with progress.bar("features", len(extraction.images)) as bar:
+        left = extraction.left
+        bar.resume(len(extraction.images) - sum(len(extraction.images_of(block)) for block in left))
+        for block in map(extraction.encode, left) if encoded is None else encoded(left):
+            bar.advance(len(extraction.images_of(block)))
+    return extraction.join()
 
 
 def picture_shape(width: int, who: str, instead: str) -> tuple[int, int, int]:

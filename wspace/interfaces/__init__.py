@@ -27,6 +27,7 @@ from wspace.interfaces.data import (
     Text,
     Wording,
 )
+from wspace.interfaces.engines import Engine
 from wspace.interfaces.exporting import Answers, Classifier, Exporter, Precision
 from wspace.interfaces.fusions import Fusion
 from wspace.interfaces.generators import Closed, Denoiser, Discriminator, Generator, Moves, Pairs, Predictor
@@ -42,7 +43,7 @@ from wspace.interfaces.weights import Product, WeightEntry, WeightSpec
 __all__ = [
     "CODES", "PICTURE", "PICTURE_SIDE", "TEST", "TRAIN", "VAL", "Answers", "Architecture", "Backbone",
     "ClassStatistics", "Classifier", "Closed", "Collection", "Condition", "Conditioner", "Contest", "Dataset",
-    "Denoiser", "Description", "Discriminator", "Evidence", "Exporter", "Fit", "Fusion", "Generator", "Images",
+    "Denoiser", "Description", "Discriminator", "Engine", "Evidence", "Exporter", "Fit", "Fusion", "Generator", "Images",
     "ImportedNetwork", "Importer", "Layers", "Metric", "Moves", "Opponent", "Outcome", "Pairs", "Part", "Precision",
     "Predictor", "Product", "Prompts", "Shots", "Span", "Symmetry", "Target", "Task", "Text", "TokenLayout",
     "Tokenizer", "Told", "Tracker", "UnitTokens", "WeightEntry", "WeightSpec", "Wording",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
@@ -169,11 +169,18 @@ class Opponent(ABC):
     for no others. Where it does not, its networks for such tasks are those for the same tasks without pictures."""
 
     def choose(self, evidence: Evidence) -> dict[str, float]:
-        """Called once, before `weights`: what is chosen or fitted for all tasks, kept in this object.
+        """Called once, before `weights`, if `resume` is not enough: what is chosen or fitted for all tasks, kept in this object.
 
         What it gives (name -> number) is in the report, among what was chosen on validation images.
         """
         return {}
+
+    def resume(self, chosen: Mapping[str, float]) -> bool:
+        """Take what `choose` gave to another object of this class, in the place of choosing. False: that is not enough.
+
+        Then `choose` is called here as well. What it says must be the same for whatever numbers.
+        """
+        return False
 
     @abstractmethod
     def weights(self, evidence: Evidence, contest: Contest) -> Tensor:

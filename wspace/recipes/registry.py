@@ -41,6 +41,7 @@ KINDS: dict[str, str] = {
     "importer": "Importer",
     "exporter": "Exporter",
     "tracker": "Tracker",
+    "engine": "Engine",
 }
 """Kind -> its interface, a class of `wspace.interfaces`. The order is the order of the data flow."""
 
@@ -79,6 +80,7 @@ GIVEN_TO: dict[str, tuple[str, ...]] = {
     "importer": (),
     "exporter": (),
     "tracker": (),
+    "engine": (),
 }
 """Which of these are known when a component of a kind is built."""
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         Conditioner,
         Dataset,
         Discriminator,
+        Engine,
         Generator,
         Metric,
         Opponent,
@@ -72,6 +73,7 @@ class Recipe:
     tracker: Annotated[
         tuple[Bound[Tracker], ...], Since("0.2")
     ] = ()  # who is given curves, tables and figures, besides the run's own files
+    engine: Annotated[Bound[Engine], Since("0.2")] = Default("local")  # where independent parts of stages are worked off
     seed: Annotated[int, Ge(0)] = 42
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"  # of the generator's own loss; all else stays in float32
@@ -79,7 +81,7 @@ class Recipe:
 
 SLOTS = tuple(field.name for field in fields(Recipe))
 
-ONLOOKERS = ("tracker",)
+ONLOOKERS = ("tracker", "engine")
 """Slots that no result depends on: they are in no key, and nothing that a run leaves has them."""
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from wspace.recipes.bind import BoundRecipe
+from wspace.recipes.bind import Bound, BoundRecipe
 from wspace.recipes.imports import UNCHANGED, Changes, changes, sources_of
 from wspace.runs.keys import JOINED, STAGES, Stage, components_of, files_of, keys, modules_of, slots_of, stages_of
 from wspace.runs.store import Store
@@ -22,6 +23,9 @@ from wspace.support.memory import keep_freed_memory
 from wspace.support.names import ELAPSED, MANIFEST, RECIPE, RUN, STUDY
 from wspace.support.progress import Progress
 from wspace.support.yaml import dump
+
+if TYPE_CHECKING:
+    from wspace.interfaces import Engine
 
 NOT_DONE = "not done yet"  # why a stage runs for the first time
 RECORDED = ("wspace", "torch", "timm", "open_clip_torch", "diffusers", "numpy", "safetensors")
@@ -42,6 +46,20 @@ class Workshop:
 
 
 WORKSHOP = Workshop()
+
+
+@contextmanager
+def opened(bound: Bound[Engine]) -> Iterator[Engine | None]:
+    """The engine, and its processes let go of in the end; None where this process has no others. Raises UserError."""
+    engine = bound.build({})
+    if not engine.elsewhere:
+        yield None
+        return
+    engine.open()
+    try:
+        yield engine
+    finally:
+        engine.close()
 
 
 @dataclass(frozen=True)
@@ -130,10 +148,12 @@ def run(
     only: str | None = None,
     all_runs: Path | None = None,
     workshop: Workshop = WORKSHOP,
+    engine: Engine | None = None,
 ) -> tuple[Path, list[Step]]:
     """Do what is left to do. Returns the run's folder and the steps; interrupted, the next call goes on.
 
-    `all_runs` holds the runs that artifacts are shared with, if not `runs`. Raises UserError if another process runs it.
+    `all_runs` holds the runs that artifacts are shared with, if not `runs`; `engine` is open, and has the work of several runs.
+    Raises UserError if another process runs it, or the recipe's engine cannot be reached.
     """
     check_folder(runs)
     keep_freed_memory()
@@ -155,21 +175,24 @@ def run(
         trackers = {
             bound.name: bound.build({}) for bound in recipe.tracker
         }  # a library that is not installed is told before anything is thrown away
-        bench = None
-        if any(step.action == "run" for step in chosen):
+        bench, works = None, any(step.action == "run" for step in chosen)
+        if works:
             for step in chosen:
                 if step.action == "run":
                     for bound in components_of(recipe, step.stage):
                         bound.component.load()  # what a component lacks is told now, not hours later
             bench = workshop.workbench(recipe, progress)
+        with (
+            opened(recipe.engine) if works and engine is None else nullcontext(engine) as engine,
+            Tracking(recipe, trackers, store.root, _attempted(store, stages[-1], at), progress) as tracking,
+        ):
             _discard(plan, store, str(time.time_ns()))
-        with Tracking(recipe, trackers, store.root, _attempted(store, stages[-1], at), progress) as tracking:
             for step in chosen:
                 if step.link_to is not None:
                     progress.say(f"{step.stage.name}: {step.why}")
                     store.link(step.stage.name, step.key, step.link_to)
                 elif step.action == "run":
-                    _run(step, recipe, bench, store, folders, progress, tracking)
+                    _run(step, recipe, bench, store, folders, progress, tracking, engine)
                 if step.stage.name == "train":
                     tracking.training(folders["train"])
             if "report" in folders:
@@ -239,10 +262,12 @@ def _run(
     folders: Mapping[str, Path],
     progress: Progress,
     tracking: Tracking,
+    engine: Engine | None,
 ) -> None:
-    from wspace.runs.stages import Job
+    from wspace.runs.pieces import spread_by
+    from wspace.runs.stages import Job, one_by_one
 
-    stage = step.stage
+    stage, spread = step.stage, one_by_one if engine is None else spread_by(engine)
     progress.say(f"{stage.name} starts" if step.why == NOT_DONE else f"{stage.name} starts: {step.why}")
     function = stage.load()
     with store.making(stage.name, step.key) as folder:
@@ -252,7 +277,7 @@ def _run(
             inputs = {name: folders[name] for name in stage.takes}
             if stage is JOINED and recipe.joined is not None:
                 inputs["joint"] = recipe.joined.folder
-            function(Job(recipe, bench, folder, inputs, progress, tracking.curves))
+            function(Job(recipe, bench, folder, inputs, progress, tracking.curves, spread))
         finally:
             seconds = before + time.monotonic() - started
             write_json(folder / ELAPSED, seconds)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wspace.data.features import FeatureScale, Pool, extract
+from wspace.data.features import Extraction, FeatureScale, Pool, extract
 from wspace.data.shots import draw_shots
 from wspace.data.tasks import Task, TaskSet
 from wspace.data.twins import APART
@@ -102,8 +102,12 @@ class Workbench:
         return self.recipe.target.build(self.dims())
 
     @cached_property
+    def extraction(self) -> Extraction:
+        return Extraction(self.images, self.backbone, self.cache)
+
+    @cached_property
     def _raw_features(self) -> Tensor:
-        return extract(self.images, self.backbone, self.cache, self.progress)
+        return extract(self.extraction, self.progress)
 
     @cached_property
     def _split(self) -> Tensor:

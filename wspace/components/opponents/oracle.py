@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -37,6 +37,10 @@ class Oracle(Opponent):
             evidence.effort.rates, lambda rate: _trained(evidence, tasks, rate, f"oracle rate {rate}")
         )
         return {"rate": self.rate}
+
+    def resume(self, chosen: Mapping[str, float]) -> bool:
+        self.rate = chosen["rate"]
+        return True
 
     def weights(self, evidence: Evidence, contest: Contest) -> Tensor:
         return _trained(evidence, contest.tasks, self.rate, f"oracle {contest.split}")[0]

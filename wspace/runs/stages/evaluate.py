@@ -35,17 +35,16 @@ from wspace.support.settings import Generate
 from wspace.weights.novelty import Neighbourhood, error_overlap
 
 NEAREST = "nearest to {}"  # the zoo's network that a method's is nearest to, where the report says how new its are
+SPLIT_SCORES = "scores-{}.safetensors"  # of one split, until all are there
 FOLLOWED = 32  # unseen tasks whose networks are scored along the denoising steps
 MARKED = 20  # of these steps at most, evenly from the first to the last
 
 
 def run(job: Job) -> None:
-    zoo = Zoo(job.inputs["zoo"])
+    zoo = _zoo(job)
     zoo.check(job.bench.accepted)
     table = methods_of(bound.component for bound in job.recipe.against)
     symmetry = symmetry_of(job.recipe, job.bench.target)
-    contestants = _Contestants(job, zoo, symmetry)
-    metrics: list[Metric] = [bound.build({}) for bound in job.recipe.metrics]
     scores: list[dict[str, Any]] = []
     per_task: dict[str, Tensor] = {}
 
@@ -55,38 +54,20 @@ def run(job: Job) -> None:
         row = {"method": method, "split": split, "metric": metric, "mean": float(values.mean())}
         scores.append(row | {"ci_low": low, "ci_high": high, "n": len(values)})
 
-    neighbourhood = Neighbourhood(zoo.weights, zoo.reference, symmetry, stream(job.recipe.seed, "novelty"))
-    with job.progress.bar("evaluate", sum(len(zoo.tasks.scored(split)) for split in contestants.splits)) as bar:
-        for split in contestants.splits:
-            tasks, methods = zoo.tasks.scored(split), contestants.of(split)
-            novel = [name for name in table.novel if name in methods]
-            networks = torch.cat([methods[name] for name in novel])
-            near = dict(zip(novel, neighbourhood.nearest(networks).split(len(tasks)), strict=True))
-            asked = methods | {NEAREST.format(name): zoo.weights[its.index] for name, its in near.items()}
-            predictions: dict[str, list[Tensor]] = {name: [] for name in asked}
-            labels: list[Tensor] = []
-            for number, task in enumerate(tasks):
-                stacked = torch.stack([weights[number] for weights in asked.values()])
-                predicted, truth = predict(job.bench.target, stacked, task, job.bench.test, job.bench.class_texts)
-                labels.append(truth)
-                for name, row in zip(predictions, predicted, strict=True):
-                    predictions[name].append(row)
-                bar.advance()
-            shown = zoo.tasks.shown.get(split)
-            oracle = methods[ORACLE] if shown is None else contestants.oracle(shown.split)
-            for name, weights in methods.items():
-                outcome = Outcome(weights, oracle, predictions[name], labels)
-                for metric in metrics:
-                    record(split, metric.name, name, metric.measure(outcome))
-            for name, its in near.items():
-                record(split, "novelty", name, its.novelty)
-                overlap = error_overlap(predictions[name], predictions[NEAREST.format(name)], labels)
-                record(split, "error_overlap", name, overlap)
-            if shown is not None:  # what goes by words alone is worth the same there
-                for name, values in [*per_task.items()]:
-                    of_split, metric, method = name.split("/")
-                    if of_split == shown.split and method not in methods:
-                        record(split, metric, method, values.clone())
+    splits = (*zoo.tasks.splits, *zoo.tasks.shown)
+    answers = dict(job.each(split_scores, splits, "evaluate"))
+    for split in splits:
+        values, shown = load_file(job.folder / SPLIT_SCORES.format(split)), zoo.tasks.shown.get(split)
+        for name in answers[split]["names"]:
+            record(split, *name.split("/"), values[name])
+        if shown is not None:  # what goes by words alone is worth the same there
+            methods = {name.split("/")[1] for name in answers[split]["names"]}
+            for name, values_there in [*per_task.items()]:
+                of_split, metric, method = name.split("/")
+                if of_split == shown.split and method not in methods:
+                    record(split, metric, method, values_there.clone())
+    for split in splits:
+        (job.folder / SPLIT_SCORES.format(split)).unlink()
     save_tensors(job.folder / PER_TASK, per_task)
     differences = _differences(per_task, job)
     system, texts = trained_system(job, zoo)
@@ -97,12 +78,55 @@ def run(job: Job) -> None:
             "scores": scores,
             "differences": differences,
             **_trajectory(job, zoo, system, texts),
-            "chosen": contestants.chosen,
-            "left_out": contestants.left_out,
+            "chosen": answers[splits[0]]["chosen"],
+            "left_out": answers[splits[0]]["left_out"],
             "accurate_and_new": accurate_and_new(job.bench, zoo, per_task, table.novel),
             "draws": gauges(job.bench, zoo, system, texts, symmetry, zoo.tasks.splits, drawn, per_task),
         },
     )
+
+
+def split_scores(job: Job, split: str) -> dict[str, Any]:
+    """Every method's scores on the tasks of one split, into a file; their names, and what opponents had chosen."""
+    zoo = _zoo(job)
+    contestants, metrics, neighbourhood = job.once("contest", lambda: _contest(job, zoo))
+    tasks, methods = zoo.tasks.scored(split), contestants.of(split)
+    novel = [name for name in methods_of(bound.component for bound in job.recipe.against).novel if name in methods]
+    networks = torch.cat([methods[name] for name in novel])
+    near = dict(zip(novel, neighbourhood.nearest(networks).split(len(tasks)), strict=True))
+    asked = methods | {NEAREST.format(name): zoo.weights[its.index] for name, its in near.items()}
+    predictions: dict[str, list[Tensor]] = {name: [] for name in asked}
+    labels: list[Tensor] = []
+    with job.progress.bar(f"evaluate {split}", len(tasks)) as bar:
+        for number, task in enumerate(tasks):
+            stacked = torch.stack([weights[number] for weights in asked.values()])
+            predicted, truth = predict(job.bench.target, stacked, task, job.bench.test, job.bench.class_texts)
+            labels.append(truth)
+            for name, row in zip(predictions, predicted, strict=True):
+                predictions[name].append(row)
+            bar.advance()
+    shown = zoo.tasks.shown.get(split)
+    oracle = methods[ORACLE] if shown is None else contestants.oracle(shown.split)
+    scores: dict[str, Tensor] = {}  # metric/method -> of each task
+    for name, weights in methods.items():
+        outcome = Outcome(weights, oracle, predictions[name], labels)
+        scores |= {f"{metric.name}/{name}": metric.measure(outcome) for metric in metrics}
+    for name, its in near.items():
+        overlap = error_overlap(predictions[name], predictions[NEAREST.format(name)], labels)
+        scores |= {f"novelty/{name}": its.novelty, f"error_overlap/{name}": overlap}
+    save_tensors(job.folder / SPLIT_SCORES.format(split), scores)
+    return {"names": list(scores), "chosen": contestants.chosen, "left_out": contestants.left_out}
+
+
+def _zoo(job: Job) -> Zoo:
+    return job.once("zoo", lambda: Zoo(job.inputs["zoo"]))
+
+
+def _contest(job: Job, zoo: Zoo) -> tuple[_Contestants, list[Metric], Neighbourhood]:
+    """What the scores of every split are taken with."""
+    symmetry = symmetry_of(job.recipe, job.bench.target)
+    neighbourhood = Neighbourhood(zoo.weights, zoo.reference, symmetry, stream(job.recipe.seed, "novelty"))
+    return _Contestants(job, zoo, symmetry), [bound.build({}) for bound in job.recipe.metrics], neighbourhood
 
 
 class _Contestants:
@@ -113,7 +137,6 @@ class _Contestants:
 
     def __init__(self, job: Job, zoo: Zoo, symmetry: Symmetry | None):
         self.job, self.zoo = job, zoo
-        self.splits = (*zoo.tasks.splits, *zoo.tasks.shown)
         self.trained = TrainedOpponents(job.inputs["opponents"])
         texts = load_file(job.inputs["train"] / PROMPT_TEXTS)["texts"]
         of_splits = [zoo.prompts(zoo.tasks.scored(split), texts) for split in zoo.tasks.splits]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -16,20 +15,74 @@ from wspace.runs.artifacts import Zoo, whole
 from wspace.runs.keys import takes_pictures, trains_on_images
 from wspace.runs.stages import Job
 from wspace.support.errors import WspaceError
-from wspace.support.files import save_tensors, write_json
+from wspace.support.files import read_json, save_tensors, write_json
 from wspace.support.names import CHOSEN, OPPONENT, OPPONENT_OF_ALL
 from wspace.support.seeding import stream
 
 
 def run(job: Job) -> None:
-    zoo = Zoo(job.inputs["zoo"])
+    zoo = _zoo(job)
     zoo.check(job.bench.accepted)
-    evidence = evidence_of(job, zoo)
     asked, _ = asked_and_not(job.recipe.against, zoo)
-    for bound in asked:
-        if trains_on_images(bound):
-            _make(job, zoo, evidence, bound)
+    names = [bound.name for bound in asked if trains_on_images(bound)]
+    for _ in job.each(begin, names, "opponents"):
+        pass
+    left = [(name, split) for name in names for split in _unmade(job, zoo, name)]
+    for _ in job.each(contest, left, "opponents"):
+        pass
 
+
+def begin(job: Job, name: str) -> None:
+    """What an opponent chooses for all tasks, and its networks for the first split that has none.
+
+    For all splits, where another process would have to choose again.
+    """
+    zoo, file = _zoo(job), job.folder / CHOSEN.format(name)
+    for split in _unmade(job, zoo, name):
+        contest(job, (name, split))
+        if file.is_file() and _bound(job, name).build({}).resume(read_json(file)):
+            return
+
+
+def contest(job: Job, part: Sequence[str]) -> None:
+    """An opponent's networks for one split."""
+    name, split = part
+    zoo, of_all = _zoo(job), job.folder / OPPONENT_OF_ALL.format(name)
+    if whole(of_all):
+        return
+    evidence = job.once("evidence", lambda: evidence_of(job, zoo))
+    opponent = job.once(f"opponent {name}", lambda: _ready(job, evidence, name))
+    tasks = zoo.tasks.scored(split)
+    asked = Contest(split, tasks, shots=job.bench.shots_of(zoo.tasks, split))
+    weights = checked(opponent.weights(evidence, asked), name, len(tasks), evidence)
+    if weights.ndim == 1:
+        save_tensors(of_all, {"weights": weights[None]})  # (1, P)
+    else:
+        save_tensors(job.folder / OPPONENT.format(name, split), {"weights": weights})
+
+
+def _zoo(job: Job) -> Zoo:
+    return job.once("zoo", lambda: Zoo(job.inputs["zoo"]))
+
+
+def _ready(job: Job, evidence: Evidence, name: str) -> Opponent:
+    """Built, and with what it chose."""
+    opponent, file = _bound(job, name).build({}), job.folder / CHOSEN.format(name)
+    if not (file.is_file() and opponent.resume(read_json(file))) and (chosen := opponent.choose(evidence)):
+        write_json(file, chosen)
+    return opponent
+
+
+def _bound(job: Job, name: str) -> Bound[Opponent]:
+    return next(bound for bound in job.recipe.against if bound.name == name)
+
+
+def _unmade(job: Job, zoo: Zoo, name: str) -> list[str]:
+    """Splits that an opponent is asked for and that no interrupted attempt left whole; none if one network serves all."""
+    if whole(job.folder / OPPONENT_OF_ALL.format(name)):
+        return []
+    splits = zoo.tasks.shown if takes_pictures(_bound(job, name)) else zoo.tasks.splits
+    return [split for split in splits if not whole(job.folder / OPPONENT.format(name, split))]
 
 def asked_and_not(against: Sequence[Bound], zoo: Zoo) -> tuple[list[Bound], dict[str, str]]:
     """Of opponents, those that have something to go by in this zoo; and name -> why not, of the others."""
@@ -40,27 +93,6 @@ def asked_and_not(against: Sequence[Bound], zoo: Zoo) -> tuple[list[Bound], dict
         if bound.signature.constants.get("one_for_all") and zoo.tasks.ordered:
             why[bound.name] = "outputs stand for a task's classes in its order, and no one network serves two orders"
     return [bound for bound in against if bound.name not in why], why
-
-
-def _make(job: Job, zoo: Zoo, evidence: Evidence, bound: Bound) -> None:
-    """An opponent's networks for every split that it is asked for, but for those that an interrupted attempt left whole."""
-    of_all = job.folder / OPPONENT_OF_ALL.format(bound.name)
-    opponent: Opponent | None = None
-    for split in zoo.tasks.shown if takes_pictures(bound) else zoo.tasks.splits:
-        file = job.folder / OPPONENT.format(bound.name, split)
-        if whole(of_all) or whole(file):
-            continue
-        if opponent is None:
-            opponent = cast(Opponent, bound.build({}))
-            if chosen := opponent.choose(evidence):
-                write_json(job.folder / CHOSEN.format(bound.name), chosen)
-        tasks = zoo.tasks.scored(split)
-        contest = Contest(split, tasks, shots=job.bench.shots_of(zoo.tasks, split))
-        weights = checked(opponent.weights(evidence, contest), bound.name, len(tasks), evidence)
-        if weights.ndim == 1:
-            save_tensors(of_all, {"weights": weights[None]})  # (1, P)
-        else:
-            save_tensors(file, {"weights": weights})
 
 
 def evidence_of(job: Job, zoo: Zoo, described: Tensor | None = None) -> Evidence:

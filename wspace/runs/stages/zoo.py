@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from wspace.data.features import extract
 from wspace.data.tasks import Task, TaskSet, draw_tasks, task_of, tasks_around, with_pictures, with_ways
 from wspace.data.twins import held_together, listed, twins
 from wspace.interfaces import TRAIN
@@ -30,6 +32,7 @@ def run(job: Job) -> None:
     recipe, bench = job.recipe, job.bench
     source = None if recipe.zoo.source is None else _checked_source(job, recipe.zoo.source)
     check(recipe, bench)
+    extract(bench.extraction, job.progress, lambda blocks: (block for block, _ in job.each(features, blocks)))
     classes, rng, ordered = bench.images.classes, stream(recipe.seed, "tasks"), bench.target.places > 0
     rows: list[int] = []
     if source is None:
@@ -57,7 +60,7 @@ def run(job: Job) -> None:
     shares_base = recipe.zoo.start == "base"
     if source is None:
         base = _base(job, tasks.classes) if shares_base else None
-        _specialise(job, base, tasks.seen)
+        _specialise(job, tasks.seen)
         parent = None if base is None else _parent(job, base)
         seal(job.folder, _header(job, parent), _entries(job, tasks, parent))
     else:
@@ -65,6 +68,11 @@ def run(job: Job) -> None:
         if shares_base and not _has_base(source):
             parents = (*parents, _parent(job, _base(job, tasks.classes)))
         _take(job, source, rows, parents)
+
+
+def features(job: Job, block: int) -> None:
+    """Of a block of images, into the cache."""
+    job.bench.extraction.encode(block)
 
 
 def _tell_of_twins(job: Job, tasks: TaskSet) -> None:
@@ -101,25 +109,46 @@ def _base(job: Job, classes: Task) -> Tensor:
     return base
 
 
-def _specialise(job: Job, base: Tensor | None, tasks: tuple[Task, ...]) -> None:
-    """T2W, algorithm 2, stage 2, for every seen task: `together` networks at a time, a shard for each group.
-
-    From the base (1, P), or without one each from weights of its own, which are the same whatever `together` is.
-    """
-    settings, bench = job.recipe.zoo, job.bench
-    schedule = Schedule(settings.steps, settings.batch, settings.lr, settings.average)
+def _specialise(job: Job, tasks: tuple[Task, ...]) -> None:
+    """T2W, algorithm 2, stage 2, for every seen task: `together` networks at a time, a shard for each group."""
+    groups = range(_shards(job, tasks))
     with job.progress.bar("zoo", len(tasks)) as bar:
-        for number, first in enumerate(range(0, len(tasks), settings.together)):
-            group = tasks[first : first + settings.together]
-            shard = job.folder / SHARD.format(number)
-            if whole(shard):
-                bar.resume(len(group))
-                continue
-            rng = stream(job.recipe.seed, "specialise", number)
-            start = _fresh(job, first, len(group)) if base is None else base.expand(len(group), -1)
-            weights = fit(bench.target, start, group, bench.train, bench.class_texts, schedule, rng)
-            save_tensors(shard, bench.target.spec.unflatten(weights))
-            bar.advance(len(group))
+        left = [number for number in groups if not whole(job.folder / SHARD.format(number))]
+        bar.resume(sum(len(_group(job, tasks, number)) for number in groups if number not in left))
+        for number, _ in job.each(shard, left):
+            bar.advance(len(_group(job, tasks, number)))
+
+
+def shard(job: Job, number: int) -> None:
+    """One shard: networks from the base, or each from weights of its own, which are the same whatever `together` is."""
+    settings, bench = job.recipe.zoo, job.bench
+    tasks = job.once("tasks", lambda: TaskSet.load(job.folder / TASKS))
+    group = _group(job, tasks.seen, number)
+    if settings.start == "base":
+        start = job.once("base", lambda: _base(job, tasks.classes)).expand(len(group), -1)
+    else:
+        start = _fresh(job, number * settings.together, len(group))
+    schedule = Schedule(settings.steps, settings.batch, settings.lr, settings.average)
+    rng = stream(job.recipe.seed, "specialise", number)
+    weights = fit(bench.target, start, group, bench.train, bench.class_texts, schedule, rng)
+    save_tensors(job.folder / SHARD.format(number), bench.target.spec.unflatten(weights))
+
+
+def validation(job: Job, number: int) -> list[float]:
+    """Accuracy of each network of a shard on validation images."""
+    bench, tasks = job.bench, job.once("tasks", lambda: TaskSet.load(job.folder / TASKS))
+    weights = bench.target.spec.flatten(load_file(job.folder / SHARD.format(number)))
+    return accuracies(bench.target, weights, _group(job, tasks.seen, number), bench.val, bench.class_texts).tolist()
+
+
+def _shards(job: Job, tasks: Sequence[Task]) -> int:
+    return -(-len(tasks) // job.recipe.zoo.together)
+
+
+def _group(job: Job, tasks: Sequence[Task], number: int) -> Sequence[Task]:
+    """Whose networks are in a shard."""
+    together = job.recipe.zoo.together
+    return tasks[number * together : (number + 1) * together]
 
 
 def _fresh(job: Job, first: int, count: int) -> Tensor:
@@ -136,26 +165,26 @@ def _entries(job: Job, tasks: TaskSet, parent: Parent | None) -> list[Entry]:
     """What the index says of each network, its accuracy on validation images among it."""
     bench, together = job.bench, job.recipe.zoo.together
     sentences, entries = bench.templated(bench.images.classes), list[Entry]()
+    values = dict[int, list[float]]()  # of each shard
     with job.progress.bar("validate", len(tasks.seen)) as bar:
-        for number, first in enumerate(range(0, len(tasks.seen), together)):
-            group, shard = tasks.seen[first : first + together], SHARD.format(number)
-            weights = bench.target.spec.flatten(load_file(job.folder / shard))
-            values = accuracies(bench.target, weights, group, bench.val, bench.class_texts).tolist()
-            for row, (task, accuracy) in enumerate(zip(group, values, strict=True)):
-                seen = int(bench.val.counts[list(task)].sum())
-                entries.append(
-                    Entry(
-                        name=f"task-{first + row:05}",
-                        texts=tuple(sentences[c] for c in task),
-                        classes=tuple(bench.images.classes[c] for c in task),
-                        shard=shard,
-                        row=row,
-                        metrics={"val_accuracy": accuracy} if seen else {},
-                        seed=job.recipe.seed,
-                        parent=None if parent is None else parent.sha256,
-                    )
-                )
-            bar.advance(len(group))
+        for number, of_shard in job.each(validation, range(_shards(job, tasks.seen))):
+            values[number] = of_shard
+            bar.advance(len(of_shard))
+    for place, task in enumerate(tasks.seen):
+        number, row = divmod(place, together)
+        seen = int(bench.val.counts[list(task)].sum())
+        entries.append(
+            Entry(
+                name=f"task-{place:05}",
+                texts=tuple(sentences[c] for c in task),
+                classes=tuple(bench.images.classes[c] for c in task),
+                shard=SHARD.format(number),
+                row=row,
+                metrics={"val_accuracy": values[number][row]} if seen else {},
+                seed=job.recipe.seed,
+                parent=None if parent is None else parent.sha256,
+            )
+        )
     return entries
 
 
