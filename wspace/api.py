@@ -5,8 +5,8 @@ Nothing inside wspace imports this module. It imports torch: name it in the modu
 registers them.
 
 Contracts, an abstract class per kind: `Architecture`, `Backbone`, `Conditioner`, `Dataset`, `Denoiser`, `Discriminator`,
-    `Exporter`, `Fusion`, `Generator`, `Importer`, `Metric`, `Opponent`, `Predictor`, `Symmetry`, `Target`, `Text`, `Tokenizer`,
-    `Tracker`, `Wording`.
+    `Engine`, `Exporter`, `Fusion`, `Generator`, `Importer`, `Metric`, `Opponent`, `Predictor`, `Symmetry`, `Target`, `Text`,
+    `Tokenizer`, `Tracker`, `Wording`.
 What they are given and give: `ClassStatistics`, `Closed`, `Condition`, `Contest`, `Evidence`, `Fit`, `Generate`, `Images`,
     `Layers`, `Moves`, `Outcome`, `Pairs`, `Part`, `Product`, `Prompts`, `Shots`, `Span`, `Task`, `TokenLayout`, `Told`,
     `UnitTokens`, `WeightEntry`, `WeightSpec`; the splits `TRAIN`, `VAL`, `TEST`; `CODES`, `PICTURE`, `PICTURE_SIDE`.
@@ -51,6 +51,7 @@ from wspace.interfaces import (
     Denoiser,
     Description,
     Discriminator,
+    Engine,
     Evidence,
     Exporter,
     Fit,
@@ -110,7 +111,7 @@ from wspace.weights.zoo.sidecars import Sidecars
 __all__ = [
     "CODES", "PICTURE", "PICTURE_SIDE", "TEST", "TRAIN", "VAL", "Answers", "Architecture", "Attention", "AxisPermutations",
     "Backbone", "ClassStatistics", "Classifier", "Closed", "Collection", "Condition", "Conditioner", "Contest",
-    "DataError", "Dataset", "Default", "Denoiser", "Description", "Discriminator", "Evidence", "Exporter", "Figure",
+    "DataError", "Dataset", "Default", "Denoiser", "Description", "Discriminator", "Engine", "Evidence", "Exporter", "Figure",
     "FileError", "Fit", "Fusion", "Generate", "Generator", "Images", "ImportedNetwork", "Importer", "Inferred",
     "Json", "Layers", "MeanLoss", "Metric", "Move", "Moves", "Network", "Opponent", "Outcome", "Pairs", "Part", "PluginFiles",
     "Precision", "Predictor", "Product", "Prompts", "Row", "Run", "RunFolder", "Scale", "Section", "Shots",

@@ -22,6 +22,10 @@ def run(
     force: Annotated[
         list[str] | None, typer.Option(metavar="STAGE", help="Run this stage and those after it again.")
     ] = None,
+    engine: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Where independent parts are worked off: local, ray.")
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="Of the engine's cluster; auto: the one of this machine.")] = None,
     plugin: PluginFiles = None,
 ) -> None:
     """Do what a recipe says: zoo, opponents, train, generate, evaluate, report."""
@@ -32,13 +36,13 @@ def run(
     from wspace.support.names import RUN
 
     workshop = context.obj or pipeline.WORKSHOP
-    bound = bind_any(recipe, settings, plugin)
+    bound = bind_any(recipe, [*(settings or ()), *_of_engine(engine, address)], plugin)
     if not isinstance(bound, BoundRecipe):
         _run_several(bound, runs, dry, only, force, workshop)
         return
     if processes.launched().rank:  # started by torchrun or accelerate, to help the first process
         if not dry:
-            from wspace.runs.stages.train import follow
+            from wspace.runs.launched import follow
 
             follow(bound)
         return
@@ -59,6 +63,14 @@ def run(
         write_page(folder)
         _print_report(folder, plugin or ())
     print(folder)
+
+
+def _of_engine(engine: str | None, address: str | None) -> list[str]:
+    """The two options as `--set` has them."""
+    if engine is None and address is None:
+        return []
+    block = {"use": engine or "local"} | ({} if address is None else {"address": address})
+    return [f"engine={json.dumps(block)}"]
 
 
 def _run_several(bound: Any, runs: Path, dry: bool, only: str | None, force: list[str] | None, workshop: Any) -> None:

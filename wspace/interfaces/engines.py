@@ -10,9 +10,10 @@ from typing import ClassVar
 class Engine(ABC):
     """Other processes, here or on other machines, and how they come by work.
 
-    Nothing that is computed depends on one. A piece of work is a text; doing it twice, or beginning it and being killed, does no
-    harm, for it is written beside its place and renamed. So an engine may repeat, lose and reorder pieces as it likes, if each is
-    done once in the end. Processes need the same packages, and see the run's folder and the cache under the same paths.
+    Nothing that is computed depends on one. A piece of work is a text. Doing it twice, or being killed in its middle, does
+    no harm, for what it makes is written beside its place and renamed. So an engine may repeat, lose and reorder pieces as it
+    likes, if each is done in the end. Processes need the same packages, and see the run's folder and the cache under the same
+    paths.
     """
 
     version: ClassVar[int] = 1

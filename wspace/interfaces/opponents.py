@@ -169,7 +169,7 @@ class Opponent(ABC):
     for no others. Where it does not, its networks for such tasks are those for the same tasks without pictures."""
 
     def choose(self, evidence: Evidence) -> dict[str, float]:
-        """Called once, before `weights`, if `resume` is not enough: what is chosen or fitted for all tasks, kept in this object.
+        """Called once, before `weights`, if `resume` is not enough: what is chosen or fitted for all tasks, kept here.
 
         What it gives (name -> number) is in the report, among what was chosen on validation images.
         """

@@ -1,8 +1,8 @@
 """What an engine has done in other processes: a piece of work as a text, and what came of it as another.
 
-A piece says where it came from: versions and plugins, which the other process holds its own against, and the filled recipe, which
-it checks as any other. Of code it can name a function of `wspace.runs.stages` and nothing else. An error that is the user's to
-mend is part of what comes back, so that it ends the command as it would have here.
+A piece has the versions and plugins of where it comes from, which the other process holds its own against, and the filled
+recipe, which it checks as any other. Of code it can name a function of `wspace.runs.stages` and nothing else. An error that
+is the user's to mend is part of what comes back, so that it ends the command as it would have here.
 """
 
 from __future__ import annotations
@@ -123,7 +123,9 @@ def answering(told: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield answer
     except WspaceError as error:
         kind = next(kind for kind in type(error).mro() if getattr(errors, kind.__name__, None) is kind)
-        kind = UserError if kind is errors.RecipeError else kind  # which is made of problems; what it says is all of them
+        kind = (
+            UserError if kind is errors.RecipeError else kind
+        )  # which is made of problems; what it says is all of them
         answer["error"] = (kind.__name__, f"{where}{error}")
 
 

@@ -21,6 +21,7 @@ from wspace.support.errors import UserError
 from wspace.support.files import check_place, disk_errors, read_json, sizes, write_json, write_text
 from wspace.support.memory import keep_freed_memory
 from wspace.support.names import ELAPSED, MANIFEST, RECIPE, RUN, STUDY
+from wspace.support.processes import launched
 from wspace.support.progress import Progress
 from wspace.support.yaml import dump
 
@@ -52,6 +53,14 @@ WORKSHOP = Workshop()
 def opened(bound: Bound[Engine]) -> Iterator[Engine | None]:
     """The engine, and its processes let go of in the end; None where this process has no others. Raises UserError."""
     engine = bound.build({})
+    if launched().count > 1:
+        from wspace.runs.launched import Launched
+
+        if engine.elsewhere:
+            raise UserError(
+                f"engine {bound.name!r}: the processes of a launcher are an engine by themselves; leave one out"
+            )
+        engine = Launched()
     if not engine.elsewhere:
         yield None
         return
@@ -60,6 +69,19 @@ def opened(bound: Bound[Engine]) -> Iterator[Engine | None]:
         yield engine
     finally:
         engine.close()
+
+
+@contextmanager
+def opened_for(
+    members: Sequence[BoundRecipe], folder: Path, runs: Path, workshop: Workshop = WORKSHOP
+) -> Iterator[Engine | None]:
+    """As `opened`, for the runs of several recipes in `folder`, where one of them has something to do."""
+    for member in members:
+        if any(step.action == "run" for step in steps(member, Store(folder / member.name, runs), workshop=workshop)):
+            with opened(member.engine) as engine:
+                yield engine
+            return
+    yield None
 
 
 @dataclass(frozen=True)

@@ -76,10 +76,17 @@ class Processes:
             for tensor in tensors:
                 tensor.copy_(broadcast(tensor))
 
-    def send(self, work: Mapping[str, str]) -> None:
-        """Give the others something to do, all at once, and the first with them."""
-        if self.count > 1:
-            self._tell(work)
+    def send(self, work: Mapping[str, str]) -> int:
+        """Give the others something to do, all at once, and the first with them. Returns the number of what was sent."""
+        return self._tell(work) if self.count > 1 else 0
+
+    def reply(self, question: str, text: str) -> None:
+        """To the first process."""
+        self.store.set(f"reply {question}", text)
+
+    def answer(self, question: str) -> str:
+        """What one of the others replies, waited for."""
+        return self.store.get(f"reply {question}").decode()
 
     def received(self) -> Iterator[Mapping[str, str]]:
         """What the first sends, one after the other, until it leaves."""
@@ -97,9 +104,11 @@ class Processes:
         if self.rank == 0:  # where it keeps the store itself, it must be the last to go
             self.store.wait([f"left {rank}" for rank in range(self.count)])
 
-    def _tell(self, work: Mapping[str, str] | None) -> None:
+    def _tell(self, work: Mapping[str, str] | None) -> int:
         # Not by a collective, in which the others would wait with all their might for as long as the zoo takes.
-        self.store.set(f"work {self.store.add('sent', 1) - 1}", json.dumps(work))
+        number = self.store.add("sent", 1) - 1
+        self.store.set(f"work {number}", json.dumps(work))
+        return number
 
 
 ALONE = Processes()
@@ -165,6 +174,19 @@ def connected(device: torch.device) -> Iterator[Processes]:
         group.destroy_process_group()  # not after an error: others may wait in the middle of something, for ever
     finally:
         _here = ALONE
+
+
+@contextmanager
+def threaded(count: int) -> Iterator[None]:
+    """With so many threads of torch's, and afterwards as many as before."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def device_of(name: str) -> torch.device:

@@ -27,7 +27,10 @@ class Local(Engine):
 
     def open(self) -> None:
         self.pool = ProcessPoolExecutor(
-            self.workers, multiprocessing.get_context("spawn"), _take_cores, (len(os.sched_getaffinity(0)) // self.workers,)
+            self.workers,
+            multiprocessing.get_context("spawn"),
+            _take_cores,
+            (len(os.sched_getaffinity(0)) // self.workers,),
         )
 
     def work(self, do: Callable[[str], str], pieces: Sequence[str]) -> Iterator[tuple[int, str]]:

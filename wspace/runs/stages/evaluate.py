@@ -29,6 +29,7 @@ from wspace.runs.stages.opponents import asked_and_not, checked, evidence_of
 from wspace.support.files import save_tensors, write_json
 from wspace.support.methods import ORACLE, OURS
 from wspace.support.names import GENERATED, MISMATCHED, PER_TASK, PROMPT_TEXTS, SCORES
+from wspace.support.processes import threaded
 from wspace.support.progress import Bar, Progress
 from wspace.support.seeding import stream
 from wspace.support.settings import Generate
@@ -55,7 +56,8 @@ def run(job: Job) -> None:
         scores.append(row | {"ci_low": low, "ci_high": high, "n": len(values)})
 
     splits = (*zoo.tasks.splits, *zoo.tasks.shown)
-    answers = dict(job.each(split_scores, splits, "evaluate"))
+    parts = [(split, torch.get_num_threads()) for split in splits]
+    answers = {split: answer for (split, _), answer in job.each(split_scores, parts, "evaluate")}
     for split in splits:
         values, shown = load_file(job.folder / SPLIT_SCORES.format(split)), zoo.tasks.shown.get(split)
         for name in answers[split]["names"]:
@@ -86,8 +88,17 @@ def run(job: Job) -> None:
     )
 
 
-def split_scores(job: Job, split: str) -> dict[str, Any]:
-    """Every method's scores on the tasks of one split, into a file; their names, and what opponents had chosen."""
+def split_scores(job: Job, part: tuple[str, int]) -> dict[str, Any]:
+    """Every method's scores on the tasks of one split, into a file; their names, and what opponents had chosen.
+
+    By as many threads as it is told: the last digits of closed forms depend on their number.
+    """
+    split, threads = part
+    with threaded(threads):
+        return _split_scores(job, split)
+
+
+def _split_scores(job: Job, split: str) -> dict[str, Any]:
     zoo = _zoo(job)
     contestants, metrics, neighbourhood = job.once("contest", lambda: _contest(job, zoo))
     tasks, methods = zoo.tasks.scored(split), contestants.of(split)

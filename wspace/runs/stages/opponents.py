@@ -84,6 +84,7 @@ def _unmade(job: Job, zoo: Zoo, name: str) -> list[str]:
     splits = zoo.tasks.shown if takes_pictures(_bound(job, name)) else zoo.tasks.splits
     return [split for split in splits if not whole(job.folder / OPPONENT.format(name, split))]
 
+
 def asked_and_not(against: Sequence[Bound], zoo: Zoo) -> tuple[list[Bound], dict[str, str]]:
     """Of opponents, those that have something to go by in this zoo; and name -> why not, of the others."""
     why: dict[str, str] = {}

@@ -36,8 +36,7 @@ from wspace.runs.workbench import Workbench
 from wspace.support.errors import UserError, WspaceError
 from wspace.support.files import save_tensors, write_json
 from wspace.support.names import CHECKPOINT, GENERATOR, LOG, PROMPT_TEXTS, SUMMARY
-from wspace.support.processes import connected, here
-from wspace.support.progress import Progress
+from wspace.support.processes import here
 from wspace.support.seeding import seeded, stream
 from wspace.support.settings import Generate
 
@@ -78,7 +77,7 @@ def run(job: Job) -> None:
         _note_that_nothing_is_trained(job, system)
     elif recipe.train.steps:
         adversary = adversary_of(job, system)
-        here().send({"folder": str(job.folder), "zoo": str(zoo.folder)})
+        here().send({"train": str(job.folder), "zoo": str(zoo.folder)})
         logs["train"] = _descend_generator_loss(job, pairs, symmetry, adversary, validation)
 
     if adversary is not None:
@@ -341,15 +340,7 @@ def _equivariance_error(
 # ---------------------------------------------------------------- the other processes
 
 
-def follow(recipe: BoundRecipe) -> None:
-    """What every process but the first does: its share of the generator's own loss, when the first asks for it."""
-    bench = Workbench(recipe, Progress())
-    with connected(bench.device) as processes:
-        for work in processes.received():
-            _join(Job(recipe, bench, Path(work["folder"]), {"zoo": Path(work["zoo"])}, bench.progress))
-
-
-def _join(job: Job) -> None:
+def join(job: Job) -> None:
     """The last phase of another process's train stage: no images, no encoders, and nothing is written."""
     recipe, zoo = job.recipe, Zoo(job.inputs["zoo"])
     target: Target = recipe.target.build(zoo.dims)

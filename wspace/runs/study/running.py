@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from wspace.runs import pipeline
+from wspace.runs.members import run_stage_by_stage
 from wspace.runs.pipeline import WORKSHOP, Step, Workshop
 from wspace.runs.report.study import study_page
 from wspace.runs.store import Store
@@ -64,6 +65,10 @@ def run(
             mark = str(time.time_ns())
             for member, store in _stores(study, runs):
                 pipeline.discard(member.recipe, store, force, mark, workshop=workshop)
+        members = [member.recipe for member in study.members]
+        with pipeline.opened_for(members, folder, runs, workshop) as engine:
+            if engine is not None:
+                run_stage_by_stage(members, folder, runs, engine, progress, workshop)
         steps: list[Step] = []
         variants = list(dict.fromkeys(member.variant for member in study.members))
         for member in study.members:

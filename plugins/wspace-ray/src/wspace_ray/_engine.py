@@ -1,0 +1,83 @@
+"""A Ray cluster: what it is asked for a piece of work, and how it is reached."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated
+
+from annotated_types import Ge, Gt
+
+from wspace.api import Engine, UserError, WspaceError
+
+HANDED_ON = ("WSPACE_CACHE", "WSPACE_PLUGINS")
+"""Variables of the environment that the workers are given as well."""
+
+UNTRACKED = {"RAY_USAGE_STATS_ENABLED": "0"}  # nothing is sent anywhere
+
+
+class Ray(Engine):
+    """A Ray cluster, of one machine or many: Ray places the pieces, and repeats those whose worker is lost.
+
+    address: that of a cluster which runs, as `ray start` prints it, or `auto` for the one that this machine is part of; without
+        one, this machine alone is a cluster for the time of the run.
+    cpus, gpus: what a piece is given of a machine. A piece computes with as many threads as it has cpus.
+    retries: how often a piece may be lost with its worker before the run ends.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        cpus: Annotated[float, Gt(0)] = 1.0,
+        gpus: Annotated[float, Ge(0)] = 0.0,
+        retries: Annotated[int, Ge(0)] = 10,
+    ):
+        self.address, self.cpus, self.gpus, self.retries = address, cpus, gpus, retries
+
+    def open(self) -> None:
+        os.environ.update(UNTRACKED)
+        import ray
+
+        variables = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
+        try:
+            ray.init(
+                self.address,
+                log_to_driver=False,
+                logging_level="error",
+                include_dashboard=False if self.address is None else None,
+                runtime_env={"env_vars": variables} if variables else None,
+            )
+        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+            where = (
+                "no Ray cluster runs on this machine" if self.address == "auto" else f"nobody answers at {self.address}"
+            )
+            raise UserError(f"engine.address: {where}; `ray start --head` starts one and prints its address") from error
+
+    def work(self, do: Callable[[str], str], pieces: Sequence[str]) -> Iterator[tuple[int, str]]:
+        import ray
+
+        there = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=self.retries)(do)
+        numbers = {there.remote(piece): number for number, piece in enumerate(pieces)}
+        left = list(numbers)
+        while left:
+            done, left = ray.wait(left)
+            for reference in done:
+                yield numbers[reference], self._result(reference)
+
+    def _result(self, reference: object) -> str:
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+
+        try:
+            return ray.get(reference)
+        except RayTaskError:
+            raise  # of our own code: with its traceback
+        except RayError as error:
+            raise WspaceError(
+                f"engine 'ray': a piece of work was lost {self.retries + 1} times; the same command goes on from here"
+            ) from error
+
+    def close(self) -> None:
+        import ray
+
+        ray.shutdown()

@@ -1,0 +1,70 @@
+"""Runs that an engine has done whole, or a stage of each: the members of a study, or of a joint recipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from wspace.interfaces import Engine
+from wspace.recipes.bind import BoundRecipe
+from wspace.runs import pipeline
+from wspace.runs.pieces import Noted, answering, bound_of, told_of, work_off
+from wspace.runs.pipeline import Workshop
+from wspace.runs.store import Store
+from wspace.support.progress import Progress
+
+
+def run_elsewhere(
+    members: Sequence[BoundRecipe],
+    folder: Path,
+    runs: Path,
+    engine: Engine,
+    progress: Progress,
+    only: str | None = None,
+) -> None:
+    """Every member's run, in other processes, which do all of one member's: or its stage `only`.
+
+    Their folders are in `folder`; artifacts are shared with the runs in `runs`.
+    """
+    threads = _threads()  # what is trained depends on their number
+    pieces = [
+        told_of(member)
+        | {"runs": str(folder.absolute()), "all_runs": str(runs.absolute()), "only": only, "threads": threads}
+        for member in members
+    ]
+    for _ in work_off(engine, do_run, pieces, progress, only or "runs"):
+        pass
+
+
+def run_stage_by_stage(
+    members: Sequence[BoundRecipe], folder: Path, runs: Path, engine: Engine, progress: Progress, workshop: Workshop
+) -> None:
+    """Every artifact that members share once, by whichever has it first; the others link it when they run."""
+    for stage in workshop.stages:
+        first: dict[str, BoundRecipe] = {}  # by the key of what it makes
+        for member in members:
+            steps = pipeline.steps(member, Store(folder / member.name, runs), workshop=workshop)
+            for step in steps:
+                if step.stage.name == stage.name and step.action == "run":
+                    first.setdefault(step.key if stage.shared else f"{member.name} {step.key}", member)
+        if first:
+            run_elsewhere(list(first.values()), folder, runs, engine, progress, stage.name)
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def do_run(piece: str) -> str:
+    """In another process: the run of a member, or one stage of it."""
+    from wspace.support.processes import threaded
+
+    told = json.loads(piece)
+    with answering(told) as answer:
+        recipe, said = bound_of(told), Noted(answer["notes"])
+        with threaded(told["threads"]):
+            pipeline.run(recipe, Path(told["runs"]), said, only=told["only"], all_runs=Path(told["all_runs"]))
+    return json.dumps(answer)
