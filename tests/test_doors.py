@@ -27,7 +27,7 @@ LIGHT = ["PLUGIN_API", "AddCommand", "Register", "__version__", "hookimpl", "loa
 API = """
     CODES PICTURE PICTURE_SIDE TEST TRAIN VAL Answers Architecture Attention AxisPermutations Backbone ClassStatistics
     Classifier Closed Collection Condition Conditioner Contest DataError Dataset Default Denoiser Description
-    Discriminator Evidence Exporter Figure FileError Fit Fusion Generate Generator Images ImportedNetwork Importer
+    Discriminator Engine Evidence Exporter Figure FileError Fit Fusion Generate Generator Images ImportedNetwork Importer
     Inferred Json Layers MeanLoss Metric Move Moves Network Opponent Outcome Pairs Part PluginFiles Precision Predictor
     Product Prompts Row Run RunFolder Scale Section Shots Sidecars Since Span StoredImages StoredZoo Symmetry Table
     Target Task Text TokenLayout Tokenizer Told Tracker UnitTokens UserError WeightEntry WeightSpec Wording WspaceError affine

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -32,6 +32,7 @@ from wspace.api import (
     Denoiser,
     Description,
     Discriminator,
+    Engine,
     Evidence,
     Exporter,
     Fusion,
@@ -83,6 +84,7 @@ EXAMPLES = {
     "importer": ("Lines", {}),
     "exporter": ("Programs", {}),
     "tracker": ("Notes", {}),
+    "engine": ("Backwards", {}),
 }
 """Kind -> class and arguments, registered under the name `lawful`."""
 
@@ -542,3 +544,11 @@ class Notes(Tracker):
 
     def finish(self, done: bool) -> None:
         self.file.close()
+
+
+class Backwards(Engine):
+    """This process, from the last piece to the first."""
+
+    def work(self, do: Callable[[str], str], pieces: Sequence[str]) -> Iterator[tuple[int, str]]:
+        for number in reversed(range(len(pieces))):
+            yield number, do(pieces[number])

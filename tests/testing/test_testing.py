@@ -780,6 +780,17 @@ BROKEN = {
         'print(f"{phase} {step}: {values}"',
         'print(f"{phase} {step}: {values} {torch.rand(())}"',
     ),
+    # ------------------------------------------------------------ engines
+    "engine/does_every_piece": broken(
+        "of 20 pieces, each should be answered for once with what came of it, and answers are [(0, ",
+        "reversed(range(len(pieces)))",
+        "[*range(len(pieces)), *range(len(pieces) > 1)]",
+    ),
+    "engine/raises_what_a_piece_raises": broken(
+        "an error in a piece should be raised here, and the answers are [(0, '')]",
+        "yield number, do(pieces[number])",
+        'yield number, do(pieces[number]) if "/" in pieces[number] else ""',
+    ),
 }
 """Kind/law -> what breaks it. Every law is here once or more: a test says so."""
 

@@ -23,7 +23,7 @@ def run(
         list[str] | None, typer.Option(metavar="STAGE", help="Run this stage and those after it again.")
     ] = None,
     engine: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Where independent parts are worked off: local, ray.")
+        str | None, typer.Option(metavar="NAME", help="Where independent parts of stages are worked off.")
     ] = None,
     address: Annotated[str | None, typer.Option(help="Of the engine's cluster; auto: the one of this machine.")] = None,
     plugin: PluginFiles = None,

@@ -103,7 +103,7 @@ class _Binder:
                     value = {"use": parameter.default, **value}  # `discriminator.width` of the default discriminator
                 bound[name] = self.value(parameter.annotation, value, inner)
                 dated = parameter.since is not None and not parameter.required
-                if dated and bound[name] == self.value(parameter.annotation, parameter.default, inner):
+                if dated and bound[name] == self.value(parameter.annotation, self.default(parameter), inner):
                     unkeyed.add(name)
             elif not parameter.required:
                 # as if it were written out: 1 for a float is 1.0

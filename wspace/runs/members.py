@@ -9,7 +9,7 @@ from pathlib import Path
 from wspace.interfaces import Engine
 from wspace.recipes.bind import BoundRecipe
 from wspace.runs import pipeline
-from wspace.runs.pieces import Noted, answering, bound_of, told_of, work_off
+from wspace.runs.pieces import Noted, answered, bound_of, told_of, work_off
 from wspace.runs.pipeline import Workshop
 from wspace.runs.store import Store
 from wspace.support.progress import Progress
@@ -60,11 +60,13 @@ def _threads() -> int:
 
 def do_run(piece: str) -> str:
     """In another process: the run of a member, or one stage of it."""
-    from wspace.support.processes import threaded
-
     told = json.loads(piece)
-    with answering(told) as answer:
-        recipe, said = bound_of(told), Noted(answer["notes"])
+
+    def work(notes: list[str]) -> None:
+        from wspace.support.processes import threaded
+
         with threaded(told["threads"]):
-            pipeline.run(recipe, Path(told["runs"]), said, only=told["only"], all_runs=Path(told["all_runs"]))
-    return json.dumps(answer)
+            recipe, runs = bound_of(told), Path(told["runs"])
+            pipeline.run(recipe, runs, Noted(notes), only=told["only"], all_runs=Path(told["all_runs"]))
+
+    return answered(told, work)

@@ -12,7 +12,7 @@ import json
 import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import chdir, contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import entry_points, version
@@ -23,7 +23,7 @@ from wspace.interfaces import Engine
 from wspace.recipes.bind import BoundRecipe, bind
 from wspace.recipes.bound import Joined
 from wspace.recipes.plugins import BUILTIN, load_plugins
-from wspace.recipes.schema import SLOTS
+from wspace.recipes.schema import ONLOOKERS, SLOTS
 from wspace.recipes.source import Source
 from wspace.runs.stages import Function, Job, Spread
 from wspace.runs.workbench import Workbench
@@ -40,16 +40,16 @@ MADE_HERE = ("wspace", "torch")  # that results depend on, and so have to be the
 
 def told_of(recipe: BoundRecipe) -> dict[str, Any]:
     """All that another process needs to check this recipe, as JSON."""
-    used = {bound.component.plugin for bound in recipe.components(SLOTS)} - {BUILTIN}
+    slots = [slot for slot in SLOTS if slot not in ONLOOKERS]
+    used = {bound.component.plugin for bound in recipe.components(slots)} - {BUILTIN}
     installed = _installed()
     files = [sys.modules[name].__file__ for name in sorted(used - installed.keys()) if name in sys.modules]
     return {
         "host": platform.node(),
-        "place": str(Path.cwd()),  # which paths of the recipe are relative to
         "versions": {name: version(name) for name in MADE_HERE},
         "plugins": {name: installed[name] for name in sorted(used & installed.keys())},
         "plugin_files": files,
-        "recipe": recipe.filled | {"engine": {"use": "local"}, "tracker": []},
+        "recipe": recipe.filled | {"engine": None, "tracker": []},
         "name": recipe.name,
         "source": recipe.source,
         "joined": None if recipe.joined is None else [recipe.joined.key, str(recipe.joined.folder.absolute())],
@@ -103,30 +103,31 @@ def spread_by(engine: Engine) -> Spread:
 def do_part(piece: str) -> str:
     """A part of a stage."""
     order = json.loads(piece)
-    with answering(order["job"]) as answer:
+
+    def work(notes: list[str]) -> Any:
         job, said = _job(json.dumps(order["job"], sort_keys=True))
-        said.texts = answer["notes"]
+        said.texts = notes
         module, _, name = order["function"].partition(":")
-        answer["result"] = getattr(importlib.import_module(f"{STAGES}.{module}"), name)(job, order["part"])
-    return json.dumps(answer)
+        return getattr(importlib.import_module(f"{STAGES}.{module}"), name)(job, order["part"])
+
+    return answered(order["job"], work)
 
 
-@contextmanager
-def answering(told: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The answer to a piece, to fill with its notes and its result; an error of ours goes into it, and no further."""
-    answer: dict[str, Any] = {"notes": [], "error": None, "result": None}
-    where = "" if told["host"] == platform.node() else f"worker {platform.node()}: "
-    place = told["place"]
+def answered(told: dict[str, Any], work: Callable[[list[str]], Any]) -> str:
+    """The answer to a piece: what `work(notes)` gives, its notes, or an error of ours. Other exceptions go on."""
+    notes: list[str] = []
+    result, failed = None, None
     try:
         _check(told)
-        with chdir(place) if Path(place).is_dir() else nullcontext():
-            yield answer
+        result = work(notes)
     except WspaceError as error:
         kind = next(kind for kind in type(error).mro() if getattr(errors, kind.__name__, None) is kind)
         kind = (
             UserError if kind is errors.RecipeError else kind
         )  # which is made of problems; what it says is all of them
-        answer["error"] = (kind.__name__, f"{where}{error}")
+        where = "" if told["host"] == platform.node() else f"worker {platform.node()}: "
+        failed = (kind.__name__, f"{where}{error}")
+    return json.dumps({"notes": notes, "error": failed, "result": result})
 
 
 def _check(told: dict[str, Any]) -> None:

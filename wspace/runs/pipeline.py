@@ -50,18 +50,18 @@ WORKSHOP = Workshop()
 
 
 @contextmanager
-def opened(bound: Bound[Engine]) -> Iterator[Engine | None]:
+def opened(bound: Bound[Engine] | None) -> Iterator[Engine | None]:
     """The engine, and its processes let go of in the end; None where this process has no others. Raises UserError."""
-    engine = bound.build({})
+    engine: Engine | None = None if bound is None else bound.build({})
     if launched().count > 1:
         from wspace.runs.launched import Launched
 
-        if engine.elsewhere:
+        if bound is not None and engine is not None and engine.elsewhere:
             raise UserError(
                 f"engine {bound.name!r}: the processes of a launcher are an engine by themselves; leave one out"
             )
         engine = Launched()
-    if not engine.elsewhere:
+    if engine is None or not engine.elsewhere:
         yield None
         return
     engine.open()

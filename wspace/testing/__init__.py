@@ -29,6 +29,7 @@ from wspace.testing import (  # noqa: F401 (each registers its checks)
     conditioners,
     data,
     denoisers,
+    engines,
     every,
     exporters,
     fusions,

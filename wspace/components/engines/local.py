@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -26,12 +25,10 @@ class Local(Engine):
         return self.workers > 1
 
     def open(self) -> None:
-        self.pool = ProcessPoolExecutor(
-            self.workers,
-            multiprocessing.get_context("spawn"),
-            _take_cores,
-            (len(os.sched_getaffinity(0)) // self.workers,),
-        )
+        import torch
+
+        share = torch.get_num_threads() // self.workers  # of the run's own, which are as many as there are cores
+        self.pool = ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"), _take_cores, (share,))
 
     def work(self, do: Callable[[str], str], pieces: Sequence[str]) -> Iterator[tuple[int, str]]:
         numbers = {self.pool.submit(do, piece): number for number, piece in enumerate(pieces)}
@@ -48,5 +45,7 @@ class Local(Engine):
 
 
 def _take_cores(count: int) -> None:
-    """Called first of all in a worker: torch, which is imported later, takes so many threads."""
-    os.environ["OMP_NUM_THREADS"] = str(max(1, count))
+    """Called first of all in a worker."""
+    import torch
+
+    torch.set_num_threads(max(1, count))

@@ -14,7 +14,6 @@ from wspace.runs import pipeline
 from wspace.runs.joint.comparing import compared
 from wspace.runs.joint.file import Joint
 from wspace.runs.keys import keys
-from wspace.runs.members import run_elsewhere
 from wspace.runs.pipeline import WORKSHOP, Step, Workshop
 from wspace.runs.store import Store
 from wspace.support.errors import UserError
@@ -62,12 +61,16 @@ def run(
         with pipeline.opened_for(everyone, folder, runs, workshop) as engine:
             trained_on = everyone[: len(joint.members)]
             if engine is not None:
+                from wspace.runs.members import run_elsewhere
+
                 run_elsewhere(trained_on, folder, runs, engine, progress, "zoo")
             for member in trained_on:
                 progress.say(f"{member.name}: zoo")
                 steps += pipeline.run(member, folder, progress, only="zoo", all_runs=runs, workshop=workshop)[1]
             _train(joint, folder, progress)
             if engine is not None:
+                from wspace.runs.members import run_elsewhere
+
                 run_elsewhere(everyone, folder, runs, engine, progress)
         for number, member in enumerate(everyone, start=1):
             progress.say(f"{member.name}: run {number} of {len(everyone)}")

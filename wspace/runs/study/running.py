@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from wspace.runs import pipeline
-from wspace.runs.members import run_stage_by_stage
 from wspace.runs.pipeline import WORKSHOP, Step, Workshop
 from wspace.runs.report.study import study_page
 from wspace.runs.store import Store
@@ -68,6 +67,8 @@ def run(
         members = [member.recipe for member in study.members]
         with pipeline.opened_for(members, folder, runs, workshop) as engine:
             if engine is not None:
+                from wspace.runs.members import run_stage_by_stage  # with torch, which a study that is done can do without
+
                 run_stage_by_stage(members, folder, runs, engine, progress, workshop)
         steps: list[Step] = []
         variants = list(dict.fromkeys(member.variant for member in study.members))
