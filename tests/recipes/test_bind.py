@@ -14,9 +14,9 @@ from wspace.support.yaml import dump
 
 SECTION_KEYS = "align, augment, batch, check_every, clip, ema, lr, steps, warmup, weight_decay"
 RECIPE_KEYS = (
-    "adversary, against, auxiliary, backbone, conditioner, dataset, device, discriminator, engine, evaluate, generate, generator, "
-    "losses, metrics, opponents, precision, reconstruction, seed, symmetry, target, task_loss, tasks, text, tokenizer, "
-    "tracker, train, wording, zoo"
+    "adversary, against, auxiliary, backbone, conditioner, dataset, device, discriminator, engine, evaluate, generate, "
+    "generator, losses, metrics, opponents, precision, reconstruction, seed, symmetry, target, task_loss, tasks, text, "
+    "tokenizer, tracker, train, wording, zoo"
 )
 NET_KEYS = "cap, depth, pair, rate, rates, title, width"
 

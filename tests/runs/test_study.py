@@ -94,9 +94,9 @@ TABLE = methods_of(load_plugins(allowed="").registry.all("opponent"))
 ORDER = TABLE.order
 METHODS = ", ".join(sorted(ORDER))
 ALONG = (
-    "adversary, against, auxiliary, backbone, conditioner, dataset, device, discriminator, engine, evaluate, generate, generator, "
-    "losses, metrics, opponents, parameters, precision, reconstruction, seed, symmetry, target, task_loss, tasks, text, "
-    "tokenizer, tracker, train, wording, zoo"
+    "adversary, against, auxiliary, backbone, conditioner, dataset, device, discriminator, engine, evaluate, generate, "
+    "generator, losses, metrics, opponents, parameters, precision, reconstruction, seed, symmetry, target, task_loss, tasks, "
+    "text, tokenizer, tracker, train, wording, zoo"
 )
 PROBLEMS = [
     (

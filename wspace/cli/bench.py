@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -39,6 +39,40 @@ def bench_zoo(
         print(
             f"{result['heads']} heads, {result['steps']} steps: {result['speedup']:.1f} x as fast as a loop over heads"
         )
+
+
+@app.command("engine")
+def bench_engine(
+    recipe: Annotated[str, typer.Option(help="Whose zoo.")] = "t2w",
+    settings: Settings = None,
+    engine: Annotated[str, typer.Option(metavar="NAME")] = "local",
+    workers: Annotated[int, typer.Option(min=2, help="Beside one alone, each of one thread.")] = 2,
+    networks: Annotated[int, typer.Option(min=1, help="In a shard.")] = 128,
+    as_json: Json = False,
+    plugin: PluginFiles = None,
+) -> None:
+    """A zoo by one worker of an engine, and by several."""
+    bound = bind_recipe(recipe, settings, plugin)
+    from wspace.cli.options import registry_of
+    from wspace.recipes.bind import bind_one
+    from wspace.support.progress import for_terminal
+    from wspace.uses.bench.engine import engines
+
+    registry = registry_of(plugin)
+
+    def of(count: int) -> Any:
+        return bind_one("engine", {"use": engine, "workers": count}, registry, "--engine")
+
+    result = engines(bound, of, workers, networks, for_terminal())
+    if as_json:
+        print(json.dumps(result))
+        return
+    for row in result["rows"]:
+        print(
+            f"{row['workers']} worker{'' if row['workers'] == 1 else 's'}: {row['networks_per_second']:.1f} networks/s; "
+            f"a piece of work costs {1000 * row['seconds_per_empty_piece']:.1f} ms, {row['overhead']:.2%} of a shard's time"
+        )
+    print(f"{result['engine']}: {result['speedup']:.2f} x as fast with {workers} workers as with one")
 
 
 @app.command("samplers")

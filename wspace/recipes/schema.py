@@ -73,9 +73,9 @@ class Recipe:
     tracker: Annotated[
         tuple[Bound[Tracker], ...], Since("0.2")
     ] = ()  # who is given curves, tables and figures, besides the run's own files
-    engine: Annotated[
-        Bound[Engine] | None, Since("0.2")
-    ] = Default("local")  # where independent parts of stages are worked off; None: in this process
+    engine: Annotated[Bound[Engine] | None, Since("0.2")] = Default(
+        "local"
+    )  # where independent parts of stages are worked off; None: in this process
     seed: Annotated[int, Ge(0)] = 42
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"  # of the generator's own loss; all else stays in float32

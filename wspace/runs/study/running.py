@@ -67,7 +67,7 @@ def run(
         members = [member.recipe for member in study.members]
         with pipeline.opened_for(members, folder, runs, workshop) as engine:
             if engine is not None:
-                from wspace.runs.members import run_stage_by_stage  # with torch, which a study that is done can do without
+                from wspace.runs.members import run_stage_by_stage  # with torch: not for a study that is done
 
                 run_stage_by_stage(members, folder, runs, engine, progress, workshop)
         steps: list[Step] = []

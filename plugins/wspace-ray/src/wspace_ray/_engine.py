@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from wspace.api import Engine, UserError, WspaceError
 HANDED_ON = ("WSPACE_CACHE", "WSPACE_PLUGINS")
 """Variables of the environment that the workers are given as well."""
 
+SECONDS = 10  # that a cluster may take to answer
 UNTRACKED = {"RAY_USAGE_STATS_ENABLED": "0"}  # nothing is sent anywhere
 
 
@@ -21,6 +23,7 @@ class Ray(Engine):
 
     address: that of a cluster which runs, as `ray start` prints it, or `auto` for the one that this machine is part of; without
         one, this machine alone is a cluster for the time of the run.
+    workers: how many cores that cluster of one machine has; as many as the machine if left out.
     cpus, gpus: what a piece is given of a machine. A piece computes with as many threads as it has cpus.
     retries: how often a piece may be lost with its worker before the run ends.
     """
@@ -28,13 +31,19 @@ class Ray(Engine):
     def __init__(
         self,
         address: str | None = None,
+        workers: Annotated[int, Ge(1)] | None = None,
         cpus: Annotated[float, Gt(0)] = 1.0,
         gpus: Annotated[float, Ge(0)] = 0.0,
         retries: Annotated[int, Ge(0)] = 10,
     ):
-        self.address, self.cpus, self.gpus, self.retries = address, cpus, gpus, retries
+        if address is not None and workers is not None:
+            raise UserError(
+                "engine.workers: a cluster that runs has its own; leave engine.workers or engine.address out"
+            )
+        self.address, self.workers, self.cpus, self.gpus, self.retries = address, workers, cpus, gpus, retries
 
     def open(self) -> None:
+        self._knock()
         os.environ.update(UNTRACKED)
         import ray
 
@@ -42,16 +51,28 @@ class Ray(Engine):
         try:
             ray.init(
                 self.address,
+                num_cpus=self.workers,
                 log_to_driver=False,
                 logging_level="error",
                 include_dashboard=False if self.address is None else None,
                 runtime_env={"env_vars": variables} if variables else None,
             )
         except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-            where = (
-                "no Ray cluster runs on this machine" if self.address == "auto" else f"nobody answers at {self.address}"
-            )
-            raise UserError(f"engine.address: {where}; `ray start --head` starts one and prints its address") from error
+            raise self._unreachable() from error
+
+    def _knock(self) -> None:
+        """Ray itself waits for minutes where nobody answers."""
+        host, _, port = (self.address or "").removeprefix("ray://").rpartition(":")
+        if not port.isdecimal():  # `auto`, or none
+            return
+        try:
+            socket.create_connection((host, int(port)), SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise self._unreachable() from error
+
+    def _unreachable(self) -> UserError:
+        where = "no Ray cluster runs on this machine" if self.address == "auto" else f"nobody answers at {self.address}"
+        return UserError(f"engine.address: {where}; `ray start --head` starts one and prints its address")
 
     def work(self, do: Callable[[str], str], pieces: Sequence[str]) -> Iterator[tuple[int, str]]:
         import ray
