@@ -61,7 +61,8 @@ def run(job: Job) -> None:
     for split in splits:
         values, shown = load_file(job.folder / SPLIT_SCORES.format(split)), zoo.tasks.shown.get(split)
         for name in answers[split]["names"]:
-            record(split, *name.split("/"), values[name])
+            metric, method = name.split("/")
+            record(split, metric, method, values[name])
         if shown is not None:  # what goes by words alone is worth the same there
             methods = {name.split("/")[1] for name in answers[split]["names"]}
             for name, values_there in [*per_task.items()]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Ge, Gt
 
@@ -53,7 +54,7 @@ class Ray(Engine):
                 self.address,
                 num_cpus=self.workers,
                 log_to_driver=False,
-                logging_level="error",
+                logging_level=logging.ERROR,
                 include_dashboard=False if self.address is None else None,
                 runtime_env={"env_vars": variables} if variables else None,
             )
@@ -85,7 +86,7 @@ class Ray(Engine):
             for reference in done:
                 yield numbers[reference], self._result(reference)
 
-    def _result(self, reference: object) -> str:
+    def _result(self, reference: Any) -> str:
         import ray
         from ray.exceptions import RayError, RayTaskError
 
