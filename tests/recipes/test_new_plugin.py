@@ -119,7 +119,7 @@ def test_the_page_from_an_idea_to_a_package_that_runs(
             else:
                 assert command == "pytest"
                 checked(Path(arguments[0]))
-    assert sum(line.startswith("wspace run nano") for line in done) == 4 and len(done) == 19
+    assert sum(line.startswith("wspace run nano") for line in done) == 4 and len(done) == 20
 
 
 def test_the_page_shows_a_file_for_most_kinds() -> None:
@@ -134,6 +134,7 @@ def test_the_page_shows_a_file_for_most_kinds() -> None:
         "shrunk",
         "smaller",
         "spreadsheet",
+        "threads",
     ]
 
 

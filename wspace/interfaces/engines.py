@@ -16,7 +16,7 @@ class Engine(ABC):
     paths.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 1  # raise it when the class does something else
 
     @property
     def elsewhere(self) -> bool:
