@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.tiny import RECIPE, Tiny, tiny_fixture  # noqa: F401
-from wspace.recipes.bind import Bound
 from wspace.recipes.registry import Component, Registry
+from wspace.recipes.schema import Bound
 from wspace.support.errors import RecipeError
 from wspace.support.yaml import dump
 

@@ -18,9 +18,9 @@ import pytest
 from wspace.recipes import new_plugin as skeleton
 from wspace.recipes import plugins
 from wspace.recipes.bind import bind_one
-from wspace.recipes.bound import as_keyed
 from wspace.recipes.plugins import load_plugins
 from wspace.recipes.registry import Component, Registry
+from wspace.recipes.schema import as_keyed
 from wspace.testing import cases, cases_of
 
 ROOT = Path(__file__).parents[2]

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from wspace.recipes.bind import BoundRecipe, bind
+from wspace.recipes.bind import bind
 from wspace.recipes.plugins import load_plugins
+from wspace.recipes.schema import BoundRecipe
 from wspace.recipes.source import read_recipe
 from wspace.runs import pipeline
 from wspace.support.progress import Progress

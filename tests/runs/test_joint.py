@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tests.support.nano import check_above_random
-from wspace.recipes.bind import BoundRecipe
 from wspace.recipes.plugins import load_plugins
+from wspace.recipes.schema import BoundRecipe
 from wspace.recipes.source import parse_recipe
 from wspace.runs import keys as stage_keys
 from wspace.runs.finished import report_of, stages_of

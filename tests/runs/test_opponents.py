@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 
 from tests.support.stand_ins import registry
 from tests.support.synthetic import RECIPE, bench_of, run
-from wspace.recipes.bind import BoundRecipe, bind
+from wspace.recipes.bind import bind
 from wspace.recipes.plugins import load_plugins
+from wspace.recipes.schema import BoundRecipe
 from wspace.recipes.source import read_recipe
 from wspace.runs.artifacts import TrainedOpponents, Zoo, chosen_of
 from wspace.runs.keys import STAGES, keys, slots_of

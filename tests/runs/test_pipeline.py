@@ -13,11 +13,10 @@ from types import ModuleType
 import pytest
 
 from tests.support.tiny import TINY_STAGES, WORKSHOP, Tiny, stages_fixture, tiny_fixture  # noqa: F401
-from wspace.recipes.bind import BoundRecipe
 from wspace.recipes.bind import bind as bind_recipe
 from wspace.recipes.imports import sources_of
 from wspace.recipes.plugins import load_plugins
-from wspace.recipes.schema import ONLOOKERS, SLOTS
+from wspace.recipes.schema import ONLOOKERS, SLOTS, BoundRecipe
 from wspace.recipes.signature import read_class, source_file
 from wspace.recipes.source import packaged_recipes, read_recipe
 from wspace.runs import pipeline

@@ -16,8 +16,9 @@ import pytest
 from tests.support.stand_ins import registry
 from tests.support.synthetic import RECIPE, Said, bench_of
 from wspace.components.trackers.jsonl import Jsonl
-from wspace.recipes.bind import BoundRecipe, bind
+from wspace.recipes.bind import bind
 from wspace.recipes.registry import Component
+from wspace.recipes.schema import BoundRecipe
 from wspace.recipes.source import parse_recipe
 from wspace.runs import pipeline
 from wspace.runs.keys import STAGES, keys

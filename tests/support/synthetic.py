@@ -14,7 +14,8 @@ from torch.nn import functional
 from tests.support.stand_ins import registry
 from wspace.data.features import FeatureScale
 from wspace.interfaces import TEST, TRAIN, VAL, Images, Text
-from wspace.recipes.bind import BoundRecipe, bind
+from wspace.recipes.bind import bind
+from wspace.recipes.schema import BoundRecipe
 from wspace.recipes.source import read_recipe
 from wspace.runs.keys import STAGES
 from wspace.runs.stages import Job

@@ -10,9 +10,10 @@ from types import ModuleType
 
 import pytest
 
-from wspace.recipes.bind import BoundRecipe, bind
+from wspace.recipes.bind import bind
 from wspace.recipes.plugins import load_plugins
 from wspace.recipes.registry import Component, Registry
+from wspace.recipes.schema import BoundRecipe
 from wspace.recipes.source import parse_recipe, read_recipe
 from wspace.runs.keys import Stage
 from wspace.runs.pipeline import Workshop

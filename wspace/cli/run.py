@@ -29,7 +29,7 @@ def run(
     plugin: PluginFiles = None,
 ) -> None:
     """Do what a recipe says: zoo, opponents, train, generate, evaluate, report."""
-    from wspace.recipes.bind import BoundRecipe
+    from wspace.recipes.schema import BoundRecipe
     from wspace.runs import pipeline
     from wspace.runs.store import Store
     from wspace.support import processes, progress
@@ -113,7 +113,7 @@ def check(
     plugin: PluginFiles = None,
 ) -> None:
     """Every problem of a recipe at once, with file, line and the nearest known name."""
-    from wspace.recipes.bind import BoundRecipe
+    from wspace.recipes.schema import BoundRecipe
     from wspace.support.errors import UserError
     from wspace.support.yaml import dump
 

@@ -15,11 +15,10 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
-from wspace.recipes.bound import Bound, Joined
 from wspace.recipes.catalogue import in_words
 from wspace.recipes.plugins import who_has
 from wspace.recipes.registry import Component, Registry
-from wspace.recipes.schema import SCHEMA, BoundRecipe
+from wspace.recipes.schema import SCHEMA, Bound, BoundRecipe
 from wspace.recipes.signature import (
     Parameter,
     Signature,
@@ -34,8 +33,6 @@ from wspace.support import settings
 from wspace.support.errors import Problem, RecipeError, UnknownComponent, UserError, did_you_mean
 from wspace.support.files import expanded
 from wspace.support.methods import ORACLE, OURS
-
-__all__ = ["Bound", "BoundRecipe", "Joined", "bind", "bind_example", "bind_one"]
 
 
 def bind(source: Source, registry: Registry, name: str | None = None) -> BoundRecipe:

@@ -1,16 +1,20 @@
-"""The schema of a recipe: its slots, in the order of `wspace check --fill`, and what they are once they are checked."""
+"""The schema of a recipe: its slots, in the order of `wspace check --fill`, and what they are once they are checked.
+
+A component becomes a `Bound`: it and its arguments, checked and not built yet.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 from annotated_types import Ge, MinLen
 
-from wspace.recipes.bound import Bound, Joined, as_keyed, as_written
-from wspace.recipes.signature import settings_signature
+from wspace.recipes.registry import Component
+from wspace.recipes.signature import Signature, settings_signature
 from wspace.support import settings
 from wspace.support.parameters import Default, Since
 
@@ -31,6 +35,77 @@ if TYPE_CHECKING:
         Tracker,
         Wording,
     )
+
+
+Interface = TypeVar("Interface")
+
+
+@dataclass(frozen=True)
+class Bound(Generic[Interface]):
+    """A component and its arguments, checked; nested components are Bound themselves."""
+
+    component: Component
+    signature: Signature
+    arguments: dict[str, Any]
+    unkeyed: frozenset[str] = frozenset()  # arguments at their default that exist `Since` some version: in no key
+
+    @property
+    def name(self) -> str:
+        return self.component.name
+
+    def filled(self) -> dict[str, Any]:
+        """As a recipe would write it, every default included."""
+        return as_written(self)
+
+    def keyed(self) -> dict[str, Any]:
+        """As `filled`, without what artifacts made before it existed cannot know; paths stay paths."""
+        return as_keyed(self)
+
+    def told(self, *, later: bool = True) -> dict[str, Any]:
+        """As `filled`, for others to read: files by their names, without where this machine keeps them.
+
+        `later`: with arguments at their default that came after artifacts were first made.
+        """
+        return as_written(self, path=lambda path: path.name, later=later)
+
+    def build(self, given: Mapping[str, Any]) -> Interface:
+        """Import the class and construct it, with those of the `given` values it asks for.
+
+        Nested components are built first, from the same `given`.
+        """
+        arguments = {key: _built(value, given) for key, value in self.arguments.items()}
+        return self.component.load()(**arguments, **{name: given[name] for name in self.signature.given})
+
+
+def as_written(value: Any, path: Callable[[Path], Any] = str, later: bool = True) -> Any:
+    """An argument as a recipe would write it, paths as `path` has them; of components what `later` says in `Bound.told`."""
+    if isinstance(value, Bound):
+        kept = {key: inner for key, inner in value.arguments.items() if later or key not in value.unkeyed}
+        return {"use": value.name} | {key: as_written(inner, path, later) for key, inner in kept.items()}
+    if isinstance(value, list | tuple):
+        return [as_written(inner, path, later) for inner in value]
+    return path(value) if isinstance(value, Path) else value
+
+
+def as_keyed(value: Any) -> Any:
+    """An argument as `as_written`, of components what `Bound.keyed` has of them; paths stay paths."""
+    return as_written(value, path=lambda path: path, later=False)
+
+
+def _built(value: Any, given: Mapping[str, Any]) -> Any:
+    if isinstance(value, Bound):
+        return value.build(given)
+    if isinstance(value, list | tuple):
+        return type(value)(_built(inner, given) for inner in value)
+    return value
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The joint training that a recipe's generator comes from, in place of one of its own (`wspace.runs.joint.file`)."""
+
+    key: str
+    folder: Path
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from wspace.support.seeding import seeded, stream
 from wspace.weights.proof import prove
 
 if TYPE_CHECKING:
-    from wspace.recipes.bind import BoundRecipe
+    from wspace.recipes.schema import BoundRecipe
     from wspace.runs.artifacts import Zoo
     from wspace.runs.workbench import Workbench
 

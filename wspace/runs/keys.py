@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wspace.recipes.bind import Bound, BoundRecipe
-from wspace.recipes.bound import as_written
+from wspace.recipes.schema import Bound, BoundRecipe, as_written
 from wspace.support import fingerprint
 from wspace.support.errors import FileError
 from wspace.support.names import ZOO_HEADER

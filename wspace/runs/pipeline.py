@@ -12,8 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from wspace.recipes.bind import Bound, BoundRecipe
 from wspace.recipes.imports import UNCHANGED, Changes, changes, sources_of
+from wspace.recipes.schema import Bound, BoundRecipe
 from wspace.runs.keys import JOINED, STAGES, Stage, components_of, files_of, keys, modules_of, slots_of, stages_of
 from wspace.runs.store import Store
 from wspace.runs.tracking import Tracking

@@ -20,7 +20,7 @@ from wspace.interfaces.weights import plain_spec
 from wspace.learning.fitting import Schedule, fit
 from wspace.learning.phases import GeneratorStep, TrainingPairs, TrainingSet, generator_parameters
 from wspace.learning.system import System
-from wspace.recipes.bind import BoundRecipe
+from wspace.recipes.schema import BoundRecipe
 from wspace.runs.assemble import build_system, proven
 from wspace.runs.stages import Job
 from wspace.runs.stages.train import adversary_of

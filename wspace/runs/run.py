@@ -23,9 +23,10 @@ from wspace.learning.expectation import SAME, Expectation, ScoredTasks, describe
 from wspace.learning.fitting import predict
 from wspace.learning.ridge_regression import Ridge
 from wspace.learning.system import System
-from wspace.recipes.bind import BoundRecipe, bind, bind_one
+from wspace.recipes.bind import bind, bind_one
 from wspace.recipes.plugins import load_plugins
 from wspace.recipes.registry import Registry
+from wspace.recipes.schema import BoundRecipe
 from wspace.recipes.source import read_recipe, read_value
 from wspace.runs.artifacts import TrainedOpponents, Zoo, chosen_of
 from wspace.runs.assemble import build_system, load_system

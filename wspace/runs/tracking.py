@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from wspace.recipes.bind import BoundRecipe
+from wspace.recipes.schema import BoundRecipe
 from wspace.support.errors import reason
 from wspace.support.files import read_json, write_json
 from wspace.support.names import LOG, PAGE, REPORT, TRACKING

@@ -36,7 +36,7 @@ from wspace.interfaces import (
 )
 from wspace.learning.fitting import accuracies, calibrated
 from wspace.learning.prototypes import class_statistics, with_others
-from wspace.recipes.bind import BoundRecipe
+from wspace.recipes.schema import BoundRecipe
 from wspace.support.errors import DataError, UserError
 from wspace.support.files import cache_folder
 from wspace.support.processes import device_of

@@ -23,8 +23,9 @@ from wspace.components.tokenizers.chunk import Chunk
 from wspace.components.tokenizers.neuron import Neuron
 from wspace.components.tokenizers.units import Units
 from wspace.interfaces.weights import WeightEntry, WeightSpec
-from wspace.recipes.bind import Bound, bind_example
+from wspace.recipes.bind import bind_example
 from wspace.recipes.registry import KINDS, Component, Registry
+from wspace.recipes.schema import Bound
 from wspace.recipes.signature import UnreadableSignature, signature_of
 from wspace.support.errors import MissingPackage, MissingWeights, RecipeError, UserError, reason
 from wspace.support.seeding import seeded, stream

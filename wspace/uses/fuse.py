@@ -11,7 +11,8 @@ from torch import Tensor
 from wspace.data.tasks import Task, prompts_of
 from wspace.interfaces import Fusion, Prompts
 from wspace.learning.fitting import Schedule, fit
-from wspace.recipes.bind import Bound, bind_example, bind_one
+from wspace.recipes.bind import bind_example, bind_one
+from wspace.recipes.schema import Bound
 from wspace.recipes.source import parse_recipe
 from wspace.runs.report.intervals import summary
 from wspace.runs.report.section import Form, Row, Section, Table, percent

@@ -18,8 +18,9 @@ from wspace_taskid.task_id import TaskId
 from tests.support.synthetic import bench_of, recipe_of, run
 from wspace.data.tasks import draw_tasks, name_of, prompts_of
 from wspace.interfaces import CODES, Prompts
-from wspace.recipes.bind import BoundRecipe, bind
+from wspace.recipes.bind import bind
 from wspace.recipes.plugins import load_plugins
+from wspace.recipes.schema import BoundRecipe
 from wspace.recipes.source import apply, read_recipe
 from wspace.runs import keys as stage_keys
 from wspace.runs.artifacts import Zoo

@@ -19,8 +19,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from wspace.recipes.bind import BoundRecipe, bind
+from wspace.recipes.bind import bind
 from wspace.recipes.registry import Registry
+from wspace.recipes.schema import BoundRecipe
 from wspace.recipes.source import Source, apply, find_recipe, read_recipe
 from wspace.runs.keys import STAGES, keys
 from wspace.support import fingerprint

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from wspace.recipes.bind import BoundRecipe, Joined
+from wspace.recipes.schema import BoundRecipe, Joined
 from wspace.runs import pipeline
 from wspace.runs.joint.comparing import compared
 from wspace.runs.joint.file import Joint

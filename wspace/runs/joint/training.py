@@ -15,7 +15,7 @@ from torch.nn import functional
 from wspace.interfaces import Prompts
 from wspace.learning.loop import Log
 from wspace.learning.phases import GeneratorTraining, TrainingPairs, TrainingSet
-from wspace.recipes.bind import BoundRecipe
+from wspace.recipes.schema import BoundRecipe
 from wspace.runs.artifacts import Zoo
 from wspace.runs.assemble import build_system, load_system, tell
 from wspace.runs.stages import Job

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from wspace.learning.loop import Watch, unwatched
 
 if TYPE_CHECKING:
-    from wspace.recipes.bind import BoundRecipe
+    from wspace.recipes.schema import BoundRecipe
     from wspace.runs.workbench import Workbench
     from wspace.support.progress import Progress
 

@@ -16,7 +16,7 @@ from wspace.interfaces import Contest, Metric, Opponent, Outcome, Prompts, Symme
 from wspace.learning.baselines import descriptions
 from wspace.learning.fitting import predict
 from wspace.learning.system import System
-from wspace.recipes.bind import BoundRecipe
+from wspace.recipes.schema import BoundRecipe
 from wspace.runs.artifacts import TrainedOpponents, Zoo
 from wspace.runs.assemble import symmetry_of
 from wspace.runs.draws import accurate_and_new, gauges

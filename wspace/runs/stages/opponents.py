@@ -10,7 +10,7 @@ from torch import Tensor
 from wspace.data.tasks import Task
 from wspace.interfaces import Contest, Evidence, Opponent
 from wspace.learning.fitting import Schedule, fit_until_validated
-from wspace.recipes.bind import Bound
+from wspace.recipes.schema import Bound
 from wspace.runs.artifacts import Zoo, whole
 from wspace.runs.keys import takes_pictures, trains_on_images
 from wspace.runs.stages import Job

@@ -28,7 +28,7 @@ from wspace.learning.phases import (
     generator_parameters,
 )
 from wspace.learning.system import System
-from wspace.recipes.bind import BoundRecipe
+from wspace.recipes.schema import BoundRecipe
 from wspace.runs.artifacts import Zoo
 from wspace.runs.assemble import aligned, build_system, proven, retell, symmetry_of, tell
 from wspace.runs.stages import Job

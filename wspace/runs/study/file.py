@@ -28,8 +28,9 @@ from annotated_types import Ge
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wspace.data.splits import AS_READ, of_ways
-from wspace.recipes.bind import BoundRecipe, bind
+from wspace.recipes.bind import bind
 from wspace.recipes.registry import Registry
+from wspace.recipes.schema import BoundRecipe
 from wspace.recipes.source import Source, apply, change, find_recipe, read_recipe
 from wspace.runs.report.methods import METRIC, methods_of
 from wspace.support.errors import FileError, Problem, RecipeError, UserError, did_you_mean

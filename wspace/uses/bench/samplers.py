@@ -14,7 +14,7 @@ from torch import Tensor
 from wspace.components.generators.diffusion import Diffusion
 from wspace.data.splits import UNSEEN_TASKS
 from wspace.interfaces import Generator
-from wspace.recipes.bind import BoundRecipe
+from wspace.recipes.schema import BoundRecipe
 from wspace.runs.report.intervals import interval
 from wspace.runs.run import Run
 from wspace.support.errors import UserError
