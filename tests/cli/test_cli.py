@@ -21,8 +21,8 @@ from wspace.recipes.plugins import load_plugins
 from wspace.recipes.schema import ONLOOKERS
 from wspace.recipes.signature import read_class
 from wspace.recipes.source import Source, packaged_recipes, parse_recipe, read_recipe
-from wspace.runs import keys as stage_keys
 from wspace.runs.joint.file import is_joint
+from wspace.runs.pipeline import STAGES
 from wspace.runs.study.file import is_study
 from wspace.support.errors import Diverged, WspaceError
 
@@ -381,7 +381,7 @@ def test_a_filled_recipe_is_a_recipe_that_says_the_same(call: Call, name: str) -
         "seed",
         "device",
         *ONLOOKERS,
-        *(slot for stage in stage_keys.STAGES for slot in stage.reads),
+        *(slot for stage in STAGES for slot in stage.reads),
     }
 
 
@@ -451,7 +451,7 @@ def test_show_tells_parameters_defaults_and_what_the_run_gives(call: Call, tiny)
 def test_dry_says_what_would_run_and_why_and_runs_nothing(call: Call, recipe, tiny, stages, tmp_path: Path) -> None:
     common = ("run", recipe, "--runs", tmp_path / "runs", "--plugin", tiny.plugin)
     done = call(*common, "--dry")
-    assert done.out.splitlines() == [f"{stage.name:9} will run  not done yet" for stage in stage_keys.STAGES]
+    assert done.out.splitlines() == [f"{stage.name:9} will run  not done yet" for stage in STAGES]
     assert stages.calls == [] and not (tmp_path / "runs").exists()
     assert call(*common).status == 0
     lines = call(*common, "--dry", "--set", "generator.denoiser.depth=8").out.splitlines()

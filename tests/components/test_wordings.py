@@ -19,7 +19,8 @@ from wspace.interfaces import Wording
 from wspace.recipes.bind import bind
 from wspace.recipes.plugins import load_plugins
 from wspace.recipes.source import packaged_recipes, read_recipe
-from wspace.runs.keys import STAGES, keys
+from wspace.runs.keys import keys
+from wspace.runs.pipeline import STAGES
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import FileError, UserError
 
@@ -199,7 +200,7 @@ def test_a_template_without_a_place_for_the_class_is_an_error_of_the_user() -> N
 
 def test_other_texts_redo_the_generator_and_neither_zoo_nor_opponents(file: Path) -> None:
     def of(*settings: str) -> dict[str, str]:
-        return keys(bind(read_recipe(packaged_recipes()["core"], settings), load_plugins().registry))
+        return keys(bind(read_recipe(packaged_recipes()["core"], settings), load_plugins().registry), STAGES)
 
     described = f"wording={{use: descriptions, file: {file}}}"
     plain, first = of(), of(described)

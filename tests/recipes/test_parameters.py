@@ -24,6 +24,7 @@ from wspace.recipes.plugins import BUILTIN, load_plugins
 from wspace.recipes.signature import UnreadableSignature, mentions_slot, read_class, signature_of
 from wspace.recipes.source import packaged_recipes, parse_recipe
 from wspace.runs.keys import keys
+from wspace.runs.pipeline import STAGES
 from wspace.support.errors import UserError
 from wspace.support.parameters import is_default
 
@@ -56,11 +57,11 @@ def test_at_its_default_what_came_later_is_in_no_key(tiny: Tiny, written: str) -
     recipe = tiny.recipe.replace("[count]", metric)
     tiny.file.write_text(tiny.file.read_text().replace("most: int = 3", ""))
     read_class.cache_clear()
-    before = keys(bind(parse_recipe(tiny.recipe, "tiny.yaml"), tiny.registry))
+    before = keys(bind(parse_recipe(tiny.recipe, "tiny.yaml"), tiny.registry), STAGES)
     tiny.file.write_text(tiny.file.read_text().replace("def __init__(self, ):", "def __init__(self, most: int = 3):"))
     dated(tiny)
     bound = bind(parse_recipe(recipe, "tiny.yaml"), tiny.registry)
-    assert keys(bound) == before and bound.filled["metrics"] == [{"use": "count", "most": 3}]
+    assert keys(bound, STAGES) == before and bound.filled["metrics"] == [{"use": "count", "most": 3}]
 
 
 @pytest.mark.parametrize(
@@ -72,8 +73,8 @@ def test_at_its_default_what_came_later_is_in_no_key(tiny: Tiny, written: str) -
 )
 def test_at_any_other_value_it_is(tiny: Tiny, old: str, new: str, changed: list[str]) -> None:
     dated(tiny)
-    before = keys(bind(parse_recipe(tiny.recipe, "tiny.yaml"), tiny.registry))
-    after = keys(bind(parse_recipe(tiny.recipe.replace(old, new), "tiny.yaml"), tiny.registry))
+    before = keys(bind(parse_recipe(tiny.recipe, "tiny.yaml"), tiny.registry), STAGES)
+    after = keys(bind(parse_recipe(tiny.recipe.replace(old, new), "tiny.yaml"), tiny.registry), STAGES)
     assert [name for name in before if before[name] != after[name]] == changed
 
 

@@ -12,6 +12,7 @@ import torch
 from wspace.recipes.plugins import load_plugins
 from wspace.recipes.source import read_recipe
 from wspace.runs import keys as stage_keys
+from wspace.runs.pipeline import STAGES
 from wspace.runs.report import table
 from wspace.runs.study import comparing
 from wspace.runs.study import file as study
@@ -28,7 +29,7 @@ def compared() -> study.Study:
 def test_all_systems_are_compared_on_the_same_zoo_tasks_images_and_seeds() -> None:
     made = compared()
     assert made.seeds == (42, 34)
-    keys = {(m.variant, m.seed): stage_keys.keys(m.recipe) for m in made.members}
+    keys = {(m.variant, m.seed): stage_keys.keys(m.recipe, STAGES) for m in made.members}
     for seed in made.seeds:
         of_seed = [own for (_, other), own in keys.items() if other == seed]
         assert len({(own["zoo"], own["opponents"]) for own in of_seed}) == 1

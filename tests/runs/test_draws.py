@@ -15,6 +15,7 @@ from wspace.recipes.plugins import load_plugins
 from wspace.runs.artifacts import Zoo
 from wspace.runs.draws import BEYOND, gauges, mean_of_task
 from wspace.runs.keys import keys
+from wspace.runs.pipeline import STAGES
 from wspace.runs.report import figures
 from wspace.runs.report import page as html
 from wspace.runs.report.draws import said_of_draws, sections_on_draws
@@ -79,7 +80,7 @@ def test_the_zoos_accuracy_on_a_task_is_the_mean_over_its_networks_of_it() -> No
 
 def test_what_counts_as_accurate_is_in_no_key_at_its_default(tmp_path: Path) -> None:
     plain, said, other = (
-        keys(recipe_of(tmp_path, *how)) for how in ((), ("evaluate.accurate=0.9",), ("evaluate.accurate=0.8",))
+        keys(recipe_of(tmp_path, *how), STAGES) for how in ((), ("evaluate.accurate=0.9",), ("evaluate.accurate=0.8",))
     )
     assert plain == said and {name for name, key in other.items() if key != plain[name]} == {"evaluate", "report"}
 

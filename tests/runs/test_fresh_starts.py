@@ -10,6 +10,7 @@ import torch
 from tests.support.synthetic import bench_of, recipe_of, run
 from wspace.runs.artifacts import Zoo
 from wspace.runs.keys import keys
+from wspace.runs.pipeline import STAGES
 from wspace.support.errors import UserError
 from wspace.support.files import read_json
 from wspace.support.seeding import stream
@@ -72,7 +73,7 @@ def test_a_run_without_a_base_leaves_out_what_goes_by_it_and_says_so(tmp_path: P
 
 
 def test_the_setting_is_in_no_key_at_its_default(tmp_path: Path) -> None:
-    plain, base, fresh = (keys(recipe_of(tmp_path, *how)) for how in ((), ("zoo.start=base",), (FRESH,)))
+    plain, base, fresh = (keys(recipe_of(tmp_path, *how), STAGES) for how in ((), ("zoo.start=base",), (FRESH,)))
     assert plain == base and plain["zoo"] != fresh["zoo"]
 
 

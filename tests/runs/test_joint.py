@@ -15,11 +15,12 @@ from tests.support.nano import check_above_random
 from wspace.recipes.plugins import load_plugins
 from wspace.recipes.schema import BoundRecipe
 from wspace.recipes.source import parse_recipe
-from wspace.runs import keys as stage_keys
 from wspace.runs.finished import report_of, stages_of
 from wspace.runs.joint import running
 from wspace.runs.joint.file import Joint, bind_joint
 from wspace.runs.joint.training import share
+from wspace.runs.pipeline import STAGES
+from wspace.runs.pipeline import stages_of as stages_of_recipe
 from wspace.runs.run import Run
 from wspace.support.errors import RecipeError, UserError
 from wspace.support.progress import Progress
@@ -100,7 +101,7 @@ def test_held_out_members_are_no_part_of_the_training_s_key() -> None:
 
 def test_a_recipe_of_its_own_has_the_key_it_always_had() -> None:
     member: BoundRecipe = bound("joint: igpg-member\nmembers:\n  a: {}\n").members[0]
-    assert member.joined is None and stage_keys.stages_of(member) == stage_keys.STAGES
+    assert member.joined is None and stages_of_recipe(member) == STAGES
 
 
 # ---------------------------------------------------------------- one generator

@@ -17,7 +17,8 @@ from wspace.recipes.plugins import load_plugins
 from wspace.recipes.schema import BoundRecipe
 from wspace.recipes.source import read_recipe
 from wspace.runs.artifacts import TrainedOpponents, Zoo, chosen_of
-from wspace.runs.keys import STAGES, keys, slots_of
+from wspace.runs.keys import keys, slots_of
+from wspace.runs.pipeline import STAGES
 from wspace.runs.report.methods import methods_of
 from wspace.support.errors import RecipeError, UserError, WspaceError
 from wspace.support.files import read_json
@@ -196,8 +197,8 @@ def test_keys_know_of_opponents_where_a_recipe_chooses_them_alone(plugin: Path, 
         assert not any(name.startswith("against") for name in slots_of(default, stage))
 
     def changed(against: str) -> list[str]:
-        other = keys(bound(tmp_path, f"against={against}", plugins=(plugin,)))
-        return [name for name, key in keys(default).items() if other[name] != key]
+        other = keys(bound(tmp_path, f"against={against}", plugins=(plugin,)), STAGES)
+        return [name for name, key in keys(default, STAGES).items() if other[name] != key]
 
     assert changed(f"[{', '.join(bound.name for bound in default.against)}]") == []
     assert changed("[oracle, universal, ridge]") == ["evaluate", "report"]

@@ -20,8 +20,8 @@ from wspace.recipes.schema import ONLOOKERS, SLOTS, BoundRecipe
 from wspace.recipes.signature import read_class, source_file
 from wspace.recipes.source import packaged_recipes, read_recipe
 from wspace.runs import pipeline
-from wspace.runs.keys import STAGES, keys, modules_of, slots_of
-from wspace.runs.pipeline import steps
+from wspace.runs.keys import keys, modules_of, slots_of
+from wspace.runs.pipeline import STAGES, steps
 from wspace.runs.store import Store
 from wspace.support.errors import DiskError, FileError, UserError
 from wspace.support.files import read_json, write_json
@@ -147,28 +147,28 @@ CHANGES = [
 
 @pytest.mark.parametrize(("change", "count"), CHANGES)
 def test_a_change_moves_the_keys_of_the_stages_it_matters_to(bind, change: str, count: int) -> None:
-    before, after = keys(bind()), keys(bind(change))
+    before, after = keys(bind(), STAGES), keys(bind(change), STAGES)
     assert [name for name in NAMES if before[name] != after[name]] == NAMES[len(NAMES) - count :]
 
 
 def test_the_version_of_a_component_is_part_of_the_key(tiny: Tiny, bind) -> None:
-    before = keys(bind())
+    before = keys(bind(), STAGES)
     tiny.file.write_text(tiny.file.read_text().replace("version: ClassVar[int] = 3", "version: ClassVar[int] = 4"))
     read_class.cache_clear()
-    after = keys(bind())
+    after = keys(bind(), STAGES)
     assert [name for name in NAMES if before[name] != after[name]] == NAMES[2:]
 
 
 def test_the_version_of_a_nested_component_is_part_of_the_key(tiny: Tiny, bind) -> None:
-    before = keys(bind())
+    before = keys(bind(), STAGES)
     tiny.file.write_text(tiny.file.read_text().replace("class Net:\n", "class Net:\n    version = 2\n\n"))
     read_class.cache_clear()
-    after = keys(bind())
+    after = keys(bind(), STAGES)
     assert [name for name in NAMES if before[name] != after[name]] == NAMES[2:]
 
 
 def test_the_version_of_a_stage_is_part_of_the_key(bind) -> None:
-    before = keys(bind())
+    before = keys(bind(), STAGES)
     after = keys(bind(), [replace(s, version=s.version + 1) if s.name == "generate" else s for s in STAGES])
     assert [name for name in NAMES if before[name] != after[name]] == NAMES[3:]
 
@@ -176,19 +176,19 @@ def test_the_version_of_a_stage_is_part_of_the_key(bind) -> None:
 def test_what_files_hold_is_part_of_the_key(bind, tmp_path: Path) -> None:
     data, extra = tmp_path / "data", tmp_path / "extra.bin"
     recipe = bind(f"dataset={{use: files, path: {data}, more: [{extra}]}}")
-    seen = [keys(recipe)["zoo"]]
+    seen = [keys(recipe, STAGES)["zoo"]]
     data.mkdir()
-    seen.append(keys(recipe)["zoo"])
+    seen.append(keys(recipe, STAGES)["zoo"])
     (data / "a.png").write_bytes(b"1")
-    seen.append(keys(recipe)["zoo"])
+    seen.append(keys(recipe, STAGES)["zoo"])
     (data / "a.png").write_bytes(b"2")
-    seen.append(keys(recipe)["zoo"])
+    seen.append(keys(recipe, STAGES)["zoo"])
     extra.write_bytes(b"3")
-    seen.append(keys(recipe)["zoo"])
-    assert len(set(seen)) == 5 and keys(recipe)["zoo"] == seen[-1]
+    seen.append(keys(recipe, STAGES)["zoo"])
+    assert len(set(seen)) == 5 and keys(recipe, STAGES)["zoo"] == seen[-1]
     (data / "a.png").write_bytes(b"1")
     extra.unlink()
-    assert keys(recipe)["zoo"] == seen[2], "the same contents again"
+    assert keys(recipe, STAGES)["zoo"] == seen[2], "the same contents again"
 
 
 def test_where_files_lie_is_no_part_of_the_key(bind, tmp_path: Path) -> None:
@@ -196,13 +196,13 @@ def test_where_files_lie_is_no_part_of_the_key(bind, tmp_path: Path) -> None:
     data.mkdir()
     (data / "a.png").write_bytes(b"1")
     extra.write_bytes(b"2")
-    before = keys(bind(f"dataset={{use: files, path: {data}, more: [{extra}]}}"))
+    before = keys(bind(f"dataset={{use: files, path: {data}, more: [{extra}]}}"), STAGES)
     data.rename(tmp_path / "moved")
     extra.rename(tmp_path / "moved.bin")
-    assert keys(bind(f"dataset={{use: files, path: {tmp_path}/moved, more: [{tmp_path}/moved.bin]}}")) == before
-    swapped = keys(bind(f"dataset={{use: files, path: {tmp_path}/moved.bin, more: [{tmp_path}/moved]}}"))
+    assert keys(bind(f"dataset={{use: files, path: {tmp_path}/moved, more: [{tmp_path}/moved.bin]}}"), STAGES) == before
+    swapped = keys(bind(f"dataset={{use: files, path: {tmp_path}/moved.bin, more: [{tmp_path}/moved]}}"), STAGES)
     assert swapped["zoo"] != before["zoo"]
-    without = keys(bind(f"dataset={{use: files, path: {tmp_path}/moved}}"))
+    without = keys(bind(f"dataset={{use: files, path: {tmp_path}/moved}}"), STAGES)
     assert without["zoo"] != before["zoo"]
 
 
@@ -234,7 +234,7 @@ def test_a_file_that_cannot_be_read_is_the_users_error(bind, tmp_path: Path, mon
 
     monkeypatch.setattr("wspace.support.fingerprint.of_file", denied)
     with pytest.raises(FileError, match=rf"^{tmp_path}/data: cannot be read: Permission denied$"):
-        keys(recipe)
+        keys(recipe, STAGES)
 
 
 # ---------------------------------------------------------------- why

@@ -18,7 +18,6 @@ from wspace.data.tasks import TaskSet
 from wspace.recipes.plugins import load_plugins
 from wspace.recipes.registry import Component
 from wspace.recipes.source import read_recipe
-from wspace.runs import keys as stage_keys
 from wspace.runs import pipeline
 from wspace.runs.finished import stages_of
 from wspace.runs.report import figures, table
@@ -578,7 +577,7 @@ def call(
     file = tmp_path / "a-study.yaml"
     file.write_text(STUDY)
     plugged = load_plugins([tiny.plugin]).registry
-    monkeypatch.setattr("wspace.cli.options.registry_of", lambda plugins: plugged)
+    monkeypatch.setattr("wspace.cli.run.registry_of", lambda plugins: plugged)
 
     def command(*arguments: object) -> tuple[int, str, str]:
         done = inside(*arguments, workshop=WORKSHOP)
@@ -710,7 +709,7 @@ def test_a_study_prints_on_a_terminal_with_no_cell_broken(
 
 
 def test_the_report_of_a_run_names_that_run_and_is_never_linked() -> None:
-    assert [stage.name for stage in stage_keys.STAGES if not stage.shared] == ["report"]
+    assert [stage.name for stage in pipeline.STAGES if not stage.shared] == ["report"]
 
 
 LINES = """study: tiny.yaml

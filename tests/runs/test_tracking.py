@@ -21,8 +21,8 @@ from wspace.recipes.registry import Component
 from wspace.recipes.schema import BoundRecipe
 from wspace.recipes.source import parse_recipe
 from wspace.runs import pipeline
-from wspace.runs.keys import STAGES, keys
-from wspace.runs.pipeline import Workshop
+from wspace.runs.keys import keys
+from wspace.runs.pipeline import STAGES, Workshop
 from wspace.runs.stages.train import _Validation
 from wspace.runs.tracking import Tracking
 from wspace.support.errors import MissingPackage, RecipeError
@@ -177,7 +177,7 @@ def test_no_byte_of_a_run_depends_on_its_trackers(runs: Path, tmp_path: Path) ->
 
 def test_no_key_knows_of_trackers_and_nothing_has_to_run_for_another(runs: Path) -> None:
     plain, tracked = recipe_of(), recipe_of("[jsonl]")
-    assert keys(plain) == keys(tracked)
+    assert keys(plain, STAGES) == keys(tracked, STAGES)
     run(plain, runs)
     assert [line.partition(":")[0] for line in run(tracked, runs)] == ["tracker 'jsonl'"]
     check(of_jsonl(runs), runs)

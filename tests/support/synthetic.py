@@ -17,7 +17,7 @@ from wspace.interfaces import TEST, TRAIN, VAL, Images, Text
 from wspace.recipes.bind import bind
 from wspace.recipes.schema import BoundRecipe
 from wspace.recipes.source import read_recipe
-from wspace.runs.keys import STAGES
+from wspace.runs.pipeline import STAGES
 from wspace.runs.stages import Job
 from wspace.runs.workbench import Workbench
 from wspace.support.progress import Progress

@@ -27,8 +27,9 @@ from wspace.learning.system import System
 from wspace.recipes.bind import bind
 from wspace.recipes.plugins import load_plugins
 from wspace.recipes.source import read_recipe
-from wspace.runs import keys as stage_keys
 from wspace.runs import pipeline
+from wspace.runs.keys import keys
+from wspace.runs.pipeline import STAGES
 from wspace.runs.store import Store
 from wspace.support.errors import Diverged, MissingPackage, UserError
 from wspace.support.files import save_tensors
@@ -297,6 +298,6 @@ def test_precision_belongs_to_the_training_and_what_follows() -> None:
     source, registry = read_recipe(ROOT / "recipes/core.yaml"), load_plugins().registry
     assert bind(source, registry).precision == "float32"
     half = bind(replace(source, values=source.values | {"precision": "bfloat16"}), registry)
-    before, after = stage_keys.keys(bind(source, registry)), stage_keys.keys(half)
+    before, after = keys(bind(source, registry), STAGES), keys(half, STAGES)
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"train", "generate", "evaluate", "report"}

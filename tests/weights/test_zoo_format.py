@@ -27,6 +27,7 @@ from wspace.data.tasks import FEWEST_UNSEEN, tasks_around
 from wspace.interfaces.weights import Product, WeightEntry, WeightSpec
 from wspace.runs.artifacts import Zoo
 from wspace.runs.keys import keys
+from wspace.runs.pipeline import STAGES
 from wspace.support.errors import DataError, FileError, UserError
 from wspace.support.files import new_folder, read_json, write_json
 from wspace.support.fingerprint import of_json
@@ -837,10 +838,10 @@ def test_the_zoo_is_part_of_the_key(exported: Path, tmp_path: Path) -> None:
     folder = tmp_path / "given"
     shutil.copytree(exported, folder)
     recipe = recipe_of(tmp_path, f"zoo.source={folder}")
-    before = keys(recipe)
-    assert before["zoo"] != keys(recipe_of(tmp_path))["zoo"] and keys(recipe) == before
+    before = keys(recipe, STAGES)
+    assert before["zoo"] != keys(recipe_of(tmp_path), STAGES)["zoo"] and keys(recipe, STAGES) == before
     altered(folder, lambda header, entries: (header, entries[1:]))
-    assert all(key != before[stage] for stage, key in keys(recipe).items())
+    assert all(key != before[stage] for stage, key in keys(recipe, STAGES).items())
 
 
 def test_whose_weights_checkpoints_are_a_recipe_says(trained: Path, exported: Path, tmp_path: Path) -> None:

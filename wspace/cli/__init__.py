@@ -116,7 +116,7 @@ def _collect_garbage_less_often() -> None:
 def main(workshop: Workshop | None = None) -> None:
     """Run the command line; errors a user can mend are one message and an exit status, never a traceback.
 
-    workshop: what `wspace run` makes runs with, if not the stages of `wspace.runs.keys`.
+    workshop: what `wspace run` makes runs with, if not those of `wspace.runs.pipeline`.
     """
     from wspace.support.errors import WspaceError
 

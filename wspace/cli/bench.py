@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from wspace.cli.options import Json, PluginFiles, RunFolder, Settings, bind_recipe
+from wspace.cli.options import Json, PluginFiles, RunFolder, Settings
+from wspace.cli.run import bind_recipe
 
 app = typer.Typer(
     help="Measure what the documentation claims of speed.",

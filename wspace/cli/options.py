@@ -36,38 +36,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 """A command's option `--json`, for `show_section(..., as_json)`: `as_json: Json = False`."""
 
 
-def bind_recipe(recipe: str, settings: list[str] | None, plugins: list[Path] | None) -> Any:
-    """A recipe."""
-    from wspace.runs.joint.file import Joint
-    from wspace.runs.study.file import Study
-    from wspace.support.errors import UserError
-
-    bound = bind_any(recipe, settings, plugins)
-    if isinstance(bound, Study | Joint):
-        called = "a study" if isinstance(bound, Study) else "a joint recipe"
-        raise UserError(
-            f"{bound.source}: {called}, of which `run`, `check` and `report` know what to do; name its recipe"
-        )
-    return bound
-
-
-def bind_any(recipe: str, settings: list[str] | None, plugins: list[Path] | None) -> Any:
-    """A recipe, a study or a joint recipe."""
-    from wspace.recipes.bind import bind
-    from wspace.recipes.source import change, find_recipe, read_recipe
-    from wspace.runs.joint.file import bind_joint, is_joint
-    from wspace.runs.study.file import bind_study, is_study
-
-    registry = registry_of(plugins)
-    source = read_recipe(find_recipe(recipe))
-    if is_study(source):
-        return bind_study(source, registry, settings or ())
-    if is_joint(source):
-        return bind_joint(source, registry, settings or ())
-    change(source, settings or ())
-    return bind(source, registry)
-
-
 def registry_of(plugins: list[Path] | None) -> Any:
     """What is registered. Plugins that cannot be used, or may not work, are told, and stop nobody."""
     from wspace.recipes.plugins import load_plugins

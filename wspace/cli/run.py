@@ -5,11 +5,46 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wspace.cli.options import Json, PluginFiles, Recipe, RunFolder, Settings, bind_any, bind_recipe
+from wspace.cli.options import Json, PluginFiles, Recipe, RunFolder, Settings, registry_of
+
+if TYPE_CHECKING:
+    from wspace.recipes.schema import BoundRecipe
+
+
+def bind_any(recipe: str, settings: list[str] | None, plugins: list[Path] | None) -> Any:
+    """What an argument RECIPE names, checked: a recipe, a study or a joint recipe. Raises FileError, RecipeError."""
+    from wspace.recipes.bind import bind
+    from wspace.recipes.source import change, find_recipe, read_recipe
+    from wspace.runs.joint.file import bind_joint, is_joint
+    from wspace.runs.study.file import bind_study, is_study
+
+    registry = registry_of(plugins)
+    source = read_recipe(find_recipe(recipe))
+    if is_study(source):
+        return bind_study(source, registry, settings or ())
+    if is_joint(source):
+        return bind_joint(source, registry, settings or ())
+    change(source, settings or ())
+    return bind(source, registry)
+
+
+def bind_recipe(recipe: str, settings: list[str] | None, plugins: list[Path] | None) -> BoundRecipe:
+    """As `bind_any`, where a study or a joint recipe will not do."""
+    from wspace.runs.joint.file import Joint
+    from wspace.runs.study.file import Study
+    from wspace.support.errors import UserError
+
+    bound = bind_any(recipe, settings, plugins)
+    if isinstance(bound, Study | Joint):
+        called = "a study" if isinstance(bound, Study) else "a joint recipe"
+        raise UserError(
+            f"{bound.source}: {called}, of which `run`, `check` and `report` know what to do; name its recipe"
+        )
+    return bound
 
 
 def run(

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from wspace.cli.options import Json, PluginFiles, RunFolder, Settings, bind_recipe, registry_of
+from wspace.cli.options import Json, PluginFiles, RunFolder, Settings, registry_of
+from wspace.cli.run import bind_recipe
 
 app = typer.Typer(help="Zoos as data: networks with what each was trained for.", no_args_is_help=True)
 

@@ -1,4 +1,4 @@
-"""The stages in order, and the key of each: of all that its artifact depends on."""
+"""A stage, and its key: of all that its artifact depends on. Which stages a run has, `wspace.runs.pipeline` says."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class Stage:
     takes: tuple[str, ...]  # stages before
     version: int = 1  # raised when the stage computes something else
     shared: bool = True  # whether another run's artifact will do: it says nothing of the run it was made in
+    joined: bool = False  # whether its artifact comes of the recipe's joint training
 
     @property
     def module(self) -> str:
@@ -33,43 +34,8 @@ class Stage:
         return getattr(importlib.import_module(self.module), self.function.partition(":")[2])
 
 
-STAGES = (
-    Stage("zoo", "wspace.runs.stages.zoo:run", ("seed", "dataset", "backbone", "text", "target", "tasks", "zoo"), (), 3),
-    Stage("opponents", "wspace.runs.stages.opponents:run", ("opponents", "against"), ("zoo",)),
-    Stage(
-        "train",
-        "wspace.runs.stages.train:run",
-        (
-            "wording", "symmetry", "tokenizer", "conditioner", "generator", "reconstruction", "task_loss", "train", "losses",
-            "adversary", "discriminator", "precision", "auxiliary",
-        ),
-        ("zoo",),
-        2,
-    ),
-    Stage("generate", "wspace.runs.stages.generate:run", ("generate",), ("zoo", "train"), 2),
-    Stage(
-        "evaluate",
-        "wspace.runs.stages.evaluate:run",
-        ("metrics", "evaluate", "against", "auxiliary"),
-        ("zoo", "opponents", "train", "generate"),
-        3,
-    ),
-    Stage("report", "wspace.runs.stages.report:run", (), ("zoo", "opponents", "train", "generate", "evaluate"), 3, False),
-)  # fmt: skip
-
-
-JOINED = Stage("train", "wspace.runs.joint.training:member", (), ("zoo",))
-"""In the place of `train`, where the generator comes from a joint training."""
-
-
 KEYED_AS = {"wording": "texts"}
 """Slots that were renamed after artifacts had been made: keys know them by the old name."""
-
-
-def stages_of(recipe: BoundRecipe, stages: Sequence[Stage] = STAGES) -> tuple[Stage, ...]:
-    """The stages of a recipe's run, in order: of all `stages`, with the joint training's in place of its own."""
-    joined = recipe.joined is not None
-    return tuple(JOINED if joined and stage.name == JOINED.name else stage for stage in stages)
 
 
 def slots_of(recipe: BoundRecipe, stage: Stage) -> dict[str, Any]:
@@ -148,10 +114,10 @@ def _components(recipe: BoundRecipe, stage: Stage, *, keyed: bool) -> list[Bound
     return bound + (opponents_of(recipe, stage) if "against" in stage.reads else [])
 
 
-def keys(recipe: BoundRecipe, stages: Sequence[Stage] = STAGES) -> dict[str, str]:
+def keys(recipe: BoundRecipe, stages: Sequence[Stage]) -> dict[str, str]:
     """Stage -> key: of its slots, its components' versions, the files they name, and the keys of what it takes."""
     made: dict[str, str] = {}
-    for stage in stages_of(recipe, stages):
+    for stage in stages:
         bound = _components(recipe, stage, keyed=True)
         parts = {
             "stage": [stage.name, stage.version],
@@ -165,7 +131,7 @@ def keys(recipe: BoundRecipe, stages: Sequence[Stage] = STAGES) -> dict[str, str
             "files": [_file_identity(path) for b in bound for path in _paths(b)] + _zoo_identity(recipe, stage),
             "takes": [made[name] for name in stage.takes],
         }
-        if stage is JOINED and recipe.joined is not None:
+        if stage.joined and recipe.joined is not None:
             parts["joined"] = recipe.joined.key
         made[stage.name] = fingerprint.of_json(parts)
     return made

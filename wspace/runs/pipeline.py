@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from wspace.recipes.imports import UNCHANGED, Changes, changes, sources_of
 from wspace.recipes.schema import Bound, BoundRecipe
-from wspace.runs.keys import JOINED, STAGES, Stage, components_of, files_of, keys, modules_of, slots_of, stages_of
+from wspace.runs.keys import Stage, components_of, files_of, keys, modules_of, slots_of
 from wspace.runs.store import Store
 from wspace.runs.tracking import Tracking
 from wspace.support.errors import UserError
@@ -30,6 +30,40 @@ if TYPE_CHECKING:
 
 NOT_DONE = "not done yet"  # why a stage runs for the first time
 RECORDED = ("wspace", "torch", "timm", "open_clip_torch", "diffusers", "numpy", "safetensors")
+
+STAGES = (
+    Stage("zoo", "wspace.runs.stages.zoo:run", ("seed", "dataset", "backbone", "text", "target", "tasks", "zoo"), (), 3),
+    Stage("opponents", "wspace.runs.stages.opponents:run", ("opponents", "against"), ("zoo",)),
+    Stage(
+        "train",
+        "wspace.runs.stages.train:run",
+        (
+            "wording", "symmetry", "tokenizer", "conditioner", "generator", "reconstruction", "task_loss", "train", "losses",
+            "adversary", "discriminator", "precision", "auxiliary",
+        ),
+        ("zoo",),
+        2,
+    ),
+    Stage("generate", "wspace.runs.stages.generate:run", ("generate",), ("zoo", "train"), 2),
+    Stage(
+        "evaluate",
+        "wspace.runs.stages.evaluate:run",
+        ("metrics", "evaluate", "against", "auxiliary"),
+        ("zoo", "opponents", "train", "generate"),
+        3,
+    ),
+    Stage("report", "wspace.runs.stages.report:run", (), ("zoo", "opponents", "train", "generate", "evaluate"), 3, False),
+)  # fmt: skip
+
+
+JOINED = Stage("train", "wspace.runs.joint.training:member", (), ("zoo",), joined=True)
+"""In the place of `train`, where the generator comes from a joint training."""
+
+
+def stages_of(recipe: BoundRecipe, stages: Sequence[Stage] = STAGES) -> tuple[Stage, ...]:
+    """The stages of a recipe's run, in order: of all `stages`, with the joint training's in place of its own."""
+    joined = recipe.joined is not None
+    return tuple(JOINED if joined and stage.name == JOINED.name else stage for stage in stages)
 
 
 def _workbench(recipe: BoundRecipe, progress: Progress) -> Any:
@@ -99,7 +133,8 @@ class Step:
 
 def steps(recipe: BoundRecipe, store: Store, force: Sequence[str] = (), *, workshop: Workshop = WORKSHOP) -> list[Step]:
     """What a run would do. A forced stage takes those after it along."""
-    return _steps(recipe, store, force, stages_of(recipe, workshop.stages), keys(recipe, workshop.stages))
+    stages = stages_of(recipe, workshop.stages)
+    return _steps(recipe, store, force, stages, keys(recipe, stages))
 
 
 def _steps(
@@ -184,7 +219,8 @@ def run(
         raise UserError(
             f"{store.root}: a study is there already; give the recipe's file another name, or --runs another folder"
         )
-    stages, at = stages_of(recipe, workshop.stages), keys(recipe, workshop.stages)
+    stages = stages_of(recipe, workshop.stages)
+    at = keys(recipe, stages)
     _chosen(_steps(recipe, store, force, stages, at), only)  # what is wrong with these is said before a folder is made
     with store.locked():
         plan = _steps(recipe, store, force, stages, at)  # another process may just have finished some
@@ -297,7 +333,7 @@ def _run(
         started = time.monotonic()
         try:
             inputs = {name: folders[name] for name in stage.takes}
-            if stage is JOINED and recipe.joined is not None:
+            if stage.joined and recipe.joined is not None:
                 inputs["joint"] = recipe.joined.folder
             function(Job(recipe, bench, folder, inputs, progress, tracking.curves, spread))
         finally:

@@ -23,6 +23,7 @@ from wspace.recipes.plugins import load_plugins
 from wspace.recipes.schema import BoundRecipe
 from wspace.recipes.source import apply, read_recipe
 from wspace.runs import keys as stage_keys
+from wspace.runs import pipeline
 from wspace.runs.artifacts import Zoo
 from wspace.runs.run import Run
 from wspace.runs.study.file import bind_study
@@ -161,13 +162,13 @@ def test_nothing_to_choose_on_is_told(settings: dict[str, float], message: str) 
 
 
 def test_settings_that_came_later_leave_the_keys_of_older_recipes_as_they_were(tmp_path: Path) -> None:
-    plain = stage_keys.keys(recipe_of(tmp_path))
+    plain = stage_keys.keys(recipe_of(tmp_path), pipeline.STAGES)
     for setting, stage, default in (
         ("zoo.copies", "zoo", 1), ("reconstruction.steps", "train", 1000), ("task_loss.zoo", "train", 0.0),
     ):  # fmt: skip
-        assert stage_keys.keys(recipe_of(tmp_path, f"{setting}={default}")) == plain
-        assert stage_keys.keys(recipe_of(tmp_path, f"{setting}={default + 1}"))[stage] != plain[stage]
-    slots = {name for stage in stage_keys.STAGES for name in stage_keys.slots_of(recipe_of(tmp_path), stage)}
+        assert stage_keys.keys(recipe_of(tmp_path, f"{setting}={default}"), pipeline.STAGES) == plain
+        assert stage_keys.keys(recipe_of(tmp_path, f"{setting}={default + 1}"), pipeline.STAGES)[stage] != plain[stage]
+    slots = {name for stage in pipeline.STAGES for name in stage_keys.slots_of(recipe_of(tmp_path), stage)}
     assert not slots & {"zoo.copies", "task_loss.zoo"}
     assert not any(name.startswith("reconstruction") for name in slots)
 

@@ -23,7 +23,8 @@ from wspace.recipes.bind import bind
 from wspace.recipes.registry import Registry
 from wspace.recipes.schema import BoundRecipe
 from wspace.recipes.source import Source, apply, find_recipe, read_recipe
-from wspace.runs.keys import STAGES, keys
+from wspace.runs.keys import keys
+from wspace.runs.pipeline import STAGES
 from wspace.support import fingerprint
 from wspace.support.errors import Problem, RecipeError
 from wspace.support.invalid import explain_key
@@ -54,8 +55,8 @@ class Joint:
     @property
     def key(self) -> str:
         """Of the training: of all members' zoos, and of what a train stage reads."""
-        first = keys(self.members[0])["train"]
-        zoos = {member.name: keys(member)["zoo"] for member in self.members}
+        first = keys(self.members[0], STAGES)["train"]
+        zoos = {member.name: keys(member, STAGES)["zoo"] for member in self.members}
         return fingerprint.of_json(["joint", VERSION, first, zoos])
 
 

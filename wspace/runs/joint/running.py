@@ -14,7 +14,7 @@ from wspace.runs import pipeline
 from wspace.runs.joint.comparing import compared
 from wspace.runs.joint.file import Joint
 from wspace.runs.keys import keys
-from wspace.runs.pipeline import WORKSHOP, Step, Workshop
+from wspace.runs.pipeline import STAGES, WORKSHOP, Step, Workshop
 from wspace.runs.store import Store
 from wspace.support.errors import UserError
 from wspace.support.files import disk_errors, write_json
@@ -94,7 +94,10 @@ def _train(joint: Joint, folder: Path, progress: Progress) -> None:
     from wspace.runs.joint import training
 
     progress.say(f"train: {len(joint.members)} zoos")
-    zoos = [training.MemberZoo(m.name, m, Store(folder / m.name).folder("zoo", keys(m)["zoo"])) for m in joint.members]
+    zoos = [
+        training.MemberZoo(m.name, m, Store(folder / m.name).folder("zoo", keys(m, STAGES)["zoo"]))
+        for m in joint.members
+    ]
     with disk_errors(folder), store.making("train", key) as made:
         started = time.monotonic()
         training.run(zoos, made, progress)

@@ -1,4 +1,4 @@
-"""The stages of a run, in the order of `wspace.runs.keys.STAGES`: each a function of a Job that fills its folder."""
+"""The stages of a run, in the order of `wspace.runs.pipeline.STAGES`: each a function of a Job that fills its folder."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from wspace.recipes.schema import BoundRecipe
 from wspace.runs.finished import stages_of
 from wspace.runs.keys import files_of, slots_of
-from wspace.runs.keys import stages_of as stages_of_recipe
+from wspace.runs.pipeline import stages_of as stages_of_recipe
 from wspace.runs.run import Run
 from wspace.support.cards import CARD
 from wspace.support.errors import FileError, NotARun, UserError
