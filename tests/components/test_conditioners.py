@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from wspace.components.conditioners.class_prototypes import ClassPrototypes
 from wspace.components.conditioners.text_set import TextSet
-from wspace.data.tasks import pad, prompts_of
+from wspace.data.prompts import pad, prompts_of
 from wspace.interfaces import Condition, Prompts, Told
 from wspace.testing.subject import HIDDEN, INPUTS, TEXTS, Toy
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from wspace.data.features import Pool
+from wspace.data.prompts import prompts_of
 from wspace.data.shots import draw_shots
-from wspace.data.tasks import prompts_of
 from wspace.interfaces import Shots
 
 COUNTS = (5, 3, 1, 4)  # images of each class

@@ -32,7 +32,7 @@ from tests.support.toys import (
 from wspace.components.generators.diffusion import Diffusion
 from wspace.components.tokenizers.chunk import Chunk
 from wspace.components.tokenizers.neuron import Neuron
-from wspace.data.tasks import prompts_of
+from wspace.data.prompts import prompts_of
 from wspace.interfaces import Condition, Conditioner, Denoiser, Moves, Pairs, Prompts, Tokenizer
 from wspace.learning.system import System
 from wspace.support.errors import UserError

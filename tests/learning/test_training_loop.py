@@ -18,7 +18,7 @@ from wspace.components.denoisers.mlp import MLP
 from wspace.components.generators.diffusion import Diffusion
 from wspace.components.predictors.linear import Linear
 from wspace.components.tokenizers.neuron import Neuron
-from wspace.data.tasks import prompts_of
+from wspace.data.prompts import prompts_of
 from wspace.interfaces import Prompts
 from wspace.learning.adversary import Adversary
 from wspace.learning.loop import TrainingLoop, warmup_cosine

@@ -16,7 +16,8 @@ import torch
 from tests.support.synthetic import Said
 from wspace.api import Engine
 from wspace.components.engines.local import Local
-from wspace.recipes.bind import BoundRecipe, bind
+from wspace.recipes.bind import bind
+from wspace.recipes.schema import BoundRecipe
 from wspace.recipes.plugins import load_plugins
 from wspace.recipes.registry import Component
 from wspace.recipes.source import find_recipe, read_recipe

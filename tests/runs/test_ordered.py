@@ -14,11 +14,14 @@ from torch.nn import functional
 from tests.support.synthetic import bench_of, recipe_of, run
 from wspace.interfaces import Condition, Prompts
 from wspace.learning.baselines import descriptions
+from wspace.recipes.schema import BoundRecipe
 from wspace.runs.artifacts import Zoo
 from wspace.runs.assemble import build_system
+from wspace.runs.checking import check_all
 from wspace.runs.run import Run
 from wspace.runs.study.comparing import headline_of
 from wspace.runs.study.file import Member
+from wspace.runs.workbench import Workbench
 from wspace.support.errors import UserError
 from wspace.support.files import read_json
 from wspace.support.progress import Progress
@@ -164,6 +167,25 @@ def test_what_cannot_be_told_in_order_is_refused_before_anything_is_trained(
         run(recipe, bench_of(recipe), tmp_path, "zoo")
     assert str(caught.value) == message and caught.value.exit_status == 2
     assert not list((tmp_path / "zoo").iterdir())
+
+
+def test_of_several_recipes_the_one_that_is_refused_is_named_and_encoders_are_built_once(tmp_path: Path) -> None:
+    recipes = {
+        "variant 'a'": recipe_of(tmp_path, *ORDERED),
+        "variant 'b'": recipe_of(tmp_path, *ORDERED, "train.steps=7", "conditioner=text-set"),
+    }
+    built: list[str] = []
+
+    def workbench(recipe: BoundRecipe) -> Workbench:
+        built.append(recipe.conditioner.name)
+        return bench_of(recipe)
+
+    with pytest.raises(
+        UserError, match=r"^variant 'b': conditioner \(text-set\): this conditioner says the same of every"
+    ):
+        check_all(recipes, workbench)
+    assert built == ["text-list"]
+    check_all({"variant 'a'": recipes["variant 'a'"]}, workbench)
 
 
 def test_a_conditioner_of_places_is_refused_where_there_are_none(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,7 @@ from wspace.data import splits
 from wspace.data.tasks import TaskSet
 from wspace.recipes.plugins import load_plugins
 from wspace.recipes.registry import Component
+from wspace.recipes.schema import BoundRecipe
 from wspace.recipes.source import read_recipe
 from wspace.runs import pipeline
 from wspace.runs.finished import stages_of
@@ -298,6 +300,25 @@ def test_a_study_runs_its_members_and_shares_what_they_have_in_common(bound: Bou
         "with more steps, seed 2: variant 2 of 2, seed 2 of 2",
     ]
     assert said.lines[8:10] == [f"zoo: made in {folder / 'full-1'}", f"opponents: made in {folder / 'full-1'}"]
+
+
+def test_a_variant_that_is_refused_is_refused_before_another_is_trained(
+    bound: Bound, scored, ran, tmp_path: Path
+) -> None:
+    def refuse(recipes: Mapping[str, BoundRecipe], workbench: object) -> None:
+        asked.append({name: recipe.name for name, recipe in recipes.items()})
+        if len(asked) == 1:
+            raise UserError("variant 'with more steps': no")
+
+    asked: list[dict[str, str]] = []
+    strict = replace(WORKSHOP, check=refuse)
+    with pytest.raises(UserError, match="^variant 'with more steps': no$"):
+        running.run(bound(), tmp_path / "runs", Progress(), workshop=strict)
+    assert asked == [{"variant 'full'": "full-2", "variant 'with more steps'": "with-more-steps-2"}]
+    assert scored.calls == [] and not (tmp_path / "runs").exists()
+    running.run(bound(), tmp_path / "runs", Progress(), workshop=strict)
+    running.run(bound(), tmp_path / "runs", Progress(), workshop=strict)
+    assert asked[1:] == [asked[0], {}], "what is trained is asked for no more"
 
 
 def test_a_second_run_of_a_study_does_nothing(bound: Bound, ran, tmp_path: Path) -> None:

@@ -17,10 +17,11 @@ import wspace
 from tests.conftest import BY_PICTURES, PLACED, ROOT, Wspace
 from wspace.components.conditioners.class_prototypes import ClassPrototypes
 from wspace.components.opponents.text_prototype import TextPrototype
-from wspace.data.tasks import prompts_of
+from wspace.data.prompts import prompts_of
 from wspace.interfaces import ClassStatistics
 from wspace.recipes.bind import bind_one
 from wspace.runs.run import Run
+from wspace.runs.telling import auxiliary
 from wspace.runs.workbench import Workbench
 from wspace.support.names import DRAWN_FROM_TOLD, PROMPT_TEXTS
 from wspace.support.progress import Progress
@@ -322,8 +323,8 @@ def test_text_prototypes_know_auxiliary_classes_as_well() -> None:
     evidence, heads = evidence_of(TextPrototype()), []
     (contest, *_) = contests_of(TextPrototype())
     other = ClassStatistics(evidence.class_texts.roll(1, 0), torch.randn(len(evidence.class_texts), 7), torch.eye(7))
-    for auxiliary in ((), (other,)):
-        opponent, known = TextPrototype(), replace(evidence, auxiliary=auxiliary)
+    for others in ((), (other,)):
+        opponent, known = TextPrototype(), replace(evidence, auxiliary=others)
         opponent.choose(known)
         heads.append(opponent.weights(known, contest))
     assert heads[0].shape == heads[1].shape and not torch.allclose(*heads)
@@ -339,7 +340,7 @@ def test_an_auxiliary_data_set_of_which_too_few_classes_are_left_is_refused(
     bound = bind_one("dataset", {"use": "folder", "path": str(tmp_path)}, run.registry, "here")
     bench = Workbench(replace(run.recipe, auxiliary=(bound,)), Progress(), dims=lambda: run.zoo.dims)
     with pytest.raises(wspace.api.DataError) as refused:
-        bench.auxiliary(run.zoo.tasks.classes, lambda other: other.class_texts)
+        auxiliary(bench, run.zoo.tasks.classes, lambda other: other.class_texts)
     assert str(refused.value) == (
         "auxiliary: of the classes of data set 'folder' all but 1 are set apart as unseen; two are the least that say anything"
     )

@@ -254,8 +254,8 @@ def tiny_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ti
         sys.modules.pop(name, None)
 
 
-WORKSHOP = Workshop(TINY_STAGES, lambda recipe, progress: None)
-"""Tiny stages in place of the real ones, and no data behind them."""
+WORKSHOP = Workshop(TINY_STAGES, lambda recipe, progress: None, lambda recipes, workbench: None)
+"""Tiny stages in place of the real ones, and no data behind them; whatever is asked suits them."""
 
 
 @pytest.fixture(name="stages")

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from tests.support import synthetic
 from tests.support.stand_ins import Adapter
+from wspace.data.prompts import prompts_of
 from wspace.data.splits import UNSEEN_TASKS
-from wspace.data.tasks import prompts_of
 from wspace.runs.report.intervals import interval
 from wspace.runs.run import Run
 from wspace.support.errors import UserError

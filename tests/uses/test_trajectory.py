@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.support import synthetic
+from wspace.data.prompts import prompts_of
 from wspace.data.splits import UNSEEN_TASKS
-from wspace.data.tasks import prompts_of
 from wspace.learning.fitting import accuracies
 from wspace.runs.artifacts import Zoo
 from wspace.runs.assemble import build_system, load_system

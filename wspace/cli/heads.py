@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from wspace.cli.options import Json, PluginFiles, RunFolder, changes_by, classes_of, open_run
+from wspace.cli.options import Json, PluginFiles, RunFolder, changes_by, open_run
+from wspace.support.classes import classes_of
 
 
 def generate(

@@ -57,17 +57,6 @@ def open_run(run: Path, plugins: list[Path] | None) -> Run:
     return Run.open(run, plugins or (), for_terminal())
 
 
-def classes_of(text: str, option: str = "--classes") -> tuple[str, ...]:
-    """The class names in an option, separated by commas. Raises UserError unless they make a task."""
-    from wspace.support.classes import check_classes
-    from wspace.support.errors import UserError
-
-    names = text.split(",")
-    if not any(name.strip() for name in names):
-        raise UserError(f'no classes: name two or more, as in {option} "book, camera, umbrella"')
-    return check_classes(names)
-
-
 def changes_by(files: Sequence[Path]) -> str:
     """A note, where files that are about to be written need a folder made or replace what is there; else nothing."""
     there = [str(file) for file in files if file.is_file()]

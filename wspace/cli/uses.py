@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from wspace.cli.options import Json, PluginFiles, RunFolder, changes_by, classes_of, open_run, show_section
+from wspace.cli.options import Json, PluginFiles, RunFolder, changes_by, open_run, show_section
+from wspace.support.classes import classes_of
 
 Classes = Annotated[str | None, typer.Option(help="One task instead of the study: class names, separated by commas.")]
 

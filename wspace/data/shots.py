@@ -8,7 +8,8 @@ import torch
 from torch.nn import functional
 
 from wspace.data.features import Pool
-from wspace.data.tasks import Task, pad
+from wspace.data.prompts import pad
+from wspace.data.tasks import Task
 from wspace.interfaces import Shots
 
 

@@ -25,7 +25,7 @@ class Prompts:
 
     texts: Tensor  # (B, K, T), rows of unit length, zero where padded
     mask: Tensor  # (B, K) bool
-    names: tuple[str, ...] | None = None  # what each task is called, as `wspace.data.tasks.name_of` has it
+    names: tuple[str, ...] | None = None  # what each task is called, as `wspace.data.prompts.name_of` has it
     pictures: Tensor | None = (
         None  # (B, K, F), of each class the mean features of pictures that were given with its name
     )

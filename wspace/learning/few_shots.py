@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from wspace.data.features import Pool
+from wspace.data.prompts import pad
 from wspace.data.shots import draw_shots
-from wspace.data.tasks import Task, pad
+from wspace.data.tasks import Task
 from wspace.interfaces import Contest, Evidence, Shots
 from wspace.learning.prototypes import FeatureSpace, Heads, best_for_left_out
 

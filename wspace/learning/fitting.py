@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from wspace.data.features import Pool
-from wspace.data.tasks import Task, pad
+from wspace.data.prompts import pad
+from wspace.data.tasks import Task
 from wspace.interfaces import Target
 from wspace.support.errors import Diverged
 from wspace.support.seeding import stream

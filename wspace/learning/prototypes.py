@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wspace.data.tasks import Task, pad
+from wspace.data.prompts import pad
+from wspace.data.tasks import Task
 from wspace.interfaces import ClassStatistics, Evidence, Target
 
 SHRINKAGE = 0.1

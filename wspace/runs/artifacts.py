@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from wspace.data.features import FeatureScale
+from wspace.data.prompts import prompts_of
 from wspace.data.splits import SEEN
-from wspace.data.tasks import Task, TaskSet, prompts_of
+from wspace.data.tasks import Task, TaskSet
 from wspace.interfaces import Prompts, Shots, Target
 from wspace.support.errors import FileError, UserError, WspaceError
 from wspace.support.files import read_json

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wspace.interfaces import Answers, Classifier, Exporter, Precision
+from wspace.interfaces import TEST, Answers, Classifier, Exporter, Images, Precision
+from wspace.runs.artifacts import Zoo
+from wspace.runs.stages.report import evenly
+from wspace.runs.workbench import Workbench
 from wspace.support.errors import UserError, WspaceError, did_you_mean
 from wspace.support.files import check_file, check_new_folder, disk_errors, new_folder, replacing, sweep
 from wspace.support.progress import Progress
+from wspace.weights.files.network import Network
 
 TOLERANCE = 1e-4  # of probabilities, where numbers are stored as they are
 TRIED = 500  # test pictures, at most
@@ -61,6 +65,38 @@ class Exported:
     def as_json(self) -> dict[str, Any]:
         """As `wspace export --json` prints it."""
         return vars(self) | {"out": str(self.out), "classes": list(self.classes)}
+
+
+def classifier_of(
+    network: Network, bench: Workbench, zoo: Zoo, about: Callable[[Network, str], dict[str, Any]]
+) -> Classifier:
+    """A network with the backbone before it, in float32 on the CPU. Raises UserError for a backbone that is no module.
+
+    `about` says what a network is, given it and the licence of the backbone.
+    """
+    cpu, target = torch.device("cpu"), bench.target
+    backbone = bench.recipe.backbone.build({"device": cpu})  # of its own: the exporter may change it
+    head = target.frozen(target.spec.flatten(network.tensors), bench.encode_classes(network.classes).to(cpu))
+    return Classifier(
+        backbone.module(),
+        Scaled(head, zoo.scale.rms.to(cpu)),
+        network.classes,
+        bench.images.read([0]).shape[1],
+        network.tensors,
+        about(network, backbone.licence),
+    )
+
+
+def trial_of(network: Network, images: Images) -> Trial:
+    """Test pictures, at most `TRIED`: those of the network's classes, if the data set has them all, and others."""
+    test = np.flatnonzero(images.split == TEST)
+    place = {images.classes.index(name): at for at, name in enumerate(network.classes) if name in images.classes}
+    named = np.isin(images.labels[test], list(place)) & (len(place) == len(network.classes))
+    ours, others = (torch.as_tensor(images.labels[test[rows]]) for rows in (named, ~named))
+    rows = test[named][evenly(ours, TRIED).numpy()] if len(ours) else test[:0]
+    more = test[~named][evenly(others, TRIED - len(rows)).numpy()] if len(others) else test[:0]
+    labels = np.array([place[label] for label in images.labels[rows].tolist()], dtype=np.int64)
+    return Trial(images.read(np.concatenate([rows, more])), labels)
 
 
 def checked(exporter: Exporter, name: str, out: Path, precision: str) -> Precision:

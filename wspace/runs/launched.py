@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from wspace.interfaces import Engine
-from wspace.recipes.bind import BoundRecipe
+from wspace.recipes.schema import BoundRecipe
 from wspace.runs.pieces import do_part
 from wspace.runs.stages import Job
 from wspace.runs.stages.train import join

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wspace.interfaces import Engine
-from wspace.recipes.bind import BoundRecipe
+from wspace.recipes.schema import BoundRecipe
 from wspace.runs import pipeline
 from wspace.runs.pieces import Noted, answered, bound_of, told_of, work_off
 from wspace.runs.pipeline import Workshop

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from wspace.interfaces import Engine
-from wspace.recipes.bind import BoundRecipe, bind
-from wspace.recipes.bound import Joined
+from wspace.recipes.bind import bind
+
 from wspace.recipes.plugins import BUILTIN, load_plugins
-from wspace.recipes.schema import ONLOOKERS, SLOTS
+from wspace.recipes.schema import ONLOOKERS, SLOTS, BoundRecipe, Joined
 from wspace.recipes.source import Source
 from wspace.runs.stages import Function, Job, Spread
 from wspace.runs.workbench import Workbench

@@ -72,12 +72,22 @@ def _workbench(recipe: BoundRecipe, progress: Progress) -> Any:
     return Workbench(recipe, progress)
 
 
+def _check(recipes: Mapping[str, BoundRecipe], workbench: Callable[[BoundRecipe], Any]) -> None:
+    from wspace.runs.checking import check_all
+
+    check_all(recipes, workbench)
+
+
 @dataclass(frozen=True)
 class Workshop:
-    """What runs are made with: the stages, and how the workbench is set up that those of one run share."""
+    """What runs are made with: the stages, and how the workbench is set up that those of one run share.
+
+    And how several recipes, by their names, are checked before the first is run.
+    """
 
     stages: tuple[Stage, ...] = STAGES
     workbench: Callable[[BoundRecipe, Progress], Any] = _workbench
+    check: Callable[[Mapping[str, BoundRecipe], Callable[[BoundRecipe], Any]], None] = _check
 
 
 WORKSHOP = Workshop()
@@ -129,6 +139,21 @@ class Step:
     stale: Changes = UNCHANGED  # of the sources since it was made; the key does not know
     forced: bool = False  # what is there of it goes first
     link_to: Path | None = None  # the same artifact in another run, to link
+
+
+def check_untrained(
+    runs: Mapping[str, tuple[BoundRecipe, Sequence[Step]]], progress: Progress, workshop: Workshop = WORKSHOP
+) -> None:
+    """Of several runs by their names: those that are yet to train anything are checked, before the first of them does.
+
+    Raises UserError, with its name, for one that would be refused.
+    """
+    untrained = {
+        name: recipe
+        for name, (recipe, plan) in runs.items()
+        if any(step.action == "run" and step.stage.name in ("zoo", "train") for step in plan)
+    }
+    workshop.check(untrained, lambda recipe: workshop.workbench(recipe, progress))
 
 
 def steps(recipe: BoundRecipe, store: Store, force: Sequence[str] = (), *, workshop: Workshop = WORKSHOP) -> list[Step]:

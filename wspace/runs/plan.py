@@ -14,7 +14,8 @@ import torch
 from wspace.components.opponents.oracle import RATE_TASKS
 from wspace.data.encoders.timm import fresh
 from wspace.data.features import Pool
-from wspace.data.tasks import Task, prompts_of
+from wspace.data.prompts import prompts_of
+from wspace.data.tasks import Task
 from wspace.interfaces import PICTURE, TokenLayout, Told
 from wspace.interfaces.weights import plain_spec
 from wspace.learning.fitting import Schedule, fit
@@ -83,7 +84,7 @@ def plan(recipe: BoundRecipe, bench: Workbench | None = None) -> dict[str, Any]:
         recipe.losses,
         bench.device,
         batch=recipe.train.batch,
-        symmetry=proven(recipe, bench),
+        symmetry=proven(recipe, target, bench.dims()),
         adversary=adversary,
         precision=recipe.precision,
     )

@@ -7,19 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from wspace.data.splits import UNSEEN_CLASSES, UNSEEN_FAR, UNSEEN_NEAR, UNSEEN_TASKS
-from wspace.data.tasks import Task, near_and_far, pad, prompts_of
-from wspace.data.twins import APART, listed, twins
-from wspace.interfaces import TEST, Classifier, Exporter, Prompts, Target
+from wspace.data.prompts import prompts_of
+from wspace.data.splits import UNSEEN_TASKS
+from wspace.data.tasks import Task
+from wspace.data.twins import listed, twins
+from wspace.interfaces import Classifier, Exporter, Prompts, Target
 from wspace.learning.baselines import descriptions
-from wspace.learning.expectation import SAME, Expectation, ScoredTasks, described, novelty_of
+from wspace.learning.expectation import Expectation
 from wspace.learning.fitting import predict
 from wspace.learning.ridge_regression import Ridge
 from wspace.learning.system import System
@@ -30,35 +30,24 @@ from wspace.recipes.schema import BoundRecipe
 from wspace.recipes.source import read_recipe, read_value
 from wspace.runs.artifacts import TrainedOpponents, Zoo, chosen_of
 from wspace.runs.assemble import build_system, load_system
-from wspace.runs.exporting import TRIED, Exported, Scaled, Trial, checked, write
+from wspace.runs.exporting import Exported, checked, classifier_of, trial_of, write
 from wspace.runs.finished import report_of, stages_of
 from wspace.runs.report.methods import methods_of
 from wspace.runs.report.page import PACKAGE, Report
-from wspace.runs.stages.report import evenly
+from wspace.runs.standing import KnownClasses, Standing
 from wspace.runs.workbench import Workbench
 from wspace.support.classes import check_classes, trimmed
 from wspace.support.errors import FileError, Renamed, UserError, did_you_mean
 from wspace.support.files import new_folder, read_json
-from wspace.support.methods import OURS, RIDGE, UNIVERSAL
-from wspace.support.names import GENERATOR, PER_TASK, PROMPT_TEXTS, RECIPE, RUN
+from wspace.support.methods import RIDGE, UNIVERSAL
+from wspace.support.names import GENERATOR, PROMPT_TEXTS, RECIPE, RUN
 from wspace.support.progress import Progress
 from wspace.support.seeding import stream
 from wspace.support.templates import template
 from wspace.weights.files.network import Network
 from wspace.weights.files.peft import write_adapter
 
-NAMED = 8  # classes in a note, at most; the rest is counted
 ROUNDING = 1e-5  # of the largest weight: draws no further apart are one network, computed in batches
-
-
-@dataclass(frozen=True)
-class Standing:
-    """How a class stands to those that a generator was trained on."""
-
-    name: str
-    kind: Literal["known", "near", "far"]  # known: by name or by text; near: its name shares a word with a known one
-    nearest: str  # the known class of the nearest text
-    likeness: float  # cosine of the two texts
 
 
 Pictures = Mapping[str, Sequence[str | Path]]
@@ -212,17 +201,19 @@ class Run:
 
     def prompts_for(
         self,
-        classes: Sequence[str],
+        names: Sequence[str],
         count: int = 1,
         pictures: Pictures | None = None,
         unlabelled: Sequence[str | Path] = (),
     ) -> Prompts:
-        """The prompts of a task of any classes, `count` times. Raises UserError if the generator knows nothing of it."""
-        classes = self.told_apart(classes)
-        task, texts = tuple(range(len(classes))), self.bench.encode_prompt_texts(classes)
-        prompts = prompts_of([task] * count, texts, classes, ordered=self.zoo.tasks.ordered)
+        """The prompts of a task of any classes, `told_apart`, `count` times.
+
+        Raises UserError if the generator knows nothing of it.
+        """
+        task, texts = tuple(range(len(names))), self.bench.encode_prompt_texts(names)
+        prompts = prompts_of([task] * count, texts, names, ordered=self.zoo.tasks.ordered)
         if pictures:
-            prompts = self._with_pictures(prompts, classes, pictures)
+            prompts = self._with_pictures(prompts, names, pictures)
         if unlabelled:
             self._check_takes_pictures()
             prompts = replace(prompts, centre=self._features(unlabelled).mean(0).expand(count, -1))
@@ -290,22 +281,6 @@ class Run:
         self.zoo.check(self.bench.accepted)
         return self.bench.calibrated(weights, tasks)
 
-    def _note(self, strangers: Sequence[Standing]) -> None:
-        """Say of classes that the generator was not trained on how they stand to those it was, and where their worth stands."""
-        named = [
-            f"{stranger.name!r} ({stranger.kind}; nearest known: {stranger.nearest!r}, likeness {stranger.likeness:.2f})"
-            for stranger in strangers[:NAMED]
-        ]
-        more = [f"{len(strangers) - NAMED} others"] if len(strangers) > NAMED else []
-        splits = self.zoo.tasks.splits
-        by_kind = [f"{UNSEEN_NEAR}-N and {UNSEEN_FAR}-N"] if any(UNSEEN_FAR in split for split in splits) else []
-        scored = [UNSEEN_CLASSES, *by_kind] if UNSEEN_CLASSES in splits else []
-        worth = f"scores of {', '.join(scored)} say" if scored else "nothing in its report says"
-        self.bench.progress.say(
-            f"note: the generator was not trained on {', '.join([*named, *more])}; {worth} what weights for such classes are "
-            "worth"
-        )
-
     def calibrated_for(self, weights: Tensor, names: Sequence[str]) -> Tensor:
         """As `calibrated`, for classes by name: where the data set lacks one, on images of all that the zoo knows."""
         if not self.target.statistics:
@@ -361,26 +336,15 @@ class Run:
         temperature: float | None = None,
     ) -> list[Network]:
         """`count` draws for one task. At temperature 0 there is only one, so more are drawn at 1 if none is given."""
-        names, defaults = check_classes(classes), self.recipe.generate
+        names, defaults = self.told_apart(classes), self.recipe.generate
         seed = self.recipe.seed if seed is None else seed
         if temperature is None and count > 1 and defaults.temperature == 0:
             temperature = 1.0
         asked = {"steps": steps, "guidance": guidance, "temperature": temperature}
         settings = replace(defaults, **{name: value for name, value in asked.items() if value is not None})
         prompts = self.prompts_for(names, count, pictures, unlabelled)
-        same = self.twins_of(names)
-        for name, others in same.items():
-            pair = listed([name, *others])
-            self.bench.progress.say(
-                f"note: the text encoder makes one vector of {pair}: the same weights are for all of them"
-            )
-        strangers = [
-            standing
-            for standing in self.standings([name for name in names if not (pictures or {}).get(name)])
-            if standing.kind != "known" and standing.nearest not in same.get(standing.name, ())
-        ]
-        if strangers:
-            self._note(strangers)
+        for note in self._known_classes.notes(names, [name for name in names if (pictures or {}).get(name)]):
+            self.bench.progress.say(f"note: {note}")
         drawn = self.system.sample(prompts, settings, stream(seed, "generate")).cpu()
         if count > 1 and (drawn - drawn[:1]).abs().max() <= ROUNDING * drawn.abs().max():
             self.bench.progress.say(
@@ -400,7 +364,7 @@ class Run:
 
         A generator that samples nothing gives one. Raises UserError as `generate`.
         """
-        names, seed = check_classes(classes), self.recipe.seed if seed is None else seed
+        names, seed = self.told_apart(classes), self.recipe.seed if seed is None else seed
         prompts, ends = self.prompts_for(names, pictures=pictures), dict[int, Tensor]()
         ended = self.system.sample(prompts, self.recipe.generate, stream(seed, "generate"), ends.__setitem__)
         ends[max(ends, default=1)] = ended
@@ -444,22 +408,7 @@ class Run:
         text is that of a known class, as "Camera", is known too. Raises UserError for an empty name, and for a string in
         place of names.
         """
-        classes = trimmed(classes)
-        known = [self.zoo.classes[number] for number in self.zoo.tasks.classes]
-        names = (*known, *classes)
-        near, _ = near_and_far(names, range(len(known)))
-        if not classes:
-            return []
-        likeness, nearest = (self.bench.encode_prompt_texts(classes) @ self._known_texts.mT).max(1)  # (K,) each
-        likeness = likeness.clamp(-1, 1)  # which rounding goes beyond
-        kinds: list[Literal["known", "near", "far"]] = [
-            "known" if cosine > 1 - SAME else "near" if number in near else "far"
-            for number, cosine in enumerate(likeness.tolist(), len(known))
-        ]
-        return [
-            Standing(name, kind, known[of], cosine)
-            for name, kind, of, cosine in zip(classes, kinds, nearest.tolist(), likeness.tolist(), strict=True)
-        ]
+        return self._known_classes.standings(trimmed(classes))
 
     def expected_accuracy(self, classes: Sequence[str]) -> Expectation | None:
         """Of weights generated for these classes by their words, on pictures like the data set's test images.
@@ -468,52 +417,12 @@ class Run:
         report that scores too few tasks, or no accuracies; and for classes that are not known, of a report that scores none
         such. Raises UserError as `generate` for names that are no task.
         """
-        classes = check_classes(classes)
-        scored = self._scored_tasks
-        if scored is None:
-            return None
-        texts = self.bench.encode_prompt_texts(classes)  # (K, T)
-        novelty, mask = novelty_of(texts, self._known_texts), torch.ones(1, len(texts), dtype=torch.bool)
-        if not self._unknown_scored and (novelty > SAME).any():
-            return None
-        return scored.expect(described(texts[None], novelty[None], mask)[0])
+        return self._known_classes.expected_accuracy(check_classes(classes))
 
     @cached_property
-    def _known_texts(self) -> Tensor:
-        """(n, T), of the classes that the generator was trained on."""
-        return self.prompt_texts[list(self.zoo.tasks.classes)]
-
-    @cached_property
-    def _unknown_scored(self) -> list[int]:
-        """Classes of scored tasks that the generator was not trained on."""
-        tasks = self.zoo.tasks
-        scored = {number for split in tasks.splits for task in tasks.scored(split) for number in task}
-        return sorted(scored - set(tasks.classes))
-
-    @cached_property
-    def _scored_tasks(self) -> ScoredTasks | None:
-        per_task, tasks = load_file(self.artifacts["evaluate"] / PER_TASK), self.zoo.tasks
-        unknown, rows, accuracies = self._unknown_scored, [], []
-        novelty = torch.zeros(len(self.prompt_texts))  # of known classes, which are most
-        novelty[unknown] = novelty_of(self.prompt_texts[unknown], self._known_texts)
-        for split in tasks.splits:
-            values = per_task.get(f"{split}/accuracy/{OURS}")
-            if values is not None:
-                index, mask = pad(tasks.scored(split))
-                rows.append(described(self.prompt_texts[index], novelty[index], mask))
-                accuracies.append(values)
-        return ScoredTasks.of(torch.cat(rows), torch.cat(accuracies)) if rows else None
-
-    def twins_of(self, names: Sequence[str]) -> dict[str, list[str]]:
-        """Of these class names those that are, to the text encoder, other classes of the zoo, each with these."""
-        vectors, of_zoo = self.bench.encode_classes(names), self.zoo.class_texts
-        near = torch.cdist(vectors.double(), of_zoo.double()) < APART  # (len(names), n)
-        groups = {
-            name: [self.zoo.classes[number] for number in row.nonzero().flatten().tolist()]
-            for name, row in zip(names, near, strict=True)
-        }
-        others = {name: [other for other in group if other != name] for name, group in groups.items()}
-        return {name: group for name, group in others.items() if group}
+    def _known_classes(self) -> KnownClasses:
+        """The classes that the generator was trained on."""
+        return KnownClasses(self.bench, self.zoo, self.prompt_texts, self.artifacts["evaluate"])
 
     def network(self, names: Sequence[str], weights: Tensor, origin: str) -> Network:
         """Weights (P,) of this run, with all that their file says of them."""
@@ -546,7 +455,7 @@ class Run:
                 "them from that run"
             )
         self.zoo.check(self.bench.accepted)
-        classifier, trial = self.classifier(network), self._trial(network)
+        classifier, trial = self.classifier(network), trial_of(network, self.bench.images)
         return write(classifier, exporter, block["use"], out, written, trial, self.bench.progress)
 
     def exporter(self, block: Mapping[str, Any]) -> Exporter:
@@ -556,18 +465,7 @@ class Run:
 
     def classifier(self, network: Network) -> Classifier:
         """A network with the backbone before it, in float32 on the CPU. Raises UserError for a backbone that is no module."""
-        cpu = torch.device("cpu")
-        backbone = self.recipe.backbone.build({"device": cpu})  # of its own: the exporter may change it
-        head = self.target.frozen(self.flat(network)[0], self.bench.encode_classes(network.classes).to(cpu))
-        side = self.bench.images.read([0]).shape[1]
-        return Classifier(
-            backbone.module(),
-            Scaled(head, self.zoo.scale.rms.to(cpu)),
-            network.classes,
-            side,
-            network.tensors,
-            self.about(network, backbone.licence),
-        )
+        return classifier_of(network, self.bench, self.zoo, self.about)
 
     def about(self, network: Network, licence: str) -> dict[str, Any]:
         """What a network is, from what text, and what it is worth, for a card. `licence` is that of the backbone."""
@@ -583,18 +481,6 @@ class Run:
             "licences": {"backbone": licence},
             "expected_accuracy": None if expected is None else asdict(expected),
         }
-
-    def _trial(self, network: Network) -> Trial:
-        """Test pictures, at most `TRIED`: those of the network's classes, if the data set has them all, and others."""
-        images = self.bench.images
-        test = np.flatnonzero(images.split == TEST)
-        place = {images.classes.index(name): at for at, name in enumerate(network.classes) if name in images.classes}
-        named = np.isin(images.labels[test], list(place)) & (len(place) == len(network.classes))
-        ours, others = (torch.as_tensor(images.labels[test[rows]]) for rows in (named, ~named))
-        rows = test[named][evenly(ours, TRIED).numpy()] if len(ours) else test[:0]
-        more = test[~named][evenly(others, TRIED - len(rows)).numpy()] if len(others) else test[:0]
-        labels = np.array([place[label] for label in images.labels[rows].tolist()], dtype=np.int64)
-        return Trial(images.read(np.concatenate([rows, more])), labels)
 
     def load_network(self, file: str | Path) -> Network:
         """Raises FileError unless the file holds weights of this run's target."""

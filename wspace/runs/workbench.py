@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -16,26 +13,19 @@ from torch.nn import functional
 from wspace.data.features import Extraction, FeatureScale, Pool, extract
 from wspace.data.shots import draw_shots
 from wspace.data.tasks import Task, TaskSet
-from wspace.data.twins import APART
 from wspace.interfaces import (
-    PICTURE,
-    PICTURE_SIDE,
     TEST,
     TRAIN,
     VAL,
     Backbone,
-    ClassStatistics,
-    Conditioner,
     Dataset,
     Images,
     Shots,
     Target,
     Text,
-    Told,
     Wording,
 )
 from wspace.learning.fitting import accuracies, calibrated
-from wspace.learning.prototypes import class_statistics, with_others
 from wspace.recipes.schema import BoundRecipe
 from wspace.support.errors import DataError, UserError
 from wspace.support.files import cache_folder
@@ -44,19 +34,6 @@ from wspace.support.progress import Progress
 from wspace.support.seeding import stream
 
 REMEMBERED = 4  # lists of sentences, with their vectors: classes are looked at by several steps of one command
-PICTURES = 8  # training images of each class that a conditioner is shown
-
-
-def in_words(block: Mapping[str, Any]) -> str:
-    """A component's block of a recipe as a text encoder may read it: "module, architecture mlp, hidden 32 32"."""
-    parts = []
-    for name, value in block.items():
-        if isinstance(value, Mapping):
-            text = in_words(value)
-        else:
-            text = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-        parts.append(text if name == "use" else f"{name.replace('_', ' ')} {text}")
-    return ", ".join(parts)
 
 
 class Workbench:
@@ -96,6 +73,10 @@ class Workbench:
     @cached_property
     def text(self) -> Text:
         return self.recipe.text.build({"device": self.device})
+
+    @cached_property
+    def wording(self) -> Wording:
+        return self.recipe.wording.build({})
 
     @cached_property
     def target(self) -> Target:
@@ -172,58 +153,6 @@ class Workbench:
         former = {"images": self.images.former_fingerprints}
         return {name: (now, *former.get(name, ())) for name, now in self.fingerprints.items()}
 
-    def context_for(self, conditioner: Conditioner, classes: Sequence[int]) -> Told | None:
-        """If it asks: what it looks at of these classes' training images, and the target in words."""
-        if not conditioner.asks:
-            return None
-        texts, words = (
-            self.prompt_texts[list(classes)],
-            self.text.encode([in_words(self.recipe.target.told(later=False))])[0],
-        )
-        if conditioner.looks_at == "pictures":
-            return Told(texts, self._small_pictures(classes), words)
-        own = ClassStatistics(texts, *class_statistics(*self.train.of_task(classes), len(classes)))
-        every = with_others(own, self.auxiliary(classes, lambda bench: bench.prompt_texts))
-        no_pictures = torch.zeros(len(every.texts), 0, PICTURE)
-        return Told(every.texts, no_pictures, words, every.means, every.within)
-
-    def auxiliary(self, known: Sequence[int], texts: Callable[[Workbench], Tensor]) -> list[ClassStatistics]:
-        """Of each auxiliary data set, by the recipe's encoders and on its scale of features.
-
-        Classes of the recipe's own data set that are not `known` are set apart. Under the name of one, or the same text,
-        nothing is known from elsewhere either. Raises DataError where that leaves fewer than two classes.
-        """
-        apart = sorted(set(range(len(self.images.classes))) - set(known))
-        statistics = []
-        for bound in self.recipe.auxiliary:
-            recipe = replace(self.recipe, dataset=bound, auxiliary=())
-            bench = Workbench(recipe, self.progress, self.cache, self.dims, self.scale)
-            distances = torch.cdist(bench.class_texts.double(), self.class_texts[apart].double())
-            kept = torch.nonzero((distances >= APART).all(1)).flatten().tolist()
-            if len(kept) < 2:
-                raise DataError(
-                    f"auxiliary: of the classes of data set {bound.name!r} all but {len(kept)} are set apart as unseen; "
-                    "two are the least that say anything"
-                )
-            of_images = class_statistics(*bench.train.of_task(kept), len(kept))
-            statistics.append(ClassStatistics(texts(bench)[kept], *of_images))
-        return statistics
-
-    def _small_pictures(self, classes: Sequence[int]) -> Tensor:
-        """Some training images of each class, made small: (n, PICTURES, PICTURE)."""
-        pictures, rng = [], stream(0, "pictures")
-        for number in classes:
-            rows = np.flatnonzero((self.images.labels == number) & (self.images.split == TRAIN))
-            if not len(rows):
-                name = self.images.classes[number]
-                raise DataError(
-                    f"class {name!r} has no training images, and the recipe's conditioner looks at some of each"
-                )
-            chosen = rows[(torch.rand(PICTURES, generator=rng) * len(rows)).long().numpy()]
-            pixels = torch.as_tensor(self.images.read(chosen)).permute(0, 3, 1, 2).float() / 127.5 - 1  # (S, 3, s, s)
-            pictures.append(functional.adaptive_avg_pool2d(pixels, PICTURE_SIDE).flatten(1))
-        return torch.stack(pictures)
-
     @cached_property
     def class_texts(self) -> Tensor:
         """(n, T), of every class of the data set: what networks are scored against."""
@@ -243,7 +172,7 @@ class Workbench:
 
         `wording` is that of the recipe unless given. Raises UserError.
         """
-        sentences = (wording or self.recipe.wording.build({})).sentences(classes, self.templated(classes))
+        sentences = (wording or self.wording).sentences(classes, self.templated(classes))
         vectors = self._vectors(tuple(sentence for of_class in sentences for sentence in of_class))
         means = [of_class.mean(0) for of_class in vectors.split([len(of_class) for of_class in sentences])]
         return functional.normalize(torch.stack(means), dim=1)

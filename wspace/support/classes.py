@@ -28,3 +28,10 @@ def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
     if len(names) == 1:
         raise UserError(f"one class ({names[0]!r}) leaves nothing to tell apart: name two or more")
     return names
+
+
+def classes_of(text: str, option: str = "--classes") -> tuple[str, ...]:
+    """The class names in a command's option, separated by commas. Raises UserError as `check_classes`."""
+    if not text.replace(",", "").strip():
+        raise UserError(f'no classes: name two or more, as in {option} "book, camera, umbrella"')
+    return check_classes(text.split(","))

@@ -153,7 +153,7 @@ def one(run: Run, network: Network, level: float | None, temperature: float, see
         raise UserError(f"--level {level:g}: a level of noise is above 0 and at most 1")
     if level is None:
         level = chosen_level(run, "fresh", temperature, seed)
-    made = enhance(run, run.flat(network), run.prompts_for(network.classes), level, temperature, seed)
+    made = enhance(run, run.flat(network), run.prompts_for(run.told_apart(network.classes)), level, temperature, seed)
     ready = run.calibrated_for(made, network.classes)
     origin = f"{network.origin}, enhanced by {run.recipe.name} at level {level:g}"
     return run.network(network.classes, ready[0], origin), level

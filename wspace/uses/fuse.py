@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wspace.data.tasks import Task, prompts_of
+from wspace.data.prompts import prompts_of
+from wspace.data.tasks import Task
 from wspace.interfaces import Fusion, Prompts
 from wspace.learning.fitting import Schedule, fit
 from wspace.recipes.bind import bind_example, bind_one

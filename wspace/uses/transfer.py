@@ -8,15 +8,17 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from wspace.data.tasks import Task, prompts_of, task_of
+from wspace.data.prompts import prompts_of
+from wspace.data.tasks import Task, task_of
 from wspace.data.twins import listed, twins
-from wspace.interfaces import ClassStatistics, Prompts
+from wspace.interfaces import Prompts
 from wspace.learning.fitting import accuracies
-from wspace.learning.prototypes import FeatureSpace, Heads, class_statistics, heads_at, places_of, with_others
+from wspace.learning.prototypes import FeatureSpace, Heads, heads_at, places_of
 from wspace.runs.artifacts import chosen_of
 from wspace.runs.report.intervals import summary
 from wspace.runs.report.section import Form, Row, Section, Table, percent
 from wspace.runs.run import Run
+from wspace.runs.telling import statistics_of
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import UserError
 from wspace.support.methods import TEXT_PROTOTYPE, UNIVERSAL
@@ -114,8 +116,7 @@ def _text_prototypes(run: Run, texts: Tensor) -> Heads | None:
     if f"{TEXT_PROTOTYPE}_width" not in chosen:
         return None
     run.zoo.check(bench.accepted)
-    own = ClassStatistics(bench.class_texts[list(known)], *class_statistics(*bench.train.of_task(known), len(known)))
-    statistics = with_others(own, bench.auxiliary(known, lambda other: other.class_texts))
+    statistics = statistics_of(bench, known, lambda other: other.class_texts)
     width, penalty = chosen[f"{TEXT_PROTOTYPE}_width"], chosen[f"{TEXT_PROTOTYPE}_penalty"]
     space = FeatureSpace.around(statistics.means, statistics.within)
     places = places_of(texts, statistics.texts, space, width, penalty)

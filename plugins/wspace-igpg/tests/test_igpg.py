@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -29,7 +28,7 @@ from wspace.learning.loop import TrainingLoop
 from wspace.recipes.bind import bind
 from wspace.recipes.plugins import load_plugins
 from wspace.recipes.source import find_recipe, read_recipe
-from wspace.runs.assemble import check
+from wspace.runs.checking import check
 from wspace.support.errors import UserError
 from wspace.support.seeding import seeded, stream
 from wspace.support.settings import Generate, Reconstruction
@@ -430,7 +429,7 @@ def test_an_instruction_that_forgets_order_is_refused_where_outputs_have_one() -
     dims = {"feature_dim": 64, "text_dim": 6}
     target = recipe.target.build(dims)
     with pytest.raises(UserError) as caught:
-        check(recipe, SimpleNamespace(target=target, text=SimpleNamespace(dim=6)))  # type: ignore[arg-type]
+        check(recipe, target, dims)
     assert str(caught.value) == (
         "conditioner (instruction): this conditioner says the same of every order of a task's classes, and the target's "
         "outputs stand for them in order; name one that keeps it, as text-list"

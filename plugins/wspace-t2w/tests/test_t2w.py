@@ -14,7 +14,7 @@ from wspace_t2w.prior_attention import PriorAttention
 from wspace_t2w.prior_fusion import PriorFusion, fuse
 from wspace_t2w.unit_attention import UnitAttention
 
-from wspace.data.tasks import prompts_of
+from wspace.data.prompts import prompts_of
 from wspace.interfaces import Condition, Prompts, TokenLayout
 from wspace.learning.denoising import sinusoids
 from wspace.recipes.bind import bind_one

@@ -16,7 +16,8 @@ from wspace_taskid.auto_encoder import Autoencoder
 from wspace_taskid.task_id import TaskId
 
 from tests.support.synthetic import bench_of, recipe_of, run
-from wspace.data.tasks import draw_tasks, name_of, prompts_of
+from wspace.data.prompts import name_of, prompts_of
+from wspace.data.tasks import draw_tasks
 from wspace.interfaces import CODES, Prompts
 from wspace.recipes.bind import bind
 from wspace.recipes.plugins import load_plugins

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from wspace.data.tasks import pad
+from wspace.data.prompts import pad
 from wspace.interfaces import Contest, Evidence, Opponent, Task
 from wspace.learning.prototypes import Heads, best_for_left_out, semantic_matrix
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional
 
-from wspace.data.tasks import pad
+from wspace.data.prompts import pad
 from wspace.interfaces import Contest, Evidence, Opponent, Shots, Task
 from wspace.learning.few_shots import ByPictures, FewShotHeads, networks_scoring, whitened
 from wspace.learning.prototypes import best_words, placed_by_words, space_of

@@ -38,7 +38,8 @@ def run(
 ) -> tuple[Path, list[Step]]:
     """The members' zoos, the training, then all else of each.
 
-    Returns the folder and the members' steps; interrupted, the next call goes on. Raises UserError if another process runs it.
+    Returns the folder and the members' steps; interrupted, the next call goes on. Raises UserError if another process runs it
+    and, before anything is trained, for a member that would be refused.
     """
     folder = runs / joint.name
     pipeline.check_folder(runs)
@@ -46,8 +47,9 @@ def run(
         raise UserError(
             f"{folder}: a run is there already; give the recipe's file another name, or --runs another folder"
         )
-    plan(joint, runs, force, workshop=workshop)  # what is wrong with `force` is said before a folder is made
+    plans = plan(joint, runs, force, workshop=workshop)  # what is wrong with `force` is said before a folder is made
     everyone = _joined(joint, folder)
+    pipeline.check_untrained({f"member {m.name!r}": (m, plans[m.name]) for m in everyone}, progress, workshop)
     with Store(folder).locked():
         with disk_errors(folder):
             write_json(folder / STUDY, {"study": joint.name, "members": [member.name for member in everyone]})

@@ -17,9 +17,10 @@ from wspace.learning.loop import Log
 from wspace.learning.phases import GeneratorTraining, TrainingPairs, TrainingSet
 from wspace.recipes.schema import BoundRecipe
 from wspace.runs.artifacts import Zoo
-from wspace.runs.assemble import build_system, load_system, tell
+from wspace.runs.assemble import build_system, load_system
 from wspace.runs.stages import Job
 from wspace.runs.stages.train import COLLAPSED, VALIDATION_DRAW, score_on_validation, write_trained
+from wspace.runs.telling import context_for, tell
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import UserError, WspaceError
 from wspace.support.files import link_or_copy, read_json, write_json
@@ -47,7 +48,7 @@ class Pupil:
         self.name, self.bench, self.zoo = name, Workbench(recipe, progress), Zoo(folder)
         self.zoo.check(self.bench.accepted)
         self.system = build_system(recipe, self.bench.target, self.bench.text.dim).to(self.bench.device).eval()
-        self.system.tell(self.bench.context_for(self.system.conditioner, self.zoo.tasks.classes))
+        self.system.tell(context_for(self.system.conditioner, self.bench, self.zoo.tasks.classes))
         count = len(self.zoo.tasks.training)
         self.weights, self.held_out = self.zoo.weights[:count], self.zoo.weights[count:]
         self.tasks = self.zoo.tasks.choosing[:VALIDATION_TASKS]
@@ -111,8 +112,7 @@ def member(job: Job) -> None:
     bench, zoo, joint = job.bench, Zoo(job.inputs["zoo"]), job.inputs["joint"]
     zoo.check(bench.accepted)
     pupil = Pupil(job.recipe.name, job.recipe, job.inputs["zoo"], job.progress)
-    context = bench.context_for(pupil.system.conditioner, zoo.tasks.classes)
-    tell(pupil.system, job.folder, bench.prompt_texts, context)
+    tell(pupil.system, job.folder, bench, zoo.tasks.classes)
     for name in (GENERATOR, LOG):
         link_or_copy(joint / name, job.folder / name)
     load_system(pupil.system, job.folder / GENERATOR).to(bench.device)

@@ -26,6 +26,7 @@ from wspace.runs.report.methods import methods_of
 from wspace.runs.stages import Job
 from wspace.runs.stages.generate import trained_system
 from wspace.runs.stages.opponents import asked_and_not, checked, evidence_of
+from wspace.runs.telling import auxiliary
 from wspace.support.files import save_tensors, write_json
 from wspace.support.methods import ORACLE, OURS
 from wspace.support.names import GENERATED, MISMATCHED, PER_TASK, PROMPT_TEXTS, SCORES
@@ -156,8 +157,8 @@ class _Contestants:
             zoo.prompts(zoo.tasks.seen, texts), *of_splits, places=job.bench.target.places
         )
         self.described = dict(zip(zoo.tasks.splits, of_splits, strict=True))
-        auxiliary = job.bench.auxiliary(zoo.tasks.classes, lambda bench: bench.class_texts)
-        self.evidence = replace(evidence_of(job, zoo, of_zoo), auxiliary=auxiliary, symmetry=symmetry)
+        others = auxiliary(job.bench, zoo.tasks.classes, lambda bench: bench.class_texts)
+        self.evidence = replace(evidence_of(job, zoo, of_zoo), auxiliary=others, symmetry=symmetry)
         self.against, self.left_out = asked_and_not(job.recipe.against, zoo)
         for name, why in self.left_out.items():
             job.progress.say(f"note: the opponent {name!r} is left out: {why}")

@@ -30,8 +30,9 @@ from wspace.learning.phases import (
 from wspace.learning.system import System
 from wspace.recipes.schema import BoundRecipe
 from wspace.runs.artifacts import Zoo
-from wspace.runs.assemble import aligned, build_system, proven, retell, symmetry_of, tell
+from wspace.runs.assemble import aligned, build_system, proven, symmetry_of
 from wspace.runs.stages import Job
+from wspace.runs.telling import retell, tell
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import UserError, WspaceError
 from wspace.support.files import save_tensors, write_json
@@ -55,7 +56,7 @@ def run(job: Job) -> None:
     recipe, bench, zoo = job.recipe, job.bench, Zoo(job.inputs["zoo"])
     zoo.check(bench.accepted)
     system = _new_system(job, zoo)
-    symmetry = proven(recipe, bench)
+    symmetry = proven(recipe, bench.target, bench.dims())
     networks = _Networks.of(job, zoo, symmetry)
 
     logs: dict[str, Log] = {}
@@ -94,8 +95,7 @@ def run(job: Job) -> None:
 def _new_system(job: Job, zoo: Zoo) -> System:
     """Built, and its conditioner told what it asks for; which is written down, with all classes' texts, for later stages."""
     system = build_system(job.recipe, job.bench.target, job.bench.text.dim)
-    context = job.bench.context_for(system.conditioner, zoo.tasks.classes)
-    tell(system, job.folder, job.bench.prompt_texts, context)
+    tell(system, job.folder, job.bench, zoo.tasks.classes)
     return system
 
 

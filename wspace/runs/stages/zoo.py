@@ -19,7 +19,7 @@ from wspace.data.twins import held_together, listed, twins
 from wspace.interfaces import TRAIN
 from wspace.learning.fitting import Schedule, accuracies, fit
 from wspace.runs.artifacts import whole
-from wspace.runs.assemble import check
+from wspace.runs.checking import check
 from wspace.runs.stages import Job
 from wspace.support.errors import DataError, FileError, UserError, did_you_mean
 from wspace.support.files import link_or_copy, save_tensors, write_json
@@ -31,7 +31,7 @@ from wspace.weights.zoo.format import BASE, SHARD, Entry, Header, Parent, Stored
 def run(job: Job) -> None:
     recipe, bench = job.recipe, job.bench
     source = None if recipe.zoo.source is None else _checked_source(job, recipe.zoo.source)
-    check(recipe, bench)
+    check(recipe, bench.target, bench.dims())
     extract(bench.extraction, job.progress, lambda blocks: (block for block, _ in job.each(features, blocks)))
     classes, rng, ordered = bench.images.classes, stream(recipe.seed, "tasks"), bench.target.places > 0
     rows: list[int] = []

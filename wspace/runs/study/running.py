@@ -43,7 +43,7 @@ def run(
 ) -> tuple[Path, list[Step]]:
     """Run every member, then compare them. Returns the study's folder and all steps; interrupted, the next call goes on.
 
-    Raises UserError if another process runs it.
+    Raises UserError if another process runs it and, before anything is trained, for a variant that would be refused.
     """
     folder = runs / study.name
     pipeline.check_folder(runs)
@@ -53,8 +53,9 @@ def run(
         raise UserError(
             f"{folder}: a run is there already; give the study's file another name, or --runs another folder"
         )
-    if force:
-        plan(study, runs, force, workshop=workshop)  # what is wrong with `force` is said before a folder is made
+    plans = plan(study, runs, force, workshop=workshop)  # what is wrong with `force` is said before a folder is made
+    members = {f"variant {m.variant!r}": (m.recipe, plans[m.recipe.name]) for m in study.members}
+    pipeline.check_untrained(members, progress, workshop)  # a variant once, whatever its seeds
     with Store(folder).locked():
         with disk_errors(folder):
             write_json(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wspace.interfaces import Engine
-from wspace.recipes.bind import Bound, BoundRecipe
+from wspace.recipes.schema import Bound, BoundRecipe
 from wspace.runs.pieces import spread_by
 from wspace.runs.stages import Job, Spread
 from wspace.runs.stages import zoo as stage
