@@ -55,15 +55,15 @@ def load(what: str | Path) -> Run | Any:
 
 
 def _default(kind: str, name: str, given: Mapping[str, Any]) -> Any:
-    """A component by name, with its own defaults: what a constructor's `Default` becomes in plain Python."""
+    """A component by name, with its own defaults: what a name, or a constructor's `Default`, becomes in plain Python."""
     from wspace.recipes.bind import bind_one
     from wspace.recipes.plugins import load_plugins
     from wspace.support.errors import UserError
 
-    bound = bind_one(kind, name, load_plugins().registry, f"the default {kind}")
+    bound = bind_one(kind, name, load_plugins().registry, f"the {kind}")
     missing = [asked for asked in bound.signature.given if given.get(asked) is None]
     if missing:
-        raise UserError(f"the default {kind}, {name!r}, needs {', '.join(missing)}: pass that, or a {kind}")
+        raise UserError(f"the {kind} {name!r} needs {', '.join(missing)}: pass that, or a {kind}")
     return bound.build(given)
 
 

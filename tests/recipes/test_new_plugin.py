@@ -37,6 +37,7 @@ FEW_STEPS = ["--set", "train.steps=2", "--set", "task_loss.steps=2"]
 SHORTER = {
     "generator.denoiser=scaled": [*FEW_STEPS, "--only", "train"],
     "generator=direct": ["--set", "task_loss.steps=2", "--only", "train"],
+    "generator.predictor=few-axes": [*FEW_STEPS, "--only", "train"],
     "generator.denoiser=otters-mixer": FEW_STEPS,
     "target=otters-gated": [
         "--set",
@@ -119,7 +120,7 @@ def test_the_page_from_an_idea_to_a_package_that_runs(
             else:
                 assert command == "pytest"
                 checked(Path(arguments[0]))
-    assert sum(line.startswith("wspace run nano") for line in done) == 4 and len(done) == 20
+    assert sum(line.startswith("wspace run nano") for line in done) == 5 and len(done) == 21
 
 
 def test_the_page_shows_a_file_for_most_kinds() -> None:
@@ -128,6 +129,7 @@ def test_the_page_shows_a_file_for_most_kinds() -> None:
         "direct",
         "distance",
         "doubles",
+        "few_axes",
         "number_files",
         "residual",
         "scaled",

@@ -18,15 +18,17 @@ from wspace.components.generators.diffusion import Diffusion
 from wspace.components.generators.flow import Flow
 from wspace.components.predictors.linear import Linear
 from wspace.components.targets.module import Module
+from wspace.components.tokenizers.chunk import Chunk
 from wspace.interfaces import Denoiser
+from wspace.interfaces.weights import plain_spec
 from wspace.recipes.bind import bind
 from wspace.recipes.plugins import BUILTIN, load_plugins
 from wspace.recipes.signature import UnreadableSignature, mentions_slot, read_class, signature_of
 from wspace.recipes.source import packaged_recipes, parse_recipe
 from wspace.runs.keys import keys
 from wspace.runs.pipeline import STAGES
-from wspace.support.errors import UserError
-from wspace.support.parameters import is_default
+from wspace.support.errors import RecipeError, UserError
+from wspace.support.parameters import built, is_default
 
 CORE = Path(wspace.__file__).parent
 
@@ -103,10 +105,19 @@ def test_a_generator_is_built_in_python_with_its_default_predictor(generator: ty
     made = generator(Same(), layout=LAYOUT, pooled_width=4)
     assert isinstance(made.predictor, Linear)
     assert generator(Same(), None, layout=LAYOUT).predictor is None
-    with pytest.raises(
-        UserError, match=r"^the default predictor, 'linear', needs pooled_width: pass that, or a predictor$"
-    ):
+    with pytest.raises(UserError, match=r"^the predictor 'linear' needs pooled_width: pass that, or a predictor$"):
         generator(Same(), layout=LAYOUT)
+
+
+def test_a_component_is_built_by_its_name_with_its_defaults() -> None:
+    spec = plain_spec({"layer.weight": (3, 4)})
+    made = built("tokenizer", "chunk", spec=spec)
+    assert isinstance(made, Chunk) and made.layout.mask.shape[1] == Chunk(spec=spec).layout.mask.shape[1]
+    assert built("tokenizer", made) is made
+    with pytest.raises(UserError, match=r"^the tokenizer 'chunk' needs spec: pass that, or a tokenizer$"):
+        built("tokenizer", "chunk")
+    with pytest.raises(RecipeError, match="no tokenizer named 'chunks'. Did you mean 'chunk'"):
+        built("tokenizer", "chunks", spec=spec)
 
 
 def test_a_target_is_built_in_python_with_its_default_architecture() -> None:

@@ -244,6 +244,9 @@ def test_the_terminal_has_a_column_where_any_network_is_accurate_and_new(capsys:
     printed = capsys.readouterr().out
     assert "| accurate and new, % | seen, beyond 1 | seen, beyond 2 |" in printed and "beyond 4" not in printed
     assert "| **generated** | **50.0** | **25.0** |" in printed and "The draws have collapsed" in printed
+    print_table(report, METHODS)
+    note = "left out, as no network of any method is accurate and new there: unseen-tasks beyond 1, 2, 4; seen beyond 4"
+    assert note in capsys.readouterr().out
     nothing = {**NEWNESS["accurate_and_new"], "rows": [share("generated", "seen", 1, 0)]}
     print_table(report | {"accurate_and_new": nothing}, METHODS)
     assert "accurate and new: no network of any method" in capsys.readouterr().out

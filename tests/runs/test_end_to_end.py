@@ -245,7 +245,8 @@ def test_classes_that_nothing_was_trained_on_are_told_with_the_nearest_that_was(
     done = inside("generate", nano, "--classes", f"{trained[0]}, {apart}, {trained[1]}s", "--out", out)
     standings = run.standings([apart, f"{trained[1]}s"])
     nearest = {standing.name: standing.nearest for standing in standings}
-    told = [f"{s.name!r} ({s.kind}; nearest known: {s.nearest!r}, likeness {s.likeness:.2f})" for s in standings]
+    told = [f"{s.name!r} ({s.kind}; nearest known: {s.nearest!r}, likeness {s.likeness:.2f}" for s in standings]
+    told = [f"{told[0]})", f"{told[1]}; did you mean {trained[1]!r}?)"]
     assert done.returncode == 0 and done.stderr.splitlines()[:-1] == [
         f"note: the generator was not trained on {', '.join(told)}; "
         "scores of unseen-classes say what weights for such classes are worth"

@@ -17,9 +17,9 @@ from tests.support.synthetic import Said
 from wspace.api import Engine
 from wspace.components.engines.local import Local
 from wspace.recipes.bind import bind
-from wspace.recipes.schema import BoundRecipe
 from wspace.recipes.plugins import load_plugins
 from wspace.recipes.registry import Component
+from wspace.recipes.schema import BoundRecipe
 from wspace.recipes.source import find_recipe, read_recipe
 from wspace.runs import pipeline
 from wspace.runs.pieces import answered, bound_of, do_part, told_of, work_off

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tests.conftest import Wspace
-from wspace.runs import run
+from wspace.runs import exporting
 from wspace.runs.run import Run
 from wspace.support.errors import UserError, WspaceError
 from wspace.support.files import _beside
@@ -70,7 +70,7 @@ class Folder(Right):
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "TRIED", 24)
+    monkeypatch.setattr(exporting, "TRIED", 24)
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,8 @@ from wspace.recipes.plugins import load_plugins
 from wspace.runs.report import figures
 from wspace.runs.report import page as html
 from wspace.runs.report.methods import methods_of
+from wspace.runs.report.page import written
+from wspace.runs.report.section import percent
 from wspace.runs.stages.report import evenly
 
 MEANS = {
@@ -293,6 +295,28 @@ def test_a_figure_of_an_extreme_is_whole(draw: Callable[[], str]) -> None:
     ink = shown < 230
     assert ink.mean() > 0.005 and shown.shape[1] in (1008, 1260)
     assert not (ink[0].any() or ink[-1].any() or ink[:, 0].any() or ink[:, -1].any())
+
+
+def test_splits_have_axes_of_one_scale_each_up_to_its_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(figures, "encoded", lambda figure: drawn.append(figure) or "")
+    known = [row(name, "seen", "accuracy", mean, mean, mean) for name, mean in (("oracle", 0.95), ("generated", 0.9))]
+    unseen = [
+        row(name, "unseen-classes", "accuracy", mean, mean, mean)
+        for name, mean in (("oracle", 0.5), ("generated", 0.3))
+    ]
+    figures.accuracy_by_method(known + unseen)
+    limits = [panel.get_xlim() for panel in drawn[0].axes]
+    assert limits[0][1] - limits[0][0] == pytest.approx(limits[1][1] - limits[1][0])
+    markers = [line.get_marker() for line in drawn[0].axes[1].get_lines()]
+    assert "<" not in markers and limits[1][0] < 30 < 50 < limits[1][1]
+
+
+def test_a_figure_of_one_value_has_no_interval() -> None:
+    alone, several = ({"mean": 0.5, "ci_low": 0.5, "ci_high": 0.5, "n": n} for n in (1, 2))
+    assert (percent(alone), percent(alone, "points"), percent(alone, "number")) == ("50.0", "+50.0", "0.5")
+    assert percent(several) == "50.0 [50.0, 50.0]"
+    assert written(alone, "percent") == ("50.0", "") and written(several, "percent") == ("50.0", "[50.0, 50.0]")
 
 
 def test_smoothing_keeps_a_constant_and_the_length() -> None:

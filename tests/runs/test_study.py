@@ -774,6 +774,22 @@ def test_lines_of_as_many_points_are_compared_place_by_place(bound: Bound, ran, 
     assert report["along"]["values"] == of_training and min(of_training.values()) > 0
 
 
+def test_what_ends_a_name_is_said_and_rows_that_are_alike_are_not_set_off(
+    bound: Bound, ran, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = tmp_path / "runs/a-study"
+    ran(bound(LINES, "seeds=[1]"))
+    table.print_study(report_of(runs))
+    assert "\nafter the last comma: train.steps\n" in capsys.readouterr().out
+    page = (runs / PAGE).read_text(encoding="utf-8")
+    assert "In names, after the last comma: train.steps." in page and "class=own" not in page
+    two = LINES.replace("{train.clip: 2.0, each: {train.steps: [10, 20, 30]}}", "{each: {train.batch: [2, 3]}}")
+    ran(bound(two.replace("along: train.steps\n", "methods: [generated, ridge]\n"), "seeds=[1]"))
+    table.print_study(report_of(runs))
+    assert "\nafter the last comma: train.steps (plain), train.batch (clipped)\n" in capsys.readouterr().out
+    assert "class=own" in (runs / PAGE).read_text(encoding="utf-8")
+
+
 def test_each_line_is_drawn_through_its_points(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Any] = []
     monkeypatch.setattr(figures, "encoded", lambda figure: drawn.append(figure) or "data:")

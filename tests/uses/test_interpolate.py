@@ -128,6 +128,8 @@ def test_a_way_through_a_third_task(nano, run, inside):
     for way in (LINEAR, SPHERICAL, GENERATED):  # there in the middle
         assert along[1]["rows"][2]["cells"][way]["mean"] == pytest.approx(float(expected[0]))
     assert list(several["columns"]) == ["3 tasks"]
+    *_, halfway, worst, alone = json.loads(done.stdout)["says"]
+    assert alone == "There is one way, and so no figure has an interval." and "[" not in halfway + worst
 
 
 @pytest.mark.parametrize(("panels", "down"), [(2, 1), (3, 1), (4, 2)])

@@ -85,17 +85,18 @@ def likeness(described: Tensor, asked: Tensor, tasks: Sequence[Task]) -> Tensor:
 def matching(evidence: Evidence, who: str) -> Symmetry | None:
     """What opponent `who` matches networks by: the recipe's symmetry, or the order of units along the target's free axes.
 
-    None, and a note, where there is neither.
+    None, and a note, which is said once, where there is neither.
     """
     if evidence.symmetry is not None:
         return evidence.symmetry
     spec = evidence.target.spec
     if spec.free:
         return AxisPermutations(spec)
-    evidence.progress.say(
+    note = (
         f"note: the opponent {who!r} takes networks as they are: the target has no free axis, and the recipe no symmetry, to "
         "match them by"
     )
+    evidence.once(("matched by nothing", who), partial(evidence.progress.say, note))
     return None
 
 

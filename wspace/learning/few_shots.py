@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,51 +15,51 @@ from wspace.data.features import Pool
 from wspace.data.prompts import pad
 from wspace.data.shots import draw_shots
 from wspace.data.tasks import Task
-from wspace.interfaces import Contest, Evidence, Shots
+from wspace.interfaces import Contest, Evidence, Opponent, Shots
 from wspace.learning.prototypes import FeatureSpace, Heads, best_for_left_out
 
-FewShotHeads = Callable[..., Tensor]
-"""Tasks, pictures of their classes, and what is chosen, as numbers -> networks (B, P)."""
+FewShotHeads = Callable[[Sequence[Task], Shots, float], Tensor]
+"""Tasks, pictures of their classes, and what is chosen -> networks (B, P)."""
 
 
-class ByPictures:
-    """A method fitted to the classes that are not set apart, with a choice of its own for each number of pictures.
+class ByPictures(Opponent):
+    """An opponent fitted to the classes that are not set apart, with a choice of its own for each number of pictures.
 
-    `fitted(known)` is the fit to the classes `known` alone, and `choices` are what it leaves open, the first for when too few
-    classes are known. A choice is what does best with so many pictures of each of some known classes that the fit did not
-    see: training images of these are the pictures, validation images are what counts.
+    A choice is what does best with so many pictures of each of some known classes that the fit did not see: training images of
+    these are the pictures, validation images are what counts.
     """
 
-    def __init__(
-        self, evidence: Evidence, choices: Sequence[tuple[float, ...]], fitted: Callable[[Task], FewShotHeads]
-    ):
-        fitted_once, pool = cache(fitted), _pool_of(evidence)
+    choices: ClassVar[tuple[float, ...]]
+    """What a fit leaves open; the first is for when too few classes are known."""
+    choice: ClassVar[str]
+    """What the report calls it: `NAME_4` with four pictures."""
+
+    @abstractmethod
+    def fitted(self, evidence: Evidence, known: Task) -> FewShotHeads:
+        """The fit to the classes `known` alone."""
+
+    def choose(self, evidence: Evidence) -> dict[str, float]:
+        fitted_once, pool = cache(partial(self.fitted, evidence)), _pool_of(evidence)
 
         def with_shots(count: int) -> Callable[..., Heads]:
-            def heads(known: Task, *choice: float) -> Heads:
+            def heads(known: Task, choice: float) -> Heads:
                 def networks(tasks: Sequence[Task]) -> Tensor:
                     shots = draw_shots(pool, tasks, count, evidence.rng("pictures of left out"))
-                    return fitted_once(known)(tasks, shots, *choice)
+                    return fitted_once(known)(tasks, shots, choice)
 
                 return networks
 
             return heads
 
-        self.chosen = {count: best_for_left_out(evidence, choices, with_shots(count)) for count in evidence.shown}
+        choices = [(choice,) for choice in self.choices]
+        best = {count: best_for_left_out(evidence, choices, with_shots(count)) for count in evidence.shown}
+        self.chosen = {count: choice for count, (choice,) in best.items()}
         self.heads = fitted_once(evidence.classes)
+        return {f"{self.choice}_{count}": choice for count, choice in self.chosen.items()}
 
-    def numbers(self, *names: str) -> dict[str, float]:
-        """What was chosen, for the report: `NAME_4` with four pictures."""
-        return {
-            f"{name}_{count}": value
-            for count, choice in self.chosen.items()
-            for name, value in zip(names, choice, strict=True)
-        }
-
-    def weights(self, contest: Contest) -> Tensor:
-        """Networks (B, P) for the tasks of a contest that has pictures."""
+    def weights(self, evidence: Evidence, contest: Contest) -> Tensor:
         assert contest.shots is not None, "it takes pictures"
-        return self.heads(contest.tasks, contest.shots, *self.chosen[contest.shots.features.shape[2]])
+        return self.heads(contest.tasks, contest.shots, self.chosen[contest.shots.features.shape[2]])
 
 
 def _pool_of(evidence: Evidence) -> Pool:

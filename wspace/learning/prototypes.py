@@ -160,6 +160,7 @@ class WordsToPoints:
     width: float
     penalty: float
     length: float  # mean length of the points that known classes are mapped to
+    recalled: Spread | None = None  # `left_open`, of one that was stored
 
     @classmethod
     def fit(cls, texts: Tensor, points: Tensor, width: float, penalty: float) -> WordsToPoints:
@@ -181,6 +182,8 @@ class WordsToPoints:
 
         By leave-one-out residuals, which are had without fitting again (Rasmussen and Williams, 2006, eq. 5.12).
         """
+        if self.recalled is not None:
+            return self.recalled
         kernel = _gaussian(self.texts, self.texts, self.width)
         inverse = torch.cholesky_inverse(_factor(kernel, self.penalty)).diagonal()  # (n,)
         return Spread.of(self.coefficients / inverse[:, None].to(self.coefficients.dtype))

@@ -21,7 +21,6 @@ from typing import Any
 
 from wspace.interfaces import Engine
 from wspace.recipes.bind import bind
-
 from wspace.recipes.plugins import BUILTIN, load_plugins
 from wspace.recipes.schema import ONLOOKERS, SLOTS, BoundRecipe, Joined
 from wspace.recipes.source import Source

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -77,7 +78,8 @@ class KnownClasses:
     def _note_on(self, strangers: Sequence[Standing]) -> str:
         """How classes that the generator was not trained on stand to those it was, and where their worth stands."""
         named = [
-            f"{stranger.name!r} ({stranger.kind}; nearest known: {stranger.nearest!r}, likeness {stranger.likeness:.2f})"
+            f"{stranger.name!r} ({stranger.kind}; nearest known: {stranger.nearest!r}, likeness {stranger.likeness:.2f}"
+            f"{self._spelt_alike(stranger.name)})"
             for stranger in strangers[:NAMED]
         ]
         more = [f"{len(strangers) - NAMED} others"] if len(strangers) > NAMED else []
@@ -86,6 +88,12 @@ class KnownClasses:
         scored = [UNSEEN_CLASSES, *by_kind] if UNSEEN_CLASSES in splits else []
         worth = f"scores of {', '.join(scored)} say" if scored else "nothing in its report says"
         return f"the generator was not trained on {', '.join([*named, *more])}; {worth} what weights for such classes are worth"
+
+    def _spelt_alike(self, name: str) -> str:
+        """The question whether a known class was meant, where one is spelt almost so."""
+        spelt = {self.zoo.classes[number].casefold(): self.zoo.classes[number] for number in self.zoo.tasks.classes}
+        alike = get_close_matches(name.casefold(), spelt, n=1, cutoff=0.8)
+        return f"; did you mean {spelt[alike[0]]!r}?" if alike else ""
 
     def _twins_of(self, names: Sequence[str]) -> dict[str, list[str]]:
         """Of these class names those that are, to the text encoder, other classes of the zoo, each with these."""

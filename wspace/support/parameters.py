@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from wspace.support.errors import WspaceError
 
@@ -43,17 +43,20 @@ def is_default(value: object) -> bool:
     return isinstance(value, _Default)
 
 
-def built(kind: str, value: T, **given: Any) -> T:
+@overload
+def built(kind: str, value: str, **given: Any) -> Any: ...
+@overload
+def built(kind: str, value: T, **given: Any) -> T: ...
+def built(kind: str, value: Any, **given: Any) -> Any:
     """A parameter's value, as it was passed; the component that a `Default` names, if none was.
 
+    A string names a component as well, with its own defaults: `built("tokenizer", "chunk", spec=spec, text_dim=8)`.
     given: what the run would give that component (`wspace.recipes.registry.GIVEN`); it takes what it asks for.
     Raises UserError for something it asks for and is not `given`, RecipeError for a name that nothing is registered by: of
     a plugin of one file, which only a command line knows, pass the component.
     """
-    if isinstance(value, _Default):
-        component: Any = _builder(kind, value.name, given)
-        return component
-    return value
+    name = value.name if isinstance(value, _Default) else value
+    return _builder(kind, name, given) if isinstance(name, str) else value
 
 
 Builder = Callable[[str, str, Mapping[str, Any]], Any]  # kind, name, given -> the component

@@ -139,6 +139,11 @@ def _figure(at: Sequence[float], accuracy: Mapping[str, Tensor], names: Sequence
     return Figure("ways", caption, ways_between([place / at[-1] for place in at], panels, WAYS))
 
 
+def _says(run: Run, at: Sequence[float], accuracy: Mapping[str, Tensor], corners: Corners) -> list[str]:
+    alone = ["There is one way, and so no figure has an interval."] if len(corners.tasks[0]) == 1 else []
+    return [_halfway(run, at, accuracy), _worst(run, accuracy, corners), *_between(run, accuracy), *alone]
+
+
 def _halfway(run: Run, at: Sequence[float], accuracy: Mapping[str, Tensor]) -> str:
     middle = min(range(len(at)), key=lambda point: abs(at[point] - at[-1] / 2))
     halfway = {way: values[middle].mean(0) for way, values in accuracy.items()}  # (B,)
@@ -261,8 +266,8 @@ def study(run: Run, *, pairs: int = 20, steps: int = 9, seed: int = 0) -> Sectio
     if groups:
         tables.append(_together_table(run, groups))
     settings = {"pairs": len(ends), "of": split, "steps": steps, "seed": seed}
-    of = f", mean over {len(ends)} pairs of {split} tasks"
-    says = [_halfway(run, at, accuracy), _worst(run, accuracy, corners), *_between(run, accuracy)]
+    of = f", for one pair of {split} tasks" if len(ends) == 1 else f", mean over {len(ends)} pairs of {split} tasks"
+    says = _says(run, at, accuracy, corners)
     figures = (_figure(at, accuracy, names, of),)
     return Section("interpolate", "Between two tasks", says, settings, tables, figures)
 
@@ -286,7 +291,7 @@ def one(run: Run, named: Sequence[Sequence[str]], *, steps: int, seed: int) -> S
         _together_table(run, {f"{len(tasks)} tasks": _together(corners)}),
     ]
     settings = {"tasks": [list(run.names_of(task)) for task in tasks], "steps": steps, "seed": seed}
-    says = [_halfway(run, at, accuracy), _worst(run, accuracy, corners), *_between(run, accuracy)]
+    says = _says(run, at, accuracy, corners)
     return Section("interpolate", "Between tasks", says, settings, tables, (_figure(at, accuracy, names, ""),))
 
 

@@ -44,13 +44,11 @@ class ClassPrototypes(TextSet):
         super().__init__(text_dim=text_dim)
         self.kernel_width, self.penalty, self.words, self.target = width, penalty, words, target
         self.space: FeatureSpace | None = None
-        self.left_open: Spread | None = None  # by words, if it was recalled
 
     def told(self, what: Told) -> None:
         assert what.means is not None and what.within is not None, "it looks at features"
         self.space = FeatureSpace.around(what.means, what.within)
         self.of_words = WordsToPoints.fit(what.texts, self.space.points, self.kernel_width, self.penalty)
-        self.left_open = None
 
     def drawn_from_told(self) -> dict[str, Tensor]:
         """The fit from words to places, and what it leaves open: of thousands of classes they take seconds.
@@ -74,9 +72,8 @@ class ClassPrototypes(TextSet):
         centre, whiten = drawn["centre"], drawn["whiten transposed"].mT
         self.space = FeatureSpace(centre, whiten, points=centre.new_empty(0, len(centre)))  # words have been fitted
         texts, shared, coefficients = drawn["texts"], drawn["shared"], drawn["coefficients transposed"].mT
-        length = float(drawn["length"])
-        self.of_words = WordsToPoints(texts, shared, coefficients, self.kernel_width, self.penalty, length)
-        self.left_open = Spread(drawn["axes transposed"].mT, drawn["variances"])
+        length, left_open = float(drawn["length"]), Spread(drawn["axes transposed"].mT, drawn["variances"])
+        self.of_words = WordsToPoints(texts, shared, coefficients, self.kernel_width, self.penalty, length, left_open)
 
     def places(self, prompts: Prompts) -> Tensor:
         """Of each class of B tasks, whitened: (B, K, F)."""
@@ -86,8 +83,7 @@ class ClassPrototypes(TextSet):
             pictures = prompts.pictures
             if prompts.centre is not None:
                 pictures = pictures - (prompts.centre - self.space.centre)[:, None]
-            left_open = self.left_open or self.of_words.left_open
-            places = left_open.posterior(places, self.space(pictures), prompts.shots, self.words)
+            places = self.of_words.left_open.posterior(places, self.space(pictures), prompts.shots, self.words)
         return self.of_words.length * functional.normalize(places, dim=2)
 
     @torch.no_grad()

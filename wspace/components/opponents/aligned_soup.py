@@ -8,7 +8,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from wspace.interfaces import Contest, Evidence, Opponent, Symmetry
+from wspace.interfaces import Contest, Evidence, Opponent
 from wspace.learning.baselines import likeness, matching, soup
 
 
@@ -29,13 +29,9 @@ class AlignedSoup(Opponent):
 
     def __init__(self, of: Annotated[int, Ge(2)] = 16):
         self.of = of
-        self.symmetry: Symmetry | None = None
-
-    def choose(self, evidence: Evidence) -> dict[str, float]:
-        self.symmetry = matching(evidence, "aligned-soup")
-        return {}
 
     def weights(self, evidence: Evidence, contest: Contest) -> Tensor:
         rng = evidence.rng("aligned-soup", contest.split)
+        symmetry = matching(evidence, "aligned-soup")
         alike = likeness(evidence.descriptions, contest.descriptions, evidence.tasks)
-        return torch.stack([soup(evidence, of_task, self.of, self.symmetry, rng) for of_task in alike])
+        return torch.stack([soup(evidence, of_task, self.of, symmetry, rng) for of_task in alike])

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from wspace.interfaces import Contest, Evidence, Opponent, Symmetry
+from wspace.interfaces import Contest, Evidence, Opponent
 from wspace.learning.baselines import gaussian, matching, to_fit
 
 
@@ -29,16 +29,10 @@ class Gaussian(Opponent):
 
     def __init__(self, align: bool = False):
         self.align = align
-        self.symmetry: Symmetry | None = None
-
-    def choose(self, evidence: Evidence) -> dict[str, float]:
-        if self.align:
-            self.symmetry = matching(evidence, "gaussian")
-        return {}
 
     def weights(self, evidence: Evidence, contest: Contest) -> Tensor:
         rng = evidence.rng("gaussian", contest.split)
         drawn = torch.randn(len(contest.tasks), evidence.target.spec.size, generator=rng)
-        for rows, networks in to_fit(evidence, contest, self.symmetry):
+        for rows, networks in to_fit(evidence, contest, matching(evidence, "gaussian") if self.align else None):
             drawn[rows] = gaussian(networks, drawn[rows])
         return drawn

@@ -8,14 +8,14 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional
 
-from wspace.interfaces import Contest, Evidence, Opponent, Shots, Task
+from wspace.interfaces import Evidence, Shots, Task
 from wspace.learning.few_shots import ByPictures, FewShotHeads, networks_scoring, whitened
 from wspace.learning.prototypes import space_of
 
 AT_ONE_LENGTH, AS_THEY_ARE = 1.0, 0.0
 
 
-class NearestMean(Opponent):
+class NearestMean(ByPictures):
     """The nearest mean of a class's few pictures, in features whitened by the covariance that known classes share.
 
     That is linear discriminant analysis with these means, and the prototypes of Snell et al. (2017) in that space. Whether
@@ -29,25 +29,19 @@ class NearestMean(Opponent):
     place: ClassVar[int] = 51
     linear: ClassVar[bool] = True
     takes_pictures: ClassVar[bool] = True
+    choices: ClassVar[tuple[float, ...]] = (AT_ONE_LENGTH, AS_THEY_ARE)
+    choice: ClassVar[str] = "one_length"
 
     def __init__(self) -> None:
-        self.fitted: ByPictures | None = None
+        pass
 
-    def choose(self, evidence: Evidence) -> dict[str, float]:
-        def fitted(known: Task) -> FewShotHeads:
-            space = space_of(evidence, known)
+    def fitted(self, evidence: Evidence, known: Task) -> FewShotHeads:
+        space = space_of(evidence, known)
 
-            def heads(tasks: Sequence[Task], shots: Shots, length: float) -> Tensor:
-                means = whitened(space, shots, at_one_length=length == AT_ONE_LENGTH).means()  # (B, K, F)
-                if length == AT_ONE_LENGTH:
-                    means = space.points.norm(dim=1).mean() * functional.normalize(means, dim=2)
-                return networks_scoring(evidence, space, tasks, means, -0.5 * means.square().sum(2))
+        def heads(tasks: Sequence[Task], shots: Shots, length: float) -> Tensor:
+            means = whitened(space, shots, at_one_length=length == AT_ONE_LENGTH).means()  # (B, K, F)
+            if length == AT_ONE_LENGTH:
+                means = space.points.norm(dim=1).mean() * functional.normalize(means, dim=2)
+            return networks_scoring(evidence, space, tasks, means, -0.5 * means.square().sum(2))
 
-            return heads
-
-        self.fitted = ByPictures(evidence, [(AT_ONE_LENGTH,), (AS_THEY_ARE,)], fitted)
-        return self.fitted.numbers("one_length")
-
-    def weights(self, evidence: Evidence, contest: Contest) -> Tensor:
-        assert self.fitted is not None, "choose comes first"
-        return self.fitted.weights(contest)
+        return heads

@@ -9,7 +9,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from wspace.interfaces import Contest, Evidence, Opponent, Symmetry
+from wspace.interfaces import Contest, Evidence, Opponent
 from wspace.learning.baselines import matching, principal_gaussian, to_fit
 
 
@@ -32,17 +32,11 @@ class PcaGaussian(Opponent):
 
     def __init__(self, axes: Annotated[int, Ge(1)] | None = None, align: bool = False):
         self.axes, self.align = axes, align
-        self.symmetry: Symmetry | None = None
-
-    def choose(self, evidence: Evidence) -> dict[str, float]:
-        if self.align:
-            self.symmetry = matching(evidence, "pca-gaussian")
-        return {}
 
     def weights(self, evidence: Evidence, contest: Contest) -> Tensor:
         rng = evidence.rng("pca-gaussian", contest.split)
         drawn = torch.empty(len(contest.tasks), evidence.target.spec.size)
-        for rows, networks in to_fit(evidence, contest, self.symmetry):
+        for rows, networks in to_fit(evidence, contest, matching(evidence, "pca-gaussian") if self.align else None):
             axes = self._axes(evidence, len(networks) - 1)
             drawn[rows] = principal_gaussian(networks, torch.randn(len(rows), axes, generator=rng))
         return drawn

@@ -9,14 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wspace.interfaces import Contest, Evidence, Opponent, Shots, Task
+from wspace.interfaces import Evidence, Shots, Task
 from wspace.learning.few_shots import ByPictures, FewShotHeads, networks_scoring, whitened
 from wspace.learning.prototypes import Spread, space_of
 
-TRUST = (1.0, 0.5, 2.0)  # in what known classes have in common, against the pictures
 
-
-class ShrunkMean(Opponent):
+class ShrunkMean(ByPictures):
     """As `nearest-mean`, with the mean of the pictures shrunk in the directions in which known classes differ little.
 
     It is the class's posterior mean in PLDA (Ioffe, 2006): a Gaussian prior, with the covariance of the known classes' means,
@@ -32,26 +30,20 @@ class ShrunkMean(Opponent):
     place: ClassVar[int] = 48
     linear: ClassVar[bool] = True
     takes_pictures: ClassVar[bool] = True
+    choices: ClassVar[tuple[float, ...]] = (1.0, 0.5, 2.0)  # in what known classes have in common, against the pictures
+    choice: ClassVar[str] = "trust"
 
     def __init__(self) -> None:
-        self.fitted: ByPictures | None = None
+        pass
 
-    def choose(self, evidence: Evidence) -> dict[str, float]:
-        def fitted(known: Task) -> FewShotHeads:
-            space = space_of(evidence, known)
-            among_classes, length = Spread.of(space.points), space.points.norm(dim=1).mean()
+    def fitted(self, evidence: Evidence, known: Task) -> FewShotHeads:
+        space = space_of(evidence, known)
+        among_classes, length = Spread.of(space.points), space.points.norm(dim=1).mean()
 
-            def heads(tasks: Sequence[Task], shots: Shots, trust: float) -> Tensor:
-                means = whitened(space, shots, at_one_length=False).means()  # (B, K, F)
-                means = among_classes.posterior(torch.zeros_like(means), means, shots.counts, trust)
-                means = length * functional.normalize(means, dim=2)
-                return networks_scoring(evidence, space, tasks, means, means.new_zeros(means.shape[:2]))
+        def heads(tasks: Sequence[Task], shots: Shots, trust: float) -> Tensor:
+            means = whitened(space, shots, at_one_length=False).means()  # (B, K, F)
+            means = among_classes.posterior(torch.zeros_like(means), means, shots.counts, trust)
+            means = length * functional.normalize(means, dim=2)
+            return networks_scoring(evidence, space, tasks, means, means.new_zeros(means.shape[:2]))
 
-            return heads
-
-        self.fitted = ByPictures(evidence, [(trust,) for trust in TRUST], fitted)
-        return self.fitted.numbers("trust")
-
-    def weights(self, evidence: Evidence, contest: Contest) -> Tensor:
-        assert self.fitted is not None, "choose comes first"
-        return self.fitted.weights(contest)
+        return heads

@@ -9,14 +9,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from wspace.data.prompts import pad
-from wspace.interfaces import Contest, Evidence, Opponent, Shots, Task
+from wspace.interfaces import Evidence, Shots, Task
 from wspace.learning.few_shots import ByPictures, FewShotHeads, networks_scoring, whitened
 from wspace.learning.prototypes import best_words, placed_by_words, space_of
 
-SHARES = (1.0, 0.25, 0.5, 2.0, 4.0)  # of the pictures' scores, to one of the words'
 
-
-class TipLinear(Opponent):
+class TipLinear(ByPictures):
     """Scores of the words, as `text-prototype` has them, plus `share` times the mean likeness to a class's few pictures.
 
     Tip-Adapter (Zhang et al., 2022) adds alpha * exp(-beta (1 - s)) for each picture, s its cosine with the image. No
@@ -34,29 +32,21 @@ class TipLinear(Opponent):
     place: ClassVar[int] = 44
     linear: ClassVar[bool] = True
     takes_pictures: ClassVar[bool] = True
+    choices: ClassVar[tuple[float, ...]] = (1.0, 0.25, 0.5, 2.0, 4.0)  # of the pictures' scores, to one of the words'
+    choice: ClassVar[str] = "share"
 
     def __init__(self) -> None:
-        self.fitted: ByPictures | None = None
+        pass
 
-    def choose(self, evidence: Evidence) -> dict[str, float]:
-        of_words = best_words(evidence)
+    def fitted(self, evidence: Evidence, known: Task) -> FewShotHeads:
+        space = space_of(evidence, known)
+        places = placed_by_words(evidence, space, known, *best_words(evidence))
 
-        def fitted(known: Task) -> FewShotHeads:
-            space = space_of(evidence, known)
-            places = placed_by_words(evidence, space, known, *of_words)
+        def heads(tasks: Sequence[Task], shots: Shots, share: float) -> Tensor:
+            index, _ = pad(tasks)
+            words, length = functional.normalize(places[index], dim=2), places.norm(dim=1).mean()
+            likeness = whitened(space, shots, at_one_length=True).means()  # (B, K, F)
+            directions = length * (words + share * likeness)
+            return networks_scoring(evidence, space, tasks, directions, directions.new_zeros(index.shape))
 
-            def heads(tasks: Sequence[Task], shots: Shots, share: float) -> Tensor:
-                index, _ = pad(tasks)
-                words, length = functional.normalize(places[index], dim=2), places.norm(dim=1).mean()
-                likeness = whitened(space, shots, at_one_length=True).means()  # (B, K, F)
-                directions = length * (words + share * likeness)
-                return networks_scoring(evidence, space, tasks, directions, directions.new_zeros(index.shape))
-
-            return heads
-
-        self.fitted = ByPictures(evidence, [(share,) for share in SHARES], fitted)
-        return self.fitted.numbers("share")
-
-    def weights(self, evidence: Evidence, contest: Contest) -> Tensor:
-        assert self.fitted is not None, "choose comes first"
-        return self.fitted.weights(contest)
+        return heads

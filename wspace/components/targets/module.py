@@ -165,11 +165,14 @@ class Module(Target):
             rows.append(self.spec.flatten(tensors))
         return torch.stack(rows)
 
-    @torch.enable_grad()
     def serves(self) -> Tensor | None:
         """By the gradients of each output in random networks: what no other output has one in."""
-        if not self.places:
-            return None
+        return self._serving if self.places else None
+
+    @cached_property
+    @torch.enable_grad()
+    def _serving(self) -> Tensor:
+        """(P,), as `serves`: a recipe builds several systems for one target."""
         rng = stream(0, "serves")
         touched = torch.zeros(self.places, self.spec.size, dtype=torch.bool)
         for _ in range(LOOKS):

@@ -56,15 +56,18 @@ def _drawn_splits(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def accuracy_by_method(scores: Sequence[Mapping[str, Any]]) -> str:
-    """A dot and an interval for each method, a panel for each split."""
+    """A dot and an interval for each method, a panel for each split: on one scale, each up to the best of its own."""
     rows = [row for row in scores if row["metric"] == "accuracy"]
     splits, methods = _drawn_splits(rows), _by_mean(rows)
     figure = new_figure(1.2 + 0.27 * len(methods))
-    panels = figure.subplots(1, len(splits), sharex=True, sharey=True, squeeze=False)[0]
+    panels = figure.subplots(1, len(splits), sharey=True, squeeze=False)[0]
     reference = {ORACLE: (ORANGE, "--"), UNIVERSAL: (INK, ":")}
-    best = max(1.0, 100 * max(row["ci_high"] for row in rows))
-    floor = max(0.0, best - SPAN)
+    tops = {split: 100 * max(row["ci_high"] for row in rows if row["split"] == split) for split in splits}
+    span = min(SPAN, max(1.0, *tops.values()))
     for panel, split in zip(panels, splits, strict=True):
+        best = max(span, tops[split])
+        floor = best - span
+        panel.set_xlim(floor - 0.06 * span, best + 0.3 * span)
         for row in (row for row in rows if row["split"] == split):
             method, mean, low, high = row["method"], 100 * row["mean"], 100 * row["ci_low"], 100 * row["ci_high"]
             ours, y = method == OURS, methods.index(method)
@@ -90,7 +93,6 @@ def accuracy_by_method(scores: Sequence[Mapping[str, Any]]) -> str:
         dress(panel, TITLES.get(split, split), "accuracy (%)", "")
         panel.tick_params(axis="y", length=0)
     _methods_on(panels[0], methods)
-    panels[0].set_xlim(floor - 0.06 * (best - floor), best + 0.3 * (best - floor))
     panels[0].plot([], [], "D", color=BLUE, markersize=5.5, label=OURS)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=TEXT)
     return encoded(figure)

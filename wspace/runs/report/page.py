@@ -18,7 +18,7 @@ from wspace.support.templates import template
 
 CAPTIONS = {
     "scores": "Accuracy on test images: mean over tasks, and its {confidence} interval. Lines: the oracle and the "
-    "universal head, for reference.",
+    "universal head, for reference. Splits have axes of their own, of one scale; an arrow stands for a value beyond one.",
     "differences": "Generated minus each method on the same tasks and images, with {confidence} intervals of the mean "
     "difference. An arrow stands for a value beyond the axis.",
     "tasks": "Every dot is an unseen task. Above the diagonal the generated head does better than the other method.",
@@ -229,10 +229,10 @@ def _setting(value: Any) -> str:
 
 
 def written(cell: Mapping[str, float] | None, form: Form) -> Cell:
-    """Of a mean and its interval: both, as a page has them."""
+    """Of a mean and its interval: both, as a page has them; of one value "" for the interval."""
     if cell is None:
         return None
-    mean, interval = percent(cell, form).replace("-", "−").split(" ", 1)
+    mean, _, interval = percent(cell, form).replace("-", "−").partition(" ")
     return mean, interval
 
 

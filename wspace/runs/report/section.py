@@ -104,14 +104,19 @@ def _generator_of(run: Path) -> str:
 
 
 def percent(cell: Mapping[str, float], form: Form = "percent") -> str:
-    """As sentences and tables write it: 81.9 [81.3, 82.6]."""
+    """As sentences and tables write it: 81.9 [81.3, 82.6]; of one value, which has no interval, 81.9."""
     if form == "number":
         mean, low, high = (
             f"{v:.0f}" if abs(v) >= 100 else f"{v:.3g}" for v in (cell[k] for k in ("mean", "ci_low", "ci_high"))
         )
-        return f"{mean} [{low}, {high}]"
-    sign = "+" if form == "points" else ""
-    return f"{100 * cell['mean']:{sign}.1f} [{100 * cell['ci_low']:.1f}, {100 * cell['ci_high']:.1f}]"
+    else:
+        sign = "+" if form == "points" else ""
+        mean, low, high = (
+            f"{100 * cell['mean']:{sign}.1f}",
+            f"{100 * cell['ci_low']:.1f}",
+            f"{100 * cell['ci_high']:.1f}",
+        )
+    return mean if cell.get("n") == 1 else f"{mean} [{low}, {high}]"
 
 
 def _picture(folder: Path, use: str, name: str) -> Path:

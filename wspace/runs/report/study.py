@@ -8,7 +8,7 @@ from typing import Any
 from wspace.runs.report.figures import TITLES, accuracy_along_numbers
 from wspace.runs.report.page import PACKAGE, Line, written
 from wspace.runs.report.section import Figure
-from wspace.runs.report.table import of_generators
+from wspace.runs.report.table import of_each, of_generators
 from wspace.support.methods import OURS
 from wspace.support.templates import template
 
@@ -39,6 +39,8 @@ def study_page(report: Mapping[str, Any]) -> str:
         parts.append(_part("differences", "Differences", [_table(title, named, "pair", signed=True)]))
     over = f"the tasks of seed {seeds}, the only one" if alone else f"seeds {seeds} and the tasks of each"
     note = f"In brackets: {confidence} intervals, by bootstrap over {over}."
+    if values := of_each(report.get("each", {}), rows):
+        note += f" In names, {values}."
     return template(PACKAGE, "study.html.j2").render(title=report["study"], note=note, studies=parts)
 
 
@@ -60,6 +62,7 @@ def _table(title: str, rows: Sequence[Mapping[str, Any]], name: str, signed: boo
     measured = {(row[name], row["split"]): row for row in rows}
     splits = dict.fromkeys(row["split"] for row in rows)
     printed = {row["split"] for row in rows if row.get("paper") is not None}
+    alike = all(row.get("method") == OURS for row in rows)  # then none is set off from the others
     lines = []
     for line in dict.fromkeys(row[name] for row in rows):
         cells: list[tuple[str, str] | None] = []
@@ -69,7 +72,7 @@ def _table(title: str, rows: Sequence[Mapping[str, Any]], name: str, signed: boo
             if split in printed:
                 paper = None if row is None else row["paper"]
                 cells.append(None if paper is None else (f"{paper:.2f}", ""))
-        own = any(row.get("method") == OURS for row in rows if row[name] == line)
+        own = not alike and any(row.get("method") == OURS for row in rows if row[name] == line)
         lines.append(Line(line, cells, own))
     columns = [
         head for split in splits for head in (TITLES.get(split, split), *(["paper"] if split in printed else []))

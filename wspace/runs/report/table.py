@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -67,11 +67,22 @@ def _print_draws(report: Mapping[str, Any], table: Methods, markdown: bool) -> N
             f"accurate: at least {100 * measured['share']:g} % of the zoo's own accuracy; new: farther from the zoo than so "
             "many times its networks' own distance"
         )
+        if left_out := _of_none(rows, some):
+            note += f"\nleft out, as no network of any method is accurate and new there: {left_out}"
         _show((["accurate and new, %", *(f"{split}, beyond {n}" for split, n in columns)], lines), markdown, note=note)
     elif rows:
         print(terminal.beside("", "accurate and new: no network of any method"))
     for sentence in said_of_draws(report):
         print(terminal.beside("", sentence))
+
+
+def _of_none(rows: Iterable[tuple[str, str, float]], some: Container[tuple[str, float]]) -> str:
+    """Of rows (method, split, beyond), the columns in which none is: "unseen-tasks beyond 2, 4; seen beyond 4"."""
+    beyond: dict[str, list[str]] = {}
+    for split, number in dict.fromkeys((split, number) for _, split, number in rows):
+        if (split, number) not in some:
+            beyond.setdefault(split, []).append(f"{number:g}")
+    return "; ".join(f"{split} beyond {', '.join(beyond[split])}" for split in _in_order(beyond, AS_READ))
 
 
 def print_study(report: Mapping[str, Any], markdown: bool = False) -> None:
@@ -90,7 +101,8 @@ def print_study(report: Mapping[str, Any], markdown: bool = False) -> None:
             if with_paper:
                 line.append("" if row is None or row["paper"] is None else f"{row['paper']:.2f}")
     seeds = ", ".join(map(str, report["seeds"]))
-    note = _note(rows, report, "seeds and the tasks of each")
+    notes = [of_each(report.get("each", {}), rows), _note(rows, report, "seeds and the tasks of each")]
+    note = "\n".join(filter(None, notes))
     _show((head, lines), markdown, f"{report['study']}: mean over seeds {seeds}", note)
     _print_generators(report.get("generators", []), markdown)
     pairs = list(dict.fromkeys((row["label"], row["minus"]) for row in report["differences"]))
@@ -98,6 +110,15 @@ def print_study(report: Mapping[str, Any], markdown: bool = False) -> None:
     lines = [[f"{a} - {b}", *(_percent(differences.get((a, b, s)), signed=True) for s in splits)] for a, b in pairs]
     if lines:
         _show((["paired difference, points", *splits], lines), markdown)
+
+
+def of_each(each: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """What the values are that labels end with: line -> its setting; "" where no label ends with any."""
+    if not each or not any(row["label"].endswith(row["variant"]) for row in rows):
+        return ""
+    lines = {setting: ", ".join(line for line in each if each[line] == setting) for setting in each.values()}
+    said = [setting if len(lines) == 1 else f"{setting} ({of})" for setting, of in lines.items()]
+    return f"after the last comma: {', '.join(said)}" if said else ""
 
 
 def _print_generators(rows: Sequence[Mapping[str, Any]], markdown: bool) -> None:

@@ -116,6 +116,7 @@ def compared(study: Study, folder: Path) -> dict[str, Any]:
         "seeds": list(study.seeds),
         "confidence": CONFIDENCE,
         **_along(study, results),
+        **({"each": study.each} if study.each else {}),
         "rows": rows,
         "differences": differences,
         "training": [

@@ -85,6 +85,7 @@ class Schema(BaseModel):
 class Variant:
     changes: Mapping[str, Any]
     line: str  # what the file calls it; several are one line where the file gives a setting several values
+    setting: str | None = None  # that setting
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ class Study:
     methods: tuple[str, ...]  # of every variant, if that is what the rows are
     along: Along | None
     lines: dict[str, str]  # of each variant the line it is a point of; none where no line has several
+    each: dict[str, str]  # of lines with several: the setting whose value their variants' names end with
     members: tuple[Member, ...] = field(repr=False)  # those of one seed side by side, since they share its zoo
 
 
@@ -158,6 +160,7 @@ def bind_study(source: Source, registry: Registry, settings: Sequence[str] = ())
         tuple(schema.methods),
         along,
         _lines(variants),
+        {variant.line: variant.setting for variant in variants.values() if variant.setting is not None},
         tuple(members),
     )
 
@@ -223,7 +226,7 @@ class _Reader:
                 name = f"{line}, {value}"
                 if name in variants:
                     self.problem(("variants", line, EACH), f"{setting} is {value!r} twice")
-                variants[name] = Variant(shared | {setting: value}, line)
+                variants[name] = Variant(shared | {setting: value}, line, setting)
         return variants
 
     def recipes(self, schema: Schema, variants: Mapping[str, Variant]) -> dict[str, BoundRecipe]:
