@@ -90,9 +90,9 @@ class KnownClasses:
         return f"the generator was not trained on {', '.join([*named, *more])}; {worth} what weights for such classes are worth"
 
     def _spelt_alike(self, name: str) -> str:
-        """The question whether a known class was meant, where one is spelt almost so."""
-        spelt = {self.zoo.classes[number].casefold(): self.zoo.classes[number] for number in self.zoo.tasks.classes}
-        alike = get_close_matches(name.casefold(), spelt, n=1, cutoff=0.8)
+        """The question whether a class of the data set was meant, where one is spelt almost so and none is spelt so."""
+        spelt = {other.casefold(): other for other in self.zoo.classes}
+        alike = [] if name.casefold() in spelt else get_close_matches(name.casefold(), spelt, n=1, cutoff=0.8)
         return f"; did you mean {spelt[alike[0]]!r}?" if alike else ""
 
     def _twins_of(self, names: Sequence[str]) -> dict[str, list[str]]:
