@@ -283,8 +283,6 @@ class Run:
 
     def calibrated_for(self, weights: Tensor, names: Sequence[str]) -> Tensor:
         """As `calibrated`, for classes by name: where the data set lacks one, on images of all that the zoo knows."""
-        if not self.target.statistics:
-            return weights
         classes, tasks = self.zoo.classes, self.zoo.tasks
         task = tuple(map(classes.index, names)) if set(names) <= set(classes) else tasks.classes
         return self.calibrated(weights, [task] * len(weights))
