@@ -156,6 +156,12 @@ def test_the_generators_own_loss_trains_neither_task_parameters_nor_a_code() -> 
     assert [p.shape for p in generator_parameters(coded().system)] == [(SPEC.size, 1)]
 
 
+def test_what_a_task_loss_trains_last_the_generators_own_loss_trains_before() -> None:
+    system = system_of()
+    system.generator.task_loss_last = True
+    assert len(generator_parameters(system)) == len(list(system.parameters()))
+
+
 # ---------------------------------------------------------------- names of terms
 
 

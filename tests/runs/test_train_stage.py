@@ -282,6 +282,16 @@ def test_fresh_tasks_of_the_task_loss_are_none_that_are_kept_back(go: Go, monkey
 # ---------------------------------------------------------------- what the generator is told
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_a_task_loss_comes_before_the_generators_own_or_goes_on_from_it(
+    go: Go, monkeypatch: pytest.MonkeyPatch, last: bool
+) -> None:
+    monkeypatch.setattr(Diffusion, "task_loss_last", last)
+    folder = go("task_loss.steps=2", "train.steps=2")
+    phases = [json.loads(line)["phase"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert phases == (["train", "train", "task", "task"] if last else ["task", "task", "train", "train"])
+
+
 def test_generate_tells_the_generator_what_train_was_told(go: Go, tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path)
     bench = bench_of(recipe)

@@ -96,6 +96,7 @@ class Condition:
     mask: Tensor  # (B, L) bool: False where padded
     pooled: Tensor  # (B, C'), one parameter-free vector a task: what linear paths read
     start: Tensor | None = None  # (B, N, D), networks to start from, where the conditioner has such
+    classes: int | None = None  # so many of the first tokens are the task's classes, in its order; None: all of them
 
     def where(self, keep: Tensor, other: Condition) -> Condition:
         """This condition for the tasks with keep (B,) bool, `other` for the rest; the networks to start from stay."""
@@ -104,6 +105,7 @@ class Condition:
             torch.where(keep[:, None], self.mask, other.mask),
             torch.where(keep[:, None], self.pooled, other.pooled),
             self.start,
+            self.classes,
         )
 
 

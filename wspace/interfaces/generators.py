@@ -96,6 +96,9 @@ class Generator(nn.Module, ABC):
 
     version: ClassVar[int] = 1  # part of every cached artifact's key: raise it when the class computes something else
     samplers: ClassVar[tuple[str, ...]] = ()  # names that `generate.sampler` may have; the first is the default
+    task_loss_last: bool = False
+    """Whether a task loss goes on from what `loss` has trained, on the same parameters. If not, it comes first, and `loss`
+    leaves its parameters alone."""
 
     @abstractmethod
     def fit(self, closed: Closed) -> None:
@@ -123,11 +126,15 @@ class Generator(nn.Module, ABC):
         return None
 
     def task_parameters(self) -> list[nn.Parameter]:
-        """What a task loss trains, and `loss` then leaves alone; none if this generator learns from weights only."""
+        """What a task loss trains, and `loss` leaves alone unless the task loss comes last; none if this generator learns
+        from weights only."""
         return []
 
     def typical(self, condition: Condition) -> Tensor:
-        """Tokens (B, N, D) of one network a task, differentiable in `task_parameters`: where the task loss is taken."""
+        """Tokens (B, N, D) of one network a task, differentiable in `task_parameters`: where the task loss is taken.
+
+        Where tokens are codes, which have no gradient: shares (B, N, D, codes) of each, for `Tokenizer.blend`.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no task parameters")
 
     def predicted(self, condition: Condition) -> Tensor | None:

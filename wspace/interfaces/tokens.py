@@ -113,6 +113,15 @@ class Tokenizer(nn.Module, ABC):
     def detokenize(self, tokens: Tensor) -> Tensor:
         """(B, N, D) -> (B, P)."""
 
+    def blend(self, shares: Tensor) -> Tensor:
+        """Networks (B, P) of shares (B, N, D, codes) of each code, differentiable in these; of a tokenizer that writes codes.
+
+        Where each share is 0 or 1 it is `detokenize` of the codes that have all of it. Raises UserError from one that cannot.
+        """
+        raise UserError(
+            "task_loss: this tokenizer cannot blend codes, so no task loss reaches a generator of its codes"
+        )
+
     def through(self, name: str, values: Tensor) -> tuple[Tensor, Tensor]:
         """One tensor's values (B, size of it) as tokens (B, n, D), and back: for networks too large to take whole.
 

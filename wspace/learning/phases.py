@@ -72,8 +72,9 @@ class TrainingSet:
 
 
 def generator_parameters(system: System) -> list[nn.Parameter]:
-    """What the generator's own loss trains: all that no task loss trains, and that is no tokenizer's code."""
-    others = [*system.generator.task_parameters(), *system.tokenizer.parameters()]
+    """What the generator's own loss trains: all that no task loss trains before it, and that is no tokenizer's code."""
+    generator = system.generator
+    others = [*([] if generator.task_loss_last else generator.task_parameters()), *system.tokenizer.parameters()]
     return [p for p in system.parameters() if not any(p is other for other in others)]
 
 
@@ -228,6 +229,8 @@ def _detached(terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
 class GeneratorTraining:
     """What all phases of one generator's training share; a method for each phase, in their order.
 
+    The task loss comes after the generator's own where that says so (`Generator.task_loss_last`).
+
     A phase takes its section of settings, which must have steps, and returns its log. It goes on from the checkpoint that
     an interrupted attempt left in the folder `checkpoints`. Raises Diverged where a loss is not a number.
     """
@@ -256,7 +259,7 @@ class GeneratorTraining:
         return self._run(loop, "reconstruction", step, validate)
 
     def task_loss(self, settings: TaskLoss, step: TaskLossStep, validate: Validate) -> Log:
-        """The generator's task parameters, which closed forms have given values already; `validate` on typical networks."""
+        """The generator's task parameters, which have values already; `validate` on typical networks."""
         loop = TrainingLoop(self.system, settings, self._checkpoint("task"), self.system.generator.task_parameters())
         return self._run(loop, "task", step, validate, start_counts=True)
 

@@ -124,7 +124,8 @@ class System(nn.Module):
 
     def typical(self, prompts: Prompts) -> Tensor:
         """Weights (B, P) on which a task loss is taken: differentiable in the generator's task parameters."""
-        return self.tokenizer.detokenize(self.generator.typical(self.condition(prompts, start=True)))
+        tokens = self.generator.typical(self.condition(prompts, start=True))
+        return self.tokenizer.blend(tokens) if self.tokenizer.layout.codes else self.tokenizer.detokenize(tokens)
 
     @torch.no_grad()
     def predicted(self, prompts: Prompts) -> Tensor | None:

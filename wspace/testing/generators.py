@@ -94,7 +94,7 @@ def check_loss_leaves_task_parameters_alone(subject: Subject) -> None:
     for instance in subject.instances:
         generator = _stirred(_fitted(subject, instance))
         theirs, loss = generator.task_parameters(), _total(generator, pairs_of(instance.around), rng_of("leave"))
-        if not theirs or not loss.requires_grad:
+        if not theirs or not loss.requires_grad or generator.task_loss_last:
             continue
         gradients = torch.autograd.grad(loss, theirs, allow_unused=True)
         subject.hold(
@@ -111,7 +111,9 @@ def check_a_task_loss_reaches_its_task_parameters(subject: Subject) -> None:
         if not theirs:
             continue
         typical = generator.typical(condition_of(BATCH))
-        subject.shaped("its typical networks", typical, (BATCH, *instance.around.layout.mask.shape))
+        layout = instance.around.layout
+        of_each = (layout.codes,) if layout.codes else ()
+        subject.shaped("its typical networks", typical, (BATCH, *layout.mask.shape, *of_each))
         reaches(subject, typical, {f"task parameter {number}": p for number, p in enumerate(theirs)})
 
 
@@ -243,14 +245,14 @@ def _fitted(subject: Subject, instance: Instance) -> Generator:
 
 
 def _stirred(generator: Generator) -> Generator:
-    """All but its task parameters, which closed forms have found."""
-    stirred(generator, *generator.task_parameters())
+    """All but its task parameters, which closed forms have found, if no loss has to."""
+    stirred(generator, *([] if generator.task_loss_last else generator.task_parameters()))
     return generator
 
 
 def _trained_by_loss(generator: Generator) -> dict[str, nn.Parameter]:
     """What `loss` trains."""
-    theirs = generator.task_parameters()
+    theirs = [] if generator.task_loss_last else generator.task_parameters()
     return {name: p for name, p in generator.named_parameters() if not any(p is other for other in theirs)}
 
 

@@ -194,6 +194,29 @@ def test_a_codebook_that_collapsed_is_told() -> None:
     )
 
 
+@pytest.mark.parametrize("quantizer, codebook", [("residual", 16), ("vq", 16), ("fsq", 256)])
+def test_a_blend_of_one_code_each_is_the_network_of_these_codes(quantizer: str, codebook: int) -> None:
+    tokenizer, zoo = codes_of(quantizer, codebook=codebook), normal(12, SPEC.size)
+    tokenizer.fit(zoo)
+    codes = tokenizer.tokenize(zoo[:2])
+    shares = functional.one_hot(codes.long(), codebook).float().requires_grad_()
+    blended = tokenizer.blend(shares)
+    torch.testing.assert_close(blended, tokenizer.detokenize(codes))
+    (gradient,) = torch.autograd.grad(blended[0, 0], shares)
+    assert gradient[0, 0].any() and not gradient[1].any()  # of the first weight, in the first piece of its own network
+
+
+def test_a_row_of_the_last_layer_says_which_output_it_serves() -> None:
+    serves = codes_of(by_output=True).layout.serves
+    assert serves is not None and serves.unique(dim=1).shape[1] == 1  # all codes of a piece
+    tensors = Cuts(SPEC, 4, by_output=True).places[:, 0]
+    assert serves[tensors == 6, 0].tolist() == list(range(6))
+    leading = torch.isin(tensors, torch.tensor([2, 6]))  # from hidden units to what is none
+    assert (serves[~leading] == -1).all()
+    of_units = codes_of().layout.serves
+    assert of_units is not None and (of_units == -1).all()
+
+
 def test_fsq_names_its_codebooks() -> None:
     with pytest.raises(
         UserError, match=r"^tokenizer 'vq': fsq has codebooks of 256, 512, 1024, 4096 codes, not of 100$"
@@ -214,11 +237,16 @@ def test_no_codebook_begins_at_no_clusters() -> None:
 PIECES, CODES = 12, 7
 
 
-def transformer(window: int = 1024) -> CodeTransformer:
+def transformer(window: int = 1024, **settings: bool) -> CodeTransformer:
     places = torch.stack([torch.arange(PIECES) // 4, torch.arange(PIECES) % 4, torch.zeros(PIECES).long()], dim=1)
-    layout = TokenLayout(torch.ones(PIECES, 2, dtype=torch.bool), codes=CODES, places=places)
+    mask, stand_for = torch.ones(PIECES, 2, dtype=torch.bool), normal(2, CODES, 3)
+    serves = torch.full((PIECES, 2), -1)
+    serves[8:11] = torch.arange(3)[:, None]
+    layout = TokenLayout(mask, codes=CODES, places=places)
+    if settings:
+        layout = replace(layout, serves=serves, meanings=lambda: stand_for)
     with seeded(0):
-        made = CodeTransformer(16, 2, 2, window, spec=SPEC, layout=layout, condition_width=5)
+        made = CodeTransformer(16, 2, 2, window, spec=SPEC, layout=layout, condition_width=5, **settings)
         for parameter in made.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
     return made.eval()
@@ -243,10 +271,12 @@ def naive_logits(generator: CodeTransformer, features: Tensor, codes: Tensor, le
     return generator.heads[level](features)
 
 
+@pytest.mark.parametrize("by_place", [False, True])
 @pytest.mark.parametrize("window", [1024, 5])
 @pytest.mark.parametrize("guidance", [1.0, 2.5])
-def test_cached_decoding_is_decoding_anew(window: int, guidance: float) -> None:
-    generator, how = transformer(window), replace(TYPICAL, guidance=guidance)
+def test_cached_decoding_is_decoding_anew(window: int, guidance: float, by_place: bool) -> None:
+    generator, how = transformer(window, by_place=by_place), replace(TYPICAL, guidance=guidance)
+    generator.meanings = None  # so that the most probable code is the typical one
     cached = generator.sample(condition(), nothing(), how, stream(0)).long()
     naive = torch.zeros(2, PIECES, 2, dtype=torch.long)
     with torch.no_grad():
@@ -339,6 +369,83 @@ def test_loss_is_the_cross_entropy_of_each_code_given_those_before() -> None:
         shares = naive_logits(generator, seen, codes, level).softmax(2)
         right = torch.stack([shares[b, n, codes[b, n, level]] for b in range(2) for n in range(PIECES)])
         assert torch.allclose(terms[f"code {level + 1}"], -right.log().mean(), atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{}, {"by_place": True}, {"by_meaning": True}])
+def test_the_typical_network_is_the_one_that_is_drawn_and_has_gradients(settings: dict[str, bool]) -> None:
+    generator = transformer(**settings)
+    drawn, shares = generator.sample(condition(), nothing(), TYPICAL, stream(0)).long(), generator.typical(condition())
+    assert shares.shape == (2, PIECES, 2, CODES) and torch.equal(shares.argmax(3), drawn)
+    torch.testing.assert_close(shares, functional.one_hot(drawn, CODES).float())
+    values, every = normal(PIECES, 2, CODES), torch.stack(generator.logits(drawn, condition()), dim=2)
+    meanings = [None, None] if generator.meanings is None else list(generator.meanings())
+    for level in range(2):
+        again = generator._typical(every[:, :, level].flatten(0, 1), meanings[level])
+        assert torch.equal(again, drawn[..., level].flatten())
+    expected = every.softmax(3)
+    for parameter, wanted in zip(
+        torch.autograd.grad((shares * values).sum(), list(generator.parameters())),
+        torch.autograd.grad((expected * values).sum(), list(generator.parameters())),
+        strict=True,
+    ):
+        torch.testing.assert_close(parameter, wanted)
+        assert parameter.any()
+
+
+def test_a_task_loss_trains_the_transformer_after_its_own() -> None:
+    generator = transformer()
+    assert generator.task_loss_last and len(generator.task_parameters()) == len(list(generator.parameters()))
+
+
+def test_a_piece_that_serves_an_output_is_told_its_class_and_no_other() -> None:
+    generator = transformer(by_place=True)
+    there = replace(condition(), mask=torch.ones(2, 3, dtype=torch.bool))
+    swapped = replace(there, tokens=there.tokens[:, [1, 0, 2]])
+    one, two = (generator._asked(asked, generator.of_condition(asked.tokens)) for asked in (there, swapped))
+    torch.testing.assert_close(two[:, [9, 8]], one[:, [8, 9]])
+    torch.testing.assert_close(two[:, 10:], one[:, 10:])  # the mean of what is told, and the third class, are as before
+    assert not torch.equal(one[:, 8], one[:, 9])
+    torch.testing.assert_close(one[:, 0], one[:, 11])  # those of several outputs are told the mean alone
+
+
+def test_tokens_after_the_classes_stand_at_no_place() -> None:
+    """As those of an instruction's pictures, where a batch has no task with a class at the last place."""
+    generator = transformer(by_place=True)
+    generator.overall.weight.data.zero_()
+    two = replace(condition(), mask=torch.ones(2, 3, dtype=torch.bool), classes=2)
+    other = replace(two, tokens=two.tokens * torch.tensor([1.0, 1.0, 2.0])[:, None])
+    one, same = (generator._asked(asked, generator.of_condition(asked.tokens)) for asked in (two, other))
+    torch.testing.assert_close(one, same)
+    keep = torch.tensor([True, False])
+    assert two.where(keep, nothing()).classes == 2
+
+
+def test_codes_alike_are_read_and_written_alike() -> None:
+    generator = transformer(by_meaning=True)
+    assert generator.meanings is not None
+    generator.meanings()[:, 1] = 2 * generator.meanings()[:, 0]  # of one direction
+    with torch.no_grad():
+        generator.of_code.zero_()
+        book = generator._book()
+    assert book.written is not None
+    torch.testing.assert_close(book.read[:, 1], book.read[:, 0])
+    torch.testing.assert_close(book.written[:, 1], book.written[:, 0])
+    assert not torch.equal(book.read[:, 2], book.read[:, 0])
+
+
+def test_what_a_transformer_is_to_know_of_codes_and_is_not_told_is_refused() -> None:
+    layout = TokenLayout(torch.ones(3, 1, dtype=torch.bool), codes=5)
+    with pytest.raises(UserError) as caught:
+        CodeTransformer(by_place=True, spec=SPEC, layout=layout, condition_width=5)
+    assert str(caught.value) == (
+        "generator 'autoregressive': no piece is known to serve one output alone, as with tokenizer 'vq' and its by_output: "
+        "leave generator.by_place out"
+    )
+    with pytest.raises(UserError) as caught:
+        CodeTransformer(by_meaning=True, spec=SPEC, layout=layout, condition_width=5)
+    assert str(caught.value) == (
+        "generator 'autoregressive': this tokenizer does not say what its codes stand for: leave generator.by_meaning out"
+    )
 
 
 def test_tokens_that_are_no_codes_are_refused() -> None:

@@ -1,7 +1,8 @@
 """Stage train: the generator, on the zoo's pairs.
 
 In phases: the tokenizer's code, if it has to learn one; closed forms; the task loss, where the recipe has one and the
-generator takes it; the generator's own loss. Artifacts are opened and written here; `wspace.learning.phases` trains.
+generator takes it; the generator's own loss (of a generator that wants it so, the last two the other way round). Artifacts
+are opened and written here; `wspace.learning.phases` trains.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def run(job: Job) -> None:
 
     pairs = networks.pairs(system, codes)
     validation = _Validation.of(bench, zoo, system, networks)
-    if recipe.task_loss.steps:
+    if recipe.task_loss.steps and not system.generator.task_loss_last:
         logs |= _descend_task_loss(job, zoo, pairs, validation)
     adversary = None
     if not generator_parameters(system):
@@ -80,6 +81,8 @@ def run(job: Job) -> None:
         adversary = adversary_of(job, system)
         here().send({"train": str(job.folder), "zoo": str(zoo.folder)})
         logs["train"] = _descend_generator_loss(job, pairs, symmetry, adversary, validation)
+    if recipe.task_loss.steps and system.generator.task_loss_last:
+        logs |= _descend_task_loss(job, zoo, pairs, validation)
 
     if adversary is not None:
         health["discriminator_accuracy"] = float(adversary.accuracy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 import torch
@@ -15,6 +16,7 @@ from wspace.api import Closed, Condition, Generate, Generator, Pairs, Since, Tok
 from wspace_igpg.layer_tokens import DESCRIBED, described
 
 ROWS, BLOCKS = 512, 64  # places in a tensor, and in a row, that have a vector of their own; further ones share them
+TYPICAL = Generate(guidance=1.0, temperature=0.0)
 WAVES = 16  # sines, and cosines, of a row's number
 
 
@@ -37,10 +39,19 @@ class CodeTransformer(Generator):
 
     plausible: of these only codes that are at least so many times as probable as the most probable one. Where networks began
     apart the mean of what a piece may be is no piece of any of them, and the code nearest to it belongs to no network at all.
+
+    by_place: a piece that serves one output alone is told which class that is, beside the mean of the instruction; else it has
+    to find the token of its place by attention, which takes long to learn where classes are many. The conditioner's first
+    tokens are to be the classes, in order.
+    by_meaning: a code is read, and written, by the direction of what it stands for as well as by a vector of its own, so that
+    what is learnt of one code holds for others like it. Of use where codes are many and networks few.
+
+    A task loss (`task_loss`) goes on from there: it trains all of this through the weights that codes stand for.
     """
 
     version: ClassVar[int] = 1
     samplers: ClassVar[tuple[str, ...]] = ("top-p", "top-k", "all")
+    task_loss_last = True
 
     def __init__(
         self,
@@ -54,6 +65,8 @@ class CodeTransformer(Generator):
         top_p: Annotated[float, Gt(0), Le(1)] = 0.9,
         top_k: Annotated[int, Ge(1)] = 16,
         plausible: Annotated[float, Ge(0), Le(1), Since("0.2")] = 0.0,
+        by_place: Annotated[bool, Since("0.2")] = False,
+        by_meaning: Annotated[bool, Since("0.2")] = False,
         *,
         spec: WeightSpec,
         layout: TokenLayout,
@@ -90,6 +103,24 @@ class CodeTransformer(Generator):
         self.of_earlier = nn.Parameter(torch.randn(self.levels - 1, self.codes, width) * 0.02)
         for table in (self.of_row, self.of_block):
             nn.init.normal_(table.weight, std=0.3)
+        self.by_place, self.by_meaning = by_place, by_meaning
+        if by_place:
+            if layout.serves is None or int(layout.serves.max()) < 0:
+                raise UserError(
+                    "generator 'autoregressive': no piece is known to serve one output alone, as with tokenizer 'vq' and its "
+                    "by_output: leave generator.by_place out"
+                )
+            self.serves: Tensor
+            self.register_buffer("serves", layout.serves[:, 0], persistent=False)  # (N,)
+            self.of_class = nn.Linear(condition_width, width)
+        if by_meaning:
+            if layout.meanings is None:
+                raise UserError(
+                    "generator 'autoregressive': this tokenizer does not say what its codes stand for: leave "
+                    "generator.by_meaning out"
+                )
+            size = layout.meanings().shape[2]
+            self.of_meaning, self.to_meaning = nn.Linear(size, width), nn.Linear(size, width, bias=False)
 
     def fit(self, closed: Closed) -> None:
         """Nothing: all of it is trained."""
@@ -105,21 +136,37 @@ class CodeTransformer(Generator):
         learned = self.of_tensor(self.tensors)[tensor] + self.of_row(row % ROWS) + self.of_block(block % BLOCKS)
         return learned + self.of_waves(waves)
 
-    def _asked(self, memory: Tensor, hidden: Tensor) -> Tensor:
-        """The mean of what is told (B, L, width): (B, width)."""
-        shown = ~hidden[..., None]
-        return self.overall((memory * shown).sum(1) / shown.sum(1))
+    def _asked(self, condition: Condition, memory: Tensor) -> Tensor:
+        """The mean of what is told (B, L, width), and of each piece the class that it serves: (B, 1 or N, width)."""
+        shown = condition.mask[..., None]
+        asked = self.overall((memory * shown).sum(1) / shown.sum(1))[:, None]
+        if not self.by_place:
+            return asked
+        classes = (condition.tokens * shown)[:, : condition.classes]
+        most = max(int(self.serves.max()) + 1, classes.shape[1])
+        each = self.of_class(functional.pad(classes, (0, 0, 0, most - classes.shape[1])))  # (B, most, width)
+        return asked + torch.where((self.serves >= 0)[:, None], each[:, self.serves], 0)
 
     def _joined(self, places: Tensor, asked: Tensor) -> Tensor:
         """What is to be written where: (..., width) each."""
         total = places + asked
         return total + self.joined(total)
 
-    def _embedded(self, codes: Tensor) -> Tensor:
+    def _book(self) -> Book:
+        """Codes as they are read and as they are written."""
+        if not self.by_meaning or self.meanings is None:
+            return Book(self.of_code, None)
+        directions = functional.normalize(self.meanings(), dim=2)  # a last layer's are small, and matter as much
+        return Book(self.of_code + self.of_meaning(directions), self.to_meaning(directions))
+
+    def _embedded(self, book: Book, codes: Tensor) -> Tensor:
         """Vectors of pieces' codes: (..., levels) -> (..., width)."""
-        return sum(
-            (self.of_code[level][codes[..., level]] for level in range(self.levels)), codes.new_zeros(()).float()
-        )
+        return sum((book.read[level][codes[..., level]] for level in range(self.levels)), codes.new_zeros(()).float())
+
+    def _logits(self, book: Book, features: Tensor, level: int) -> Tensor:
+        """(..., width) -> (..., codes)."""
+        logits = self.heads[level](features)
+        return logits if book.written is None else logits + features @ book.written[level].T
 
     def _given(self, features: Tensor, codes: Tensor, level: int) -> Tensor:
         """What a level's code follows from, given that and the code (...) of the level before: (..., width) -> the same."""
@@ -133,14 +180,37 @@ class CodeTransformer(Generator):
         share = torch.rand(len(codes), 1, generator=rng, device=rng.device)
         share = share * (torch.rand(len(codes), 1, generator=rng, device=rng.device) < self.forget)
         hidden = torch.rand(codes.shape[:2], generator=rng, device=rng.device) < share
-        features = self.seen(codes, pairs.condition.where(keep, pairs.null), hidden.to(codes.device))
-        losses = dict[str, Tensor]()
-        for level, head in enumerate(self.heads):
-            features = self._given(features, codes[..., level - 1], level)
-            losses[f"code {level + 1}"] = functional.cross_entropy(
-                head(features).flatten(0, 1), codes[..., level].flatten(), label_smoothing=self.smoothing
+        every = self.logits(codes, pairs.condition.where(keep, pairs.null), hidden.to(codes.device))
+        return {
+            f"code {level + 1}": functional.cross_entropy(
+                logits.flatten(0, 1), codes[..., level].flatten(), label_smoothing=self.smoothing
             )
-        return losses
+            for level, logits in enumerate(every)
+        }
+
+    def task_parameters(self) -> list[nn.Parameter]:
+        return list(self.parameters())
+
+    def typical(self, condition: Condition) -> Tensor:
+        """Shares (B, N, levels, codes): all to the codes written at temperature 0, with the gradient of all probabilities.
+
+        So the network is the one that is drawn, and the gradient goes straight through the choice (Bengio et al., 2013).
+        """
+        codes = torch.stack(
+            list(self.stream(condition, condition, TYPICAL, torch.Generator())), dim=1
+        )  # (B, N, levels)
+        shares = torch.stack([logits.softmax(2) for logits in self.logits(codes, condition)], dim=2)
+        return functional.one_hot(codes, self.codes) + shares - shares.detach()
+
+    def logits(self, codes: Tensor, condition: Condition, forgotten: Tensor | None = None) -> list[Tensor]:
+        """Of each level's codes, given all before them: (B, N, levels) -> levels of (B, N, codes)."""
+        book = self._book()
+        features = self._seen(book, codes, condition, forgotten)
+        every = []
+        for level in range(self.levels):
+            features = self._given(features, codes[..., level - 1], level)
+            every.append(self._logits(book, features, level))
+        return every
 
     def _codes(self, tokens: Tensor) -> Tensor:
         return tokens.round().long().clamp(0, self.codes - 1)
@@ -150,14 +220,17 @@ class CodeTransformer(Generator):
 
         No piece knows the codes of `forgotten` ones (B, N), if any.
         """
+        return self._seen(self._book(), codes, condition, forgotten)
+
+    def _seen(self, book: Book, codes: Tensor, condition: Condition, forgotten: Tensor | None) -> Tensor:
         places, count = self._placed(slice(None)), codes.shape[1]
-        embedded = self._embedded(codes)
+        embedded = self._embedded(book, codes)
         if forgotten is not None:
             embedded = embedded.masked_fill(forgotten[..., None], 0)
         before = torch.cat([self.start.expand(len(codes), 1, -1), embedded[:, :-1]], dim=1)
         memory, hidden = self.of_condition(condition.tokens), ~condition.mask
         last = functional.pad(self.of_last_place(places[:-1]), (0, 0, 1, 0))
-        x = before + self._joined(places, self._asked(memory, hidden)[:, None]) + last
+        x = before + self._joined(places, self._asked(condition, memory)) + last
         far = _band(count, self.window, x.device) if count > self.window else None
         for block in self.blocks:
             x = block(x, memory, hidden, far)
@@ -183,23 +256,24 @@ class CodeTransformer(Generator):
         """The codes (B, levels) of one piece after the other, `count` of them or all; memory stays that of `window` pieces."""
         sampler, meanings = self.sampler_of(how), None if self.meanings is None else self.meanings()
         batch, guided = len(condition.mask), how.guidance != 1
-        tokens = torch.cat([condition.tokens, null.tokens]) if guided else condition.tokens
-        hidden = ~torch.cat([condition.mask, null.mask]) if guided else ~condition.mask
-        memory = self.of_condition(tokens)
+        if guided:
+            tokens, mask = (torch.cat(both) for both in ((condition.tokens, null.tokens), (condition.mask, null.mask)))
+            condition = replace(condition, tokens=tokens, mask=mask)
+        memory, hidden, book = self.of_condition(condition.tokens), ~condition.mask, self._book()
         caches = [Cache(block.crossed(memory), hidden, self.window) for block in self.blocks]  # type: ignore[operator]
-        asked_for = self._asked(memory, hidden)
+        asked_for = self._asked(condition, memory).expand(-1, len(self.places), -1)
         embedded, last = self.start.expand(len(memory), -1), torch.zeros(self.width, device=memory.device)
         for number in range(len(self.places) if count is None else count):
             place = self._placed(slice(number, number + 1))[0]
-            x = (embedded + self._joined(place, asked_for) + last)[:, None]
+            x = (embedded + self._joined(place, asked_for[:, number]) + last)[:, None]
             for block, cache in zip(self.blocks, caches, strict=True):
                 x = block.step(x, cache)  # type: ignore[operator]
             features = self.norm(x[:, 0])
             codes = torch.zeros(batch, self.levels, dtype=torch.long, device=memory.device)
-            for level, head in enumerate(self.heads):
+            for level in range(self.levels):
                 before = codes[:, level - 1]
                 features = self._given(features, before.repeat(2) if guided else before, level)
-                logits = head(features)
+                logits = self._logits(book, features, level)
                 if guided:
                     asked, nothing = logits.chunk(2)
                     logits = nothing + how.guidance * (asked - nothing)
@@ -208,7 +282,7 @@ class CodeTransformer(Generator):
                 else:
                     codes[:, level] = self._typical(logits, None if meanings is None else meanings[level])
             yield codes
-            embedded = self._embedded(codes.repeat(2, 1) if guided else codes)
+            embedded = self._embedded(book, codes.repeat(2, 1) if guided else codes)
             last = self.of_last_place(place)
 
     def _typical(self, logits: Tensor, meanings: Tensor | None) -> Tensor:
@@ -231,6 +305,14 @@ class CodeTransformer(Generator):
         point = torch.rand(len(shares), 1, generator=rng, device=rng.device).to(shares) * shares.sum(1, keepdim=True)
         chosen = (shares.cumsum(1) <= point).sum(1, keepdim=True).clamp_max(shares.shape[1] - 1)
         return codes.gather(1, chosen)[:, 0]
+
+
+@dataclass(frozen=True)
+class Book:
+    """Vectors of all codes."""
+
+    read: Tensor  # (levels, codes, width): of codes that were written before
+    written: Tensor | None  # (levels, codes, width): what features are to be along for a code to come, if that is told
 
 
 def _band(count: int, window: int, device: torch.device) -> Tensor:

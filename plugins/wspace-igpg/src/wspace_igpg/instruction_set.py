@@ -107,7 +107,8 @@ class InstructionSet(Conditioner):
         )
         others = prompts.mask.new_ones(len(tokens), tokens.shape[1] - prompts.mask.shape[1])
         mask = torch.cat([prompts.mask, others], dim=1)
-        return Condition(tokens, mask, (self._pool(prompts) - self.pooled_mean) / self.pooled_std)
+        pooled = (self._pool(prompts) - self.pooled_mean) / self.pooled_std
+        return Condition(tokens, mask, pooled, classes=prompts.mask.shape[1])
 
     def null(self, like: Condition) -> Condition:
         """Nothing of the task: zero tokens, of which the first is kept so that attention has something to look at."""

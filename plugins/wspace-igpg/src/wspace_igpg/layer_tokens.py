@@ -52,13 +52,7 @@ class Cut:
     @classmethod
     def of(cls, entry: WeightEntry, spec: WeightSpec, size: int, by_output: bool = False) -> Cut:
         kind = kind_of(entry)
-        outgoing = (
-            not by_output
-            and kind in ("matrix", "kernel")
-            and entry.axes[0] not in spec.free
-            and entry.axes[1] in spec.free
-        )
-        return cls(entry, kind, size, outgoing)
+        return cls(entry, kind, size, not by_output and _is_last(entry, spec))
 
     @property
     def rows(self) -> int:
@@ -138,6 +132,12 @@ class Cuts:
             rows.append(functional.pad(grid.view(-1, 2), (1, 0), value=number))
         return torch.cat(rows)
 
+    @cached_property
+    def serves(self) -> Tensor:
+        """(N,): of each piece the output that it serves alone, -1 for all that serve several."""
+        by_output = torch.tensor([_is_last(cut.entry, self.spec) and not cut.by_input for cut in self.each])
+        return torch.where(by_output[self.places[:, 0]], self.places[:, 1], -1)
+
 
 def described(spec: WeightSpec) -> Tensor:
     """(tensors, DESCRIBED): kind, the logarithm of outputs, inputs and field, and where its layer is, from either end."""
@@ -150,6 +150,11 @@ def described(spec: WeightSpec) -> Tensor:
         sizes = [log2(side) / 6 for side in shape]
         rows.append([*_one_hot(KINDS.index(kind), len(KINDS)), *sizes, *ends[0], *ends[1], log2(len(layers)) / 4])
     return torch.tensor(rows)
+
+
+def _is_last(entry: WeightEntry, spec: WeightSpec) -> bool:
+    """Whether it leads from hidden units to outputs."""
+    return kind_of(entry) in ("matrix", "kernel") and entry.axes[0] not in spec.free and entry.axes[1] in spec.free
 
 
 def _layer(entry: WeightEntry) -> str:

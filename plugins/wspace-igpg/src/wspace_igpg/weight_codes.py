@@ -64,7 +64,13 @@ class WeightCodes(Tokenizer):
         levels = 1 if quantizer == "vq" else levels
         self.code = Code(size, quantizer, codebook, levels, hidden, decay, dead, commitment, begin)
         mask = torch.ones(self.cuts.count, self.code.levels, dtype=torch.bool)
-        self.layout = TokenLayout(mask, codes=codebook, places=self.cuts.places, meanings=lambda: self.code.meanings())
+        self.layout = TokenLayout(
+            mask,
+            codes=codebook,
+            places=self.cuts.places,
+            serves=self.cuts.serves[:, None].expand(-1, self.code.levels),
+            meanings=lambda: self.code.meanings(),
+        )
 
     def fit(self, weights: Tensor) -> None:
         """Where the first codebooks begin: at the mean of each piece, and at what that leaves. Afterwards a look at their use.
@@ -107,13 +113,20 @@ class WeightCodes(Tokenizer):
         parts = tokens.split([cut.pieces for cut in self.cuts.each], dim=1)
         return torch.cat([self.values_of(cut, part) for cut, part in zip(self.cuts.each, parts, strict=True)], dim=1)
 
+    def blend(self, shares: Tensor) -> Tensor:
+        parts = self.code.blend(shares).split([cut.pieces for cut in self.cuts.each], dim=1)
+        return torch.cat([self._scaled_back(cut, part) for cut, part in zip(self.cuts.each, parts, strict=True)], dim=1)
+
     @torch.no_grad()
     def values_of(self, cut: Cut, tokens: Tensor) -> Tensor:
         """Codes (B, pieces, levels) -> one tensor's values (B, size of the tensor)."""
         codes = tokens.round().long().clamp(0, self.code.codebook - 1).flatten(0, 1)
         pieces = torch.cat([self.code.pieces_of(part) for part in codes.split(TOGETHER)])
+        return self._scaled_back(cut, pieces.unflatten(0, tokens.shape[:2]))
+
+    def _scaled_back(self, cut: Cut, pieces: Tensor) -> Tensor:
         center, spread = cut.scale
-        return cut.values_of(pieces.unflatten(0, tokens.shape[:2])) * spread + center
+        return cut.values_of(pieces) * spread + center
 
     def _pieces(self, weights: Tensor) -> Tensor:
         """(B, P) -> (B, N, size), scaled."""
@@ -279,7 +292,15 @@ class Code(nn.Module):
         """(levels, codebook, width): what each code adds to a latent."""
         self._begin()
         every = torch.arange(self.codebook, device=self.learnt.device)[:, None].expand(-1, self.levels)
+        every = every.clamp_max(
+            self.quantizer.codebook_size - 1
+        )  # fsq has fewer than it is asked for, and writes no others
         return self.quantizer.get_codes_from_indices(every[None])[:, 0]  # type: ignore[operator]
+
+    def blend(self, shares: Tensor) -> Tensor:
+        """Pieces (..., size) of shares (..., levels, codes): what each code stands for by its share, and decoded then."""
+        latents = torch.einsum("...lc,lcw->...w", shares, self.meanings())
+        return self.decoder(self.quantizer.project_out(latents))  # type: ignore[operator]
 
     def pieces_of(self, codes: Tensor) -> Tensor:
         return self.decoder(self.quantizer.get_output_from_indices(codes[None])[0])  # type: ignore[operator]
