@@ -6,7 +6,7 @@ check:
 	uv run lint-imports
 	uv run ./.ci/dependencies
 	$(MAKE) docs-check
-	uv run pytest
+	uv run pytest --slow
 
 format:
 	uv run ruff format .

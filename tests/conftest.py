@@ -2,7 +2,8 @@
 
 Fixtures, all of the session: `cache` (the folder of WSPACE_CACHE), `wspace` (the command line in a process of its own),
 `inside` (the same in this one), `made_once` (work that one of pytest's processes does for all), `nano` (a finished run of
-`recipes/nano.yaml`), `placed` (one of it that takes pictures), `common` (a folder of all of pytest's processes).
+`recipes/nano.yaml`), `placed` (one of it that takes pictures), `common` (a folder of all of pytest's processes), `thorough`
+(whether tests that try the same in many ways are to try all of them, as `--slow` asks).
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--slow", action="store_true", help="also run tests that take minutes")
+    parser.addoption("--slow", action="store_true", help="also run what takes long and rarely breaks")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--slow"):
         for item in items:
             if "slow" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="takes minutes: run with --slow"))
+                item.add_marker(pytest.mark.skip(reason="takes long and rarely breaks: run with --slow"))
     for item in items:
         if missing := _plugins_of(item) - _plugins_in_use():
             names = ", ".join(sorted(missing))
@@ -69,6 +70,12 @@ def _plugins_in_use() -> set[str]:
     from wspace.recipes.plugins import load_plugins
 
     return {fact.name for fact in load_plugins().facts if not fact.skipped and not fact.error}
+
+
+@pytest.fixture(scope="session")
+def thorough(pytestconfig: pytest.Config) -> bool:
+    """Whether a test that tries the same in many ways is to try all of them, and not the few most likely to fail."""
+    return pytestconfig.getoption("--slow")
 
 
 @pytest.fixture(scope="session")

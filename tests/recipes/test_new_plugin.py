@@ -38,7 +38,7 @@ SHORTER = {
     "generator.denoiser=scaled": [*FEW_STEPS, "--only", "train"],
     "generator=direct": ["--set", "task_loss.steps=2", "--only", "train"],
     "generator.predictor=few-axes": [*FEW_STEPS, "--only", "train"],
-    "generator.denoiser=otters-mixer": FEW_STEPS,
+    "generator.denoiser=otters-mixer": [*FEW_STEPS, "--only", "train"],
     "target=otters-gated": [
         "--set",
         "tasks.seen=16",

@@ -150,6 +150,7 @@ def _until(condition, process: subprocess.Popen, seconds: float = 120) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_a_killed_and_an_interrupted_run_go_on_to_the_same_bytes(nano, inside, tmp_path):
     """Killed while it makes the zoo, interrupted while it trains; what comes between and behind is there already."""
     for stage in ("opponents", "evaluate", "report"):
@@ -374,6 +375,7 @@ def test_weights_that_must_be_downloaded_and_cannot(inside, tmp_path):
     assert "resnet18" in done.stderr.splitlines()[-1] and "pretrained: false" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_folder_of_pictures_works_as_icons_do(nano, inside, tmp_path):
     images = package.load(nano).bench.images
     for number in range(len(images)):

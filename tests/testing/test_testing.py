@@ -1000,6 +1000,7 @@ def test_what_needs_a_package_that_is_not_here_is_no_failure(install: Callable[.
     )
 
 
+@pytest.mark.slow
 def test_pytest_says_a_sentence_for_each_broken_law_and_what_it_skipped(tmp_path: Path) -> None:
     """A line in a plugin's tests, and `--pyargs`: of all components there are, those that are quick."""
     targets = "{'good': 'mine:Wrong', 'bad': 'worse:Wrong', 'lacking': 'lacking:Wrong'}"

@@ -267,8 +267,8 @@ def test_memory_does_not_grow_with_the_batches() -> None:
             gc.collect()
             held.append(sum(o.nbytes for o in gc.get_objects() if type(o) in (Tensor, nn.Parameter)))
 
-    match_activations(network, reference, batches(6), spec)
-    assert held[0] > 0 and held[1:] == held[:1] * 5
+    match_activations(network, reference, batches(3), spec)
+    assert held[0] > 0 and held[1:] == held[:1] * 2
 
 
 def test_networks_stay_in_their_mode_and_keep_no_hooks() -> None:

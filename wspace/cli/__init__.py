@@ -106,9 +106,10 @@ def _output_fails() -> bool:
 
 
 def _collect_garbage_less_often() -> None:
-    """Imports make objects by the hundred thousand, and all of them stay.
+    """Imports make objects by the hundred thousand, and all of them stay: Python would look through every 700 new ones.
 
-    Python would look through them every 700 new ones and once more at the end: of `import torch`, a third of the time.
+    Of `import torch` that is a third of the time. What the largest imports make is not looked through at all, see
+    `wspace.cli.options.importing`.
     """
     gc.set_threshold(20_000, *gc.get_threshold()[1:])
 

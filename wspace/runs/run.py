@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
@@ -33,7 +33,6 @@ from wspace.runs.assemble import build_system, load_system
 from wspace.runs.exporting import Exported, checked, classifier_of, trial_of, write
 from wspace.runs.finished import report_of, stages_of
 from wspace.runs.report.methods import methods_of
-from wspace.runs.report.page import PACKAGE, Report
 from wspace.runs.standing import KnownClasses, Standing
 from wspace.runs.workbench import Workbench
 from wspace.support.classes import check_classes, trimmed
@@ -45,7 +44,9 @@ from wspace.support.progress import Progress
 from wspace.support.seeding import stream
 from wspace.support.templates import template
 from wspace.weights.files.network import Network
-from wspace.weights.files.peft import write_adapter
+
+if TYPE_CHECKING:
+    from wspace.runs.report.page import Report
 
 ROUNDING = 1e-5  # of the largest weight: draws no further apart are one network, computed in batches
 
@@ -105,9 +106,13 @@ class Run:
     @property
     def report(self) -> Report:
         """What the run measured, as `wspace report --json` prints it; a notebook shows the table."""
+        from wspace.runs.report.page import Report  # its figures are no part of an answer
+
         return Report(report_of(self.folder), methods_of(self.registry.all("opponent")))
 
     def _repr_html_(self) -> str:
+        from wspace.runs.report.page import PACKAGE
+
         tasks, recipe = self.zoo.tasks, self.recipe
         facts = {
             "folder": str(self.folder),
@@ -428,6 +433,8 @@ class Run:
 
     def save_adapter(self, network: Network, folder: str | Path) -> None:
         """A new folder of LoRA adapters that stock PEFT loads onto `target.network`. Raises UserError for other weights."""
+        from wspace.weights.files.peft import write_adapter
+
         base, texts = self.target.base_model, self.bench.templated(network.classes)
         with new_folder(Path(folder)) as made:
             write_adapter(

@@ -418,6 +418,7 @@ def test_between_seen_tasks_an_identity_is_mixed_and_the_worst_point_told(small:
     assert corners.joined() is None
 
 
+@pytest.mark.slow
 def test_a_text_tells_of_unseen_tasks_what_an_identity_cannot(tmp_path: Path) -> None:
     few = {"tasks.classes": [2, 4], "tasks.seen": 60, "tasks.unseen": 8, "generate.temperature": 1.0}
     few |= {"task_loss": {"steps": 10, "batch": 8, "images": 8}}

@@ -13,9 +13,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -104,7 +104,13 @@ class Entry:
     sha256: str = ""  # of its tensors in the order of their names, each as raw little-endian bytes
 
 
-_HEADER, _ENTRY = TypeAdapter(Header), TypeAdapter(Entry)
+T = TypeVar("T")
+
+
+@cache
+def _reader(what: type[T]) -> TypeAdapter[T]:
+    """Made when a file is read, and not before: it takes as long as to import half of this room."""
+    return TypeAdapter(what)
 
 
 def stored(spec: WeightSpec) -> tuple[StoredTensor, ...]:
@@ -136,7 +142,7 @@ class StoredZoo:
         entries = []
         for number, line in enumerate(content.splitlines(), start=1):
             try:
-                entries.append(_ENTRY.validate_json(line, strict=True))
+                entries.append(_reader(Entry).validate_json(line, strict=True))
             except ValidationError as error:
                 raise FileError(f"{file}:{number}: {first(error)}") from error
         if len(entries) != header.networks:
@@ -274,7 +280,7 @@ def _read_header(folder: Path) -> Header:
             f"{file}: in format {raw['format']}, and this wspace reads format {FORMAT}: another wspace wrote it"
         )
     try:
-        header = _HEADER.validate_json(json.dumps(raw), strict=True)
+        header = _reader(Header).validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
         raise FileError(f"{file}: {first(error)}") from error
     if of_json({key: value for key, value in raw.items() if key != "sha256"}) != header.sha256:
