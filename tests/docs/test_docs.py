@@ -70,6 +70,10 @@ def test_the_readme_and_ci_call_the_same_commands():
         assert command in readme and command in script
 
 
+def test_ci_runs_what_is_slow_as_well():
+    assert "uv run pytest --slow\n" in (ROOT / ".ci/run").read_text(encoding="utf-8")
+
+
 def test_files_the_readme_names_are_there():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     named = re.findall(r"\]\((docs/[\w./-]+)\)", readme) + re.findall(r"`(wspace/[\w./-]+)`", readme)
