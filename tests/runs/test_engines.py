@@ -22,7 +22,9 @@ from wspace.recipes.registry import Component
 from wspace.recipes.schema import BoundRecipe
 from wspace.recipes.source import find_recipe, read_recipe
 from wspace.runs import pipeline
+from wspace.runs.keys import keys
 from wspace.runs.pieces import answered, bound_of, do_part, told_of, work_off
+from wspace.runs.pipeline import STAGES
 from wspace.runs.study import running as study
 from wspace.runs.study.file import bind_study
 from wspace.support.errors import UserError, WspaceError
@@ -181,7 +183,7 @@ def test_a_recipe_is_the_same_recipe_elsewhere() -> None:
     recipe = recipe_of("engine=scattered")
     there = bound_of(json.loads(json.dumps(told_of(recipe))))
     assert there.decisive == recipe.decisive and there.engine is None
-    assert pipeline.keys(there) == pipeline.keys(recipe)
+    assert keys(there, STAGES) == keys(recipe, STAGES)
 
 
 def killed(piece: str) -> str:
