@@ -187,6 +187,7 @@ def plan(
         memory, disk = stage["memory"] / 2**30, stage["disk"] / 2**30
         cost = f"{memory:5.1f} GiB of memory, {disk:5.2f} GiB of disk, {stage['seconds'] / 60:6.1f} min"
         print(beside(f"{stage['stage']:9} ", cost))
+    print(f"a zoo of {made['networks_per_gib']:,} networks more takes a GiB of memory more, to train and to evaluate")
     print("not in it: rendering pictures, extracting features, and the universal opponent")
 
 

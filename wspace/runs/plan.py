@@ -44,7 +44,8 @@ class StagePlan:
 
 
 def plan(recipe: BoundRecipe, bench: Workbench | None = None) -> dict[str, Any]:
-    """Tokens, parameters, and memory, disk and time of each stage. Builds the encoders; reads no data set.
+    """Tokens, parameters, and memory, disk and time of each stage; and how many networks more take a GiB more of memory, in
+    the stages that hold the zoo twice. Builds the encoders; reads no data set.
 
     Time is that of a few steps on random numbers, on this machine, as busy as it is now. Rendering, extracting features
     and the universal opponent are not in it; the oracle, which stops when validation images say so, is at its longest.
@@ -131,6 +132,7 @@ def plan(recipe: BoundRecipe, bench: Workbench | None = None) -> dict[str, Any]:
         "token_width": layout.width,
         "parameters": trained,
         "images_per_second": 1 / an_image,
+        "networks_per_gib": 2**30 // (2 * size * FLOAT),
         "stages": [asdict(stage) for stage in stages],
     }
 
