@@ -6,12 +6,15 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from wspace.interfaces import Engine
 from wspace.recipes.schema import BoundRecipe
 from wspace.runs import pipeline
 from wspace.runs.pieces import Noted, answered, bound_of, told_of, work_off
 from wspace.runs.pipeline import Workshop
 from wspace.runs.store import Store
+from wspace.support.processes import threaded
 from wspace.support.progress import Progress
 
 
@@ -27,7 +30,7 @@ def run_elsewhere(
 
     Their folders are in `folder`; artifacts are shared with the runs in `runs`.
     """
-    threads = _threads()  # what is trained depends on their number
+    threads = torch.get_num_threads()  # what is trained depends on their number
     pieces = [
         told_of(member)
         | {"runs": str(folder.absolute()), "all_runs": str(runs.absolute()), "only": only, "threads": threads}
@@ -52,19 +55,11 @@ def run_stage_by_stage(
             run_elsewhere(list(first.values()), folder, runs, engine, progress, stage.name)
 
 
-def _threads() -> int:
-    import torch
-
-    return torch.get_num_threads()
-
-
 def do_run(piece: str) -> str:
     """In another process: the run of a member, or one stage of it."""
     told = json.loads(piece)
 
     def work(notes: list[str]) -> None:
-        from wspace.support.processes import threaded
-
         with threaded(told["threads"]):
             recipe, runs = bound_of(told), Path(told["runs"])
             pipeline.run(recipe, runs, Noted(notes), only=told["only"], all_runs=Path(told["all_runs"]))

@@ -31,7 +31,7 @@ from wspace.support.errors import UserError, WspaceError
 from wspace.support.progress import Bar, Progress
 
 STAGES = "wspace.runs.stages"  # the package that a piece may name functions of
-MADE_HERE = ("wspace", "torch")  # that results depend on, and so have to be the same everywhere
+ALIKE = ("wspace", "torch")  # of these every process has the same version, for results depend on it
 
 
 # ---------------------------------------------------------------- here
@@ -45,7 +45,7 @@ def told_of(recipe: BoundRecipe) -> dict[str, Any]:
     files = [sys.modules[name].__file__ for name in sorted(used - installed.keys()) if name in sys.modules]
     return {
         "host": platform.node(),
-        "versions": {name: version(name) for name in MADE_HERE},
+        "versions": {name: version(name) for name in ALIKE},
         "plugins": {name: installed[name] for name in sorted(used & installed.keys())},
         "plugin_files": files,
         "recipe": recipe.filled | {"engine": None, "tracker": []},
@@ -120,13 +120,15 @@ def answered(told: dict[str, Any], work: Callable[[list[str]], Any]) -> str:
         _check(told)
         result = work(notes)
     except WspaceError as error:
-        kind = next(kind for kind in type(error).mro() if getattr(errors, kind.__name__, None) is kind)
-        kind = (
-            UserError if kind is errors.RecipeError else kind
-        )  # which is made of problems; what it says is all of them
         where = "" if told["host"] == platform.node() else f"worker {platform.node()}: "
-        failed = (kind.__name__, f"{where}{error}")
+        failed = (_kind_of(error), f"{where}{error}")
     return json.dumps({"notes": notes, "error": failed, "result": result})
+
+
+def _kind_of(error: WspaceError) -> str:
+    """The name of its class in `wspace.support.errors`, of which it can be made anew from what it says."""
+    kinds = [kind for kind in type(error).mro() if getattr(errors, kind.__name__, None) is kind]
+    return next(kind.__name__ for kind in kinds if kind is not errors.RecipeError)  # which is made of problems
 
 
 def _check(told: dict[str, Any]) -> None:
