@@ -142,6 +142,7 @@ def test_onnx_without_its_packages_says_which_extra_to_install(monkeypatch: pyte
 # ---------------------------------------------------------------- torch
 
 
+@pytest.mark.slow
 def test_a_program_of_torch_loads_where_wspace_is_not_installed(tmp_path: Path) -> None:
     TorchProgram().write(classifier(), tmp_path / "head.pt2", "float32")
     np.save(tmp_path / "pixels.npy", pictures(3))

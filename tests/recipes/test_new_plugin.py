@@ -97,6 +97,7 @@ def test_the_page_shows_the_example_plugin_as_it_is() -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_page_from_an_idea_to_a_package_that_runs(
     nano: Path, inside: Wspace, installed: Installed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -147,13 +147,13 @@ def test_no_text_or_comparison_of_the_core_names_a_plugin_or_its_components() ->
     names |= {entry.name for entry in entry_points(group="wspace")} | {"T2W"}
     names -= {"digits", "nested", "instruction", "permutation", "serve"}  # words that a sentence may need
     assert "vq" in names or not entry_points(group="wspace")
-    named = []
+    named, recipes = [], packaged_recipes()
     for file in sorted(CORE.rglob("*.py")):
         tree = ast.parse(file.read_text(encoding="utf-8"))
         docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # citations
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
-                if node.value in packaged_recipes():
+                if node.value in recipes:
                     continue
                 words = {word.strip("`'\".,:;()") for word in node.value.split()}
                 named += [f"{file.relative_to(CORE)}:{node.lineno}: {word}" for word in sorted(words & names)]

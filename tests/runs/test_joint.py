@@ -148,6 +148,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Joint, Path]:
     return recipe, running.run(recipe, runs, Progress())[0]
 
 
+@pytest.mark.slow
 def test_members_are_ordinary_runs_with_one_generator(ran: tuple[Joint, Path]) -> None:
     recipe, folder = ran
     states = []
@@ -163,12 +164,14 @@ def test_members_are_ordinary_runs_with_one_generator(ran: tuple[Joint, Path]) -
         assert all(torch.equal(state[name], tensor) for state in states[1:])
 
 
+@pytest.mark.slow
 def test_every_member_of_the_nano_recipe_draws_networks_far_above_random_ones(ran: tuple[Joint, Path]) -> None:
     recipe, folder = ran
     for member in (*recipe.members, *recipe.held_out):
         check_above_random(report_of(folder / member.name))
 
 
+@pytest.mark.slow
 def test_a_member_draws_networks_of_its_own_shape(ran: tuple[Joint, Path]) -> None:
     recipe, folder = ran
     sizes = set()
@@ -180,6 +183,7 @@ def test_a_member_draws_networks_of_its_own_shape(ran: tuple[Joint, Path]) -> No
     assert len(sizes) == 3
 
 
+@pytest.mark.slow
 def test_a_second_run_does_nothing_and_the_report_is_of_all_members(ran: tuple[Joint, Path]) -> None:
     recipe, folder = ran
     again, steps = running.run(recipe, folder.parent, Progress())
@@ -191,6 +195,7 @@ def test_a_second_run_does_nothing_and_the_report_is_of_all_members(ran: tuple[J
     assert actions == ["cached", "cached", "cached", "run", "run", "run"]
 
 
+@pytest.mark.slow
 def test_layers_of_several_draws_in_one_network(ran: tuple[Joint, Path]) -> None:
     from wspace.uses.coherence import exchanged, study
 
@@ -209,6 +214,7 @@ def test_layers_of_several_draws_in_one_network(ran: tuple[Joint, Path]) -> None
 # ---------------------------------------------------------------- large networks
 
 
+@pytest.mark.slow
 def test_a_large_network_goes_through_the_code_tensor_by_tensor(ran: tuple[Joint, Path]) -> None:
     from wspace.runs.plan import plan_of_model
     from wspace.uses.bench.roundtrip import roundtrip

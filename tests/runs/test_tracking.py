@@ -251,6 +251,7 @@ def test_an_interrupted_run_goes_on_in_the_same_run_of_trackio(runs: Path, monke
     assert SQLiteStorage.get_run_config("curves", name)["train"]["steps"] == 6
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_under_the_same_id_of_wandb(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = recipe_of("[wandb]")
     interrupted(recipe, runs, monkeypatch)

@@ -841,6 +841,7 @@ def test_a_correct_component_passes_every_check(made: Made, kind: str) -> None:
         case.run()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("law", BROKEN)
 def test_a_check_fails_for_what_breaks_it_and_no_other_does(made: Made, tmp_path: Path, law: str) -> None:
     kind, _, name = law.partition("/")

@@ -619,6 +619,7 @@ def _attention(net: nn.Module, x: Tensor) -> Tensor:
     return x + net.proj(found).mT.unflatten(2, x.shape[2:])
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40, derandomize=True)
 @given(names=st.lists(st.sampled_from(sorted(BLOCKS)), min_size=2, max_size=6), twice=st.booleans())
 @example(names=["grouped otherwise", "swapped halves"], twice=False)  # a cut into units of one

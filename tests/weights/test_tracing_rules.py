@@ -362,6 +362,7 @@ class Chain(nn.Module):
         return x + (y * weights[-1]).sum()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=80, derandomize=True)
 @given(seed=st.integers(0, 10**6), length=st.integers(2, 6))
 def test_of_operations_one_after_the_other_no_axis_is_called_free_that_is_not(seed: int, length: int) -> None:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -104,13 +104,15 @@ class Entry:
     sha256: str = ""  # of its tensors in the order of their names, each as raw little-endian bytes
 
 
-T = TypeVar("T")
+@cache
+def _header() -> TypeAdapter[Header]:
+    """Made when one is read, as `_entry`: it takes milliseconds, and most that import this module read no zoo."""
+    return TypeAdapter(Header)
 
 
 @cache
-def _reader(what: type[T]) -> TypeAdapter[T]:
-    """Made when a file is read, and not before: it takes as long as to import half of this room."""
-    return TypeAdapter(what)
+def _entry() -> TypeAdapter[Entry]:
+    return TypeAdapter(Entry)
 
 
 def stored(spec: WeightSpec) -> tuple[StoredTensor, ...]:
@@ -142,7 +144,7 @@ class StoredZoo:
         entries = []
         for number, line in enumerate(content.splitlines(), start=1):
             try:
-                entries.append(_reader(Entry).validate_json(line, strict=True))
+                entries.append(_entry().validate_json(line, strict=True))
             except ValidationError as error:
                 raise FileError(f"{file}:{number}: {first(error)}") from error
         if len(entries) != header.networks:
@@ -280,7 +282,7 @@ def _read_header(folder: Path) -> Header:
             f"{file}: in format {raw['format']}, and this wspace reads format {FORMAT}: another wspace wrote it"
         )
     try:
-        header = _reader(Header).validate_json(json.dumps(raw), strict=True)
+        header = _header().validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
         raise FileError(f"{file}: {first(error)}") from error
     if of_json({key: value for key, value in raw.items() if key != "sha256"}) != header.sha256:
