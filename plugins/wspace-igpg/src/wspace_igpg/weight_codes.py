@@ -292,9 +292,8 @@ class Code(nn.Module):
         """(levels, codebook, width): what each code adds to a latent."""
         self._begin()
         every = torch.arange(self.codebook, device=self.learnt.device)[:, None].expand(-1, self.levels)
-        every = every.clamp_max(
-            self.quantizer.codebook_size - 1
-        )  # fsq has fewer than it is asked for, and writes no others
+        most = int(self.quantizer.codebook_size)  # type: ignore[arg-type]
+        every = every.clamp_max(most - 1)  # fsq has 240 codes where it is asked for 256, and writes no others
         return self.quantizer.get_codes_from_indices(every[None])[:, 0]  # type: ignore[operator]
 
     def blend(self, shares: Tensor) -> Tensor:
