@@ -48,6 +48,12 @@ def by_hand(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor, float
     return loss, slope, slope_of_bias, right / 12
 
 
+def learn(adversary: Adversary, real: Tensor, generated: Tensor) -> dict[str, Tensor]:
+    """A step on a batch in one part."""
+    adversary.compare(real, generated)
+    return adversary.learn()
+
+
 def test_a_step_of_the_discriminator_is_adam_on_the_logistic_loss_of_equation_13() -> None:
     discriminator = Linear()
     adversary = Adversary(discriminator, Settings(lr=0.05), 10)
@@ -56,7 +62,7 @@ def test_a_step_of_the_discriminator_is_adam_on_the_logistic_loss_of_equation_13
     running = 0.5
     for step in range(1, 6):
         loss, slope, slope_of_bias, accuracy = by_hand(weight, bias)
-        shown = adversary.learn(REAL, GENERATED)
+        shown = learn(adversary, REAL, GENERATED)
         assert float(shown["loss"]) == pytest.approx(float(loss) / (2 * log(2)), rel=1e-5)
         assert float(shown["accuracy"]) == pytest.approx(accuracy)
         norm = sqrt(float(slope.square().sum() + slope_of_bias.square()))
@@ -75,14 +81,14 @@ def test_a_step_of_the_discriminator_is_adam_on_the_logistic_loss_of_equation_13
 
 
 def test_one_that_knows_nothing_has_a_loss_of_one_and_no_accuracy() -> None:
-    shown = Adversary(Linear(0), Settings(), 10).learn(REAL, REAL)
+    shown = learn(Adversary(Linear(0), Settings(), 10), REAL, REAL)
     assert float(shown["loss"]) == pytest.approx(1, abs=0.01)
     assert float(shown["accuracy"]) == 0.5
 
 
 def test_learning_leaves_the_generator_without_a_gradient() -> None:
     made = GENERATED.clone().requires_grad_()
-    Adversary(judge(), Settings(), 10).learn(REAL, 2 * made)
+    learn(Adversary(judge(), Settings(), 10), REAL, 2 * made)
     assert made.grad is None
 
 
@@ -113,7 +119,7 @@ def test_a_judge_that_fails_leaves_its_parameters_as_they_were() -> None:
 def test_a_generator_that_descends_the_judgement_comes_to_pass_for_real() -> None:
     adversary = Adversary(judge(width=16), Settings(lr=0.01), 10)
     for _ in range(60):
-        adversary.learn(REAL, GENERATED)
+        learn(adversary, REAL, GENERATED)
     made = GENERATED.clone().requires_grad_()
     before = float(adversary.judge(made).detach())
     optimizer = torch.optim.Adam([made], lr=0.1)
@@ -147,10 +153,10 @@ def test_it_wins_outright_when_it_has_been_right_for_long() -> None:
     real, generated = REAL + 9 * MASK, GENERATED - 9 * MASK
     won = []
     for _ in range(120):
-        adversary.learn(real, generated)
+        learn(adversary, real, generated)
         won.append(adversary.wins_outright)
     assert not any(won[:70]) and won[-1] and float(adversary.accuracy) > OUTRIGHT == 0.99
-    adversary.learn(generated, real)  # once wrong, no more
+    learn(adversary, generated, real)  # once wrong, no more
     assert not adversary.wins_outright
 
 
@@ -159,7 +165,7 @@ def test_a_loss_that_is_not_a_number_stops_the_training(value: str) -> None:
     adversary = Adversary(Linear(), Settings(), 10)
     before = {name: tensor.clone() for name, tensor in adversary.state().items()}
     with pytest.raises(Diverged) as caught:
-        adversary.learn(REAL, GENERATED * float(value))
+        learn(adversary, REAL, GENERATED * float(value))
     assert str(caught.value) == "the discriminator's loss is nan; lower adversary.lr"
     assert all(torch.equal(tensor, before[name]) for name, tensor in adversary.state().items())
 
@@ -167,13 +173,13 @@ def test_a_loss_that_is_not_a_number_stops_the_training(value: str) -> None:
 def test_its_state_put_back_goes_on_to_the_same_bytes() -> None:
     whole, stopped = (Adversary(judge(), Settings(lr=0.1), 10) for _ in range(2))
     for _ in range(6):
-        whole.learn(REAL, GENERATED)
+        learn(whole, REAL, GENERATED)
     for _ in range(3):
-        stopped.learn(REAL, GENERATED)
+        learn(stopped, REAL, GENERATED)
     resumed = Adversary(judge(seed=9), Settings(lr=0.1), 10)
     resumed.restore({name: tensor.clone() for name, tensor in stopped.state().items()})
     for _ in range(3):
-        resumed.learn(REAL, GENERATED)
+        learn(resumed, REAL, GENERATED)
     assert set(resumed.state()) == set(whole.state()) and float(whole.accuracy) != 0.5
     assert all(torch.equal(tensor, whole.state()[name]) for name, tensor in resumed.state().items())
 

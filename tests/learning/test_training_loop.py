@@ -83,7 +83,6 @@ def steps(loop: TrainingLoop, until: int) -> None:
         SETTINGS,
         losses,
         torch.device("cpu"),
-        batch=SETTINGS.batch,
         symmetry=Units(spec=SPEC),
         adversary=loop.adversary,
     )
@@ -91,7 +90,7 @@ def steps(loop: TrainingLoop, until: int) -> None:
         rng = stream(0, "train", loop.step)
         with torch.random.fork_rng([]):
             torch.manual_seed(rng.initial_seed())
-            loop.advance(*step(loop.step, rng))
+            loop.advance(step(loop.step, rng))
 
 
 def drawn(system: System, prompts: Prompts = PROMPTS) -> Tensor:
@@ -249,7 +248,7 @@ def test_a_loss_that_is_not_a_number_stops_the_training(
     before = {name: p.detach().clone() for name, p in loop.parameters.items()}
     pairs = loop.module.pairs(WEIGHTS[:4] * float("nan"), PROMPTS[:4])
     with pytest.raises(Diverged) as caught:
-        loop.advance(loop.module.generator.loss(pairs, stream(0))["denoising"], {})
+        loop.advance([(loop.module.generator.loss(pairs, stream(0))["denoising"], {})])
     assert str(caught.value) == f"the loss is nan at step 1; lower {section}.lr, or {section}.clip"
     assert all(torch.equal(p, before[name]) for name, p in loop.parameters.items())
 

@@ -7,15 +7,20 @@ import os
 import socket
 import subprocess
 import sys
-from dataclasses import replace
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.learning.test_training_loop import ADVERSARY, PROMPTS, SETTINGS, SPEC, WEIGHTS, system_of
 from tests.support.stand_ins import Judge, Units
@@ -23,6 +28,7 @@ from wspace.components.denoisers.mlp import MLP as Denoiser
 from wspace.learning.adversary import Adversary
 from wspace.learning.loop import TrainingLoop
 from wspace.learning.phases import GeneratorStep, TrainingPairs, TrainingSet, generator_parameters
+from wspace.learning.shares import Share
 from wspace.learning.system import System
 from wspace.recipes.bind import bind
 from wspace.recipes.plugins import load_plugins
@@ -35,20 +41,23 @@ from wspace.support.errors import Diverged, MissingPackage, UserError
 from wspace.support.files import save_tensors
 from wspace.support.processes import ALONE, Processes, connected, device_of, gpu_of_this, here, launched, leading
 from wspace.support.progress import Progress
-from wspace.support.seeding import stream
-from wspace.support.settings import Losses
+from wspace.support.seeding import seeded, stream
+from wspace.support.settings import Losses, Train
 
 ROOT = Path(__file__).parents[2]
 STEPS = 6
+STOPPED = 3  # the step whose checkpoint another number of processes goes on from
 LOSSES = Losses(symmetry=0.1, adversarial=0.1)
 
 
-def loop_of(folder: Path, processes: Processes = ALONE, seed: int = 0) -> TrainingLoop:
-    system = system_of(seed).eval()
+def loop_of(
+    folder: Path, processes: Processes = ALONE, seed: int = 0, settings: Train = SETTINGS, dropout: float = 0.0
+) -> TrainingLoop:
+    system = system_of(seed, dropout=dropout).eval()
     torch.manual_seed(seed)
     adversary = Adversary(Judge(6, layout=system.tokenizer.layout), ADVERSARY, STEPS, processes)
     checkpoint, trained = folder / "checkpoint.safetensors", generator_parameters(system)
-    return TrainingLoop(system, SETTINGS, checkpoint, trained, adversary=adversary, processes=processes)
+    return TrainingLoop(system, settings, checkpoint, trained, adversary=adversary, processes=processes)
 
 
 def system_in(loop: TrainingLoop) -> System:
@@ -56,19 +65,40 @@ def system_in(loop: TrainingLoop) -> System:
     return loop.module
 
 
-def train(loop: TrainingLoop, weights: Tensor = WEIGHTS[:8], precision: str = "float32") -> None:
+def train(
+    loop: TrainingLoop,
+    weights: Tensor = WEIGHTS[:8],
+    precision: str = "float32",
+    losses: Losses = LOSSES,
+    until: int = STEPS,
+) -> None:
+    assert isinstance(loop.settings, Train)
     step = GeneratorStep(
         TrainingSet((TrainingPairs(system_in(loop), weights, PROMPTS[:8]),)),
-        SETTINGS,
-        LOSSES,
+        loop.settings,
+        losses,
         torch.device("cpu"),
-        batch=loop.processes.share(SETTINGS.batch),
         symmetry=Units(spec=SPEC),
-        adversary=loop.adversary,
+        adversary=loop.adversary if losses.adversarial else None,
         precision=precision,
+        processes=loop.processes,
     )
-    while loop.step < STEPS:
-        loop.advance(*step(loop.step, stream(0, "train", loop.step, *loop.processes.own_stream)))
+    while loop.step < until:
+        loop.advance(step(loop.step, stream(0, "train", loop.step)))
+
+
+def assert_near(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None:
+    """Each tensor, by its norm: Adam makes much of the last bits of a gradient that is next to nothing."""
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        distance, size = torch.linalg.vector_norm(value - other[name]), torch.linalg.vector_norm(other[name])
+        assert float(distance) <= 1e-5 * float(size), name
+
+
+def flat(entry: Mapping[str, Any]) -> dict[str, float]:
+    """A line of the log, its groups taken apart."""
+    groups = {group: value if isinstance(value, dict) else {"": value} for group, value in entry.items()}
+    return {f"{group} {name}": value for group, values in groups.items() for name, value in values.items()}
 
 
 def state_of(loop: TrainingLoop) -> dict[str, Tensor]:
@@ -86,18 +116,36 @@ def test_alone_nothing_changes() -> None:
     ALONE.average([value])
     ALONE.agree([value])
     ALONE.send({"folder": "somewhere"})
-    assert value.tolist() == [1.5, -2.0] and ALONE.share(7) == 7 and ALONE.own_stream == ()
+    assert value.tolist() == [1.5, -2.0] and ALONE.rows(7) == [slice(0, 7)]
     assert ALONE.averaged({"loss": value[0]}) == {"loss": value[0]}
     assert here() == launched() == ALONE and gpu_of_this() is None
 
 
-def test_a_batch_is_shared_out_evenly_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Processes(1, 4).share(32) == 8 and Processes(1, 4).own_stream == (1,)
+@pytest.mark.parametrize(("batch", "count", "parts"), [(32, 4, 1), (7, 3, 2), (6, 1, 4), (5, 5, 1)])
+def test_every_row_of_a_batch_is_in_one_share_and_none_is_empty(batch: int, count: int, parts: int) -> None:
+    shares = [rows for rank in range(count) for rows in Processes(rank, count).rows(batch, parts)]
+    assert len(shares) == count * parts
+    assert [row for rows in shares for row in range(batch)[rows]] == list(range(batch))
+    sizes = [rows.stop - rows.start for rows in shares]
+    assert min(sizes) >= 1 and max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize(
+    ("count", "parts", "message"),
+    [
+        ("5", 1, "train.batch: 4 networks are too few for 5 processes: it takes 5"),
+        ("2", 3, "train.batch: 4 networks are too few for 2 processes in 3 parts each (train.accumulate): it takes 6"),
+        ("1", 5, "train.batch: 4 networks are too few for one process in 5 parts each (train.accumulate): it takes 5"),
+    ],
+)
+def test_a_batch_that_is_too_small_is_refused_before_the_run(
+    monkeypatch: pytest.MonkeyPatch, count: str, parts: int, message: str
+) -> None:
     monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(UserError) as caught, leading("cpu", 4):
+    monkeypatch.setenv("WORLD_SIZE", count)
+    with pytest.raises(UserError) as caught, leading("cpu", 4, parts):
         pytest.fail("the run began")
-    assert str(caught.value) == "train.batch: 4 cannot be shared out evenly among 3 processes"
+    assert str(caught.value) == message
 
 
 def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,6 +173,104 @@ def test_several_processes_without_accelerate_are_told_what_to_install(monkeypat
     assert here() == ALONE
 
 
+# ---------------------------------------------------------------- shares of a batch
+
+
+@dataclass(frozen=True)
+class Thread(Processes):
+    """One of several threads that train together, in place of a process."""
+
+    brought: list[list[Tensor]] = field(default_factory=list, compare=False)
+    barrier: threading.Barrier = field(default_factory=lambda: threading.Barrier(1), compare=False)
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        self.brought[self.rank] = [tensor.clone() for tensor in tensors]
+        self.barrier.wait(60)
+        means = [torch.stack(each).mean(0) for each in zip(*self.brought, strict=True)]
+        self.barrier.wait(60)
+        for tensor, mean in zip(tensors, means, strict=True):
+            tensor.copy_(mean)
+
+
+OF_SIX = replace(SETTINGS, batch=6, augment=0.5)
+
+
+@pytest.mark.parametrize("losses", [Losses(), LOSSES], ids=["ordinary", "symmetry and adversarial"])
+@pytest.mark.parametrize(("count", "parts"), [(1, 2), (1, 4), (2, 1), (2, 3), (3, 1), (4, 1)])
+def test_processes_and_parts_train_as_one_process_does_on_the_whole_batch(
+    tmp_path: Path, count: int, parts: int, losses: Losses
+) -> None:
+    whole = loop_of(tmp_path, settings=OF_SIX)
+    train(whole, losses=losses)
+    brought, barrier = [[] for _ in range(count)], threading.Barrier(count)
+    loops = [
+        loop_of(tmp_path, Thread(rank, count, None, brought, barrier), settings=replace(OF_SIX, accumulate=parts))
+        for rank in range(count)
+    ]
+    with ThreadPoolExecutor(count) as threads:
+        list(threads.map(lambda loop: train(loop, losses=losses), loops))
+    for loop in loops:
+        assert_near(state_of(loop), state_of(whole))
+        for ours, theirs in zip(loop.log, whole.log, strict=True):
+            assert flat(ours) == pytest.approx(flat(theirs), rel=1e-4)
+
+
+def test_dropout_layers_leave_out_the_same_in_parts(tmp_path: Path) -> None:
+    def trained(parts: int, seed: int) -> dict[str, Tensor]:
+        loop = loop_of(tmp_path, settings=replace(OF_SIX, accumulate=parts), dropout=0.5)
+        for number in (1, 2, 3):
+            with seeded(seed + number):
+                train(loop, until=number)
+        return state_of(loop)
+
+    whole = trained(1, 0)
+    assert_near(trained(4, 0), whole)
+    with pytest.raises(AssertionError):
+        assert_near(trained(4, 10), whole)
+
+
+def test_one_part_at_a_time_is_in_memory(tmp_path: Path) -> None:
+    """What goes into the denoiser at once is a part, and the part before has been descended by then."""
+    loop = loop_of(tmp_path, settings=replace(OF_SIX, accumulate=3))
+    rows, alive = list[int](), list[weakref.ref[Tensor]]()
+
+    def entered(_: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
+        rows.append(len(made))
+        assert not any(hidden() is not None for hidden in alive)
+        alive[:] = [weakref.ref(made)]
+
+    denoiser = system_in(loop).generator.denoiser
+    assert isinstance(denoiser, Denoiser)
+    denoiser.layers[0].register_forward_hook(entered)
+    train(loop, losses=Losses(), until=1)
+    assert rows == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda n, rng: torch.rand(n, generator=rng),
+        lambda n, rng: torch.rand((n, 3), generator=rng),
+        lambda n, rng: torch.randn(2 * n, 2, generator=rng),
+        lambda n, rng: torch.randn(size=(n,), generator=rng),
+        lambda n, rng: torch.randint(9, (n, 2), generator=rng),
+        lambda n, rng: torch.randint(2, 9, size=(n,), generator=rng),
+        lambda n, rng: torch.zeros(n, 2).normal_(generator=rng),
+        lambda n, rng: torch.zeros(n).uniform_(0, 2, generator=rng),
+        lambda n, rng: torch.bernoulli(torch.full((n, 4), 0.5), generator=rng),
+    ],
+)
+def test_a_draw_of_a_share_is_its_rows_of_the_whole_draw(draw: Callable[[int, torch.Generator], Tensor]) -> None:
+    rng = stream(0)
+    whole, after = draw(8, rng), torch.rand((), generator=rng)
+    each = len(whole) // 8
+    for rows in (slice(0, 3), slice(3, 8)):
+        rng = stream(0)
+        with Share(rows, 8).drawing(torch.device("cpu")):
+            part, then = draw(rows.stop - rows.start, rng), torch.rand((), generator=rng)
+        assert torch.equal(part, whole[each * rows.start : each * rows.stop]) and torch.equal(then, after)
+
+
 # ---------------------------------------------------------------- two processes
 
 
@@ -144,6 +290,9 @@ def worker(folder: Path) -> None:
         loop = loop_of(folder, processes, seed=processes.rank)
         assert loop.adversary is not None
         processes.agree([*loop.module.state_dict().values(), *loop.adversary.state_dict().values()])
+        train(loop, until=STOPPED)
+        if not processes.rank:
+            loop.save()
         train(loop)
         save_tensors(folder / f"{processes.rank}.safetensors", state_of(loop))
         (folder / f"{processes.rank}.json").write_text(json.dumps(loop.log), encoding="utf-8")
@@ -164,7 +313,7 @@ def launch(count: int, *command: str, **environment: str) -> subprocess.Complete
     )
 
 
-def test_two_processes_train_as_one_does_on_the_batches_of_both(tmp_path: Path) -> None:
+def test_two_processes_train_as_one_does_and_one_goes_on_where_they_stopped(tmp_path: Path) -> None:
     program = "import sys, pathlib, tests.support.test_processes as t; t.worker(pathlib.Path(sys.argv[1]))"
     with socket.create_server(("localhost", 0)) as free:  # what torchrun would say, without a third process to say it
         port = str(free.getsockname()[1])
@@ -186,32 +335,19 @@ def test_two_processes_train_as_one_does_on_the_batches_of_both(tmp_path: Path) 
     logs = [json.loads((tmp_path / f"{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1)]
     assert logs[0] == logs[1]
 
-    loop, symmetry = loop_of(tmp_path), Units(spec=SPEC)
-    adversary, system = loop.adversary, system_in(loop)
-    assert adversary is not None
-    start = {name: value.clone() for name, value in state_of(loop).items()}
-    for number in range(STEPS):
-        total, tokens, generated = torch.zeros(()), [], []
-        for names in ((), (1,)):
-            rng = stream(0, "train", number, *names)
-            rows = torch.randint(8, (SETTINGS.batch // 2,), generator=rng)
-            moves = system.moves(symmetry, SETTINGS.batch // 2, rng, augment=0.0, penalty=True)
-            pairs = system.pairs(WEIGHTS[rows], PROMPTS[rows], moves)
-            terms = system.generator.loss(pairs, rng)
-            total = total + (terms["denoising"] + LOSSES.symmetry * terms["symmetry"]) / 2
-            tokens.append(pairs.tokens)
-            generated.append(system.generator.estimate(pairs, ADVERSARY.noise, rng))
-        if adversary.learns_at(number):
-            adversary.learn(torch.cat(tokens), torch.cat(generated))
-        else:
-            total = total + LOSSES.adversarial * adversary.judge(torch.cat(generated))
-        loop.advance(total, {})
-        assert logs[0][number]["loss"] == pytest.approx(loop.log[number]["loss"], rel=1e-4)
-        assert logs[0][number]["gradient"] == pytest.approx(loop.log[number]["gradient"], rel=1e-3)
-    for name, value in state_of(loop).items():
-        torch.testing.assert_close(first[name], value, rtol=1e-3, atol=1e-4)
+    alone, restarted = loop_of(tmp_path / "alone"), loop_of(tmp_path, seed=2)
+    start = {name: value.clone() for name, value in state_of(alone).items()}
+    train(alone)
+    restarted.resume()
+    assert restarted.step == STOPPED
+    train(restarted)
+    for loop in (alone, restarted):
+        assert_near(first, state_of(loop))
+        assert [entry.keys() for entry in loop.log] == [entry.keys() for entry in logs[0]]
+        for ours, theirs in zip(loop.log, logs[0], strict=True):
+            assert flat(ours) == pytest.approx(flat(theirs), rel=1e-4)
     moved = [name for name, value in start.items() if name in first and not torch.equal(first[name], value)]
-    assert len(moved) > len(loop.parameters) // 2
+    assert len(moved) > len(alone.parameters) // 2
 
 
 RECIPE = """

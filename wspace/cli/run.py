@@ -86,7 +86,7 @@ def run(
         for step in plan if only is None else [pipeline.only_step(plan, only)]:
             _print_step(step)
         return
-    with processes.leading(bound.device, bound.train.batch):
+    with processes.leading(bound.device, bound.train.batch, bound.train.accumulate):
         folder, plan = pipeline.run(
             bound, runs, progress.for_terminal(), force=force or (), only=only, workshop=workshop
         )

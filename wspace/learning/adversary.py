@@ -32,30 +32,40 @@ class Adversary(nn.Module):
         self.optimizer = torch.optim.Adam(discriminator.parameters(), lr=settings.lr, fused=True)
         self.accuracy: Tensor
         self.register_buffer("accuracy", torch.full((), 0.5))  # running, of its answers before each step
+        self.compared: list[dict[str, Tensor]] = []  # scalars of the parts of a batch since its last step
 
     def learns_at(self, step: int) -> bool:
         """Whether step number `step`, from 0, is the discriminator's; else it is the generator's."""
         return step < self.warm or (step - self.warm) // self.settings.turn % 2 == 0
 
-    def learn(self, real: Tensor, generated: Tensor) -> dict[str, Tensor]:
-        """One step of the discriminator up eq. 13, on tokens (B, N, D) of the zoo's networks and generated ones.
+    def compare(self, real: Tensor, generated: Tensor, weight: float = 1.0) -> None:
+        """Part of a batch for its next step: tokens (B, N, D) of the zoo's networks and of generated ones.
 
-        Returns scalars for the log: its `loss` (1: it knows nothing), `accuracy` in [0, 1] and `gradient`, the norm.
-        Raises Diverged when its loss is not a number.
+        `weight` is the part's in the batch; of all parts, in the mean over processes, the weights sum to 1.
         """
         real_logits, generated_logits = self.discriminator(real), self.discriminator(generated.detach())
         # -log D, -log(1 - D)
         loss = functional.softplus(-real_logits).mean() + functional.softplus(generated_logits).mean()
         accuracy = ((real_logits > 0).float().mean() + (generated_logits < 0).float().mean()) / 2
-        means = self.processes.averaged({"loss": loss, "accuracy": accuracy})
+        (weight * loss).backward()
+        self.compared.append({"loss": weight * loss.detach(), "accuracy": weight * accuracy})
+
+    def learn(self) -> dict[str, Tensor]:
+        """One step of the discriminator up eq. 13, on all that was compared since the last.
+
+        Returns scalars for the log: its `loss` (1: it knows nothing), `accuracy` in [0, 1] and `gradient`, the norm.
+        Raises Diverged when its loss is not a number.
+        """
+        totals = {name: torch.stack([part[name] for part in self.compared]).sum() for name in ("loss", "accuracy")}
+        self.compared.clear()
+        means = self.processes.averaged(totals)
         if not torch.isfinite(means["loss"]):
             raise Diverged(f"the discriminator's loss is {float(means['loss'])}; lower adversary.lr")
-        self.optimizer.zero_grad()
-        loss.backward()
         gradients = [p.grad for p in self.discriminator.parameters() if p.grad is not None]
         self.processes.average(gradients)
         norm = torch.nn.utils.get_total_norm(gradients)
         self.optimizer.step()
+        self.optimizer.zero_grad()
         self.accuracy.lerp_(means["accuracy"], 0.05)
         return means | {"loss": means["loss"] / (2 * log(2)), "gradient": norm}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import cos, inf, pi
 from pathlib import Path
@@ -25,8 +25,9 @@ from wspace.support.settings import Reconstruction, TaskLoss, Train
 LogValues = Mapping[str, Mapping[str, Tensor]]
 """Scalars for the log in groups: `terms` of the loss, values of the `discriminator`, values of the `tokenizer`."""
 
-Step = Callable[[int, torch.Generator], tuple[Tensor, LogValues]]
-"""(number of the step, random stream) -> the loss (), with a gradient, of one batch; and scalars for the log."""
+Step = Callable[[int, torch.Generator], Iterable[tuple[Tensor, LogValues]]]
+"""(number of the step, random stream) -> the parts of one batch, each made when it is asked for: what it adds to the loss (),
+with a gradient, and to the scalars for the log. Most have one part."""
 
 Log = list[dict[str, Any]]
 """A line for each step: `step` (from 1), `loss`, `gradient` (its norm, before clipping), groups of `LogValues` by name, and
@@ -59,7 +60,7 @@ class TrainingLoop:
 
     `parameters` are those of `module` that are trained. `buffers` are what it learns beside them, by name, as a codebook's
     running means: the best are kept with the best EMA. An `adversary` is saved along, and stepped by nobody here.
-    All `processes` take the same steps, each with losses of its own.
+    All `processes` take the same steps, each on a share of the batch.
     """
 
     def __init__(
@@ -106,7 +107,7 @@ class TrainingLoop:
         `validate` is called under the EMA parameters, every `check_every` steps and at the end, by the first process
         alone, and the checkpoint is written then: it gives the accuracy that the best is chosen by. Where the `start_counts`,
         it is called before the first step, too: what a training only made worse ends as it began. Step n of the phase
-        `name` draws from a random stream of its own (another one in each process). Raises Diverged.
+        `name` draws from a random stream of its own, which is the same in each process. Raises Diverged.
         """
         self.resume()
         if self.log:
@@ -117,10 +118,10 @@ class TrainingLoop:
         with self._gradients_of_trained_parameters_only(), progress.bar(name, self.settings.steps) as bar:
             bar.resume(self.step)
             while self.step < self.settings.steps:
-                rng = stream(seed, name, self.step, *self.processes.own_stream)
+                rng = stream(seed, name, self.step)
                 with torch.random.fork_rng([device] if device.type == "cuda" else []):
                     torch.manual_seed(rng.initial_seed())  # for dropout layers, which take no generator
-                    self.advance(*step(self.step, rng))
+                    self.advance(step(self.step, rng))
                 bar.advance()
                 due = self.step % self.settings.check_every == 0 or self.step == self.settings.steps
                 if due and self.processes.rank == 0:
@@ -131,16 +132,24 @@ class TrainingLoop:
                     watch(name, self.log)
         return self.finish()
 
-    def advance(self, loss: Tensor, log_values: LogValues) -> None:
-        """One step down a loss (), or its mean over the processes. Raises Diverged if it is not a number."""
-        scalars = {(group, name): value for group, values in log_values.items() for name, value in values.items()}
-        means = self.processes.averaged({("", "loss"): loss, **scalars})
+    def advance(self, parts: Iterable[tuple[Tensor, LogValues]]) -> None:
+        """One step down the sum of the losses of `parts`, as a `Step` gives them, or its mean over the processes.
+
+        Raises Diverged if it is not a number.
+        """
+        self.optimizer.zero_grad()
+        totals: dict[tuple[str, str], Tensor] = {}
+        for loss, log_values in parts:
+            loss.backward()  # before the next part is made: only one at a time takes memory
+            groups: LogValues = {"": {"loss": loss.detach()}, **log_values}
+            for group, values in groups.items():
+                for name, value in values.items():
+                    totals[group, name] = totals[group, name] + value if (group, name) in totals else value
+        means = self.processes.averaged(totals)
         mean_loss = means.pop(("", "loss"))
         if not torch.isfinite(mean_loss):
             section = SECTIONS[type(self.settings)]
             raise Diverged(f"the loss is {float(mean_loss)} at step {self.step}; lower {section}.lr, or {section}.clip")
-        self.optimizer.zero_grad()
-        loss.backward()
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
         self.processes.average(gradients)
         norm = torch.nn.utils.get_total_norm(gradients)

@@ -5,7 +5,7 @@ Everything here is modules, tensors and settings. A stage opens artifacts, calls
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from wspace.data.features import Pool
 from wspace.data.tasks import Task
-from wspace.interfaces import Prompts, Symmetry, Target
+from wspace.interfaces import Moves, Prompts, Symmetry, Target
 from wspace.interfaces.weights import WeightSpec
 from wspace.learning.adversary import Adversary
 from wspace.learning.fitting import TaskBatches
 from wspace.learning.loop import Log, LogValues, Step, TrainingLoop, Watch, unwatched
+from wspace.learning.shares import Share
 from wspace.learning.system import System
 from wspace.learning.terms import SYMMETRY, check_terms
 from wspace.support.errors import UserError
@@ -89,13 +90,13 @@ class ReconstructionStep:
     batch: int  # networks a step
     device: torch.device
 
-    def __call__(self, number: int, rng: torch.Generator) -> tuple[Tensor, LogValues]:
+    def __call__(self, number: int, rng: torch.Generator) -> list[tuple[Tensor, LogValues]]:
         """As `Step`. Raises UserError for a term whose name is reserved."""
         zoo, rows = self.training_set.draw(self.batch, rng)
         tokenizer = zoo.system.tokenizer
         terms = check_terms(tokenizer, tokenizer.loss(zoo.weights[rows].to(self.device), rng))
         total = sum(terms.values(), torch.zeros((), device=self.device))
-        return total, {"terms": _detached(terms), "tokenizer": tokenizer.log_values()}
+        return [(total, {"terms": _detached(terms), "tokenizer": tokenizer.log_values()})]
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class TaskLossStep:
     prompts_of: Callable[[Sequence[Task]], Prompts]
     device: torch.device
 
-    def __call__(self, number: int, rng: torch.Generator) -> tuple[Tensor, LogValues]:
+    def __call__(self, number: int, rng: torch.Generator) -> list[tuple[Tensor, LogValues]]:
         """As `Step`."""
         settings, system = self.settings, self.pairs.system
         tasks = self.draw_tasks(settings.batch, rng)
@@ -122,12 +123,12 @@ class TaskLossStep:
         features = features * kept / (1 - settings.dropout)
         loss = batches.losses(self.target, networks, features, label).mean()
         if not settings.zoo:
-            return loss, {}
+            return [(loss, {})]
         weights = self.pairs.weights
         rows = torch.randint(len(weights), (settings.batch,), generator=rng)
         typical = system.typical(self.pairs.prompts[rows].to(self.device)).cpu()  # (B, P)
         distance = (typical - weights[rows]).square().mean() / self.zoo_variance
-        return loss + settings.zoo * distance, {"terms": _detached({"tasks": loss, "zoo": distance})}
+        return [(loss + settings.zoo * distance, {"terms": _detached({"tasks": loss, "zoo": distance})})]
 
     @cached_property
     def zoo_variance(self) -> Tensor:
@@ -138,8 +139,9 @@ class TaskLossStep:
 class GeneratorStep:
     """The generator's own loss on networks of the zoo, and the terms that have a weight (T2W, eq. 14).
 
-    With `precision` bfloat16 the generator computes by autocast, the discriminator and every sum in float32. `batch` is of
-    this process alone.
+    With `precision` bfloat16 the generator computes by autocast, the discriminator and every sum in float32. Of each batch
+    this process has some rows, in `settings.accumulate` parts. All random numbers are drawn for the whole batch, so that
+    the mean gradient over `processes` does not depend on how many there are.
     """
 
     def __init__(
@@ -149,13 +151,16 @@ class GeneratorStep:
         losses: Losses,
         device: torch.device,
         *,
-        batch: int,
         symmetry: Symmetry | None = None,
         adversary: Adversary | None = None,
         precision: str = "float32",
+        processes: Processes = ALONE,
     ):
-        """Raises UserError for `losses.product` on networks that are no low-rank products."""
-        self.settings, self.losses, self.device, self.batch = settings, losses, device, batch
+        """Raises UserError for `losses.product` on networks that are no low-rank products, and for a batch that is too
+        small to be shared out."""
+        self.settings, self.losses, self.device = settings, losses, device
+        self.shares = [Share(rows, settings.batch) for rows in processes.rows(settings.batch, settings.accumulate)]
+        self.processes = processes
         self.symmetry, self.adversary = symmetry, adversary
         self.half_precision = precision == "bfloat16"
         self.factors = {SYMMETRY: losses.symmetry, "adversarial": losses.adversarial, "product": losses.product}
@@ -165,15 +170,34 @@ class GeneratorStep:
         self.training_set = replace(training_set, zoos=zoos)
         self.spreads = {zoo: product_spread(zoo.system.spec, zoo.weights) for zoo in zoos if losses.product}
 
-    def __call__(self, number: int, rng: torch.Generator) -> tuple[Tensor, LogValues]:
+    def __call__(self, number: int, rng: torch.Generator) -> Iterator[tuple[Tensor, LogValues]]:
         """As `Step`. Raises UserError for a term that the recipe gives a weight and the generator has not, or one whose name
         is reserved."""
-        zoo, rows = self.training_set.draw(self.batch, rng)
+        begin = rng.get_state()
+        for share in self.shares:
+            rng.set_state(begin)
+            zoo, rows = self.training_set.draw(share.batch, rng)
+            moves = self._moves(zoo.system, share, rng)
+            weight = self.processes.count * share.count / share.batch  # sums to 1, in the mean over processes
+            with share.drawing(self.device):
+                terms = self._terms(number, zoo, rows[share.rows], moves, weight, rng)
+            log_values = {"terms": {name: weight * value.detach() for name, value in terms.items()}}
+            if self.adversary is not None and self.adversary.learns_at(number) and share is self.shares[-1]:
+                log_values["discriminator"] = self.adversary.learn()
+            weighted = (self.factors.get(name, 1.0) * value for name, value in terms.items())
+            yield weight * sum(weighted, torch.zeros((), device=self.device)), log_values
+
+    def _moves(self, system: System, share: Share, rng: torch.Generator) -> Moves | None:
+        augment, penalty = self.settings.augment, self.losses.symmetry > 0
+        if self.symmetry is None or not (augment or penalty):
+            return None
+        return system.moves(self.symmetry, share.batch, rng, augment=augment, penalty=penalty, rows=share.rows)
+
+    def _terms(
+        self, number: int, zoo: TrainingPairs, rows: Tensor, moves: Moves | None, weight: float, rng: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Of some rows of a batch; where it is the discriminator's turn, it is shown them, with their `weight`."""
         system, losses, device = zoo.system, self.losses, self.device
-        moves = None
-        if self.symmetry is not None and (self.settings.augment or losses.symmetry):
-            penalty = losses.symmetry > 0
-            moves = system.moves(self.symmetry, self.batch, rng, augment=self.settings.augment, penalty=penalty)
         with self._autocast():
             if zoo.codes is None:
                 pairs = system.pairs(zoo.weights[rows].to(device), zoo.prompts[rows].to(device), moves)
@@ -189,18 +213,15 @@ class GeneratorStep:
             networks = system.tokenizer.detokenize(estimate)  # (B, P)
             distances = squared_distance(system.spec, networks, zoo.weights[rows].to(device))
             terms["product"] = distances.mean() / self.spreads[zoo]
-        log_values = {"terms": _detached(terms)}
         if self.adversary is not None:
             discriminator_learns = self.adversary.learns_at(number)
             with torch.set_grad_enabled(not discriminator_learns), self._autocast():
                 estimate = system.generator.estimate(pairs, self.adversary.settings.noise, rng).float()  # (B, N, D)
             if discriminator_learns:
-                log_values["discriminator"] = self.adversary.learn(pairs.tokens, estimate)
+                self.adversary.compare(pairs.tokens, estimate, weight)
             else:
                 terms["adversarial"] = self.adversary.judge(estimate)
-                log_values["terms"]["adversarial"] = terms["adversarial"].detach()
-        weighted = (self.factors.get(name, 1.0) * value for name, value in terms.items())
-        return sum(weighted, torch.zeros((), device=device)), log_values
+        return terms
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half_precision)
@@ -275,7 +296,7 @@ class GeneratorTraining:
     ) -> Log:
         """All that no phase before trained, in every process at once, from the state of the first; `validate` on samples.
 
-        Raises UserError for a batch that cannot be shared out evenly, and as `GeneratorStep` does.
+        Raises UserError as `GeneratorStep` does.
         """
         states = [self.system.state_dict(), {} if adversary is None else adversary.state_dict()]
         self.processes.agree([tensor for state in states for tensor in state.values()])
@@ -284,10 +305,10 @@ class GeneratorTraining:
             settings,
             losses,
             self.device,
-            batch=self.processes.share(settings.batch),
             symmetry=symmetry,
             adversary=adversary,
             precision=precision,
+            processes=self.processes,
         )
         loop = TrainingLoop(
             self.system,

@@ -111,16 +111,28 @@ class System(nn.Module):
         condition = self.condition(prompts)
         return Pairs(tokens, condition, self.conditioner.null(condition), moves)
 
-    def moves(self, symmetry: Symmetry, count: int, rng: torch.Generator, *, augment: float, penalty: bool) -> Moves:
-        """A random element for each of `count` pairs; a share `augment` of the pairs is to be trained on moved."""
-        elements = symmetry.sample(count, rng)
+    def moves(
+        self,
+        symmetry: Symmetry,
+        count: int,
+        rng: torch.Generator,
+        *,
+        augment: float,
+        penalty: bool,
+        rows: slice = slice(None),
+    ) -> Moves:
+        """A random element for each of `count` pairs; a share `augment` of the pairs is to be trained on moved.
+
+        With `rows`, those of these pairs alone.
+        """
+        elements = symmetry.sample(count, rng)[rows]
 
         def act(tokens: Tensor) -> Tensor:
             moved = symmetry.act(elements.to(tokens.device), self.tokenizer.collect(tokens))
             return self.tokenizer.arrange(moved)
 
         device = next(self.buffers()).device
-        return Moves(act, (torch.rand(count, generator=rng) < augment).to(device), penalty)
+        return Moves(act, (torch.rand(count, generator=rng) < augment)[rows].to(device), penalty)
 
     def typical(self, prompts: Prompts) -> Tensor:
         """Weights (B, P) on which a task loss is taken: differentiable in the generator's task parameters."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from wspace.components.opponents.oracle import RATE_TASKS
 from wspace.data.encoders.timm import fresh
@@ -19,6 +20,7 @@ from wspace.data.tasks import Task
 from wspace.interfaces import PICTURE, TokenLayout, Told
 from wspace.interfaces.weights import plain_spec
 from wspace.learning.fitting import Schedule, fit
+from wspace.learning.loop import LogValues
 from wspace.learning.phases import GeneratorStep, TrainingPairs, TrainingSet, generator_parameters
 from wspace.learning.system import System
 from wspace.recipes.schema import BoundRecipe
@@ -84,7 +86,6 @@ def plan(recipe: BoundRecipe, bench: Workbench | None = None) -> dict[str, Any]:
         recipe.train,
         recipe.losses,
         bench.device,
-        batch=recipe.train.batch,
         symmetry=proven(recipe, target, bench.dims()),
         adversary=adversary,
         precision=recipe.precision,
@@ -92,7 +93,7 @@ def plan(recipe: BoundRecipe, bench: Workbench | None = None) -> dict[str, Any]:
     turns = (recipe.train.steps, recipe.train.steps + recipe.adversary.turn)  # the discriminator's, and the generator's
     a_step = 0.0  # of a generator whose own loss trains nothing
     if generator_parameters(system):
-        a_step = sum(_seconds(lambda number=number: step(number, rng)[0].backward()) for number in turns) / 2
+        a_step = sum(_seconds(lambda number=number: _descend(step(number, rng))) for number in turns) / 2
     prompts = prompts.to(bench.device)
     two, four = (_seconds(lambda n=n: system.sample(prompts, Generate(steps=n), rng)) for n in (2, 4))
     a_sample = two + (recipe.generate.steps - 2) * max(0.0, four - two) / 2  # a generator may take no steps
@@ -142,6 +143,11 @@ def _blank_context(text_dim: int, feature_dim: int) -> Told:
     texts = torch.eye(2, text_dim)
     means = torch.eye(2, feature_dim)
     return Told(texts, torch.zeros(2, 1, PICTURE), texts[0], means, torch.eye(feature_dim))
+
+
+def _descend(parts: Iterable[tuple[Tensor, LogValues]]) -> None:
+    for loss, _ in parts:
+        loss.backward()
 
 
 def _seconds(work: Callable[[], Any]) -> float:

@@ -38,16 +38,15 @@ class Processes:
     count: int = 1
     store: Any = field(default=None, compare=False, repr=False)  # a torch.distributed.Store, for messages
 
-    def share(self, batch: int) -> int:
-        """Of a batch, for each process. Raises UserError."""
-        if batch % self.count:
-            raise UserError(f"train.batch: {batch} cannot be shared out evenly among {self.count} processes")
-        return batch // self.count
-
-    @property
-    def own_stream(self) -> tuple[int, ...]:
-        """What to add to the names of a random stream that each process should have to itself."""
-        return (self.rank,) if self.rank else ()
+    def rows(self, batch: int, parts: int = 1) -> list[slice]:
+        """Which rows of a batch are this process's, in so many parts; of all shares none is empty. Raises UserError."""
+        shares = self.count * parts
+        if shares > batch:
+            among = f"{self.count} processes" if self.count > 1 else "one process"
+            each = f" in {parts} parts each (train.accumulate)" if parts > 1 else ""
+            raise UserError(f"train.batch: {batch} networks are too few for {among}{each}: it takes {shares}")
+        cuts = [batch * number // shares for number in range(self.rank * parts, (self.rank + 1) * parts + 1)]
+        return [slice(*ends) for ends in itertools.pairwise(cuts)]
 
     def average(self, tensors: Sequence[Tensor]) -> None:
         """Each tensor becomes its mean over the processes, bit for bit the same in all of them."""
@@ -131,15 +130,15 @@ def gpu_of_this() -> int | None:
 
 
 @contextmanager
-def leading(device: str, batch: int) -> Iterator[None]:
+def leading(device: str, batch: int, parts: int) -> Iterator[None]:
     """The first process's run, which the others wait to be asked into, if there are any.
 
-    `device` is as a recipe names it; of each `batch` all processes take a share.
+    `device` is as a recipe names it; of each `batch` all processes take a share, in so many `parts`. Raises UserError.
     """
+    launched().rows(batch, parts)  # before the zoo is made
     if launched().count == 1:
         yield
         return
-    launched().share(batch)  # before the zoo is made
     with connected(device_of(device)):
         yield
 

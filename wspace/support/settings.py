@@ -89,6 +89,8 @@ class Train:
     augment: Annotated[float, Ge(0), Le(1)] = 0.0  # share of networks moved by a random element of the symmetry
     align: bool = False  # networks first moved by the symmetry to be near the base, or without one near the zoo's first
     check_every: Annotated[int, Ge(1)] = 100  # steps between looks at held-out tasks, each a point to go on from
+    accumulate: Annotated[int, Ge(1), Since("0.2")] = 1
+    """Parts that each process computes its share of a batch in, one after the other: less memory, the same gradient."""
 
 
 @dataclass(frozen=True)

@@ -631,9 +631,8 @@ def test_a_loop_keeps_the_codebook_that_was_best_and_goes_on_from_a_checkpoint(t
     loop = loop_over(tokenizer, tmp_path / "loop.safetensors")
     books = []
     for step, accuracy in enumerate((0.5, 0.7, 0.1)):
-        loop.advance(
-            sum(tokenizer.loss(zoo, stream(step)).values(), torch.zeros(())), {"tokenizer": tokenizer.log_values()}
-        )
+        loss = sum(tokenizer.loss(zoo, stream(step)).values(), torch.zeros(()))
+        loop.advance([(loss, {"tokenizer": tokenizer.log_values()})])
         loop.keep_if_best(accuracy)
         books.append({name: buffer.clone() for name, buffer in tokenizer.named_buffers()})
     loop.save()
