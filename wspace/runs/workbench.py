@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -85,6 +85,11 @@ class Workbench:
     @cached_property
     def extraction(self) -> Extraction:
         return Extraction(self.images, self.backbone, self.cache)
+
+    def encode_images(self, encoded: Callable[[Sequence[int]], Iterable[int]]) -> None:
+        """Their features now, by what has blocks of them encoded (`extract`), where they would be made when first asked for."""
+        if "_raw_features" not in vars(self):
+            self._raw_features = extract(self.extraction, self.progress, encoded)
 
     @cached_property
     def _raw_features(self) -> Tensor:

@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from wspace.data.features import extract
 from wspace.data.tasks import Task, TaskSet, draw_tasks, task_of, tasks_around, with_pictures, with_ways
 from wspace.data.twins import held_together, listed, twins
 from wspace.interfaces import TRAIN
@@ -32,7 +31,7 @@ def run(job: Job) -> None:
     recipe, bench = job.recipe, job.bench
     source = None if recipe.zoo.source is None else _checked_source(job, recipe.zoo.source)
     check(recipe, bench.target, bench.dims())
-    extract(bench.extraction, job.progress, lambda blocks: (block for block, _ in job.each(features, blocks)))
+    bench.encode_images(lambda blocks: (block for block, _ in job.each(features, blocks)))
     classes, rng, ordered = bench.images.classes, stream(recipe.seed, "tasks"), bench.target.places > 0
     rows: list[int] = []
     if source is None:
