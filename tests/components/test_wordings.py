@@ -87,7 +87,7 @@ UNREADABLE = {
     "otter: [A., 3]\n": f"'otter' {NO_SENTENCE}",
     "otter: ['  ']\n": f"'otter' {NO_SENTENCE}",
     "otter: {a: b}\n": f"'otter' {NO_SENTENCE}",
-    "otter: 2026-13-45\n": "not YAML: month must be in 1..12",
+    "otter: 2026-13-45\n": "not YAML: a value does not fit its tag or form: month must be in 1..12",
 }
 
 
@@ -99,7 +99,7 @@ def test_a_file_of_another_form_is_refused_word_for_word(file: Path, text: str) 
     assert str(caught.value) == f"{file}: {UNREADABLE[text]}"
 
 
-@pytest.mark.parametrize("content", [b"otter: [A.\n", b"otter: A.\notter: B.\n", b"otter: *x\n", b"otter: \xff\n"])
+@pytest.mark.parametrize("content", [b"otter: [A.\n", b"otter: A.\notter: B.\n", b"otter: *x\n"])
 def test_a_file_that_is_not_yaml_is_one_line(file: Path, content: bytes) -> None:
     file.write_bytes(content)
     with pytest.raises(FileError) as caught:

@@ -181,4 +181,18 @@ def test_an_absurd_rate_diverges_with_a_message(average: float) -> None:
     schedule = Schedule(steps=5, batch=4, lr=1e300, average=average)
     with pytest.raises(Diverged) as caught:
         fit(TARGET, start(), TASKS, pool_of(), texts(), schedule, seeded(0))
-    assert str(caught.value) == ("training networks at rate 1e+300 gave weights that are not finite numbers: lower it")
+    assert (
+        str(caught.value)
+        == "training networks at rate 1e+300 gave a loss that is not a finite number (at step 1): lower it"
+    )
+
+
+def test_weights_that_diverge_are_told_with_tensor_and_step() -> None:
+    begin = start()
+    name, part = list(TARGET.spec.slices.items())[-1]
+    begin[1, part] = float("nan")
+    with pytest.raises(Diverged) as caught:
+        fit(TARGET, begin, TASKS, pool_of(), texts(), Schedule(steps=5, batch=4, lr=1e-3), seeded(0))
+    assert str(caught.value) == (
+        f"training networks at rate 0.001 gave weights that are not finite numbers (tensor {name}, at step 0): lower it"
+    )

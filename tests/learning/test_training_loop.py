@@ -143,6 +143,18 @@ def test_a_loop_stopped_and_resumed_leaves_the_bytes_of_one_that_was_not(
     assert not any("discriminator" in name for name in resumed.module.state_dict())
 
 
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 0.6, 0.999])
+def test_a_checkpoint_with_one_bit_flipped_is_told_and_training_begins_again(tmp_path: Path, share: float) -> None:
+    loop = loop_of(tmp_path)
+    steps(loop, 2)
+    loop.save()
+    content = bytearray(loop.checkpoint.read_bytes())
+    content[int(share * len(content))] ^= 4
+    loop.checkpoint.write_bytes(content)
+    fresh = loop_of(tmp_path)
+    assert not fresh.resume() and fresh.step == 0 and not fresh.log
+
+
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.99])
 def test_a_truncated_checkpoint_is_ignored(tmp_path: Path, share: float) -> None:
     loop = loop_of(tmp_path)
@@ -151,7 +163,7 @@ def test_a_truncated_checkpoint_is_ignored(tmp_path: Path, share: float) -> None
     whole = loop.checkpoint.read_bytes()
     loop.checkpoint.write_bytes(whole[: int(share * len(whole))])
     fresh, untouched = loop_of(tmp_path), system_of().state_dict()
-    fresh.resume()
+    assert not fresh.resume()
     assert fresh.step == 0 and not fresh.log
     assert all(torch.equal(value, untouched[name]) for name, value in fresh.module.state_dict().items())
     fresh.save()  # and replaced
@@ -220,13 +232,14 @@ def test_the_optimiser_follows_the_rate_also_after_a_checkpoint(tmp_path: Path) 
 
 
 def test_a_checkpoint_of_an_older_version_is_gone_on_from(tmp_path: Path) -> None:
-    """It called the EMA `averaged`, and its log was flat."""
+    """It called the EMA `averaged`, its log was flat, and there were no hashes."""
     loop = loop_of(tmp_path)
     steps(loop, 3)
     loop.keep_if_best(0.5)
     loop.save()
     with safe_open(loop.checkpoint, "pt") as opened:
         state = json.loads(opened.metadata()["state"])
+    del state["sha256"]
     state["log"] = [entry | entry.pop("terms") for entry in state["log"]]
     old = {name.replace("ema.", "averaged.", 1): tensor for name, tensor in load_file(loop.checkpoint).items()}
     assert any(name.startswith("averaged.") for name in old)
@@ -251,6 +264,31 @@ def test_a_loss_that_is_not_a_number_stops_the_training(
         loop.advance([(loop.module.generator.loss(pairs, stream(0))["denoising"], {})])
     assert str(caught.value) == f"the loss is nan at step 1; lower {section}.lr, or {section}.clip"
     assert all(torch.equal(p, before[name]) for name, p in loop.parameters.items())
+
+
+def test_a_gradient_that_is_not_a_number_is_told_with_its_parameter_and_nothing_moves(tmp_path: Path) -> None:
+    loop = loop_of(tmp_path)
+    steps(loop, 2)
+    name, parameter = list(loop.parameters.items())[-1]
+    before = parameter.detach().clone()
+    with pytest.raises(Diverged) as caught:
+        loop.advance([((parameter.sum() - parameter.sum().detach()).sqrt(), {})])  # 0, of infinite slope
+    assert (
+        str(caught.value) == f"the gradient of {name} is not a finite number at step 2; lower train.lr, or train.clip"
+    )
+    assert torch.equal(parameter, before) and loop.step == 2
+
+
+@pytest.mark.parametrize("bad", ["parameter", "term"])
+def test_a_loss_that_is_not_a_number_is_told_with_what_made_it_so(tmp_path: Path, bad: str) -> None:
+    loop, nan = loop_of(tmp_path), torch.tensor(float("nan"), requires_grad=True)
+    name, parameter = next(iter(loop.parameters.items()))
+    if bad == "parameter":
+        nn.init.constant_(parameter, float("inf"))
+    with pytest.raises(Diverged) as caught:
+        loop.advance([(nan * 1, {"terms": {"denoising": torch.ones(()), "symmetry": nan.detach()}})])
+    what = f"parameter {name} is not a finite number" if bad == "parameter" else "the loss (symmetry) is nan"
+    assert str(caught.value) == f"{what} at step 0; lower train.lr, or train.clip"
 
 
 # ---------------------------------------------------------------- a trained system

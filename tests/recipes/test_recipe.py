@@ -72,7 +72,7 @@ REFUSED = {
     "a: 2020-13-45\n": f"{UNFIT}: month must be in 1..12",
     "a: !!int x\n": f"{UNFIT}: invalid literal for int() with base 10: 'x'",
     "a: !!bool x\n": f"{UNFIT}: 'x'",
-    "a: " + "[" * 500 + "]" * 500: "r.yaml: not YAML: nested too deeply",
+    "a: " + "[" * 500 + "]" * 500: "r.yaml: not YAML: nested too deeply: more than 100 brackets are open at once",
 }
 
 

@@ -22,9 +22,9 @@ from wspace.recipes.source import packaged_recipes, read_recipe
 from wspace.runs import pipeline
 from wspace.runs.keys import keys, modules_of, slots_of
 from wspace.runs.pipeline import STAGES, steps
-from wspace.runs.store import Store
+from wspace.runs.store import Store, write_manifest
 from wspace.support.errors import DiskError, FileError, UserError
-from wspace.support.files import read_json, write_json
+from wspace.support.files import read_json
 from wspace.support.names import LOCK, MANIFEST, RUN
 from wspace.support.progress import Progress
 
@@ -378,7 +378,7 @@ def test_an_artifact_of_an_earlier_layout_of_the_code_is_told_in_one_sentence(go
     go()
     file = Store(tmp_path / "runs/tiny").folder("zoo", keys(bind(), TINY_STAGES)["zoo"]) / MANIFEST
     before = dict.fromkeys(["wspace.stages.zoo", *(f"wspace.old.{n}" for n in range(4))], "0")
-    write_json(file, read_json(file) | {"sources": before})
+    write_manifest(file.parent, read_json(file) | {"sources": before})
     said = Said()
     assert go(progress=said) == []
     assert said.lines == [

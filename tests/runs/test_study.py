@@ -24,6 +24,7 @@ from wspace.runs import pipeline
 from wspace.runs.finished import stages_of
 from wspace.runs.report import figures, table
 from wspace.runs.report.methods import methods_of
+from wspace.runs.store import write_manifest
 from wspace.runs.study import comparing, running
 from wspace.runs.study import file as study
 from wspace.support.errors import NotARun, RecipeError, UserError
@@ -487,7 +488,7 @@ def test_the_time_of_what_members_share_is_counted_once(bound: Bound, ran, tmp_p
     ran(made)
     folder = tmp_path / "runs/a-study"
     for manifest in folder.glob("*/*/artifact.json"):  # linked ones are one file
-        manifest.write_text(json.dumps(read_json(manifest) | {"seconds": 10.0}))
+        write_manifest(manifest.parent, read_json(manifest) | {"seconds": 10.0})
     running.run(made, tmp_path / "runs", Progress(), workshop=WORKSHOP)
     assert report_of(folder)["seconds"] == {
         "zoo": 20.0, "opponents": 20.0, "train": 40.0, "generate": 40.0, "evaluate": 40.0, "report": 40.0,

@@ -154,6 +154,19 @@ def test_a_generator_that_ignores_its_condition_is_told(go: Go) -> None:
     ]
 
 
+def test_networks_that_are_the_same_for_all_tasks_are_told_while_training_goes_on(go: Go) -> None:
+    said: list[str] = []
+    go("train.steps=8", "train.check_every=2", "task_loss.steps=0", texts=torch.ones(CLASSES, TEXTS), said=said)
+    (line,) = [line for line in said if "are one network" in line]
+    assert line == (
+        "warning: train: at step 4 the networks of different tasks are one network: they differ by 0.0% of what the zoo's do, "
+        "so the condition counts for nothing"
+    )
+    said.clear()
+    go("train.steps=8", "train.check_every=2", "task_loss.steps=0", name="told apart", said=said)
+    assert not [line for line in said if "are one network" in line]
+
+
 def test_a_generator_that_its_condition_misleads_is_not_said_to_ignore_it(
     go: Go, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import gc
 import io
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -114,11 +116,39 @@ def _collect_garbage_less_often() -> None:
     gc.set_threshold(20_000, *gc.get_threshold()[1:])
 
 
+class _Signals:
+    """SIGTERM, as a scheduler sends it, ends a command as Ctrl-C does: what is being written is cleared away first."""
+
+    def __init__(self) -> None:
+        self.status, self.word = 130, "interrupted"
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():  # Python hears signals in that one alone
+            yield
+            return
+        before = signal.signal(signal.SIGTERM, self._terminate)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def _terminate(self, *_: object) -> None:
+        self.status, self.word = 128 + signal.SIGTERM, "terminated"
+        raise KeyboardInterrupt
+
+
 def main(workshop: Workshop | None = None) -> None:
     """Run the command line; errors a user can mend are one message and an exit status, never a traceback.
 
     workshop: what `wspace run` makes runs with, if not those of `wspace.runs.pipeline`.
     """
+    signals = _Signals()
+    with signals.heard():
+        _main(workshop, signals)
+
+
+def _main(workshop: Workshop | None, signals: _Signals) -> None:
     from wspace.support.errors import WspaceError
 
     terminal.manner = terminal.Manner()
@@ -137,8 +167,8 @@ def main(workshop: Workshop | None = None) -> None:
         _tell(f"error: {error}")
         sys.exit(error.exit_status)
     except (KeyboardInterrupt, typer.Abort):
-        _tell("interrupted: the same command goes on from here")
-        sys.exit(130)
+        _tell(f"{signals.word}: the same command goes on from here")
+        sys.exit(signals.status)
     except (BrokenPipeError, SystemExit) as error:  # the reader of our output went away, as `head` does
         if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
             raise  # typer makes a SystemExit of a broken pipe

@@ -73,6 +73,8 @@ def generate(
         guidance=guidance,
         temperature=temperature,
     )
+    as_scored = not shown and not unlabelled and count == 1 and (steps, guidance, temperature) == (None, None, None)
+    expected = opened.expected_accuracy(names) if as_scored else None  # before a file is written: it may be refused
     if note:
         opened.bench.progress.say(note)
     for network, file in zip(networks, files, strict=True):
@@ -82,8 +84,6 @@ def generate(
             network.save(file)
         if not as_json:
             print(file)
-    as_scored = not shown and not unlabelled and count == 1 and (steps, guidance, temperature) == (None, None, None)
-    expected = opened.expected_accuracy(names) if as_scored else None
     if as_json:
         standings = [asdict(standing) for standing in opened.standings(names)]
         about = {"files": [str(file) for file in files], "replaced": replaced, "classes": standings}

@@ -10,12 +10,12 @@ from math import isqrt
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from wspace.interfaces import Backbone, Images
-from wspace.support.errors import UserError
+from wspace.support.checkpoints import fingerprint_of
+from wspace.support.errors import DataError, UserError
 from wspace.support.files import save_tensors
 from wspace.support.fingerprint import of_json
 from wspace.support.progress import Progress
@@ -54,14 +54,21 @@ class Extraction:
         """Into the cache. Returns its number."""
         features = self.backbone.encode(self.images.read(self.images_of(block)))
         self._of(block).parent.mkdir(parents=True, exist_ok=True)
-        save_tensors(self._of(block), {"features": features})
+        try:
+            _write(self._of(block), features)
+        except FileNotFoundError:  # another run has joined what it had, and taken the folder away
+            if self.load() is None:
+                raise
         return block
 
     def join(self) -> Tensor:
         """Of all blocks, once they are there: (M, F)."""
-        parts = [load_file(self._of(block))["features"] for block in range(self._blocks)]
-        features = torch.cat([part.float() for part in parts])
-        save_tensors(self.file, {"features": features})
+        parts = [part for block in range(self._blocks) if (part := _read(self._of(block))) is not None]
+        if len(parts) == self._blocks:
+            features = torch.cat([part.float() for part in parts])
+            _write(self.file, features)
+        elif (features := self.load()) is None:  # else another run was faster, and took the blocks away
+            raise DataError(f"{self._of(0).parent}: features are gone or damaged; the same command makes them again")
         shutil.rmtree(self._of(0).parent, ignore_errors=True)
         return features
 
@@ -73,12 +80,18 @@ class Extraction:
         return self.file.with_suffix("") / f"{block:05}.safetensors"
 
 
+def _write(file: Path, features: Tensor) -> None:
+    save_tensors(file, {"features": features}, {"sha256": fingerprint_of({"features": features})})
+
+
 def _read(file: Path) -> Tensor | None:
-    """None for a file that is not there, or was cut short by a kill or a full disk: it is made anew."""
+    """None for a file that is not there, or not as it was written: it is made anew. Older versions wrote no hash."""
     try:
-        return load_file(file)["features"] if file.is_file() else None
-    except (SafetensorError, KeyError):
+        with safe_open(file, "pt") as opened:
+            features, metadata = opened.get_tensor("features"), opened.metadata() or {}
+    except (SafetensorError, FileNotFoundError):
         return None
+    return features if metadata.get("sha256") in (None, fingerprint_of({"features": features})) else None
 
 
 def extract(

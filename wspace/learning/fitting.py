@@ -86,6 +86,8 @@ def fit(
         optimizer.param_groups[0]["lr"] = schedule.lr * _decayed(step, schedule)
         features, label = batches.draw(schedule.batch, rng)
         loss = batches.losses(target, weights, features, label).sum()
+        if not torch.isfinite(loss):
+            raise _diverged(target, weights.detach(), schedule.lr, step)
         (weights.grad,) = torch.autograd.grad(loss, [weights])
         optimizer.step()
         if schedule.average and step >= first_averaged:
@@ -95,8 +97,17 @@ def fit(
             break
     result = averaged if terms else weights.detach()
     if not torch.isfinite(result).all():
-        raise Diverged(f"training networks at rate {schedule.lr} gave weights that are not finite numbers: lower it")
+        raise _diverged(target, result, schedule.lr, schedule.steps)
     return calibrated(target, result, tasks, pool, class_texts)
+
+
+def _diverged(target: Target, weights: Tensor, lr: float, step: int) -> Diverged:
+    """Of networks (B, P): which tensor is not finite any more; none, where the loss alone is not."""
+    tensors = target.spec.unflatten(weights)
+    first = next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), None)
+    what = "a loss that is not a finite number" if first is None else "weights that are not finite numbers"
+    where = f"at step {step}" if first is None else f"tensor {first}, at step {step}"
+    return Diverged(f"training networks at rate {lr} gave {what} ({where}): lower it")
 
 
 def calibrated(target: Target, weights: Tensor, tasks: Sequence[Task], pool: Pool, class_texts: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import cos, inf, pi
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from wspace.learning.adversary import Adversary
+from wspace.learning.health import Health
+from wspace.support.checkpoints import fingerprint_of
 from wspace.support.errors import Diverged
 from wspace.support.files import save_tensors
 from wspace.support.processes import ALONE, Processes
@@ -45,6 +47,10 @@ EMA_BEFORE = "averaged"  # what older versions called the group `ema`
 
 def unwatched(phase: str, log: Log) -> None:
     """A `Watch` that looks away."""
+
+
+def _hash_of(tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> str:
+    return fingerprint_of(dict(sorted(tensors.items())), json.dumps(state))
 
 
 def warmup_cosine(step: int, steps: int, warmup: float) -> float:
@@ -109,9 +115,11 @@ class TrainingLoop:
         it is called before the first step, too: what a training only made worse ends as it began. Step n of the phase
         `name` draws from a random stream of its own, which is the same in each process. Raises Diverged.
         """
-        self.resume()
+        if not self.resume() and self.processes.rank == 0:
+            progress.say(f"warning: {self.checkpoint.name} is damaged: {name} begins again")
         if self.log:
             watch(name, self.log)
+        health, looked = Health(name, self.section), self.step
         if start_counts and self.step == 0:
             with self.under_ema():
                 self.best_accuracy = validate()
@@ -125,6 +133,10 @@ class TrainingLoop:
                 bar.advance()
                 due = self.step % self.settings.check_every == 0 or self.step == self.settings.steps
                 if due and self.processes.rank == 0:
+                    self._check_parameters()
+                    for sentence in health.complaints(self.log, looked):
+                        progress.say(f"warning: {sentence}")
+                    looked = self.step
                     with self.under_ema():
                         accuracy = validate()
                     self.keep_if_best(accuracy)
@@ -148,11 +160,15 @@ class TrainingLoop:
         means = self.processes.averaged(totals)
         mean_loss = means.pop(("", "loss"))
         if not torch.isfinite(mean_loss):
-            section = SECTIONS[type(self.settings)]
-            raise Diverged(f"the loss is {float(mean_loss)} at step {self.step}; lower {section}.lr, or {section}.clip")
+            self._check_parameters()
+            terms = [name for (group, name), value in means.items() if group == "terms" and not torch.isfinite(value)]
+            self._diverged(f"the loss{f' ({terms[0]})' if terms else ''} is {float(mean_loss)}")
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
         self.processes.average(gradients)
         norm = torch.nn.utils.get_total_norm(gradients)
+        if not torch.isfinite(norm):
+            of = (name for name, p in self.parameters.items() if p.grad is not None and not p.grad.isfinite().all())
+            self._diverged(f"the gradient of {next(of, 'all parameters together')} is not a finite number")
         if self.settings.clip is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), self.settings.clip, norm)
         self.optimizer.step()
@@ -163,6 +179,19 @@ class TrainingLoop:
         for (group, name), value in means.items():
             entry.setdefault(group, {})[name] = float(value)
         self.log.append(entry)
+
+    @property
+    def section(self) -> str:
+        """Of the recipe, where the settings are said."""
+        return SECTIONS[type(self.settings)]
+
+    def _check_parameters(self) -> None:
+        for name, parameter in self.parameters.items():
+            if not torch.isfinite(parameter).all():
+                self._diverged(f"parameter {name} is not a finite number")
+
+    def _diverged(self, what: str) -> NoReturn:
+        raise Diverged(f"{what} at step {self.step}; lower {self.section}.lr, or {self.section}.clip")
 
     def _learning_rate_factor(self, step: int) -> float:
         return warmup_cosine(step, self.settings.steps, self.settings.warmup)
@@ -235,18 +264,23 @@ class TrainingLoop:
         }
         tensors = {f"{group}.{name}": tensor for group, values in groups.items() for name, tensor in values.items()}
         state = {"step": self.step, "best_accuracy": self.best_accuracy, "log": self.log}
-        save_tensors(self.checkpoint, tensors, {"state": json.dumps(state)})
+        # in one entry: safetensors writes several in any order
+        save_tensors(self.checkpoint, tensors, {"state": json.dumps(state | {"sha256": _hash_of(tensors, state)})})
 
-    def resume(self) -> None:
-        """Go on from a checkpoint that an interrupted attempt left, if there is one that can be read."""
+    def resume(self) -> bool:
+        """Go on from a checkpoint that an interrupted attempt left, if there is one. Returns whether it can be read, and is
+        as it was written: otherwise nothing is taken of it."""
         if not self.checkpoint.is_file():
-            return
+            return True
         try:
             with safe_open(self.checkpoint, "pt") as opened:
                 state = json.loads(opened.metadata()["state"])
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (not a dict)
-        except SafetensorError:
-            return
+            expected = state.pop("sha256", None)  # older versions wrote none
+        except (SafetensorError, AttributeError, KeyError, TypeError, ValueError):
+            return False
+        if expected not in (None, _hash_of(tensors, state)):
+            return False
         groups: dict[str, dict[str, Tensor]] = {group: {} for group in CHECKPOINT_GROUPS}
         for name, tensor in tensors.items():
             group, _, rest = name.partition(".")
@@ -267,6 +301,7 @@ class TrainingLoop:
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
         self.step, self.best_accuracy, self.log = state["step"], state["best_accuracy"], state["log"]
         self.schedule = LambdaLR(self.optimizer, self._learning_rate_factor, last_epoch=self.step - 1)
+        return True
 
     def finish(self) -> Log:
         """Leave the best EMA in the module. The checkpoint stays until the stage is done: a killed run goes on."""

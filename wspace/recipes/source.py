@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 from ruamel.yaml.scalarbool import ScalarBoolean
 
 from wspace.support.errors import FileError, Problem, RecipeError, Renamed, UserError, did_you_mean
+from wspace.support.yaml import load
 
 PACKAGE = Path(__file__).parent.parent
 RECIPES = PACKAGE / "_recipes"  # where an installed wspace keeps the recipes that come with it
@@ -24,11 +23,11 @@ SOURCE_RECIPES = PACKAGE.parent / "recipes"  # in a checkout
 RENAMED = {"texts": "wording"}
 """Keys of a recipe that have another name now: the old one is taken until wspace 0.3, with a note."""
 
+MOST_TEXT = 50_000
+"""Characters of a recipe. Those that come with wspace have under 3,000."""
+
 NOT_BARE = ("'", '"', "|", ">", "!", "*")
 """What a YAML scalar begins with that is not written as it is."""
-
-MOST_VALUES = 100_000
-"""In one recipe, what aliases stand for counted each time. The recipes that come with wspace have under 200."""
 
 
 @dataclass
@@ -109,7 +108,7 @@ def _new_key(keys: list[str], settings: Sequence[tuple[list[str], Any]]) -> list
 def parse_recipe(text: str, file: str) -> Source:
     source = Source(file, {})
     try:
-        loaded = _load(text)
+        loaded = load(text, MOST_TEXT, with_lines=True)
         values = _plain(loaded, (), source.lines)
     except DuplicateKeyError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
@@ -148,49 +147,13 @@ def read_value(text: str, option: str, name: str) -> Any:
     Raises UserError for what is not YAML.
     """
     try:
-        value, text = _plain(_load(text), (), {}), text.strip()
+        value, text = _plain(load(text, MOST_TEXT, with_lines=True), (), {}), text.strip()
     except YAMLError as error:
         way_out = f"text that YAML cannot read goes in quotes: {name}='...'"
         raise UserError(f"{option} {name}={text}: the value is not YAML; {way_out}") from error
     is_scalar, is_bare = not isinstance(value, dict | list), not text.startswith(NOT_BARE) and "\n" not in text
     # to YAML the rest after a `#` is a comment, which nobody writes here, and a leading `&word` a name for the value
     return text if is_scalar and is_bare and ("#" in text or isinstance(value, str)) else value
-
-
-def _load(text: str) -> Any:
-    """What ruamel makes of it. Raises YAMLError alone, also where ruamel trips over a tag or a date."""
-    try:
-        if "*" in text:
-            _check_aliases(text)
-        return YAML(typ="rt", pure=True).load(text)
-    except YAMLError:
-        raise
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise YAMLError(f"a value does not fit its tag or form: {error}") from error
-    except RecursionError as error:
-        raise YAMLError("nested too deeply") from error
-
-
-def _check_aliases(text: str) -> None:
-    """Raises YAMLError for an alias that stands within what it names, and for aliases that stand for too much.
-
-    Asked of the nodes: of what they become, ruamel leaves a mapping within itself empty.
-    """
-    sizes: dict[Node, int] = {}  # of what is read to its end
-
-    def size(node: Node, around: tuple[Node, ...]) -> int:
-        if node in around:
-            problem = f"the alias *{node.anchor} stands within what it names, which so has no end"
-            raise MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
-        if node not in sizes:
-            inner = node.value if isinstance(node, SequenceNode | MappingNode) else []
-            parts = [part for item in inner for part in (item if isinstance(item, tuple) else (item,))]
-            sizes[node] = 1 + sum(size(part, (*around, node)) for part in parts)
-        return sizes[node]
-
-    root = YAML(typ="rt", pure=True).compose(text)
-    if root is not None and size(root, ()) > MOST_VALUES:
-        raise YAMLError(f"its aliases (*NAME) stand for more than {MOST_VALUES:,} values")
 
 
 def _plain(node: Any, path: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int | str | None]) -> Any:
@@ -200,7 +163,7 @@ def _plain(node: Any, path: tuple[str | int, ...], lines: dict[tuple[str | int, 
                 lines[*path, str(key)] = node.lc.key(key)[0] + 1
         return {str(key): _plain(value, (*path, str(key)), lines) for key, value in node.items()}
     if isinstance(node, CommentedSeq):
-        for index in range(len(node)):
+        for index in node.lc.data or ():  # none of a list with a tag
             lines[*path, index] = node.lc.item(index)[0] + 1
         return [_plain(value, (*path, index), lines) for index, value in enumerate(node)]
     if isinstance(node, ScalarBoolean):  # a bool with an anchor: an int to Python

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -17,20 +17,48 @@ from wspace.data.prompts import prompts_of
 from wspace.data.splits import SEEN
 from wspace.data.tasks import Task, TaskSet
 from wspace.interfaces import Prompts, Shots, Target
+from wspace.runs.store import intact
+from wspace.support.checkpoints import fingerprint_of
 from wspace.support.errors import FileError, UserError, WspaceError
-from wspace.support.files import read_json
+from wspace.support.files import read_json, save_tensors, write_text
 from wspace.support.methods import ORACLE, UNIVERSAL
-from wspace.support.names import CHOSEN, OPPONENT, OPPONENT_OF_ALL, SCORES, TASKS, WORLD, WORLD_TENSORS, ZOO_HEADER
+from wspace.support.names import (
+    CHOSEN,
+    KEPT,
+    OPPONENT,
+    OPPONENT_OF_ALL,
+    SCORES,
+    TASKS,
+    WORLD,
+    WORLD_TENSORS,
+    ZOO_HEADER,
+)
 from wspace.weights.zoo.format import StoredZoo
 
 
-def whole(file: Path) -> bool:
-    """Whether an interrupted attempt left a file of tensors, and not cut short."""
+def keep(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a file of a stage's folder that the next attempt, if this one is interrupted, is to find.
+
+    A hash is written down before its file, so that every file has one. Raises OSError.
+    """
+    written = file.parent / KEPT / file.name
+    written.parent.mkdir(exist_ok=True)
+    write_text(written, _hash_of(tensors))
+    save_tensors(file, tensors)
+
+
+def kept(file: Path) -> bool:
+    """Whether a file that was to be kept is there, and as it was written; of older versions, whether it can be read."""
     try:
-        with safe_open(file, "pt"):
-            return True
+        tensors = load_file(file)
     except (SafetensorError, FileNotFoundError):
         return False
+    written = file.parent / KEPT / file.name
+    return not written.is_file() or written.read_bytes() == _hash_of(tensors).encode()
+
+
+def _hash_of(tensors: Mapping[str, Tensor]) -> str:
+    return fingerprint_of(dict(sorted(tensors.items())))
 
 
 @dataclass(frozen=True)
@@ -41,11 +69,11 @@ class Zoo:
 
     @cached_property
     def tasks(self) -> TaskSet:
-        return TaskSet.load(self.folder / TASKS)
+        return TaskSet.load(intact(self.folder, TASKS))
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        return tuple(read_json(self.folder / WORLD)["classes"])
+        return tuple(read_json(intact(self.folder, WORLD))["classes"])
 
     def prompts(self, tasks: Sequence[Task], texts: Tensor, shots: Shots | None = None) -> Prompts:
         """What these texts (n, T) of all classes say of tasks of its data set, and what these are called."""
@@ -54,12 +82,12 @@ class Zoo:
     @cached_property
     def dims(self) -> dict[str, int]:
         """feature_dim and text_dim: the shapes of the target follow from them."""
-        world = read_json(self.folder / WORLD)
+        world = read_json(intact(self.folder, WORLD))
         return {"feature_dim": world["feature_dim"], "text_dim": world["text_dim"]}
 
     def check(self, accepted: Mapping[str, Sequence[str]]) -> None:
         """Raise WspaceError unless images and encoders have a fingerprint by which the zoo knows what it was trained on."""
-        made = read_json(self.folder / WORLD)["fingerprints"]
+        made = read_json(intact(self.folder, WORLD))["fingerprints"]
         changed = [name for name, fingerprints in accepted.items() if made[name] not in fingerprints]
         if changed:
             raise WspaceError(
@@ -77,7 +105,7 @@ class Zoo:
 
     @cached_property
     def _world(self) -> dict[str, Tensor]:
-        return load_file(self.folder / WORLD_TENSORS)
+        return load_file(intact(self.folder, WORLD_TENSORS))
 
     @cached_property
     def stored(self) -> StoredZoo:
@@ -124,7 +152,7 @@ class Zoo:
 
 def chosen_of(evaluate: Path) -> dict[str, float]:
     """What opponents chose on validation images, of the evaluate stage's folder: `ridge_penalty`."""
-    scores = read_json(evaluate / SCORES)
+    scores = read_json(intact(evaluate, SCORES))
     return scores["chosen"] if "chosen" in scores else {"ridge_penalty": scores["ridge_penalty"]}  # before 0.2
 
 
@@ -146,7 +174,7 @@ class TrainedOpponents:
                 f"this run has no opponent {method!r} that trains on images; its recipe leaves it out of `against`, or it "
                 "does not apply to such a zoo"
             )
-        return load_file(file)["weights"]
+        return load_file(intact(self.folder, file.name))["weights"]
 
     def has(self, method: str) -> bool:
         """Whether an opponent that trains on images was asked."""
@@ -158,7 +186,7 @@ class TrainedOpponents:
     def chosen(self, method: str) -> dict[str, float]:
         """What an opponent chose on validation images."""
         file = self.folder / CHOSEN.format(method)
-        return read_json(file) if file.is_file() else {}
+        return read_json(intact(self.folder, file.name)) if file.is_file() else {}
 
     @cached_property
     def universal(self) -> Tensor:  # (P,)

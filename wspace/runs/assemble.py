@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wspace.interfaces import Conditioner, Symmetry, Target, Tokenizer, TokenLayout
 from wspace.learning.system import System
+from wspace.runs.store import intact
 from wspace.runs.telling import retell
 from wspace.support.errors import FileError
 from wspace.support.seeding import seeded, stream
@@ -72,7 +73,7 @@ def _placed(tokenizer: Tokenizer, target: Target) -> TokenLayout:
 def load_system(system: System, file: Path) -> System:
     """The system with trained parameters. Raises FileError if the file is not this system's."""
     try:
-        system.load_state_dict(load_file(file))
+        system.load_state_dict(load_file(intact(file.parent, file.name)))
         if system.needs_telling:
             retell(system, file.parent)
     except (SafetensorError, OSError, RuntimeError) as error:

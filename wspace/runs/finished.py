@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from wspace.runs.report.section import sections
+from wspace.runs.store import intact
 from wspace.support.errors import FileError, NotARun
 from wspace.support.files import disk_errors, read_json, read_text, write_text
 from wspace.support.names import PAGE, RECIPE, REPORT, RUN, STUDY
@@ -31,7 +32,7 @@ def stages_of(folder: Path) -> dict[str, str]:
 
 def report_of(folder: Path) -> dict[str, Any]:
     """The report of a run, as `wspace report --json` prints it. Raises NotARun."""
-    report = read_json(folder / stages_of(folder)["report"] / REPORT)
+    report = read_json(intact(folder / stages_of(folder)["report"], REPORT))
     uses = {section.use: section.as_json() for section in sections(folder)}
     return {"recipe": report["recipe"], "run": str(folder)} | report | {"uses": uses}
 
@@ -40,7 +41,7 @@ def write_page(folder: Path) -> Path:
     """The run's report.html: what its stages left, and what was studied since. Raises NotARun, FileError."""
     from wspace.runs.report.page import with_sections  # its figures need numpy, which what only reads is spared
 
-    page = read_text(folder / stages_of(folder)["report"] / PAGE)
+    page = read_text(intact(folder / stages_of(folder)["report"], PAGE))
     with disk_errors(folder):
         write_text(folder / PAGE, with_sections(page, sections(folder)))
     return folder / PAGE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -15,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from wspace.recipes.imports import UNCHANGED, Changes, changes, sources_of
 from wspace.recipes.schema import Bound, BoundRecipe
 from wspace.runs.keys import Stage, components_of, files_of, keys, modules_of, slots_of
-from wspace.runs.store import Store
+from wspace.runs.store import Store, manifest_of, write_manifest
 from wspace.runs.tracking import Tracking
-from wspace.support.errors import UserError
-from wspace.support.files import check_place, disk_errors, read_json, sizes, write_json, write_text
+from wspace.support.errors import FileError, UserError
+from wspace.support.files import check_place, disk_errors, read_json, write_json, write_text
 from wspace.support.memory import keep_freed_memory
-from wspace.support.names import ELAPSED, MANIFEST, RECIPE, RUN, STUDY
+from wspace.support.names import ELAPSED, KEPT, MANIFEST, RECIPE, RUN, STUDY
 from wspace.support.processes import launched
 from wspace.support.progress import Progress
 from wspace.support.yaml import dump
@@ -172,6 +173,10 @@ def _steps(
             raise UserError(f"no stage {name!r}: the stages are {', '.join(names)}")
     last = _last_run(store)
     plan, forced = list[Step](), set(force)
+
+    def made_again(stage: Stage, key: str, damage: str) -> Step:
+        return _linked(store, stage, key, damage) or Step(stage, key, "run", damage)
+
     for stage in stages:
         key = at[stage.name]
         manifest = store.manifest(stage.name, key)
@@ -179,28 +184,41 @@ def _steps(
             why = "forced" if stage.name in force else f"{', '.join(n for n in stage.takes if n in forced)} is redone"
             forced.add(stage.name)
             plan.append(Step(stage, key, "run", why, forced=True))
+        elif damage := store.damage(stage.name, key, by_hash=False):
+            plan.append(made_again(stage, key, f"damaged: {damage}"))
         elif manifest is not None:
             plan.append(Step(stage, key, "cached", f"made {manifest['made']}", changes(manifest["sources"])))
-        elif stage.shared and (other := store.elsewhere(stage.name, key)):
-            stale = changes(read_json(other / MANIFEST)["sources"])
-            plan.append(Step(stage, key, "link", f"made in {other.parent}", stale, link_to=other))
+        elif linked := _linked(store, stage, key):
+            plan.append(linked)
         else:
             why = "forced" if store.forced(stage.name, key) else _why(recipe, stage, last, at)
             plan.append(Step(stage, key, "run", why))
+    read = set[str]()  # stages whose artifacts the run reads
+    for place, step in reversed(list(enumerate(plan))):
+        name = step.stage.name
+        if step.action == "cached" and name in read and (damage := store.damage(name, step.key, by_hash=True)):
+            plan[place] = made_again(step.stage, step.key, f"damaged: {damage}")
+        if plan[place].action == "run":
+            read |= {*step.stage.takes}
     return plan
+
+
+def _linked(store: Store, stage: Stage, key: str, damage: str = "") -> Step | None:
+    """The step that takes a stage's artifact from another run, if one has it. `damage`: why what is here will not do."""
+    if not stage.shared or not (other := store.elsewhere(stage.name, key)):
+        return None
+    why = f"{damage}; made in {other.parent}" if damage else f"made in {other.parent}"
+    return Step(stage, key, "link", why, changes(read_json(other / MANIFEST)["sources"]), link_to=other)
 
 
 def _last_run(store: Store) -> dict[str, Any]:
     """Stage -> manifest of the artifacts of the last finished run in this folder."""
-    file = store.root / RUN
-    if not file.is_file():
+    try:
+        stages = read_json(store.root / RUN)["stages"]
+    except (FileError, KeyError, TypeError):  # none yet, or damaged: it is written anew at the end
         return {}
-    manifests = {}
-    for name, folder in read_json(file)["stages"].items():
-        manifest = store.root / folder / MANIFEST
-        if manifest.is_file():
-            manifests[name] = read_json(manifest)
-    return manifests
+    manifests = {name: manifest_of(store.root / folder) for name, folder in stages.items()}
+    return {name: manifest for name, manifest in manifests.items() if manifest is not None}
 
 
 def _why(recipe: BoundRecipe, stage: Stage, last: Mapping[str, Any], at: Mapping[str, str]) -> str:
@@ -354,7 +372,7 @@ def _run(
     progress.say(f"{stage.name} starts" if step.why == NOT_DONE else f"{stage.name} starts: {step.why}")
     function = stage.load()
     with store.making(stage.name, step.key) as folder:
-        before = read_json(folder / ELAPSED) if (folder / ELAPSED).is_file() else 0.0
+        before = _elapsed(folder)
         started = time.monotonic()
         try:
             inputs = {name: folders[name] for name in stage.takes}
@@ -364,10 +382,31 @@ def _run(
         finally:
             seconds = before + time.monotonic() - started
             write_json(folder / ELAPSED, seconds)
-        manifest = _manifest(step, recipe, seconds) | {"files": sizes(folder)}
+        manifest = _manifest(step, recipe, seconds)
         if mark := store.forced(stage.name, step.key):
             manifest["forced"] = mark
-        write_json(folder / MANIFEST, manifest)
+        shutil.rmtree(folder / KEPT, ignore_errors=True)
+        write_manifest(folder, manifest)
+        _tell_of_others(store.folder(stage.name, step.key), folder, stage.name, progress)
+
+
+def _tell_of_others(damaged: Path, made: Path, stage: str, progress: Progress) -> None:
+    """What took the place of a damaged artifact is its like, byte for byte, unless code or libraries changed: then say so."""
+    before, now = ((manifest_of(folder) or {}).get("hashes", {}) for folder in (damaged, made))
+    others = [name for name in now if name.endswith(".safetensors") and before.get(name, now[name]) != now[name]]
+    if others:
+        progress.say(
+            f"warning: {stage}: {others[0]} is not what it was before the damage, and what was made of it is kept; "
+            f"--force {stage} to redo both"
+        )
+
+
+def _elapsed(folder: Path) -> float:
+    """Seconds that attempts before this one took; what a power failure made of the file is no reason to end."""
+    try:
+        return float(read_json(folder / ELAPSED))
+    except (FileError, TypeError, ValueError):
+        return 0.0
 
 
 def _manifest(step: Step, recipe: BoundRecipe, seconds: float) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from wspace.runs.exporting import Exported, checked, classifier_of, trial_of, wr
 from wspace.runs.finished import report_of, stages_of
 from wspace.runs.report.methods import methods_of
 from wspace.runs.standing import KnownClasses, Standing
+from wspace.runs.store import intact
 from wspace.runs.workbench import Workbench
 from wspace.support.classes import check_classes, trimmed
 from wspace.support.errors import FileError, Renamed, UserError, did_you_mean
@@ -159,7 +160,7 @@ class Run:
     @cached_property
     def prompt_texts(self) -> Tensor:
         """(n, T), of every class of the data set: what the generator was conditioned on."""
-        return load_file(self.artifacts["train"] / PROMPT_TEXTS)["texts"]
+        return load_file(intact(self.artifacts["train"], PROMPT_TEXTS))["texts"]
 
     def task_of(self, classes: Sequence[str]) -> Task:
         """Of names as a user wrote them, the task's class numbers (K,).

@@ -19,6 +19,7 @@ from wspace.data.tasks import near_and_far
 from wspace.data.twins import APART, listed
 from wspace.learning.expectation import SAME, Expectation, ScoredTasks, described, novelty_of
 from wspace.runs.artifacts import Zoo
+from wspace.runs.store import intact
 from wspace.runs.workbench import Workbench
 from wspace.support.methods import OURS
 from wspace.support.names import PER_TASK
@@ -130,7 +131,7 @@ class KnownClasses:
 
     @cached_property
     def _scored_tasks(self) -> ScoredTasks | None:
-        per_task, tasks = load_file(self.evaluate / PER_TASK), self.zoo.tasks
+        per_task, tasks = load_file(intact(self.evaluate, PER_TASK)), self.zoo.tasks
         unknown, rows, accuracies = self._unknown_scored, [], []
         novelty = torch.zeros(len(self.prompt_texts))  # of known classes, which are most
         novelty[unknown] = novelty_of(self.prompt_texts[unknown], self._texts)

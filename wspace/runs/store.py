@@ -1,4 +1,9 @@
-"""Artifact folders: what a stage left, under a key of all it depends on. Finished folders are never changed."""
+"""Artifact folders: what a stage left, under a key of all it depends on. Finished folders are never changed.
+
+Whether something else changed them is seen: a manifest has the size and the sha256 of every file, and a sha256 of itself.
+Sizes are looked at whenever a run is planned, and a file's hash before it is read: by `Store.damage` for what stages go on
+from, by `intact` for what a command reads. Older manifests have no hashes: of their artifacts, sizes are all that is known.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wspace.support import fingerprint
 from wspace.support.errors import FileError, UserError
-from wspace.support.files import disk_errors, link_or_copy, read_json, sizes, write_text
+from wspace.support.files import disk_errors, link_or_copy, read_json, sizes, write_json, write_text
 from wspace.support.names import LOCK, LOCK_HOLDER, MANIFEST
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
@@ -34,12 +40,19 @@ class Store:
         return self.root / f"{stage}-{key[:12]}"
 
     def manifest(self, stage: str, key: str) -> dict[str, Any] | None:
-        """What was written down of a finished artifact; None if there is none."""
-        file = self.folder(stage, key) / MANIFEST
-        return read_json(file) if file.is_file() else None
+        """What was written down of a finished artifact; None if there is none, or it is damaged."""
+        return manifest_of(self.folder(stage, key))
+
+    def damage(self, stage: str, key: str, *, by_hash: bool) -> str | None:
+        """What of a finished artifact is not as it was written, in words; None if nothing is.
+
+        Every byte is read if `by_hash`, unless this process has; otherwise sizes are looked at.
+        """
+        folder = self.folder(stage, key)
+        return _damage(folder, manifest_of(folder), by_hash) if (folder / MANIFEST).is_file() else None
 
     def elsewhere(self, stage: str, key: str) -> Path | None:
-        """The same artifact, whole, in another run or in a member of a study; None if there is none.
+        """The same artifact, undamaged, in another run or in a member of a study; None if there is none.
 
         Of a forced stage only what was made since, by the command that forced it.
         """
@@ -118,7 +131,7 @@ class Store:
 
     def _finish(self, stage: str, key: str, made: Path) -> None:
         finished = self.folder(stage, key)
-        if finished.exists() and not (finished / MANIFEST).is_file():  # damaged
+        if finished.exists():  # damaged, or it would not have been made again
             shutil.rmtree(finished)
         os.replace(made, finished)
         self._beside(stage, key, ".forced").unlink(missing_ok=True)
@@ -131,11 +144,58 @@ class Store:
 
 
 def _is_whole(folder: Path, key: str, mark: str | None) -> bool:
-    """Whether a folder has the artifact of this key, none of its files missing or cut short."""
+    """Whether a folder has the artifact of this key, all of it as it was written."""
+    manifest = manifest_of(folder)
+    if manifest is None or manifest.get("key") != key or mark not in (None, manifest.get("forced")):
+        return False
+    return _damage(folder, manifest, by_hash=True) is None
+
+
+# ---------------------------------------------------------------- what was written, and whether it still is
+
+
+def write_manifest(folder: Path, content: dict[str, Any]) -> None:
+    """Close an artifact's folder: what is to be known of it, and size and hash of each of its files."""
+    files = {name: size for name, size in sizes(folder).items() if name != MANIFEST}
+    hashes = {name: fingerprint.of_content(folder / name) for name in files}
+    content = {name: value for name, value in content.items() if name != "sha256"} | {"files": files, "hashes": hashes}
+    write_json(folder / MANIFEST, content | {"sha256": fingerprint.of_json(content)})
+
+
+def manifest_of(folder: Path) -> dict[str, Any] | None:
+    """None if an artifact's folder has no manifest, or one that is not as it was written."""
     try:
         manifest = read_json(folder / MANIFEST)
     except FileError:
-        return False
-    if not isinstance(manifest, dict) or manifest.get("key") != key or mark not in (None, manifest.get("forced")):
-        return False
-    return manifest.get("files", {}).items() <= sizes(folder).items()
+        return None
+    if not isinstance(manifest, dict):
+        return None
+    content = {name: value for name, value in manifest.items() if name != "sha256"}
+    return manifest if manifest.get("sha256") in (None, fingerprint.of_json(content)) else None
+
+
+def intact(artifact: Path, name: str) -> Path:
+    """A file of an artifact, to be read. Raises FileError if its bytes are not those that were written."""
+    file, manifest = artifact / name, manifest_of(artifact) or {}
+    expected = manifest.get("hashes", {}).get(name)
+    if expected is not None and file.is_file() and fingerprint.of_content(file) != expected:
+        raise FileError(
+            f"{file}: changed since it was written: its sha256 is not the one in {MANIFEST}; `wspace run` with --force "
+            f"{manifest['stage']} makes it again"
+        )
+    return file
+
+
+def _damage(folder: Path, manifest: dict[str, Any] | None, by_hash: bool) -> str | None:
+    if manifest is None:
+        return f"{MANIFEST} changed since it was written"
+    there = sizes(folder)
+    for name, size in manifest.get("files", {}).items():
+        if name not in there:
+            return f"{name} is missing"
+        if there[name] != size:
+            return f"{name} has {there[name]:,} bytes, where {size:,} were written"
+    for name, expected in manifest.get("hashes", {}).items() if by_hash else ():
+        if fingerprint.of_content(folder / name) != expected:
+            return f"{name} changed since it was written"
+    return None

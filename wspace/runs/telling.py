@@ -17,6 +17,7 @@ from wspace.data.twins import APART
 from wspace.interfaces import PICTURE, PICTURE_SIDE, TRAIN, ClassStatistics, Conditioner, Images, Told
 from wspace.learning.prototypes import class_statistics, with_others
 from wspace.learning.system import System
+from wspace.runs.store import intact
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import DataError
 from wspace.support.files import save_tensors
@@ -43,7 +44,7 @@ def tell(system: System, folder: Path, bench: Workbench, classes: Sequence[int])
 
 
 def read_context(file: Path) -> Told:
-    tensors = load_file(file)
+    tensors = load_file(intact(file.parent, file.name))
     prefix = "told."
     return Told(**{name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)})
 
@@ -52,8 +53,8 @@ def retell(system: System, folder: Path) -> None:
     """Tell a system again what `tell` has written. Before 0.2, what a conditioner drew from that was not stored."""
     drawn = folder / DRAWN_FROM_TOLD
     if drawn.is_file():
-        aligned = {name: tensor.clone() for name, tensor in load_file(drawn).items()}  # rounding differs with that
-        system.recall(aligned)
+        tensors = load_file(intact(folder, DRAWN_FROM_TOLD))
+        system.recall({name: tensor.clone() for name, tensor in tensors.items()})  # aligned, or rounding would differ
     else:
         system.tell(read_context(folder / PROMPT_TEXTS))
 

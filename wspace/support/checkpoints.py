@@ -6,6 +6,8 @@ import argparse
 import hashlib
 import pickle
 import re
+import struct
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,11 @@ from torch import Tensor
 from wspace.support.errors import FileError, nearest
 from wspace.support.files import read_json
 
-UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError, SafetensorError)
-"""What reading a truncated or foreign file of weights raises."""
+UNREADABLE = (
+    OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError, ArithmeticError,
+    MemoryError, struct.error, pickle.UnpicklingError, SafetensorError,
+)  # fmt: skip
+"""What reading a truncated or foreign file of weights raises: torch's reader takes its steps as they come."""
 SHOWN = 3  # tensors that a message names, of many
 INDEX = ".index.json"  # ends the name of the list of a checkpoint's shards
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
@@ -67,7 +72,8 @@ def _loaded(file: Path) -> Any:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
         # timm's own checkpoints hold the command line beside the tensors
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an old pickle: it is read, or refused in our words
             return torch.load(file, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         what = _instead(file, str(error))

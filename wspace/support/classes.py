@@ -22,9 +22,11 @@ def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
     names = trimmed(classes)
     if not names:
         raise UserError("no classes: name two or more")
+    met = set[str]()
     for name in names:
-        if names.count(name) > 1:
+        if name in met:
             raise UserError(f"the class {name!r} is named twice")
+        met.add(name)
     if len(names) == 1:
         raise UserError(f"one class ({names[0]!r}) leaves nothing to tell apart: name two or more")
     return names

@@ -172,9 +172,17 @@ def write_bytes(file: Path, content: bytes) -> None:
 def read_json(file: Path) -> Any:
     """Raises FileError if it cannot be read or is not JSON."""
     try:
-        return json.loads(_read(file))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return parse_json(_read(file))
+    except ValueError as error:
         raise FileError(f"{file}: not JSON: {error}") from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Of text that anybody may have written. Raises ValueError alone, also for what is nested too deeply for Python."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def read_text(file: Path) -> str:

@@ -24,6 +24,11 @@ def of_file(path: Path) -> str:
     return _once(_of_ends if path.stat().st_size <= 2 * ENDS else _of_content, path)
 
 
+def of_content(path: Path) -> str:
+    """As `sha256sum` has it: of every byte and nothing else; read as often as `of_file` reads. Raises OSError."""
+    return _once(_of_content, path)
+
+
 def of_ends(path: Path) -> str:
     """Of its size and its first and last 16 KiB, which is all there is of a small file. Raises OSError.
 

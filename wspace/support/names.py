@@ -18,6 +18,7 @@ PAGE = "report.html"
 
 MANIFEST = "artifact.json"
 ELAPSED = "elapsed.json"
+KEPT = "kept"  # a folder, while it is being made: hashes of what an interrupted attempt leaves for the next
 SUMMARY = "summary.json"
 
 # stage zoo

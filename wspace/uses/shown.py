@@ -9,6 +9,7 @@ from torch import Tensor
 from wspace.data.splits import UNSEEN_TASKS
 from wspace.data.tasks import Task
 from wspace.runs.run import Run
+from wspace.runs.store import intact
 from wspace.support.files import read_json
 from wspace.support.names import REPORT
 from wspace.support.seeding import stream
@@ -19,7 +20,7 @@ def task_shown(run: Run, classes: Sequence[str] | None) -> Task:
     """Of these classes; else the unseen task whose test pictures are in the report. Raises UserError."""
     if classes is not None:
         return run.task_of(classes)
-    number = read_json(run.artifacts["report"] / REPORT)["pictures"]["task"]
+    number = read_json(intact(run.artifacts["report"], REPORT))["pictures"]["task"]
     return run.zoo.tasks.scored(UNSEEN_TASKS)[number]
 
 

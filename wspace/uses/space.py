@@ -15,6 +15,7 @@ from wspace.runs.report.drawing import BLUE, GREEN, INK, ORANGE, TEXT, VERMILLIO
 from wspace.runs.report.intervals import summary
 from wspace.runs.report.section import Figure, Row, Section, Table
 from wspace.runs.run import Run
+from wspace.runs.store import intact
 from wspace.support.methods import BASE, ORACLE, OURS, UNIVERSAL
 from wspace.support.names import GENERATED
 from wspace.support.seeding import stream
@@ -49,7 +50,7 @@ def study(run: Run, *, networks: int = 1000, seed: int = 0) -> Section:
     kinds = {
         "zoo": zoo.weights[chosen],
         ORACLE: run.opponents.oracle(UNSEEN_TASKS),
-        OURS: load_file(run.artifact("generate") / GENERATED.format(UNSEEN_TASKS))["weights"],
+        OURS: load_file(intact(run.artifact("generate"), GENERATED.format(UNSEEN_TASKS)))["weights"],
         **({UNIVERSAL: run.opponents.universal[None]} if run.opponents.has(UNIVERSAL) else {}),
         **({BASE: zoo.base[None]} if zoo.shares_base else {}),
     }

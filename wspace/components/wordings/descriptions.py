@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from wspace.interfaces import Wording
 from wspace.support.errors import FileError, UserError, nearest
+from wspace.support.files import read_text
+from wspace.support.yaml import load
 
 ICONS = Path(__file__).with_name("icons.yaml")
+MOST_TEXT = 10_000_000  # characters: thousands of classes, in many sentences each
 
 
 class Descriptions(Wording):
@@ -43,10 +45,8 @@ class Descriptions(Wording):
 def read_descriptions(file: Path) -> dict[str, tuple[str, ...]]:
     """Class -> its sentences. Raises FileError for anything but a mapping of names to one sentence or a list of some."""
     try:
-        read: Any = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FileError(f"{file}: cannot be read: {error.strerror}") from error
-    except (YAMLError, ValueError) as error:  # a date that is none is a ValueError, and so is what is not UTF-8
+        read: Any = load(read_text(file), MOST_TEXT)
+    except YAMLError as error:
         raise FileError(f"{file}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(read, dict) or not read:
         raise FileError(f"{file}: expected a mapping of class names to sentences")

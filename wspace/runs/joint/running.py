@@ -15,10 +15,10 @@ from wspace.runs.joint.comparing import compared
 from wspace.runs.joint.file import Joint
 from wspace.runs.keys import keys
 from wspace.runs.pipeline import STAGES, WORKSHOP, Step, Workshop
-from wspace.runs.store import Store
+from wspace.runs.store import Store, write_manifest
 from wspace.support.errors import UserError
 from wspace.support.files import disk_errors, write_json
-from wspace.support.names import MANIFEST, REPORT, RUN, STUDY
+from wspace.support.names import REPORT, RUN, STUDY
 from wspace.support.progress import Progress
 
 
@@ -91,11 +91,12 @@ def _joined(joint: Joint, folder: Path) -> list[BoundRecipe]:
 
 def _train(joint: Joint, folder: Path, progress: Progress) -> None:
     store, key = Store(folder), joint.key
-    if store.manifest("train", key) is not None:
+    damage = store.damage("train", key, by_hash=True)
+    if store.manifest("train", key) is not None and damage is None:
         return
     from wspace.runs.joint import training
 
-    progress.say(f"train: {len(joint.members)} zoos")
+    progress.say(f"train: {len(joint.members)} zoos" + (f": damaged: {damage}" if damage else ""))
     zoos = [
         training.MemberZoo(m.name, m, Store(folder / m.name).folder("zoo", keys(m, STAGES)["zoo"]))
         for m in joint.members
@@ -105,4 +106,4 @@ def _train(joint: Joint, folder: Path, progress: Progress) -> None:
         training.run(zoos, made, progress)
         manifest: dict[str, Any] = {"stage": "train", "key": key, "members": [zoo.name for zoo in zoos]}
         manifest |= {"seconds": time.monotonic() - started, "made": time.strftime("%Y-%m-%d %H:%M:%S")}
-        write_json(made / MANIFEST, manifest | {"sources": {}, "machine": {"system": platform.platform()}})
+        write_manifest(made, manifest | {"sources": {}, "machine": {"system": platform.platform()}})

@@ -11,11 +11,11 @@ from wspace.data.tasks import Task
 from wspace.interfaces import Contest, Evidence, Opponent
 from wspace.learning.fitting import Schedule, fit_until_validated
 from wspace.recipes.schema import Bound
-from wspace.runs.artifacts import Zoo, whole
+from wspace.runs.artifacts import Zoo, keep, kept
 from wspace.runs.keys import takes_pictures, trains_on_images
 from wspace.runs.stages import Job
 from wspace.support.errors import WspaceError
-from wspace.support.files import read_json, save_tensors, write_json
+from wspace.support.files import read_json, write_json
 from wspace.support.names import CHOSEN, OPPONENT, OPPONENT_OF_ALL
 from wspace.support.seeding import stream
 
@@ -48,7 +48,7 @@ def contest(job: Job, part: Sequence[str]) -> None:
     """An opponent's networks for one split."""
     name, split = part
     zoo, of_all = _zoo(job), job.folder / OPPONENT_OF_ALL.format(name)
-    if whole(of_all):
+    if kept(of_all):
         return
     evidence = job.once("evidence", lambda: evidence_of(job, zoo))
     opponent = job.once(f"opponent {name}", lambda: _ready(job, evidence, name))
@@ -56,9 +56,9 @@ def contest(job: Job, part: Sequence[str]) -> None:
     asked = Contest(split, tasks, shots=job.bench.shots_of(zoo.tasks, split))
     weights = checked(opponent.weights(evidence, asked), name, len(tasks), evidence)
     if weights.ndim == 1:
-        save_tensors(of_all, {"weights": weights[None]})  # (1, P)
+        keep(of_all, {"weights": weights[None]})  # (1, P)
     else:
-        save_tensors(job.folder / OPPONENT.format(name, split), {"weights": weights})
+        keep(job.folder / OPPONENT.format(name, split), {"weights": weights})
 
 
 def _zoo(job: Job) -> Zoo:
@@ -79,10 +79,10 @@ def _bound(job: Job, name: str) -> Bound[Opponent]:
 
 def _unmade(job: Job, zoo: Zoo, name: str) -> list[str]:
     """Splits that an opponent is asked for and that no interrupted attempt left whole; none if one network serves all."""
-    if whole(job.folder / OPPONENT_OF_ALL.format(name)):
+    if kept(job.folder / OPPONENT_OF_ALL.format(name)):
         return []
     splits = zoo.tasks.shown if takes_pictures(_bound(job, name)) else zoo.tasks.splits
-    return [split for split in splits if not whole(job.folder / OPPONENT.format(name, split))]
+    return [split for split in splits if not kept(job.folder / OPPONENT.format(name, split))]
 
 
 def asked_and_not(against: Sequence[Bound], zoo: Zoo) -> tuple[list[Bound], dict[str, str]]:

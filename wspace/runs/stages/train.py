@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ VALIDATION_DRAW = Generate(steps=10, guidance=1.0, temperature=0.0)
 
 VALIDATION_TASKS = 64  # held-out tasks whose networks are scored on validation images at every check
 COLLAPSED = 0.005  # accuracy above the zoo's mean below which a condition is worth nothing
+ALIKE = 0.01  # of how much the zoo's networks differ: below, networks of different tasks are one network
 
 
 def run(job: Job) -> None:
@@ -200,24 +201,43 @@ class _Validation:
     whose: str  # in words
     tasks: Sequence[Task]
     prompts: Prompts
+    differ: float  # how much the zoo's networks of different tasks do (`_difference`)
+    differed: list[float] = field(default_factory=list)  # and the system's, at each check
 
     @classmethod
     def of(cls, bench: Workbench, zoo: Zoo, system: System, networks: _Networks) -> _Validation:
         whose, tasks, prompts = "held-out", zoo.tasks.choosing, networks.held_out_prompts
         if _why_unknown(system, prompts) is not None:  # then on images that the tasks trained on did not see
             whose, tasks, prompts = "seen", zoo.tasks.training, networks.prompts
-        return cls(bench, system, whose, tasks[:VALIDATION_TASKS], prompts[:VALIDATION_TASKS].to(bench.device))
+        few = prompts[:VALIDATION_TASKS].to(bench.device)
+        return cls(
+            bench, system, whose, tasks[:VALIDATION_TASKS], few, _difference(networks.training[:VALIDATION_TASKS])
+        )
 
     def score(self, networks: Tensor) -> float:
         return score_on_validation(self.bench, networks, self.tasks)
 
     def of_samples(self) -> float:
         rng = stream(self.bench.recipe.seed, "look")
-        return self.score(self.system.sample(self.prompts, VALIDATION_DRAW, rng))
+        return self._looked_at(self.system.sample(self.prompts, VALIDATION_DRAW, rng))
 
     @torch.no_grad()
     def of_typical_networks(self) -> float:
-        return self.score(self.system.typical(self.prompts))
+        return self._looked_at(self.system.typical(self.prompts))
+
+    def _looked_at(self, networks: Tensor) -> float:
+        self.differed.append(_difference(networks))
+        return self.score(networks)
+
+    @property
+    def alike(self) -> bool:
+        """Whether, when last looked at, networks of different tasks were one network: the condition counts for nothing."""
+        return len(set(self.tasks)) > 1 and bool(self.differed) and self.differed[-1] < ALIKE * self.differ
+
+
+def _difference(networks: Tensor) -> float:
+    """How much networks (n, P) differ from their mean, weight by weight: in the root of the mean square."""
+    return float((networks - networks.mean(0)).square().mean().sqrt())
 
 
 def _why_unknown(system: System, prompts: Prompts) -> str | None:
@@ -243,9 +263,21 @@ def _untold(job: Job, zoo: Zoo, system: System) -> dict[str, str]:
 # ---------------------------------------------------------------- phases
 
 
-def _training(job: Job, pairs: TrainingPairs) -> GeneratorTraining:
-    recipe, device = job.recipe, job.bench.device
-    return GeneratorTraining(TrainingSet((pairs,)), device, recipe.seed, job.folder, job.progress, here(), job.watch)
+def _training(job: Job, pairs: TrainingPairs, validation: _Validation | None = None) -> GeneratorTraining:
+    recipe, device, said = job.recipe, job.bench.device, set[str]()
+
+    def watch(phase: str, log: Log) -> None:
+        job.watch(phase, log)
+        steps = {"task": recipe.task_loss.steps, "train": recipe.train.steps}.get(phase, 0)
+        late = 2 * len(log) >= steps  # a network may begin as one that says the same to all
+        if validation is not None and validation.alike and late and phase not in said:
+            said.add(phase)
+            job.progress.say(
+                f"warning: {phase}: at step {len(log)} the networks of different tasks are one network: they differ by "
+                f"{validation.differed[-1] / validation.differ:.1%} of what the zoo's do, so the condition counts for nothing"
+            )
+
+    return GeneratorTraining(TrainingSet((pairs,)), device, recipe.seed, job.folder, job.progress, here(), watch)
 
 
 def _learn_code(job: Job, zoo: Zoo, training: GeneratorTraining, held_out: Tensor) -> tuple[Log, dict[str, float]]:
@@ -299,7 +331,7 @@ def _descend_task_loss(job: Job, zoo: Zoo, pairs: TrainingPairs, validation: _Va
         lambda tasks: zoo.prompts(tasks, bench.prompt_texts),
         bench.device,
     )
-    return {"task": _training(job, pairs).task_loss(settings, step, validation.of_typical_networks)}
+    return {"task": _training(job, pairs, validation).task_loss(settings, step, validation.of_typical_networks)}
 
 
 def _descend_generator_loss(
@@ -310,7 +342,7 @@ def _descend_generator_loss(
     validation: _Validation | None,
 ) -> Log:
     """In every process at once; the first alone has a validation."""
-    return _training(job, pairs).generator(
+    return _training(job, pairs, validation).generator(
         job.recipe.train,
         job.recipe.losses,
         (lambda: 0.0) if validation is None else validation.of_samples,

@@ -17,7 +17,7 @@ from wspace.data.tasks import Task, TaskSet, draw_tasks, task_of, tasks_around, 
 from wspace.data.twins import held_together, listed, twins
 from wspace.interfaces import TRAIN
 from wspace.learning.fitting import Schedule, accuracies, fit
-from wspace.runs.artifacts import whole
+from wspace.runs.artifacts import keep, kept
 from wspace.runs.checking import check
 from wspace.runs.stages import Job
 from wspace.support.errors import DataError, FileError, UserError, did_you_mean
@@ -97,14 +97,14 @@ def _base(job: Job, classes: Task) -> Tensor:
     Where outputs stand for a task's classes, on the first of these: as many as it has outputs, in one order.
     """
     settings, bench, file = job.recipe.zoo, job.bench, job.folder / BASE
-    if whole(file):
+    if kept(file):
         return bench.target.spec.flatten(load_file(file))[None]
     start = bench.target.init(1, stream(job.recipe.seed, "init"))
     schedule = Schedule(settings.base_steps, settings.base_batch, settings.base_lr, decay=False)
     rng = stream(job.recipe.seed, "base")
     shared = classes[: bench.target.places or None]
     base = fit(bench.target, start, [shared], bench.train, bench.class_texts, schedule, rng)
-    save_tensors(file, bench.target.spec.unflatten(base[0]))
+    keep(file, bench.target.spec.unflatten(base[0]))
     return base
 
 
@@ -112,7 +112,7 @@ def _specialise(job: Job, tasks: tuple[Task, ...]) -> None:
     """T2W, algorithm 2, stage 2, for every seen task: `together` networks at a time, a shard for each group."""
     groups = range(_shards(job, tasks))
     with job.progress.bar("zoo", len(tasks)) as bar:
-        left = [number for number in groups if not whole(job.folder / SHARD.format(number))]
+        left = [number for number in groups if not kept(job.folder / SHARD.format(number))]
         bar.resume(sum(len(_group(job, tasks, number)) for number in groups if number not in left))
         for number, _ in job.each(shard, left):
             bar.advance(len(_group(job, tasks, number)))
@@ -130,7 +130,7 @@ def shard(job: Job, number: int) -> None:
     schedule = Schedule(settings.steps, settings.batch, settings.lr, settings.average)
     rng = stream(job.recipe.seed, "specialise", number)
     weights = fit(bench.target, start, group, bench.train, bench.class_texts, schedule, rng)
-    save_tensors(job.folder / SHARD.format(number), bench.target.spec.unflatten(weights))
+    keep(job.folder / SHARD.format(number), bench.target.spec.unflatten(weights))
 
 
 def validation(job: Job, number: int) -> list[float]:

@@ -11,6 +11,7 @@ from wspace.data.splits import AS_READ, UNSEEN_TASKS
 from wspace.runs.finished import report_of as report_of_run
 from wspace.runs.finished import stages_of
 from wspace.runs.report.methods import CONFIDENCE, METRIC, RESAMPLES, methods_of
+from wspace.runs.store import intact
 from wspace.runs.study.file import PARAMETERS, Member, Study
 from wspace.support.errors import NotARun, UserError
 from wspace.support.files import read_json
@@ -54,9 +55,9 @@ class Result:
         took = {
             stage: (artifact, read_json(folder / artifact / MANIFEST)["seconds"]) for stage, artifact in stages.items()
         }
-        scores = load_file(folder / stages["evaluate"] / PER_TASK)
-        tasks = TaskSet.load(folder / stages["zoo"] / TASKS)
-        images = read_json(folder / stages["zoo"] / WORLD)["fingerprints"]["images"]
+        scores = load_file(intact(folder / stages["evaluate"], PER_TASK))
+        tasks = TaskSet.load(intact(folder / stages["zoo"], TASKS))
+        images = read_json(intact(folder / stages["zoo"], WORLD))["fingerprints"]["images"]
         report = report_of_run(folder)
         costs = {"train_seconds": took["train"][1], PARAMETERS: report["training"]["parameters"]}
         trained, drawn = (

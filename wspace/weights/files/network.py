@@ -12,7 +12,7 @@ from torch import Tensor
 from wspace.interfaces.weights import WeightSpec
 from wspace.support.classes import check_classes
 from wspace.support.errors import FileError
-from wspace.support.files import check_file, check_is_file, disk_errors, save_tensors
+from wspace.support.files import check_file, check_is_file, disk_errors, parse_json, save_tensors
 from wspace.support.templates import template
 
 METADATA = "wspace"
@@ -73,7 +73,7 @@ class Network:
         except SafetensorError as error:
             raise FileError(f"{file}: truncated, or not a safetensors file") from error
         try:
-            about = json.loads(metadata[METADATA])
+            about = parse_json(metadata[METADATA])
             classes, origin, zoo = about["classes"], str(about.get("origin", "")), str(about.get("zoo", ""))
             if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
                 raise ValueError("not a list of names")

@@ -12,16 +12,16 @@ from typing import Annotated, Any
 
 from annotated_types import Gt
 from pydantic import Field, TypeAdapter, ValidationError
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from wspace.interfaces.weights import WeightSpec
 from wspace.support.errors import FileError, UserError
+from wspace.support.expressions import matches
 from wspace.support.files import read_json, save_tensors, write_json, write_text
 from wspace.support.invalid import first
-from wspace.support.yaml import dump
+from wspace.support.yaml import dump, load
 from wspace.weights.lowrank import trimmed
 
 CONFIG, WEIGHTS, PICKLE, README = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin", "README.md"
@@ -43,6 +43,7 @@ NEUTRAL = {
 KEPT_BASE = ("gaussian", "eva", "orthogonal", "mica")
 """`init_lora_weights`, besides true and false, that leave the network below as it is. Others subtract B · A from it."""
 
+MOST_FRONT = 100_000  # characters of the YAML that a card begins with
 UNFILLED = "Model Card for Model ID"
 """Title of the card that PEFT writes by itself: it says nothing of the task."""
 BY_A_TRAINER = re.compile(
@@ -155,8 +156,10 @@ def _settings(folder: Path) -> _Settings:
 def _check_expression(text: str, written: str, file: Path) -> None:
     try:
         re.compile(text)
-    except re.error as error:
-        raise FileError(f"{file}: {written!r} is no regular expression: {error.msg}") from error
+    except (re.error, OverflowError, RecursionError) as error:  # of a count too large, or nested too deeply
+        raise FileError(
+            f"{file}: {reprlib.repr(written)} is no regular expression: {getattr(error, 'msg', error)}"
+        ) from error
 
 
 def _is_plain(key: str, value: Any) -> bool:
@@ -218,41 +221,65 @@ def _layers(file: Path, settings: _Settings) -> dict[str, Layer]:
         raise FileError(f"{file}: truncated, or not a safetensors file") from error
     if not factors:
         raise FileError(f"{file}: holds no tensors")
-    layers = {}
+    layers, patterns = {}, _Patterns.of(settings, tuple(factors), file)
     for name, pair in factors.items():
         if set(pair) != {"A", "B"}:
             raise FileError(f"{file}: layer {name!r} has lora_{next(iter(pair))} alone")
         (a, (rank, width)), (b, (out, other)) = pair["A"], pair["B"]
         if rank != other:
             raise FileError(f"{file}: layer {name!r} has lora_A of rank {rank} and lora_B of rank {other}")
-        if not _is_targeted(name, settings):
+        if not patterns.target(name):
             raise FileError(
                 f"{file}: holds layer {name!r}, and {CONFIG} does not target it, so PEFT would leave it out"
             )
-        configured = _by_pattern(name, settings.rank_pattern or {}, settings.r)
+        configured = patterns.first(name, settings.rank_pattern, settings.r)
         if rank != configured:
             raise FileError(f"{file}: layer {name!r} has rank {rank}, and {configured} by {CONFIG}")
-        alpha = _by_pattern(name, settings.alpha_pattern or {}, settings.lora_alpha)
+        alpha = patterns.first(name, settings.alpha_pattern, settings.lora_alpha)
         layers[name] = Layer(a, b, rank, out, width, alpha / (rank**0.5 if settings.use_rslora else rank))
     return layers
 
 
-def _by_pattern(layer: str, patterns: Mapping[str, float], otherwise: float) -> float:
-    """Of the first pattern of its name that matches a layer, as PEFT matches them; else what all layers have."""
-    matching = (value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", layer))
-    return next(matching, patterns.get(layer, otherwise))
+@dataclass(frozen=True)
+class _Patterns:
+    """Which layers the expressions of a configuration match, as PEFT matches them."""
+
+    settings: _Settings
+    matched: Mapping[str, frozenset[str]]  # expression -> layers
+
+    @classmethod
+    def of(cls, settings: _Settings, layers: tuple[str, ...], file: Path) -> _Patterns:
+        """Raises FileError for expressions that take too long."""
+        whole = [text for text in (settings.target_modules, settings.exclude_modules) if isinstance(text, str)]
+        ends = [_of_end(key) for key in (*(settings.rank_pattern or ()), *(settings.alpha_pattern or ()))]
+        expressions = (*((text, True) for text in whole), *((text, False) for text in ends))
+        try:
+            matched = matches(expressions, layers)
+        except TimeoutError as error:
+            raise FileError(f"{file.with_name(CONFIG)}: its regular expressions cannot be used: {error}") from error
+        return cls(settings, {text: of for (text, _), of in zip(expressions, matched, strict=True)})
+
+    def first(self, layer: str, patterns: Mapping[str, float] | None, otherwise: float) -> float:
+        """Of the first pattern of its name that matches a layer; else what all layers have."""
+        patterns = patterns or {}
+        matching = (value for key, value in patterns.items() if layer in self.matched[_of_end(key)])
+        return next(matching, patterns.get(layer, otherwise))
+
+    def target(self, layer: str) -> bool:
+        """Whether PEFT adapts a layer of this name; where it chooses by the kind of layer or of model, it may."""
+
+        def names(modules: Sequence[str] | str) -> bool:
+            if isinstance(modules, str):
+                return layer in self.matched[modules]
+            return any(layer == name or layer.endswith(f".{name}") for name in modules)
+
+        targets, excluded = self.settings.target_modules, self.settings.exclude_modules
+        return (targets in (None, "all-linear") or names(targets)) and not (excluded and names(excluded))
 
 
-def _is_targeted(layer: str, settings: _Settings) -> bool:
-    """Whether PEFT adapts a layer of this name; where it chooses by the kind of layer or of model, it may."""
-
-    def names(modules: Sequence[str] | str) -> bool:
-        if isinstance(modules, str):
-            return re.fullmatch(modules, layer) is not None
-        return any(layer == name or layer.endswith(f".{name}") for name in modules)
-
-    chosen = settings.target_modules in (None, "all-linear") or names(settings.target_modules)
-    return chosen and not (settings.exclude_modules and names(settings.exclude_modules))
+def _of_end(key: str) -> str:
+    """The expression that PEFT makes of one for the end of a layer's name."""
+    return rf"(.*\.)?({key})$"
 
 
 def _task_of(file: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -264,7 +291,7 @@ def _task_of(file: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if content.startswith("---\n") and "\n---\n" in content[4:]:
         head, _, body = content[4:].partition("\n---\n")
         try:
-            front = YAML(typ="safe").load(head) or {}
+            front = load(head, MOST_FRONT) or {}
         except YAMLError:
             front = {}
     task = front.get("wspace_task") if isinstance(front, dict) else None

@@ -19,7 +19,8 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 
 from wspace.support.errors import FileError, UserError
-from wspace.support.files import check_file, disk_errors, write_text
+from wspace.support.files import check_file, disk_errors, read_text, write_text
+from wspace.support.yaml import load
 from wspace.weights.tracing.by_hand import Shapes, checked
 from wspace.weights.tracing.infer import Inferred
 
@@ -59,10 +60,8 @@ def read_spec(file: Path, shapes: Shapes) -> Inferred:
 
 def _content(file: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
     try:
-        content = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FileError(f"{file}: cannot be read: {error.strerror}") from error
-    except (YAMLError, UnicodeDecodeError) as error:
+        content = load(read_text(file))
+    except YAMLError as error:
         raise FileError(f"{file}: is no YAML: {' '.join(str(error).split())}") from error
     if (
         not isinstance(content, dict)

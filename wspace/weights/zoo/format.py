@@ -26,7 +26,7 @@ from wspace import __version__
 from wspace.interfaces.weights import Product, WeightEntry, WeightSpec
 from wspace.support.errors import FileError, UserError
 from wspace.support.files import read_json, write_json, write_text
-from wspace.support.fingerprint import of_json, sha256_of_file
+from wspace.support.fingerprint import of_content, of_json, sha256_of_file
 from wspace.support.invalid import first
 from wspace.support.names import ZOO_HEADER
 
@@ -35,6 +35,7 @@ INDEX = "index.jsonl"
 SHARD = "networks-{:04d}.safetensors"
 BASE = "base.safetensors"
 MOST_PROBLEMS = 20  # told at once
+_ANOTHER_HASH = f"its sha256 is not the one in {ZOO_HEADER}"
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class StoredZoo:
         except OSError as error:
             raise FileError(f"{file}: cannot be read: {error.strerror}") from error
         if hashlib.sha256(content).hexdigest() != header.index:
-            raise FileError(f"{file}: changed since it was written: its sha256 is not the one in {ZOO_HEADER}")
+            raise FileError(f"{file}: changed since it was written: {_ANOTHER_HASH}")
         entries = []
         for number, line in enumerate(content.splitlines(), start=1):
             try:
@@ -171,33 +172,52 @@ class StoredZoo:
         """All tensors of one network, in their own types. Raises FileError."""
         entry = self.entries[number]
         with _opened(self.folder / entry.shard) as shard:
+            self._check_rows(entry.shard, shard, [number])
             rows = {t.name: shard.get_slice(t.name)[entry.row : entry.row + 1] for t in self.header.tensors}
-        if not all(len(row) for row in rows.values()):
-            raise FileError(
-                f"{self.folder / entry.shard}: has no row {entry.row}, where network {entry.name!r} should be"
-            )
-        return {name: row[0] for name, row in rows.items()}
+        tensors = {name: row[0] for name, row in rows.items()}
+        if sha256_of(tensors) != entry.sha256:
+            raise FileError(f"{self.folder / entry.shard}: network {entry.name!r} changed since it was written")
+        return tensors
 
     def weights(self) -> Tensor:
-        """(n, P) float32, in the order of the index. Raises FileError."""
-        flat = torch.empty(len(self.entries), self.spec.size)
+        """(n, P) float32, in the order of the index. Raises FileError, also for a file that changed since it was written."""
         places: dict[str, list[int]] = {}
         for number, entry in enumerate(self.entries):
             places.setdefault(entry.shard, []).append(number)
+        for name, numbers in places.items():  # all of them first: what does not fit is not made room for
+            with _opened(self.folder / name) as shard:
+                self._check_rows(name, shard, numbers)
+        flat = torch.empty(len(self.entries), self.spec.size)
         for name, numbers in places.items():
             rows = torch.tensor([self.entries[number].row for number in numbers])
             with _opened(self.folder / name) as shard:
+                if of_content(self.folder / name) != self.header.shards[name]:
+                    raise FileError(f"{self.folder / name}: changed since it was written: {_ANOTHER_HASH}")
                 for tensor, part in self.spec.slices.items():
                     flat[torch.tensor(numbers), part] = shard.get_tensor(tensor)[rows].flatten(1).float()
         return flat
+
+    def _check_rows(self, name: str, shard: Any, numbers: Sequence[int]) -> None:
+        """Raises FileError unless an open shard has these networks, each in a row of its own, of the header's shapes."""
+        file, rows = self.folder / name, {self.entries[number].row: self.entries[number].name for number in numbers}
+        if len(rows) != len(numbers):
+            raise FileError(f"{file}: two networks of {INDEX} are one row of it")
+        for tensor in self.header.tensors:
+            count, *shape = shard.get_slice(tensor.name).get_shape() or [0]
+            if tuple(shape) != tensor.shape:
+                raise FileError(f"{file}: {tensor.name} has shape {tuple(shape)}; {ZOO_HEADER} says {tensor.shape}")
+            for row in rows.keys() - range(count):
+                raise FileError(f"{file}: has no row {row}, where network {rows[row]!r} should be")
 
     def parent(self, name: str) -> Tensor | None:
         """(P,), or None if the zoo has none of this name. Raises FileError."""
         for parent in self.header.parents:
             if parent.name == name:
+                if problems := self._of_parent(parent):
+                    raise FileError(f"{self.folder / problems[0]}")
                 with _opened(self.folder / parent.file) as opened:
-                    tensors = {t.name: opened.get_tensor(t.name).float() for t in self.header.tensors if t.is_weight}
-                return self.spec.flatten(tensors)
+                    weights = {t.name: opened.get_tensor(t.name).float() for t in self.header.tensors if t.is_weight}
+                return self.spec.flatten(weights)
         return None
 
     # ---------------------------------------------------------------- verifying
@@ -266,7 +286,7 @@ class StoredZoo:
         if any(t.name not in tensors or tuple(tensors[t.name].shape) != t.shape for t in weights):
             return [f"{parent.file}: its tensors are not those of {ZOO_HEADER}"]
         if sha256_of(tensors) != parent.sha256:
-            return [f"{parent.file}: changed since it was written: its sha256 is not the one in {ZOO_HEADER}"]
+            return [f"{parent.file}: changed since it was written: {_ANOTHER_HASH}"]
         return []
 
 
