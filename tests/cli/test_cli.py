@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
@@ -215,12 +217,21 @@ def test_help_names_every_command_of_the_contract(call: Call) -> None:
     } <= commands
 
 
+class Scheduler(Exception):
+    """Raised, it ends this process as a scheduler does."""
+
+    def __init__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+
 @pytest.mark.parametrize(
     ("error", "status", "said"),
     [
         (Diverged("the loss is nan"), 1, "error: the loss is nan\n"),
         (WspaceError("x"), 1, "error: x\n"),
         (KeyboardInterrupt(), 130, "interrupted: the same command goes on from here\n"),
+        (Scheduler, 143, "terminated: the same command goes on from here\n"),
     ],
 )
 def test_a_failing_run_ends_with_its_status(

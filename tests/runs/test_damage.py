@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from types import ModuleType
 
@@ -171,6 +172,18 @@ def test_an_artifact_of_before_there_were_hashes_is_as_good_as_ever(stages, go: 
     go("generate.steps=3")
     assert [name for name, *_ in stages.calls] == ["generate", "evaluate", "report"]
     assert intact(folder("zoo"), HALF).read_text() == "zoo"
+
+
+def test_a_clock_that_goes_back_changes_nothing(stages, go: Go, folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = count(2_000_000_000, -3600)
+    with monkeypatch.context() as patch:
+        patch.setattr("time.time", lambda: float(next(now)))
+        patch.setattr("time.time_ns", lambda: next(now) * 10**9)
+        go()
+        flip(folder("zoo") / HALF)
+        go("generate.steps=3")
+    assert [name for name, *_ in stages.calls] == ["zoo", "generate", "evaluate", "report"]
+    assert read_json(folder("zoo") / MANIFEST)["seconds"] >= 0 and go() == go()
 
 
 # ---------------------------------------------------------------- what an interrupted attempt leaves

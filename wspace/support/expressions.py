@@ -61,4 +61,5 @@ def _matched_apart(expressions: Sequence[Expression], texts: Sequence[str]) -> l
         )
     except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:  # or it took all memory
         raise TimeoutError(f"they take longer than {SECONDS:.0f} s to match") from error
-    return [frozenset(texts[number] for number in numbers) for numbers in json.loads(done.stdout)]
+    matched: list[list[int]] = json.loads(done.stdout)
+    return [frozenset(texts[number] for number in numbers) for numbers in matched]
