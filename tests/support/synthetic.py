@@ -102,7 +102,8 @@ def bench_of(recipe: BoundRecipe, others: frozenset[int] = frozenset()) -> Workb
     backbone = SimpleNamespace(
         dim=FEATURES, fingerprint="none", encode=lambda pixels: torch.zeros(len(pixels), FEATURES)
     )
-    given = {"images": images, "backbone": backbone, "text": Numbers(), "_raw_features": images.features}
+    extraction = SimpleNamespace(load=lambda: images.features)  # done
+    given = {"images": images, "backbone": backbone, "text": Numbers(), "extraction": extraction}
     vars(bench).update(given, scale=FeatureScale(torch.ones(())))
     return bench
 
