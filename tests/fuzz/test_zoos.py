@@ -25,6 +25,7 @@ from tests.support.hostile import (
     values,
 )
 from wspace.interfaces.weights import WeightEntry, WeightSpec
+from wspace.support.errors import FileError
 from wspace.support.files import save_tensors
 from wspace.support.fingerprint import of_json
 from wspace.support.names import ZOO_HEADER
@@ -113,3 +114,11 @@ def test_a_damaged_zoo_is_read_or_refused(
     put(folder, content | {name: data.draw(mutated(content[name]) | values.map(lambda v: as_json(v).encode()))})
     with held(folder):
         refused_or_done(lambda: look(folder))
+
+
+def test_a_zoo_whose_networks_have_no_weights_is_refused(folder: Path, content: dict[str, bytes]) -> None:
+    header, lines = json.loads(content[ZOO_HEADER]), content[INDEX].splitlines()
+    written, index = sealed(header | {"tensors": []}, [json.loads(line) for line in lines], content[SHARD.format(0)])
+    put(folder, content | {ZOO_HEADER: written, INDEX: index})
+    with pytest.raises(FileError, match=r"zoo.json: its networks have no weights$"):
+        StoredZoo.open(folder)

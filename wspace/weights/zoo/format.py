@@ -314,6 +314,8 @@ def _read_header(folder: Path) -> Header:
     unknown = [t for t in header.tensors if not isinstance(getattr(torch, t.dtype, None), torch.dtype)]
     if unknown:
         raise FileError(f"{file}: tensor {unknown[0].name!r} is of an unknown type {unknown[0].dtype!r}")
+    if not any(t.is_weight for t in header.tensors):
+        raise FileError(f"{file}: its networks have no weights")
     return header
 
 
