@@ -137,7 +137,8 @@ class System(nn.Module):
     def typical(self, prompts: Prompts) -> Tensor:
         """Weights (B, P) on which a task loss is taken: differentiable in the generator's task parameters."""
         tokens = self.generator.typical(self.condition(prompts, start=True))
-        return self.tokenizer.blend(tokens) if self.tokenizer.layout.codes else self.tokenizer.detokenize(tokens)
+        shares = tokens.ndim > 3  # of codes, a network's tokens are themselves (N, D)
+        return self.tokenizer.blend(tokens) if shares else self.tokenizer.detokenize(tokens)
 
     @torch.no_grad()
     def predicted(self, prompts: Prompts) -> Tensor | None:

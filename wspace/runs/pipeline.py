@@ -7,7 +7,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -283,11 +283,12 @@ def run(
                     for bound in components_of(recipe, step.stage):
                         bound.component.load()  # what a component lacks is told now, not hours later
             bench = workshop.workbench(recipe, progress)
-        with (
-            opened(recipe.engine) if works and engine is None else nullcontext(engine) as engine,
-            Tracking(recipe, trackers, store.root, _attempted(store, stages[-1], at), progress) as tracking,
-        ):
-            _discard(plan, store, str(time.time_ns()))
+        with opened(recipe.engine) if works and engine is None else nullcontext(engine) as engine, ExitStack() as stack:
+            if works:
+                _discard(plan, store, str(time.time_ns()))  # once it is known who does the work
+            tracking = stack.enter_context(
+                Tracking(recipe, trackers, store.root, _attempted(store, stages[-1], at), progress)
+            )
             for step in chosen:
                 if step.link_to is not None:
                     progress.say(f"{step.stage.name}: {step.why}")

@@ -110,10 +110,9 @@ def check_a_task_loss_reaches_its_task_parameters(subject: Subject) -> None:
         theirs = generator.task_parameters()
         if not theirs:
             continue
-        typical = generator.typical(condition_of(BATCH))
-        layout = instance.around.layout
-        of_each = (layout.codes,) if layout.codes else ()
-        subject.shaped("its typical networks", typical, (BATCH, *layout.mask.shape, *of_each))
+        typical, layout = generator.typical(condition_of(BATCH)), instance.around.layout
+        shares = (layout.codes,) if layout.codes and generator.task_loss_last else ()
+        subject.shaped("its typical networks", typical, (BATCH, *layout.mask.shape, *shares))
         reaches(subject, typical, {f"task parameter {number}": p for number, p in enumerate(theirs)})
 
 
