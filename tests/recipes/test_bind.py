@@ -140,6 +140,12 @@ ONE_PROBLEM = [
         "losses:\n  symmetry: 0.1",
         "17: losses.symmetry: the recipe names no symmetry; add `symmetry: NAME` (known: flip), or leave losses.symmetry out",
     ),
+    # what the batch must hold
+    (
+        "train: {steps: 10}",
+        "train: {batch: 4, accumulate: 5}",
+        "16: train.accumulate: a batch of 4 networks has no 5 parts: set it to 4 at most",
+    ),
     # what the generator must have
     (
         "train: {steps: 10}",

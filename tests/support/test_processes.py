@@ -350,6 +350,35 @@ def test_two_processes_train_as_one_does_and_one_goes_on_where_they_stopped(tmp_
     assert len(moved) > len(alone.parameters) // 2
 
 
+RESTARTED = """
+import os, torch
+from wspace.support.processes import connected
+
+start = os.environ["TORCHELASTIC_RESTART_COUNT"]
+with connected(torch.device("cpu")) as processes:
+    if processes.rank:
+        assert next(processes.received()) == {"start": start}
+    else:
+        processes.send({"start": start})
+    rank = torch.tensor([float(processes.rank)])
+    processes.average([rank])
+    assert rank.item() == 0.5
+    if start == "0" and processes.rank:
+        os._exit(9)
+    print("start", start)
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_torchrun_starts_again_do_not_hear_the_dead(tmp_path: Path) -> None:
+    """torchrun keeps its store; the first start's addresses and messages are still in it."""
+    program = tmp_path / "program.py"
+    program.write_text(RESTARTED, encoding="utf-8")
+    done = launch(2, "--max-restarts", "1", str(program))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines().count("start 1") == 2
+
+
 RECIPE = """
 dataset: {{use: timm, name: torch/image_folder, path: {path}, test: test, size: 16}}
 backbone: {{use: pixels, side: 4}}

@@ -590,6 +590,11 @@ BROKEN = {
         "noise = torch.randn(pairs.tokens.shape, generator=rng)",
         "noise = torch.randn(pairs.tokens.shape)",
     ),
+    "generator/loss_of_a_batch_is_that_of_its_shares": broken(
+        "the mean of its loss over shares of a batch: off by ",
+        "(found - pairs.tokens).square().mean()",
+        "(found - pairs.tokens).square().sum()",
+    ),
     "generator/loss_falls_in_a_few_steps": broken(
         "40 steps of Adam should lower its loss on 16 networks, and take ",
         "(found - pairs.tokens).square().mean()",

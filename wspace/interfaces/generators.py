@@ -110,6 +110,8 @@ class Generator(nn.Module, ABC):
 
         `symmetry` is returned where `pairs.moves.penalty` asks for it, and only there. Names that the training keeps for its
         own (`wspace.learning.terms.RESERVED`: `adversarial`, `product`, `loss`, ...) are refused.
+
+        Each is a mean over the batch, and draws from `rng` have the batch as their first axis: a batch may be shared out.
         """
 
     def estimate(self, pairs: Pairs, noise: float, rng: torch.Generator) -> Tensor:

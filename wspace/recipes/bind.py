@@ -47,6 +47,7 @@ def bind(source: Source, registry: Registry, name: str | None = None) -> BoundRe
     if not binder.problems and arguments["discriminator"] is None:
         binder.without_discriminator(arguments["losses"])
     if not binder.problems:
+        binder.parts(arguments["train"])
         binder.sampler(arguments["generator"], arguments["generate"].sampler)
         binder.opponents(arguments["against"])
         binder.trackers(arguments["tracker"])
@@ -151,6 +152,13 @@ class _Binder:
             else "no plugin that is in use brings one: install one that does"
         )
         self.problem(path, f"the recipe names no {kind}; {add}, or leave {'.'.join(path)} out")
+
+    def parts(self, train: settings.Train) -> None:
+        if train.accumulate > train.batch:
+            self.problem(
+                ("train", "accumulate"),
+                f"a batch of {train.batch} networks has no {train.accumulate} parts: set it to {train.batch} at most",
+            )
 
     def sampler(self, generator: Bound, name: str | None) -> None:
         samplers = generator.signature.samplers

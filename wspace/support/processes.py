@@ -160,12 +160,19 @@ def connected(device: torch.device) -> Iterator[Processes]:
         import torch
 
         torch.cuda.set_device(device)
-    group = PartialState(cpu=device.type == "cpu", timeout=LONGEST)
+    rendezvous: Any = distributed.rendezvous("env://", timeout=LONGEST)  # a function, and a module of that name
+    store, rank, count = next(rendezvous)
+    store.set_timeout(LONGEST)
+    store = distributed.PrefixStore(f"start {_start()}", store)
+    group = PartialState(
+        cpu=device.type == "cpu",
+        timeout=LONGEST,
+        store=distributed.PrefixStore("group", store),
+        rank=rank,
+        world_size=count,
+    )
     if group.num_processes != launched().count:
         raise UserError(f"{launched().count} processes were launched, and accelerate connects {group.num_processes}")
-    rendezvous: Any = distributed.rendezvous("env://", timeout=LONGEST)  # a function, and a module of that name
-    store, _, _ = next(rendezvous)
-    store.set_timeout(LONGEST)
     _here = Processes(group.process_index, group.num_processes, distributed.PrefixStore("messages", store))
     try:
         yield _here
@@ -173,6 +180,12 @@ def connected(device: torch.device) -> Iterator[Processes]:
         group.destroy_process_group()  # not after an error: others may wait in the middle of something, for ever
     finally:
         _here = ALONE
+
+
+def _start() -> str:
+    """Which start of the processes it is: torchrun's own store outlives a restart, with all that the dead wrote in it."""
+    outlives = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return os.environ["TORCHELASTIC_RESTART_COUNT"] if outlives else "0"
 
 
 @contextmanager

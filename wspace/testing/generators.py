@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wspace.interfaces import Condition, Generator, Moves, Pairs
+from wspace.learning.shares import Share
 from wspace.learning.terms import SYMMETRY, reserved_names
 from wspace.support.errors import UserError
 from wspace.support.seeding import seeded
@@ -54,6 +55,23 @@ def check_loss_follows_the_seed(subject: Subject) -> None:
     for instance in subject.instances:
         generator, pairs = _fitted(subject, instance), pairs_of(instance.around)
         repeats(subject, "its loss", lambda rng, g=generator, p=pairs: _total(g, p, rng).detach())
+
+
+@check("generator")
+def check_loss_of_a_batch_is_that_of_its_shares(subject: Subject) -> None:
+    """Else a gradient depends on how many processes train, and on `train.accumulate`."""
+    for instance in subject.instances:
+        generator, pairs = _stirred(_fitted(subject, instance)), pairs_of(instance.around)
+        whole, again = (_total(generator, pairs, rng_of("shares")).detach() for _ in range(2))
+        if not torch.equal(whole, again):
+            raise Unbuilt("its loss does not follow the seed")
+        total, count = torch.zeros(()), len(pairs.tokens)
+        for rows in (slice(0, count // 3), slice(count // 3, count)):
+            share = Share(rows, count)
+            some = Pairs(pairs.tokens[rows], rows_of(pairs.condition, rows), rows_of(pairs.null, rows))
+            with share.drawing(torch.device("cpu")):
+                total += share.count / count * _total(generator, some, rng_of("shares")).detach()
+        subject.near("the mean of its loss over shares of a batch", total, whole, 1e-4)
 
 
 @check("generator")
