@@ -25,6 +25,7 @@ from wspace.support.progress import Bar, Progress
 from wspace.support.seeding import stream
 from wspace.support.settings import Generate
 from wspace.uses.bench import samplers as bench_samplers
+from wspace.uses.bench import store as bench_store
 from wspace.uses.bench import zoo as bench_zoo
 
 FLOW = "generator={use: flow, denoiser: {use: mlp, width: 16, depth: 1}}"
@@ -222,3 +223,33 @@ def test_wrong_input_ends_with_2_and_one_message(
     call: Callable[..., tuple[int, str, str]], arguments: str, message: str
 ) -> None:
     assert call(*arguments.split()) == (2, "", message)
+
+
+# ---------------------------------------------------------------- a zoo on disk
+
+
+def test_a_zoo_is_made_opened_verified_and_sampled_from(tmp_path: Path) -> None:
+    made = bench_store.make(tmp_path, 5, 2)
+    measured = bench_store.measured(tmp_path, 5, 2)
+    assert made["shards"] == 3 and measured["problems"] == 0
+    assert measured["mib_before"] <= measured["mib_verified"] <= measured["mib_sampled"]
+    seconds = ("seconds_opening", "seconds_verifying", "seconds_of_a_batch")
+    assert made["seconds_making"] > 0 and all(measured[name] > 0 for name in seconds)
+
+
+def test_memory_of_zoos_is_compared(
+    monkeypatch: pytest.MonkeyPatch, inside: Callable[..., CompletedProcess[str]]
+) -> None:
+    def row(folder: Path, networks: int, together: int) -> dict[str, Any]:
+        measured = dict.fromkeys(("seconds_making", "seconds_opening", "seconds_verifying", "seconds_of_a_batch"), 0.5)
+        return measured | {
+            "networks": networks,
+            "mib_before": 90.0,
+            "mib_verified": 100.0 + networks,
+            "mib_sampled": 120.0,
+        }
+
+    monkeypatch.setattr(bench_store, "in_its_own_process", row)
+    done = inside("bench", "store", "--networks", 10, "--networks", 21)
+    assert done.stdout.splitlines()[-1] == "memory of the greatest over the least, opened and verified: 1.100"
+    assert json.loads(inside("bench", "store", "--json").stdout)["memory"] == 200_100 / 2_100

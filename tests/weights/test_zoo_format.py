@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +34,7 @@ from wspace.support.errors import DataError, FileError, UserError
 from wspace.support.files import new_folder, read_json, write_json
 from wspace.support.fingerprint import of_json
 from wspace.support.settings import Tasks
+from wspace.weights.zoo import format
 from wspace.weights.zoo.export import export
 from wspace.weights.zoo.format import (
     BASE,
@@ -119,6 +122,57 @@ def test_what_was_written_is_read(zoo: StoredZoo) -> None:
     assert torch.equal(zoo.parent("base"), torch.cat([base["a"].flatten(), base["b"].flatten()]))
     assert zoo.parent("other") is None
     assert StoredZoo.open(zoo.folder) == zoo
+
+
+@pytest.mark.parametrize("block", [1, 100, format.BLOCK])  # a network at a time, three, all
+def test_any_networks_are_read_and_hashed_alike_however_many_at_a_time(
+    zoo: StoredZoo, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(format, "BLOCK", block)
+    picked = [5, 0, 2, 0, 3]
+    assert torch.equal(zoo.rows(picked), zoo.weights()[picked]) and zoo.rows([]).shape == (0, 8)
+    assert seal(zoo.folder, zoo.header, zoo.entries) == zoo and zoo.problems() == []
+    for outside in (6, -1):
+        with pytest.raises(IndexError, match="networks are numbered 0 to 5"):
+            zoo.rows([0, outside])
+
+
+@pytest.mark.parametrize("near", [0, 1, 8])
+def test_rows_that_are_far_apart_are_read_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, near: int
+) -> None:
+    monkeypatch.setattr(format, "NEAR", near)
+    save_file({"w": torch.arange(60.0).reshape(30, 2)}, tmp_path / SHARD.format(0))
+    header = Header(name="wide", source="a test", tensors=(StoredTensor("w", (2,), ("x",)),))
+    zoo = seal(tmp_path, header, [Entry(f"{row}", ("t",), (), SHARD.format(0), row) for row in range(29, -1, -1)])
+    assert zoo.rows([29, 0, 14, 13, 13, 20])[:, 0].tolist() == [0, 58, 30, 32, 32, 18]
+
+
+def test_an_index_is_what_it_was_when_it_was_opened(zoo: StoredZoo) -> None:
+    entries = list(zoo.entries)
+    assert zoo.entries[1:3] == tuple(entries[1:3]) and zoo.entries[-1] == entries[5] and len(zoo.entries) == 6
+    with pytest.raises(IndexError):
+        zoo.entries[6]
+    other = pickle.loads(pickle.dumps(zoo))
+    assert other == zoo and list(other.entries) == entries
+    less = seal(zoo.folder, zoo.header, entries[3:])
+    assert list(zoo.entries) == entries and list(less.entries) == entries[3:] and less != zoo
+
+
+def test_an_index_of_many_networks_takes_little_memory(tmp_path: Path) -> None:
+    count = 4000
+    save_file({"w": torch.arange(float(count))[:, None]}, tmp_path / SHARD.format(0))
+    header = Header(name="many", source="a test", tensors=(StoredTensor("w", (1,), ("x",)),))
+    seal(tmp_path, header, [Entry(f"{row}", ("text",), ("a", "b"), SHARD.format(0), row) for row in range(count)])
+    tracemalloc.start()
+    try:
+        zoo = StoredZoo.open(tmp_path)
+        opened, _ = tracemalloc.get_traced_memory()
+        assert zoo.problems() == [] and zoo.number("3999") == 3999
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert opened < 64 * count and most < 512 * count, "an Entry takes about 1000 bytes"
 
 
 def test_the_index_says_which_networks_there_are_and_in_which_order(zoo: StoredZoo) -> None:
@@ -348,6 +402,12 @@ def test_verify_says_what_is_wrong(zoo: StoredZoo, damage: Callable[[StoredZoo],
         ),
         (lambda zoo: with_index(zoo, '{"name": "x"}'), "{zoo}/index.jsonl:1: texts: field required"),
         (
+            lambda zoo: with_index(
+                zoo, (zoo.folder / INDEX).read_text(encoding="utf-8").replace('"row": 1', '"row": -1')
+            ),
+            "{zoo}/index.jsonl:2: row: must be greater than or equal to 0",
+        ),
+        (
             lambda zoo: (zoo.folder / "zoo.json").write_text(
                 (zoo.folder / "zoo.json").read_text().replace('"unknown"', '"mit"')
             ),
@@ -364,6 +424,7 @@ def test_a_row_that_is_not_there_and_a_name_nobody_has(zoo: StoredZoo) -> None:
     shorter(zoo)
     file = zoo.folder / SHARD.format(2)
     assert said_by(lambda: zoo.read(5)) == f"{file}: has no row 1, where network 'net 2.1' should be"
+    assert said_by(lambda: zoo.weights()) == f"{file}: has no row 1, where network 'net 2.1' should be"
     assert said_by(lambda: zoo.number("net 7")) == f"{zoo.folder}: no network is named 'net 7'; the first is 'net 0.0'"
 
 

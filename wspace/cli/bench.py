@@ -76,6 +76,33 @@ def bench_engine(
     print(f"{result['engine']}: {result['speedup']:.2f} x as fast with {workers} workers as with one")
 
 
+@app.command("store")
+def bench_store(
+    networks: Annotated[
+        list[int] | None, typer.Option(min=1, help="Of a zoo, again for more; 2000 and 200000 if none.")
+    ] = None,
+    together: Annotated[int, typer.Option(min=1, help="Networks in a shard.")] = 1000,
+    as_json: Json = False,
+) -> None:
+    """Zoos of few networks and of many, on disk: time and memory of opening, verifying and sampling."""
+    from wspace.support.progress import for_terminal
+    from wspace.uses.bench.store import store
+
+    result = store(networks or (2_000, 200_000), together, for_terminal())
+    if as_json:
+        print(json.dumps(result))
+        return
+    print(f"networks of {result['weights']} weights, {together} in a shard; batches of {result['batch']} random ones\n")
+    print("networks  made (s)  opened (s)  verified (s)  batch (ms)  MiB before  verified  sampled")
+    for row in result["rows"]:
+        print(
+            f"{row['networks']:8}  {row['seconds_making']:8.1f}  {row['seconds_opening']:10.2f}  "
+            f"{row['seconds_verifying']:12.2f}  {1000 * row['seconds_of_a_batch']:10.1f}  {row['mib_before']:10.0f}  "
+            f"{row['mib_verified']:8.0f}  {row['mib_sampled']:7.0f}"
+        )
+    print(f"memory of the greatest over the least, opened and verified: {result['memory']:.3f}")
+
+
 @app.command("samplers")
 def bench_samplers(
     run: RunFolder,

@@ -15,9 +15,10 @@ SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "1
 def facts(zoo: StoredZoo) -> dict[str, Any]:
     """All of `wspace zoo info`."""
     header, entries = zoo.header, zoo.entries
-    counts = [len(entry.classes) for entry in entries]
-    metrics: dict[str, list[float]] = {}
+    counts, classes, metrics = list[int](), set[str](), dict[str, list[float]]()
     for entry in entries:
+        counts.append(len(entry.classes))
+        classes.update(entry.classes)
         for name, value in entry.metrics.items():
             metrics.setdefault(name, []).append(value)
     return {
@@ -30,7 +31,7 @@ def facts(zoo: StoredZoo) -> dict[str, Any]:
         "target": header.target,
         "products": len(header.products),
         "parents": [parent.name for parent in header.parents],
-        "classes": len({name for entry in entries for name in entry.classes}),
+        "classes": len(classes),
         "classes_of_a_network": [min(counts), max(counts)] if counts else [0, 0],
         "texts_of_the_first": [*entries[0].texts] if entries else [],
         "metrics": {

@@ -10,14 +10,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import os
+import weakref
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, overload
 
+import numpy as np
 import torch
+from annotated_types import Ge, Lt
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -25,7 +31,7 @@ from torch import Tensor
 from wspace import __version__
 from wspace.interfaces.weights import Product, WeightEntry, WeightSpec
 from wspace.support.errors import FileError, UserError
-from wspace.support.files import read_json, write_json, write_text
+from wspace.support.files import read_json, replacing, write_json
 from wspace.support.fingerprint import of_content, of_json, sha256_of_file
 from wspace.support.invalid import first
 from wspace.support.names import ZOO_HEADER
@@ -35,7 +41,9 @@ INDEX = "index.jsonl"
 SHARD = "networks-{:04d}.safetensors"
 BASE = "base.safetensors"
 MOST_PROBLEMS = 20  # told at once
+BLOCK = 4 * 2**20  # bytes of networks that are in memory at once, where all are looked at
 _ANOTHER_HASH = f"its sha256 is not the one in {ZOO_HEADER}"
+NEAR = 8  # rows that are read along, where those on either side are asked for: one read costs as much as several rows
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,7 @@ class Entry:
     texts: tuple[str, ...]  # what it was trained for, in sentences
     classes: tuple[str, ...]  # names of what it tells apart, in the order of its scores; none, if it does not classify
     shard: str  # file of the folder that holds its weights
-    row: int  # where in each of the shard's tensors
+    row: Annotated[int, Ge(0), Lt(2**63)]  # where in each of the shard's tensors
     metrics: dict[str, float] = field(default_factory=dict)  # such as `val_accuracy`
     seed: int | None = None  # of its training
     parent: str | None = None  # the sha256 of a Parent, or a name from outside
@@ -123,38 +131,118 @@ def stored(spec: WeightSpec) -> tuple[StoredTensor, ...]:
 # ---------------------------------------------------------------- reading
 
 
+class Index(Sequence[Entry]):
+    """The lines of index.jsonl. Each is read when it is asked for; in memory is where it stands, and where its network does.
+
+    So a zoo of a million networks takes as much memory as one of a thousand, but for 28 bytes a network. The file is kept
+    open: it stays what it was when the zoo was opened, also if another takes its name.
+    """
+
+    def __init__(self, file: Path, header: Header):
+        """Raises FileError unless the file is whole, and of this header."""
+        self._file, self._header = file, header
+        try:
+            opened = file.open("rb")
+        except OSError as error:
+            raise FileError(f"{file}: cannot be read: {error.strerror}") from error
+        weakref.finalize(self, opened.close)
+        self._descriptor = opened.fileno()
+        if hashlib.file_digest(opened, "sha256").hexdigest() != header.index:
+            raise FileError(f"{file}: changed since it was written: {_ANOTHER_HASH}")
+        opened.seek(0)
+        numbers = {name: number for number, name in enumerate(header.shards)}
+        starts, shards, rows, names = array("q", [0]), array("i"), array("q"), array("q")
+        for number, line in enumerate(opened, start=1):
+            entry = self._entry(line, number)
+            if entry.shard not in numbers:
+                raise FileError(
+                    f"{file}: network {entry.name!r} is in {entry.shard!r}, which {ZOO_HEADER} does not list"
+                )
+            starts.append(starts[-1] + len(line))
+            shards.append(numbers[entry.shard])
+            rows.append(entry.row)
+            names.append(hash(entry.name))
+        if len(rows) != header.networks:
+            raise FileError(f"{file}: has {len(rows)} lines for the {header.networks} networks of {ZOO_HEADER}")
+        self._starts = np.frombuffer(starts, np.int64)
+        self._names = np.frombuffer(names, np.int64)
+        self.shards = np.frombuffer(shards, np.int32)
+        """(n,), of each network the number of its file among the header's."""
+        self.rows = np.frombuffer(rows, np.int64)
+        """(n,), of each network its row there."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, number: int) -> Entry: ...
+    @overload
+    def __getitem__(self, number: slice) -> tuple[Entry, ...]: ...
+    def __getitem__(self, number: int | slice) -> Entry | tuple[Entry, ...]:
+        if isinstance(number, slice):
+            return tuple(self[place] for place in range(*number.indices(len(self))))
+        place = range(len(self))[number]  # raises IndexError, which ends a loop
+        start, end = self._starts[place : place + 2].tolist()
+        return self._entry(os.pread(self._descriptor, end - start, start), place + 1)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Index) and self._header.index == other._header.index
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To another process goes where it is, and not a file that is open in this one."""
+        return Index, (self._file, self._header)
+
+    def _entry(self, line: bytes, number: int) -> Entry:
+        try:
+            return _entry().validate_json(line, strict=True)
+        except ValidationError as error:
+            raise FileError(f"{self._file}:{number}: {first(error)}") from error
+
+    def number(self, name: str) -> int | None:
+        """Of the first network that is called so."""
+        alike = np.flatnonzero(self._names == hash(name)).tolist()
+        return next((number for number in alike if self[number].name == name), None)
+
+    def of_shard(self, number: int) -> np.ndarray:
+        """(k,), the networks in the file of this number, in the order of their rows."""
+        return self._by_shard[number] if number < len(self._by_shard) else np.empty(0, np.int64)
+
+    @cached_property
+    def _by_shard(self) -> list[np.ndarray]:
+        return np.split(np.lexsort((self.rows, self.shards)), np.cumsum(np.bincount(self.shards)))
+
+    def clashes(self) -> Iterator[str]:
+        """A sentence on each network whose name or row another before it has."""
+        names, rows = dict[str, Entry](), dict[tuple[str, int], Entry]()
+        for number in np.union1d(_repeated(self._names), _repeated(self.rows, self.shards)).tolist():
+            entry = self[number]
+            if entry.name in names:
+                yield f"{INDEX}: two networks are named {entry.name!r}"
+            if other := rows.get((entry.shard, entry.row)):
+                yield f"{INDEX}: networks {other.name!r} and {entry.name!r} are both row {entry.row} of {entry.shard}"
+            names[entry.name] = rows[entry.shard, entry.row] = entry
+
+
+def _repeated(*columns: np.ndarray) -> np.ndarray:
+    """The places at which columns (n,) hold what they hold at another place too."""
+    order = np.lexsort(columns)
+    same = np.logical_and.reduce([column[order][1:] == column[order][:-1] for column in columns])
+    return np.union1d(order[1:][same], order[:-1][same])
+
+
 @dataclass(frozen=True)
 class StoredZoo:
-    """A zoo's folder. Nothing but the rows that are asked for is read of its shards."""
+    """A zoo's folder. Nothing but what is asked for is read of its index and its shards."""
 
     folder: Path  # of the zoo
     header: Header  # zoo.json
-    entries: tuple[Entry, ...]  # index.jsonl: one for each network
+    entries: Index  # index.jsonl: an Entry for each network
 
     @classmethod
     def open(cls, folder: Path) -> StoredZoo:
         """Raises FileError unless header and index are whole, of this format, and as they were written."""
         header = _read_header(folder)
-        file = folder / INDEX
-        try:
-            content = file.read_bytes()
-        except OSError as error:
-            raise FileError(f"{file}: cannot be read: {error.strerror}") from error
-        if hashlib.sha256(content).hexdigest() != header.index:
-            raise FileError(f"{file}: changed since it was written: {_ANOTHER_HASH}")
-        entries = []
-        for number, line in enumerate(content.splitlines(), start=1):
-            try:
-                entries.append(_entry().validate_json(line, strict=True))
-            except ValidationError as error:
-                raise FileError(f"{file}:{number}: {first(error)}") from error
-        if len(entries) != header.networks:
-            raise FileError(f"{file}: has {len(entries)} lines for the {header.networks} networks of {ZOO_HEADER}")
-        strangers = [entry for entry in entries if entry.shard not in header.shards]
-        if strangers:
-            name = strangers[0].name
-            raise FileError(f"{file}: network {name!r} is in {strangers[0].shard!r}, which {ZOO_HEADER} does not list")
-        return cls(folder, header, tuple(entries))
+        return cls(folder, header, Index(folder / INDEX, header))
 
     @cached_property
     def spec(self) -> WeightSpec:
@@ -163,16 +251,16 @@ class StoredZoo:
 
     def number(self, name: str) -> int:
         """Raises UserError if no network is called so."""
-        for number, entry in enumerate(self.entries):
-            if entry.name == name:
-                return number
-        raise UserError(f"{self.folder}: no network is named {name!r}; the first is {self.entries[0].name!r}")
+        number = self.entries.number(name)
+        if number is None:
+            raise UserError(f"{self.folder}: no network is named {name!r}; the first is {self.entries[0].name!r}")
+        return number
 
     def read(self, number: int) -> dict[str, Tensor]:
         """All tensors of one network, in their own types. Raises FileError."""
         entry = self.entries[number]
+        self._check_rows(entry.shard, np.array([number]))
         with _opened(self.folder / entry.shard) as shard:
-            self._check_rows(entry.shard, shard, [number])
             rows = {t.name: shard.get_slice(t.name)[entry.row : entry.row + 1] for t in self.header.tensors}
         tensors = {name: row[0] for name, row in rows.items()}
         if sha256_of(tensors) != entry.sha256:
@@ -181,33 +269,51 @@ class StoredZoo:
 
     def weights(self) -> Tensor:
         """(n, P) float32, in the order of the index. Raises FileError, also for a file that changed since it was written."""
-        places: dict[str, list[int]] = {}
-        for number, entry in enumerate(self.entries):
-            places.setdefault(entry.shard, []).append(number)
-        for name, numbers in places.items():  # all of them first: what does not fit is not made room for
-            with _opened(self.folder / name) as shard:
-                self._check_rows(name, shard, numbers)
-        flat = torch.empty(len(self.entries), self.spec.size)
-        for name, numbers in places.items():
-            rows = torch.tensor([self.entries[number].row for number in numbers])
-            with _opened(self.folder / name) as shard:
-                if of_content(self.folder / name) != self.header.shards[name]:
-                    raise FileError(f"{self.folder / name}: changed since it was written: {_ANOTHER_HASH}")
-                for tensor, part in self.spec.slices.items():
-                    flat[torch.tensor(numbers), part] = shard.get_tensor(tensor)[rows].flatten(1).float()
+        return self.rows(range(len(self.entries)))
+
+    def rows(self, numbers: Sequence[int]) -> Tensor:
+        """(k, P) float32: the weights of these networks, by their numbers in the index; no others are in memory.
+
+        Raises FileError, also for a file that changed since it was written, and IndexError for a number that the index does not
+        have.
+        """
+        count, wanted = len(self.entries), np.asarray(numbers, np.int64)
+        if len(wanted) and not 0 <= wanted.min() <= wanted.max() < count:
+            raise IndexError(f"{self.folder}: networks are numbered 0 to {count - 1}")
+        shards, rows, names = self.entries.shards[wanted], self.entries.rows[wanted], tuple(self.header.shards)
+        order = np.lexsort((rows, shards))
+        of_shard = {
+            names[shards[places[0]]]: places
+            for places in np.split(order, np.flatnonzero(np.diff(shards[order])) + 1)
+            if len(places)
+        }
+        for name, places in of_shard.items():  # all of them first: what does not fit is not made room for
+            self._check_rows(name, wanted[places])
+        flat, weights = torch.empty(len(wanted), self.spec.size), [t for t in self.header.tensors if t.is_weight]
+        for name, places in of_shard.items():
+            file = self.folder / name
+            if of_content(file) != self.header.shards[name]:
+                raise FileError(f"{file}: changed since it was written: {_ANOTHER_HASH}")
+            for part, stacks in _blocks(file, weights, rows[places]):
+                into = torch.from_numpy(places[part])
+                for tensor, columns in self.spec.slices.items():
+                    flat[into, columns] = stacks[tensor].reshape(len(into), -1).float()
         return flat
 
-    def _check_rows(self, name: str, shard: Any, numbers: Sequence[int]) -> None:
-        """Raises FileError unless an open shard has these networks, each in a row of its own, of the header's shapes."""
-        file, rows = self.folder / name, {self.entries[number].row: self.entries[number].name for number in numbers}
-        if len(rows) != len(numbers):
+    def _check_rows(self, name: str, numbers: np.ndarray) -> None:
+        """Raises FileError unless a shard has these networks, each in a row of its own, of the header's shapes."""
+        file, numbers = self.folder / name, np.unique(numbers)
+        rows = self.entries.rows[numbers]
+        if len(np.unique(rows)) != len(rows):
             raise FileError(f"{file}: two networks of {INDEX} are one row of it")
-        for tensor in self.header.tensors:
-            count, *shape = shard.get_slice(tensor.name).get_shape() or [0]
+        with _opened(file) as shard:
+            shapes = {t: shard.get_slice(t.name).get_shape() or [0] for t in self.header.tensors}
+        for tensor, (count, *shape) in shapes.items():
             if tuple(shape) != tensor.shape:
                 raise FileError(f"{file}: {tensor.name} has shape {tuple(shape)}; {ZOO_HEADER} says {tensor.shape}")
-            for row in rows.keys() - range(count):
-                raise FileError(f"{file}: has no row {row}, where network {rows[row]!r} should be")
+            for number in numbers[rows >= count].tolist():
+                entry = self.entries[number]
+                raise FileError(f"{file}: has no row {entry.row}, where network {entry.name!r} should be")
 
     def parent(self, name: str) -> Tensor | None:
         """(P,), or None if the zoo has none of this name. Raises FileError."""
@@ -224,52 +330,51 @@ class StoredZoo:
 
     def problems(self) -> list[str]:
         """Everything that is not as it was written, a sentence each: files, networks, shapes, values."""
-        problems = self._misfiled()
-        for name, digest in self.header.shards.items():
-            problems += self._of_shard(name, digest)
+        problems = [*self.entries.clashes(), *self._strays()]
+        for number, (name, digest) in enumerate(self.header.shards.items()):
+            problems += self._of_shard(name, digest, self.entries.of_shard(number))
         for parent in self.header.parents:
             problems += self._of_parent(parent)
         return problems
 
-    def _misfiled(self) -> list[str]:
-        problems, names, rows = [], dict[str, Entry](), dict[tuple[str, int], Entry]()
-        for entry in self.entries:
-            if entry.name in names:
-                problems.append(f"{INDEX}: two networks are named {entry.name!r}")
-            other = rows.get((entry.shard, entry.row))
-            if other is not None:
-                problems.append(
-                    f"{INDEX}: networks {other.name!r} and {entry.name!r} are both row {entry.row} of {entry.shard}"
-                )
-            names[entry.name] = rows[entry.shard, entry.row] = entry
+    def _strays(self) -> list[str]:
         listed = {*self.header.shards, *(parent.file for parent in self.header.parents)}
         strays = sorted({file.name for file in self.folder.glob(SHARD.replace("{:04d}", "*"))} - listed)
-        return problems + [f"{name}: is in the folder but not in {ZOO_HEADER}" for name in strays]
+        return [f"{name}: is in the folder but not in {ZOO_HEADER}" for name in strays]
 
-    def _of_shard(self, name: str, digest: str) -> list[str]:
-        file, mine = self.folder / name, [entry for entry in self.entries if entry.shard == name]
+    def _of_shard(self, name: str, digest: str, mine: np.ndarray) -> list[str]:
+        file = self.folder / name
         if not file.is_file():
             return [f"{name}: is missing, and with it {len(mine)} networks"]
         try:
             with _opened(file) as shard:
-                stacks = {key: shard.get_tensor(key) for key in shard.keys()}  # noqa: SIM118 (not a dict)
+                kinds = {key: _kind_of(shard, key) for key in shard.keys()}  # noqa: SIM118 (not a dict)
         except FileError:
             return [f"{name}: truncated, or not a safetensors file"]
-        problems = _misshapen(name, stacks, self.header.tensors)
+        problems = _misshapen(name, kinds, self.header.tensors)
         if problems:
             return problems
-        count = len(next(iter(stacks.values())))
-        for entry in mine:
-            where = f"{name}: network {entry.name!r} (row {entry.row})"
-            if not 0 <= entry.row < count:
-                problems.append(f"{where}: there are only {count} rows")
-                continue
-            row = {t.name: stacks[t.name][entry.row] for t in self.header.tensors}
-            if sha256_of(row) != entry.sha256:
-                problems.append(
-                    f"{where}: its weights changed since they were written: their sha256 is not the one in {INDEX}"
-                )
-            problems += [f"{where}: {key} holds values that are not finite numbers" for key in not_finite(row)]
+        count = next(iter(kinds.values())).count
+        rows = self.entries.rows[mine]
+
+        def where(number: int) -> str:
+            entry = self.entries[number]
+            return f"{name}: network {entry.name!r} (row {entry.row})"
+
+        there, beyond = mine[rows < count], mine[rows >= count]
+        for part, stacks in _blocks(file, self.header.tensors, rows[rows < count]):
+            endless = {key: ~finite for key, finite in _finite(stacks).items()}
+            for place, (number, sha256) in enumerate(zip(there[part].tolist(), _digests(stacks), strict=True)):
+                if sha256 != self.entries[number].sha256:
+                    problems.append(
+                        f"{where(number)}: its weights changed since they were written: their sha256 is not the one in {INDEX}"
+                    )
+                problems += [
+                    f"{where(number)}: {key} holds values that are not finite numbers"
+                    for key, rows_of in endless.items()
+                    if rows_of[place]
+                ]
+        problems += [f"{where(number)}: there are only {count} rows" for number in beyond.tolist()]
         if not problems and sha256_of_file(file) != digest:
             problems.append(
                 f"{name}: changed outside of its networks' weights: its sha256 is not the one in {ZOO_HEADER}"
@@ -331,22 +436,73 @@ def _opened(file: Path) -> Iterator[Any]:
         raise FileError(f"{file}: truncated, or not a safetensors file of such networks") from error
 
 
-def _misshapen(file: str, stacks: Mapping[str, Tensor], tensors: Sequence[StoredTensor]) -> list[str]:
+def _blocks(file: Path, tensors: Sequence[StoredTensor], rows: np.ndarray) -> Iterator[tuple[slice, dict[str, Tensor]]]:
+    """Rows of a shard, which rise: BLOCK bytes of networks at a time, which of `rows` these are and (k, *shape) of each tensor.
+
+    The file is opened anew for each: what has been read of it counts as this process's memory until it is closed.
+    Raises FileError.
+    """
+    each = sum(math.prod(t.shape) * getattr(torch, t.dtype).itemsize for t in tensors)
+    step = max(1, BLOCK // max(1, each))
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        with _opened(file) as shard:
+            slices = {t.name: shard.get_slice(t.name) for t in tensors}
+            if any(rows[part][-1] >= piece.get_shape()[0] for piece in slices.values()):
+                raise FileError(f"{file}: has no row {rows[part][-1]}, where a network should be")
+            yield part, {name: _rows(piece, rows[part]) for name, piece in slices.items()}
+
+
+def _rows(piece: Any, rows: np.ndarray) -> Tensor:
+    """(k, *shape), a copy of rows that rise: those that are near each other by one read."""
+    runs = np.split(rows, np.flatnonzero(np.diff(rows) > NEAR) + 1)
+    return torch.cat([piece[int(run[0]) : int(run[-1]) + 1][torch.from_numpy(run - run[0])] for run in runs])
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """Of a tensor in a shard, before it is read."""
+
+    count: int  # of rows
+    shape: tuple[int, ...]  # of one
+    dtype: str
+
+
+def _kind_of(shard: Any, key: str) -> _Kind:
+    piece = shard.get_slice(key)
+    shape = tuple(piece.get_shape())
+    sample = piece[:0] if shape else shard.get_tensor(key)
+    return _Kind(shape[0] if shape else 0, shape[1:], name_of_dtype(sample.dtype))
+
+
+def _misshapen(file: str, kinds: Mapping[str, _Kind], tensors: Sequence[StoredTensor]) -> list[str]:
     expected = {t.name: t for t in tensors}
-    if set(stacks) != set(expected):
+    if set(kinds) != set(expected):
         return [
-            f"{file}: holds tensors {', '.join(sorted(stacks)) or '(none)'}; {ZOO_HEADER} says {', '.join(expected)}"
+            f"{file}: holds tensors {', '.join(sorted(kinds)) or '(none)'}; {ZOO_HEADER} says {', '.join(expected)}"
         ]
-    problems, counts = [], {len(stack) if stack.ndim else 0 for stack in stacks.values()}
+    problems, counts = [], {kind.count for kind in kinds.values()}
     for name, tensor in expected.items():
-        shape, dtype = tuple(stacks[name].shape[1:]), name_of_dtype(stacks[name].dtype)
-        if shape != tensor.shape:
-            problems.append(f"{file}: {name} has shape {shape}; {ZOO_HEADER} says {tensor.shape}")
-        elif dtype != tensor.dtype:
-            problems.append(f"{file}: {name} is {dtype}; {ZOO_HEADER} says {tensor.dtype}")
+        if kinds[name].shape != tensor.shape:
+            problems.append(f"{file}: {name} has shape {kinds[name].shape}; {ZOO_HEADER} says {tensor.shape}")
+        elif kinds[name].dtype != tensor.dtype:
+            problems.append(f"{file}: {name} is {kinds[name].dtype}; {ZOO_HEADER} says {tensor.dtype}")
     if not problems and len(counts) > 1:
         problems.append(f"{file}: its tensors have different numbers of rows: {', '.join(map(str, sorted(counts)))}")
     return problems
+
+
+def _finite(stacks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of each stack (k, *shape) of floating-point numbers, (k,): whether all of a row are finite."""
+    floating = {name: stack for name, stack in stacks.items() if stack.is_floating_point()}
+    return {name: torch.isfinite(stack).reshape(len(stack), -1).all(1) for name, stack in floating.items()}
+
+
+def _digests(stacks: Mapping[str, Tensor]) -> Iterator[str]:
+    """Of each row of stacks (k, *shape), what `sha256_of` says of it."""
+    parts = [stack.reshape(len(stack), -1).view(torch.uint8) for _, stack in sorted(stacks.items())]
+    for row in torch.cat(parts, dim=1).numpy():
+        yield hashlib.sha256(row).hexdigest()
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
@@ -370,20 +526,32 @@ def sha256_of(tensors: Mapping[str, Tensor]) -> str:
 
 def seal(folder: Path, header: Header, entries: Sequence[Entry]) -> StoredZoo:
     """Make a zoo of a folder whose shards are there: hash the networks, write the index, then the header."""
-    shards: dict[str, str] = {}
-    hashed: dict[tuple[str, int], str] = {}
-    for name in sorted({entry.shard for entry in entries}):
-        with _opened(folder / name) as opened:
-            stacks = {t.name: opened.get_tensor(t.name) for t in header.tensors}
-        for row in {entry.row for entry in entries if entry.shard == name}:
-            hashed[name, row] = sha256_of({key: stack[row] for key, stack in stacks.items()})
+    places = dict[str, list[tuple[int, int]]]()  # of each shard: row, number
+    for number, entry in enumerate(entries):
+        places.setdefault(entry.shard, []).append((entry.row, number))
+    shards, digests = dict[str, str](), [""] * len(entries)
+    for name in sorted(places):
+        rows, numbers = np.array(sorted(places[name])).T
+        for part, stacks in _blocks(folder / name, header.tensors, rows):
+            for number, digest in zip(numbers[part].tolist(), _digests(stacks), strict=True):
+                digests[number] = digest
         shards[name] = sha256_of_file(folder / name)
-    entries = [replace(entry, sha256=hashed[entry.shard, entry.row]) for entry in entries]
-    lines = "".join(json.dumps(_plain(entry), ensure_ascii=False, allow_nan=False) + "\n" for entry in entries)
-    write_text(folder / INDEX, lines)
-    header = replace(header, networks=len(entries), shards=shards, index=hashlib.sha256(lines.encode()).hexdigest())
+    lines = (vars(entry) | {"sha256": digest} for entry, digest in zip(entries, digests, strict=True))
+    index = _write_lines(folder / INDEX, lines)
+    header = replace(header, networks=len(entries), shards=shards, index=index)
     write_header(folder, header)
     return StoredZoo.open(folder)
+
+
+def _write_lines(file: Path, lines: Iterable[Mapping[str, Any]]) -> str:
+    """Each as JSON, whole or not at all; the sha256 of the file."""
+    digest = hashlib.sha256()
+    with replacing(file) as temporary, temporary.open("wb") as stream:
+        for line in lines:
+            content = (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n").encode()
+            stream.write(content)
+            digest.update(content)
+    return digest.hexdigest()
 
 
 def write_header(folder: Path, header: Header) -> None:
