@@ -45,9 +45,9 @@ def load(what: str | Path) -> Run | Any:
     `"hf://datasets/user/name"`. It is downloaded once, into the hub's cache, and every file's hash is checked; nothing in it
     is executed.
 
-    The folder of a zoo gives a `StoredZoo`; generated weights, a file or the folder of `wspace export --to huggingface`, give a
-    `Network`. Raises UserError for what is none of these, or is not on the hub, and FileError for a file that is not what was
-    sent.
+    The folder of a zoo, or an address at which one lies (`https://...`), gives a `StoredZoo`; generated weights, a file or the
+    folder of `wspace export --to huggingface`, give a `Network`. Raises UserError for what is none of these, or is not on the
+    hub, and FileError for a file that is not what was sent.
     """
     from wspace.uses.hub.opening import load
 

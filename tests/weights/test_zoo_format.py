@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -23,6 +24,7 @@ from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tests.support.elsewhere import into_memory
 from tests.support.synthetic import bench_of, recipe_of, run
 from wspace import __version__
 from wspace.data.tasks import FEWEST_UNSEEN, tasks_around
@@ -30,10 +32,12 @@ from wspace.interfaces.weights import Product, WeightEntry, WeightSpec
 from wspace.runs.artifacts import Zoo
 from wspace.runs.keys import keys
 from wspace.runs.pipeline import STAGES
-from wspace.support.errors import DataError, FileError, UserError
+from wspace.support.elsewhere import Address
+from wspace.support.errors import DataError, FileError, RecipeError, UserError
 from wspace.support.files import new_folder, read_json, write_json
 from wspace.support.fingerprint import of_json
 from wspace.support.settings import Tasks
+from wspace.uses.hub.packing import paths_in
 from wspace.weights.zoo import format
 from wspace.weights.zoo.export import export
 from wspace.weights.zoo.format import (
@@ -903,6 +907,29 @@ def test_the_zoo_is_part_of_the_key(exported: Path, tmp_path: Path) -> None:
     assert before["zoo"] != keys(recipe_of(tmp_path), STAGES)["zoo"] and keys(recipe, STAGES) == before
     altered(folder, lambda header, entries: (header, entries[1:]))
     assert all(key != before[stage] for stage, key in keys(recipe, STAGES).items())
+
+
+def test_a_recipe_trains_on_a_zoo_that_lies_elsewhere(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WSPACE_CACHE", str(tmp_path / "cache"))
+    address = into_memory(exported, "exported")
+    recipe, beside = (recipe_of(tmp_path, f"zoo.source={where}") for where in (address, exported))
+    assert recipe.zoo.source == Address(address) and recipe.filled["zoo"]["source"] == address
+    assert keys(recipe, STAGES) == keys(beside, STAGES), "where it lies is in no key"
+    assert paths_in(recipe) == [] and paths_in(beside) == [f"zoo.source {exported}"]
+    told = run(recipe, bench_of(recipe), tmp_path, "zoo")
+    assert told[0] == f"zoo.source: {address}: its 2 files come into {tmp_path}/cache/zoos, unless they are there"
+    taken, zoo = Zoo(tmp_path / "zoo"), StoredZoo.open(exported)
+    assert torch.equal(taken.weights, zoo.weights()) and taken.stored.problems() == []
+    other = recipe_of(tmp_path, f"zoo.source={address}", "target.rank=2")
+    assert said_by(lambda: run(other, bench_of(other), tmp_path / "other", "zoo")) == (
+        f"zoo.source: {address}: target.rank is 3 there, and 2 in this recipe"
+    )
+    fsspec.filesystem("memory").rm("/exported/zoo.json")
+    assert said_by(lambda: keys(recipe, STAGES)) == f"{address}: has no zoo.json"
+    with pytest.raises(RecipeError, match="zoo.source: expected str, got 5$"):
+        recipe_of(tmp_path, "zoo.source=5")
 
 
 def test_whose_weights_checkpoints_are_a_recipe_says(trained: Path, exported: Path, tmp_path: Path) -> None:

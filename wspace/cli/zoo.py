@@ -15,7 +15,7 @@ from wspace.cli.run import bind_recipe
 app = typer.Typer(help="Zoos as data: networks with what each was trained for.", no_args_is_help=True)
 
 
-ZooFolder = Annotated[Path, typer.Argument(metavar="ZOO", help="The folder of a zoo.")]
+ZooPlace = Annotated[str, typer.Argument(metavar="ZOO", help="The folder of a zoo, or its address, as https://...")]
 
 
 OutFolder = Annotated[Path, typer.Option(metavar="DIR", help="Folder to make.")]
@@ -104,7 +104,7 @@ def _importer_of(source: Path, name: str | None, registry: Any) -> Any:
 
 
 @app.command("info")
-def zoo_info(zoo: ZooFolder, as_json: Json = False) -> None:
+def zoo_info(zoo: ZooPlace, as_json: Json = False) -> None:
     """What a zoo holds."""
     from wspace.weights.zoo.card import facts, summary
     from wspace.weights.zoo.format import StoredZoo
@@ -114,7 +114,7 @@ def zoo_info(zoo: ZooFolder, as_json: Json = False) -> None:
 
 
 @app.command("verify")
-def verify_zoo(zoo: ZooFolder, as_json: Json = False) -> None:
+def verify_zoo(zoo: ZooPlace, as_json: Json = False) -> None:
     """Whether every byte of a zoo is as it was written, and every weight a finite number."""
     from wspace.support.errors import FileError
     from wspace.weights.zoo.format import MOST_PROBLEMS, StoredZoo
@@ -144,7 +144,7 @@ def export_zoo(run: RunFolder, out: OutFolder, licence: Licence = None) -> None:
 
 @app.command("take")
 def take_network(
-    zoo: ZooFolder,
+    zoo: ZooPlace,
     network: Annotated[str, typer.Argument(metavar="NAME", help="As the index has it.")],
     out: Annotated[Path, typer.Option(help="File to write; with --peft, folder to make.")],
     peft: Annotated[bool, typer.Option("--peft", help="LoRA adapters, as a folder that PEFT loads.")] = False,

@@ -30,6 +30,7 @@ from wspace.recipes.signature import (
 )
 from wspace.recipes.source import Source
 from wspace.support import settings
+from wspace.support.elsewhere import NO_ADDRESS
 from wspace.support.errors import Problem, RecipeError, UnknownComponent, UserError, did_you_mean
 from wspace.support.files import expanded
 from wspace.support.methods import ORACLE, OURS
@@ -288,9 +289,9 @@ def _optional_slot(annotation: Any) -> str | None:
 
 
 def _relevant(error: ValidationError) -> list[Any]:
-    """Of a union's failures, those of the alternatives that are not None."""
+    """Of a union's failures, those of the alternatives that are not None; what is no address may be a path."""
     details = error.errors()
-    return [d for d in details if d["type"] != "none_required"] or details
+    return [d for d in details if d["type"] not in ("none_required", NO_ADDRESS)] or details
 
 
 _EXPECTED = {

@@ -16,6 +16,7 @@ from annotated_types import Ge, MinLen
 from wspace.recipes.registry import Component
 from wspace.recipes.signature import Signature, settings_signature
 from wspace.support import settings
+from wspace.support.elsewhere import Address
 from wspace.support.parameters import Default, Since
 
 if TYPE_CHECKING:
@@ -77,18 +78,21 @@ class Bound(Generic[Interface]):
         return self.component.load()(**arguments, **{name: given[name] for name in self.signature.given})
 
 
-def as_written(value: Any, path: Callable[[Path], Any] = str, later: bool = True) -> Any:
-    """An argument as a recipe would write it, paths as `path` has them; of components what `later` says in `Bound.told`."""
+def as_written(value: Any, path: Callable[[Any], Any] = str, later: bool = True) -> Any:
+    """An argument as a recipe would write it, paths and addresses as `path` has them.
+
+    Of components, what `later` says in `Bound.told`.
+    """
     if isinstance(value, Bound):
         kept = {key: inner for key, inner in value.arguments.items() if later or key not in value.unkeyed}
         return {"use": value.name} | {key: as_written(inner, path, later) for key, inner in kept.items()}
     if isinstance(value, list | tuple):
         return [as_written(inner, path, later) for inner in value]
-    return path(value) if isinstance(value, Path) else value
+    return path(value) if isinstance(value, Path | Address) else value
 
 
 def as_keyed(value: Any) -> Any:
-    """An argument as `as_written`, of components what `Bound.keyed` has of them; paths stay paths."""
+    """An argument as `as_written`, of components what `Bound.keyed` has of them; paths and addresses stay what they are."""
     return as_written(value, path=lambda path: path, later=False)
 
 

@@ -32,6 +32,7 @@ EXTRAS = {
     "onnx": "export to ONNX",
     "plots": "plot RUN cam",
     "bench": "bench matching",
+    "remote": "zoos on web servers (`zoo.source`)",
     "tensorboard": "curves in TensorBoard (`tracker`)",
     "trackio": "curves in Trackio (`tracker`)",
     "wandb": "curves in Weights & Biases (`tracker`)",
@@ -171,6 +172,7 @@ def _caches(ours: Path | None) -> Iterator[Cache]:
     if ours is not None:
         yield Cache("pictures", str(ours / "*.npy"), sum(map(_size, ours.glob("*.npy"))))
         yield Cache("features", str(ours / "features"), _size(ours / "features"))
+        yield Cache("zoos", str(ours / "zoos"), _size(ours / "zoos"))
     from huggingface_hub.constants import HF_HUB_CACHE
 
     yield Cache("Hugging Face hub", HF_HUB_CACHE, _size(Path(HF_HUB_CACHE)))

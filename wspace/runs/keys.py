@@ -11,6 +11,7 @@ from typing import Any
 
 from wspace.recipes.schema import Bound, BoundRecipe, as_written
 from wspace.support import fingerprint
+from wspace.support.elsewhere import Address
 from wspace.support.errors import FileError
 from wspace.support.names import ZOO_HEADER
 
@@ -139,7 +140,7 @@ def keys(recipe: BoundRecipe, stages: Sequence[Stage]) -> dict[str, str]:
 
 def _anywhere(value: Any) -> Any:
     """A setting as a key has it: of a file counts what it holds, wherever it lies."""
-    if isinstance(value, Path):
+    if isinstance(value, Path | Address):
         return "a file"
     return [_anywhere(inner) for inner in value] if isinstance(value, list) else value
 
@@ -154,11 +155,12 @@ def _zoo_identity(recipe: BoundRecipe, stage: Stage) -> list[str]:
     """Of the zoo that the recipe takes in place of its own, if any: its header has hashes of all the rest."""
     if "zoo" not in stage.reads or recipe.zoo.source is None:
         return []
-    header = recipe.zoo.source / ZOO_HEADER
+    source = recipe.zoo.source
     try:
-        return [hashlib.sha256(header.read_bytes()).hexdigest()]
+        header = source.read(ZOO_HEADER) if isinstance(source, Address) else (source / ZOO_HEADER).read_bytes()
     except OSError:
         return ["missing"]  # the stage says so
+    return [hashlib.sha256(header).hexdigest()]
 
 
 def _file_identity(path: Path) -> str:

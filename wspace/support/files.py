@@ -171,8 +171,13 @@ def write_bytes(file: Path, content: bytes) -> None:
 
 def read_json(file: Path) -> Any:
     """Raises FileError if it cannot be read or is not JSON."""
+    return parsed_json(_read(file), file)
+
+
+def parsed_json(content: bytes, file: Path | str) -> Any:
+    """What a file holds. Raises FileError, which names it, if that is not JSON."""
     try:
-        return parse_json(_read(file))
+        return parse_json(content)
     except ValueError as error:
         raise FileError(f"{file}: not JSON: {error}") from error
 

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
+from wspace.support.elsewhere import Address
 from wspace.support.parameters import Since
 
 
@@ -47,10 +48,11 @@ class Tasks:
 class Zoo:
     """How the training weights are made: a shared base, then one specialisation for each task (T2W, algorithm 2).
 
-    With `source`, networks are taken from a zoo's folder and not trained; a base still is, where that zoo has none.
+    With `source`, networks are taken from a zoo, by its folder or its address, and not trained; a base still is, where that
+    zoo has none.
     """
 
-    source: Path | None = None
+    source: Path | Address | None = None
     start: Annotated[Literal["base", "fresh"], Since("0.2")] = "base"
     """What networks begin at: a base that all of them share; or, of each, fresh weights of its own, and there is no base."""
     copies: Annotated[int, Ge(1), Since("0.1")] = 1  # networks of each seen task, which met its images in other orders

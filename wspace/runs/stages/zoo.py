@@ -20,6 +20,7 @@ from wspace.learning.fitting import Schedule, accuracies, fit
 from wspace.runs.artifacts import keep, kept
 from wspace.runs.checking import check
 from wspace.runs.stages import Job
+from wspace.support.elsewhere import Address
 from wspace.support.errors import DataError, FileError, UserError, did_you_mean
 from wspace.support.files import link_or_copy, save_tensors, write_json
 from wspace.support.names import TASKS, WORLD, WORLD_TENSORS
@@ -217,18 +218,21 @@ def _header(job: Job, parent: Parent | None) -> Header:
 # ---------------------------------------------------------------- taken from a zoo
 
 
-def _checked_source(job: Job, folder: Path) -> StoredZoo:
+def _checked_source(job: Job, where: Path | Address) -> StoredZoo:
     """Raises FileError if the zoo is damaged, UserError if its networks are not such as this recipe trains."""
-    source = StoredZoo.open(folder)
+    source = StoredZoo.open(where)
+    if source.fetched is not None:
+        shards = len(source.header.shards)
+        job.progress.say(f"zoo.source: {where}: its {shards} files come into {source.folder}, unless they are there")
     problems = source.problems()
     if problems:
-        raise FileError(f"{folder}: {problems[0]}")
+        raise FileError(f"{where}: {problems[0]}")
     if job.recipe.zoo.start == "fresh" and _has_base(source):
-        raise UserError(f"zoo.start: {folder}: its networks began at a base, which is there; leave zoo.start out")
+        raise UserError(f"zoo.start: {where}: its networks began at a base, which is there; leave zoo.start out")
     header, target, spec = source.header, job.recipe.target.told(), job.bench.target.spec
 
     def differs(what: str, there: Any, here: Any) -> UserError:
-        return UserError(f"zoo.source: {folder}: {what} is {there} there, and {here} in this recipe")
+        return UserError(f"zoo.source: {where}: {what} is {there} there, and {here} in this recipe")
 
     for key, there in (header.target or {}).items():
         if target.get(key) != there:
@@ -238,7 +242,7 @@ def _checked_source(job: Job, folder: Path) -> StoredZoo:
     )
     for name in sorted(set(shapes) ^ set(expected)):
         has, lack = ("have a", "have none") if name in shapes else ("have no", "have one")
-        raise UserError(f"zoo.source: {folder}: its networks {has} tensor {name!r}; those of this recipe {lack}")
+        raise UserError(f"zoo.source: {where}: its networks {has} tensor {name!r}; those of this recipe {lack}")
     for name, shape in expected.items():
         if shapes[name] != shape:
             raise differs(f"the shape of {name}", shapes[name], shape)
@@ -248,7 +252,7 @@ def _checked_source(job: Job, folder: Path) -> StoredZoo:
             raise differs(f"the scale of the product at {layer}", scales[layer], expected[layer])
     for name, there in header.made_with.get("fingerprints", {}).items():
         if there not in job.bench.accepted.get(name, ()):
-            raise UserError(f"zoo.source: {folder}: its networks were trained with other {name} than this recipe's")
+            raise UserError(f"zoo.source: {where}: its networks were trained with other {name} than this recipe's")
     return source
 
 
@@ -260,7 +264,7 @@ def _tasks_of(source: StoredZoo, classes: tuple[str, ...], ordered: bool) -> lis
     """Of each network. Raises UserError unless all are about classes of the data set, each named once."""
     tasks, numbers = [], {name: number for number, name in enumerate(classes)}
     for entry in source.entries:
-        who = f"zoo.source: {source.folder}: network {entry.name!r}"
+        who = f"zoo.source: {source.where}: network {entry.name!r}"
         if len(entry.classes) < 2:
             raise UserError(f"{who} does not say the classes it tells apart")
         unknown = [name for name in entry.classes if name not in numbers]
@@ -277,7 +281,7 @@ def _take(job: Job, source: StoredZoo, rows: list[int], parents: tuple[Parent, .
     """The source's files under this folder too, and an index of those networks that are used, held-out ones last."""
     entries, spec = [source.entries[row] for row in rows], job.bench.target.spec
     for name in {*(entry.shard for entry in entries), *(parent.file for parent in source.header.parents)}:
-        link_or_copy(source.folder / name, job.folder / name)
+        link_or_copy(source.file(name), job.folder / name)
     theirs = {t.name: t for t in source.header.tensors}
     ours = tuple(replace(theirs.pop(entry.name), axes=entry.axes) for entry in spec.entries)  # in our order
     tensors = (*ours, *theirs.values())

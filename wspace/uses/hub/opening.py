@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from wspace.runs.run import Run
+from wspace.support.elsewhere import place_of
 from wspace.support.names import HUB_WEIGHTS
 from wspace.support.progress import Progress
 from wspace.uses.hub.packing import kind_of
@@ -17,7 +18,8 @@ def load(what: str | Path) -> Run | StoredZoo | Network:
     """As `wspace.load`."""
     if isinstance(what, str) and what.startswith(SCHEME):
         return _opened(cached(Place.read(what), Progress()))
-    return _opened(Path(what))
+    place = place_of(what) if isinstance(what, str) else what
+    return _opened(place) if isinstance(place, Path) else StoredZoo.open(place)
 
 
 def _opened(place: Path) -> Run | StoredZoo | Network:

@@ -14,6 +14,7 @@ from wspace.runs.keys import files_of, slots_of
 from wspace.runs.pipeline import stages_of as stages_of_recipe
 from wspace.runs.run import Run
 from wspace.support.cards import CARD
+from wspace.support.elsewhere import is_address
 from wspace.support.errors import FileError, NotARun, UserError
 from wspace.support.files import link_or_copy, write_text
 from wspace.support.names import (
@@ -182,11 +183,12 @@ def chosen_of(source: Path, whole: bool) -> Chosen:
 
 
 def paths_in(recipe: BoundRecipe) -> list[str]:
-    """Files and folders that a recipe names, each behind the key that does."""
+    """Files and folders of this machine that a recipe names, each behind the key that does."""
     named = {
         f"{name} {slots_of(recipe, stage)[name]}"
         for stage in stages_of_recipe(recipe)
         for name in files_of(recipe, stage)
+        if not is_address(str(slots_of(recipe, stage)[name]))
     }
     return sorted(named)
 

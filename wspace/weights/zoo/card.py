@@ -25,7 +25,7 @@ def facts(zoo: StoredZoo) -> dict[str, Any]:
         "name": header.name,
         "networks": len(entries),
         "weights": zoo.spec.size,
-        "bytes": sum((zoo.folder / shard).stat().st_size for shard in header.shards if (zoo.folder / shard).is_file()),
+        "bytes": _bytes(zoo),
         "shards": len(header.shards),
         "tensors": {t.name: [*t.shape] for t in header.tensors},
         "target": header.target,
@@ -43,6 +43,14 @@ def facts(zoo: StoredZoo) -> dict[str, Any]:
         "wspace": header.wspace,
         "sha256": header.sha256,
     }
+
+
+def _bytes(zoo: StoredZoo) -> int:
+    """Of its shards; where these lie elsewhere, of the tensors in them, since nothing is fetched for that."""
+    if zoo.fetched is not None:
+        return len(zoo.entries) * zoo.header.network_bytes
+    files = [zoo.file(shard) for shard in zoo.header.shards]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def summary(zoo: StoredZoo) -> str:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from wspace.support.elsewhere import Address
 from wspace.support.errors import FileError
 from wspace.support.files import check_new_folder, new_folder, write_text
 from wspace.weights.files.network import Network
@@ -36,9 +37,9 @@ def _base_model_of_0_1(target: Mapping[str, Any]) -> str:
     return str(target.get("model", "")) if target.get("use") == "lora" and target.get("base") == "timm" else ""
 
 
-def take(folder: Path, name: str, out: Path, peft: bool) -> None:
+def take(where: Path | Address | str, name: str, out: Path, peft: bool) -> None:
     """One network: a file that `wspace score` reads, or with `peft` a folder of adapters. Raises UserError."""
-    zoo = StoredZoo.open(folder)
+    zoo = StoredZoo.open(where)
     number = zoo.number(name)
     entry, tensors = zoo.entries[number], zoo.read(number)
     if peft:

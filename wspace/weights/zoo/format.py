@@ -30,11 +30,13 @@ from torch import Tensor
 
 from wspace import __version__
 from wspace.interfaces.weights import Product, WeightEntry, WeightSpec
+from wspace.support.elsewhere import Address, place_of
 from wspace.support.errors import FileError, UserError
-from wspace.support.files import read_json, replacing, write_json
+from wspace.support.files import parsed_json, read_json, replacing, write_json
 from wspace.support.fingerprint import of_content, of_json, sha256_of_file
 from wspace.support.invalid import first
 from wspace.support.names import ZOO_HEADER
+from wspace.weights.zoo.fetched import Fetched
 
 FORMAT = 1
 INDEX = "index.jsonl"
@@ -91,6 +93,11 @@ class Header:
     sha256: str = ""  # of all of the above, by `wspace.support.fingerprint.of_json`
 
     @property
+    def network_bytes(self) -> int:
+        """Of one network's tensors."""
+        return _bytes_of(self.tensors)
+
+    @property
     def spec(self) -> WeightSpec:
         """Of the tensors that are weights, in the order of the header."""
         entries = (WeightEntry(t.name, t.shape, t.axes) for t in self.tensors if t.is_weight)
@@ -138,17 +145,17 @@ class Index(Sequence[Entry]):
     open: it stays what it was when the zoo was opened, also if another takes its name.
     """
 
-    def __init__(self, file: Path, header: Header):
-        """Raises FileError unless the file is whole, and of this header."""
-        self._file, self._header = file, header
+    def __init__(self, file: Path, header: Header, shown: str):
+        """Raises FileError, which has the file as `shown`, unless it is whole and of this header."""
+        self._file, self._header, self._shown = file, header, shown
         try:
             opened = file.open("rb")
         except OSError as error:
-            raise FileError(f"{file}: cannot be read: {error.strerror}") from error
+            raise FileError(f"{shown}: cannot be read: {error.strerror}") from error
         weakref.finalize(self, opened.close)
         self._descriptor = opened.fileno()
         if hashlib.file_digest(opened, "sha256").hexdigest() != header.index:
-            raise FileError(f"{file}: changed since it was written: {_ANOTHER_HASH}")
+            raise FileError(f"{shown}: changed since it was written: {_ANOTHER_HASH}")
         opened.seek(0)
         numbers = {name: number for number, name in enumerate(header.shards)}
         starts, shards, rows, names = array("q", [0]), array("i"), array("q"), array("q")
@@ -156,19 +163,18 @@ class Index(Sequence[Entry]):
             entry = self._entry(line, number)
             if entry.shard not in numbers:
                 raise FileError(
-                    f"{file}: network {entry.name!r} is in {entry.shard!r}, which {ZOO_HEADER} does not list"
+                    f"{shown}: network {entry.name!r} is in {entry.shard!r}, which {ZOO_HEADER} does not list"
                 )
             starts.append(starts[-1] + len(line))
             shards.append(numbers[entry.shard])
             rows.append(entry.row)
             names.append(hash(entry.name))
         if len(rows) != header.networks:
-            raise FileError(f"{file}: has {len(rows)} lines for the {header.networks} networks of {ZOO_HEADER}")
-        self._starts = np.frombuffer(starts, np.int64)
-        self._names = np.frombuffer(names, np.int64)
-        self.shards = np.frombuffer(shards, np.int32)
+            raise FileError(f"{shown}: has {len(rows)} lines for the {header.networks} networks of {ZOO_HEADER}")
+        self._starts, self._names = np.array(starts), np.array(names)
+        self.shards = np.array(shards)
         """(n,), of each network the number of its file among the header's."""
-        self.rows = np.frombuffer(rows, np.int64)
+        self.rows = np.array(rows)
         """(n,), of each network its row there."""
 
     def __len__(self) -> int:
@@ -190,13 +196,13 @@ class Index(Sequence[Entry]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """To another process goes where it is, and not a file that is open in this one."""
-        return Index, (self._file, self._header)
+        return Index, (self._file, self._header, self._shown)
 
     def _entry(self, line: bytes, number: int) -> Entry:
         try:
             return _entry().validate_json(line, strict=True)
         except ValidationError as error:
-            raise FileError(f"{self._file}:{number}: {first(error)}") from error
+            raise FileError(f"{self._shown}:{number}: {first(error)}") from error
 
     def number(self, name: str) -> int | None:
         """Of the first network that is called so."""
@@ -232,17 +238,45 @@ def _repeated(*columns: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class StoredZoo:
-    """A zoo's folder. Nothing but what is asked for is read of its index and its shards."""
+    """A zoo's folder, here or elsewhere. Nothing but what is asked for is read of its index and its shards."""
 
-    folder: Path  # of the zoo
+    folder: Path  # of the zoo; where that lies elsewhere, of the cache
     header: Header  # zoo.json
     entries: Index  # index.jsonl: an Entry for each network
+    fetched: Fetched | None = None  # files, where they lie elsewhere
 
     @classmethod
-    def open(cls, folder: Path) -> StoredZoo:
-        """Raises FileError unless header and index are whole, of this format, and as they were written."""
-        header = _read_header(folder)
-        return cls(folder, header, Index(folder / INDEX, header))
+    def open(cls, where: Path | Address | str) -> StoredZoo:
+        """The zoo in a folder, or at an address that fsspec knows, such as `https://...`.
+
+        Of an address, header and index are fetched now, and shards when they are first needed, into the cache. Raises FileError
+        unless header and index are whole, of this format, and as they were written; UserError where nobody answers;
+        MissingPackage for an address that takes a package which is not here.
+        """
+        place = place_of(where) if isinstance(where, str) else where
+        header, shown = _read_header(place), f"{place}/{INDEX}"
+        if isinstance(place, Path):
+            return cls(place, header, Index(place / INDEX, header, shown))
+        fetched = Fetched(place)
+        index = Index(fetched.file(INDEX, header.index), header, shown)
+        return cls(fetched.folder, header, index, fetched)
+
+    @property
+    def where(self) -> Path | Address:
+        """What it was opened by."""
+        return self.folder if self.fetched is None else self.fetched.address
+
+    def file(self, name: str) -> Path:
+        """Where a shard, or a parent's file, is on this machine; one that lies elsewhere is fetched, unless it is in the cache.
+
+        Raises FileError for one that is not there, or is not what the header says; and as `open`.
+        """
+        if self.fetched is None:
+            return self.folder / name
+        if name in self.header.shards:
+            return self.fetched.file(name, self.header.shards[name])
+        sha256 = next(parent.sha256 for parent in self.header.parents if parent.file == name)
+        return self.fetched.file(name, sha256, _sha256_in)
 
     @cached_property
     def spec(self) -> WeightSpec:
@@ -253,18 +287,18 @@ class StoredZoo:
         """Raises UserError if no network is called so."""
         number = self.entries.number(name)
         if number is None:
-            raise UserError(f"{self.folder}: no network is named {name!r}; the first is {self.entries[0].name!r}")
+            raise UserError(f"{self.where}: no network is named {name!r}; the first is {self.entries[0].name!r}")
         return number
 
     def read(self, number: int) -> dict[str, Tensor]:
         """All tensors of one network, in their own types. Raises FileError."""
         entry = self.entries[number]
         self._check_rows(entry.shard, np.array([number]))
-        with _opened(self.folder / entry.shard) as shard:
+        with _opened(self.file(entry.shard)) as shard:
             rows = {t.name: shard.get_slice(t.name)[entry.row : entry.row + 1] for t in self.header.tensors}
         tensors = {name: row[0] for name, row in rows.items()}
         if sha256_of(tensors) != entry.sha256:
-            raise FileError(f"{self.folder / entry.shard}: network {entry.name!r} changed since it was written")
+            raise FileError(f"{self.file(entry.shard)}: network {entry.name!r} changed since it was written")
         return tensors
 
     def weights(self) -> Tensor:
@@ -279,7 +313,7 @@ class StoredZoo:
         """
         count, wanted = len(self.entries), np.asarray(numbers, np.int64)
         if len(wanted) and not 0 <= wanted.min() <= wanted.max() < count:
-            raise IndexError(f"{self.folder}: networks are numbered 0 to {count - 1}")
+            raise IndexError(f"{self.where}: networks are numbered 0 to {count - 1}")
         shards, rows, names = self.entries.shards[wanted], self.entries.rows[wanted], tuple(self.header.shards)
         order = np.lexsort((rows, shards))
         of_shard = {
@@ -291,7 +325,7 @@ class StoredZoo:
             self._check_rows(name, wanted[places])
         flat, weights = torch.empty(len(wanted), self.spec.size), [t for t in self.header.tensors if t.is_weight]
         for name, places in of_shard.items():
-            file = self.folder / name
+            file = self.file(name)
             if of_content(file) != self.header.shards[name]:
                 raise FileError(f"{file}: changed since it was written: {_ANOTHER_HASH}")
             for part, stacks in _blocks(file, weights, rows[places]):
@@ -302,7 +336,7 @@ class StoredZoo:
 
     def _check_rows(self, name: str, numbers: np.ndarray) -> None:
         """Raises FileError unless a shard has these networks, each in a row of its own, of the header's shapes."""
-        file, numbers = self.folder / name, np.unique(numbers)
+        file, numbers = self.file(name), np.unique(numbers)
         rows = self.entries.rows[numbers]
         if len(np.unique(rows)) != len(rows):
             raise FileError(f"{file}: two networks of {INDEX} are one row of it")
@@ -319,9 +353,10 @@ class StoredZoo:
         """(P,), or None if the zoo has none of this name. Raises FileError."""
         for parent in self.header.parents:
             if parent.name == name:
+                file = self.file(parent.file)
                 if problems := self._of_parent(parent):
-                    raise FileError(f"{self.folder / problems[0]}")
-                with _opened(self.folder / parent.file) as opened:
+                    raise FileError(f"{self.where}/{problems[0]}")
+                with _opened(file) as opened:
                     weights = {t.name: opened.get_tensor(t.name).float() for t in self.header.tensors if t.is_weight}
                 return self.spec.flatten(weights)
         return None
@@ -338,12 +373,17 @@ class StoredZoo:
         return problems
 
     def _strays(self) -> list[str]:
+        if self.fetched is not None:  # what else lies there is never fetched
+            return []
         listed = {*self.header.shards, *(parent.file for parent in self.header.parents)}
         strays = sorted({file.name for file in self.folder.glob(SHARD.replace("{:04d}", "*"))} - listed)
         return [f"{name}: is in the folder but not in {ZOO_HEADER}" for name in strays]
 
     def _of_shard(self, name: str, digest: str, mine: np.ndarray) -> list[str]:
-        file = self.folder / name
+        try:
+            file = self.file(name)
+        except FileError as error:
+            return [self._without_where(error)]
         if not file.is_file():
             return [f"{name}: is missing, and with it {len(mine)} networks"]
         try:
@@ -381,12 +421,19 @@ class StoredZoo:
             )
         return problems
 
+    def _without_where(self, error: FileError) -> str:
+        return str(error).removeprefix(f"{self.where}: ")
+
     def _of_parent(self, parent: Parent) -> list[str]:
         try:
-            with _opened(self.folder / parent.file) as opened:
+            with _opened(self.file(parent.file)) as opened:
                 tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 (not a dict)
         except FileError as error:
-            return [f"{parent.file}: {str(error).rpartition(': ')[2]}"]
+            return [
+                f"{parent.file}: {str(error).rpartition(': ')[2]}"
+                if self.fetched is None
+                else self._without_where(error)
+            ]
         weights = [t for t in self.header.tensors if t.is_weight]
         if any(t.name not in tensors or tuple(tensors[t.name].shape) != t.shape for t in weights):
             return [f"{parent.file}: its tensors are not those of {ZOO_HEADER}"]
@@ -395,11 +442,14 @@ class StoredZoo:
         return []
 
 
-def _read_header(folder: Path) -> Header:
-    file = folder / ZOO_HEADER
-    if not file.is_file():
-        raise FileError(f"{folder}: {f'not a zoo: it has no {ZOO_HEADER}' if folder.exists() else 'no such folder'}")
-    raw = read_json(file)
+def _read_header(where: Path | Address) -> Header:
+    file = f"{where}/{ZOO_HEADER}"
+    if isinstance(where, Address):
+        raw = parsed_json(where.read(ZOO_HEADER), file)
+    elif not (where / ZOO_HEADER).is_file():
+        raise FileError(f"{where}: {f'not a zoo: it has no {ZOO_HEADER}' if where.exists() else 'no such folder'}")
+    else:
+        raw = read_json(where / ZOO_HEADER)
     if not isinstance(raw, dict) or "format" not in raw:
         raise FileError(f"{file}: not a zoo's header: it does not say its format")
     if raw["format"] != FORMAT:
@@ -442,8 +492,7 @@ def _blocks(file: Path, tensors: Sequence[StoredTensor], rows: np.ndarray) -> It
     The file is opened anew for each: what has been read of it counts as this process's memory until it is closed.
     Raises FileError.
     """
-    each = sum(math.prod(t.shape) * getattr(torch, t.dtype).itemsize for t in tensors)
-    step = max(1, BLOCK // max(1, each))
+    step = max(1, BLOCK // max(1, _bytes_of(tensors)))
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
         with _opened(file) as shard:
@@ -451,6 +500,10 @@ def _blocks(file: Path, tensors: Sequence[StoredTensor], rows: np.ndarray) -> It
             if any(rows[part][-1] >= piece.get_shape()[0] for piece in slices.values()):
                 raise FileError(f"{file}: has no row {rows[part][-1]}, where a network should be")
             yield part, {name: _rows(piece, rows[part]) for name, piece in slices.items()}
+
+
+def _bytes_of(tensors: Sequence[StoredTensor]) -> int:
+    return sum(math.prod(t.shape) * getattr(torch, t.dtype).itemsize for t in tensors)
 
 
 def _rows(piece: Any, rows: np.ndarray) -> Tensor:
@@ -519,6 +572,15 @@ def sha256_of(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         digest.update(tensors[name].detach().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _sha256_in(file: Path) -> str:
+    """`sha256_of` all tensors of a file; nothing for one that is no whole file of tensors."""
+    try:
+        with _opened(file) as opened:
+            return sha256_of({key: opened.get_tensor(key) for key in opened.keys()})  # noqa: SIM118 (not a dict)
+    except FileError:
+        return ""
 
 
 # ---------------------------------------------------------------- writing
