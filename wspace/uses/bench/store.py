@@ -74,7 +74,10 @@ def make(folder: Path, networks: int, together: int) -> dict[str, Any]:
             save_tensors(folder / SHARD.format(number), SPEC.unflatten(torch.randn(count, SPEC.size, generator=rng)))
             entries += [_entry(first + row, SHARD.format(number), row) for row in range(count)]
         seal(folder, Header(name="store", source="a benchmark", tensors=stored(SPEC), free=SPEC.free), entries)
-    return seconds | {"shards": number + 1, "bytes": sum(file.stat().st_size for file in folder.iterdir())}
+    return seconds | {
+        "shards": -(-networks // together),
+        "bytes": sum(file.stat().st_size for file in folder.iterdir()),
+    }
 
 
 def _entry(number: int, shard: str, row: int) -> Entry:
