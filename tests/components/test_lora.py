@@ -735,7 +735,9 @@ def test_adapters_are_generated_from_a_zoo_of_adapters(peft: Any, tmp_path: Path
     target = bench.target
     assert isinstance(target, Lora) and torch.equal(Zoo(tmp_path / "run/zoo").weights, made.weights)
     features = torch.randn(5, 6, generator=rng_of(0))
-    opened = Run(tmp_path / "run", recipe, {name: tmp_path / "run" / name for name in ("zoo", "train")}, Progress())
+    opened = Run(
+        tmp_path / "run", recipe, {name: tmp_path / "run" / name for name in ("zoo", "train", "evaluate")}, Progress()
+    )
     opened.bench = bench
     told = opened.generate(["class 3", "class 5"])
     opened.save_adapter(told, tmp_path / "told")

@@ -30,6 +30,7 @@ from wspace.support.seeding import stream
 from wspace.support.settings import Generate, Losses, Reconstruction, Train
 
 CPU = torch.device("cpu")
+FOUR = replace(SETTINGS, batch=4)
 
 
 class Code(Tokenizer):
@@ -84,7 +85,7 @@ def coded(*terms: str, code: str = "squares") -> TrainingPairs:
 
 
 def step_on(pairs: TrainingPairs, losses: Losses | None = None, **more: object) -> GeneratorStep:
-    return GeneratorStep(TrainingSet((pairs,)), SETTINGS, losses or Losses(), CPU, batch=4, **more)  # type: ignore[arg-type]
+    return GeneratorStep(TrainingSet((pairs,)), FOUR, losses or Losses(), CPU, **more)  # type: ignore[arg-type]
 
 
 def training_of(folder: Path, *zoos: TrainingPairs, joint: bool = False) -> GeneratorTraining:
@@ -104,7 +105,7 @@ def test_the_loss_is_the_sum_of_terms_each_by_its_weight() -> None:
         adversary=adversary,
     )
     for number in range(2):
-        loss, values = step(number, stream(number))
+        ((loss, values),) = step(number, stream(number))
         terms = values["terms"]
         total = terms["denoising"] + 0.3 * terms["symmetry"] + 0.2 * terms.get("adversarial", torch.zeros(()))
         torch.testing.assert_close(loss.detach(), total)
@@ -115,10 +116,9 @@ def test_the_loss_is_the_sum_of_terms_each_by_its_weight() -> None:
 def test_codes_are_made_once_for_a_zoo_and_anew_for_each_batch_of_several() -> None:
     alone, one, other = coded(), coded(), coded()
     step = step_on(alone)
-    together = GeneratorStep(TrainingSet((one, other), joint=True), SETTINGS, Losses(), CPU, batch=4)
+    together = GeneratorStep(TrainingSet((one, other), joint=True), FOUR, Losses(), CPU)
     for number in range(8):
-        step(number, stream(number))
-        together(number, stream(number))
+        assert len(list(step(number, stream(number)))) == len(list(together(number, stream(number)))) == 1
     encoded = [pairs.system.tokenizer.encoded for pairs in (alone, one, other)]  # type: ignore[union-attr]
     assert encoded[0] == len(WEIGHTS) and encoded[1] + encoded[2] == 8 * 4 and min(encoded) > 0
 
@@ -171,7 +171,7 @@ def test_what_a_task_loss_trains_last_the_generators_own_loss_trains_before() ->
 def test_a_term_with_a_name_that_the_training_keeps_is_refused(name: str) -> None:
     refusal = f"loss returned a term named {name!r}, a name that the training keeps for its own: give it another name"
     with pytest.raises(UserError) as caught:
-        step_on(coded("squares", name))(0, stream(0))
+        list(step_on(coded("squares", name))(0, stream(0)))
     assert str(caught.value) == f"Mean.{refusal}"
     with pytest.raises(UserError) as caught:
         ReconstructionStep(TrainingSet((coded(code=name),)), 4, CPU)(0, stream(0))
@@ -183,7 +183,7 @@ def test_a_symmetry_term_that_was_not_asked_for_is_refused() -> None:
     """Its weight would be the recipe's 0."""
     asked_for = "return it where it is asked for, or give it another name"
     with pytest.raises(UserError) as caught:
-        step_on(coded("squares", "symmetry"))(0, stream(0))
+        list(step_on(coded("squares", "symmetry"))(0, stream(0)))
     assert str(caught.value) == (
         f"Mean.loss returned the term 'symmetry' for a batch that did not ask for it (pairs.moves.penalty): {asked_for}"
     )

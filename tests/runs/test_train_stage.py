@@ -359,7 +359,7 @@ def test_a_run_is_told_classes_in_the_words_of_its_recipe(go: Go, tmp_path: Path
 
     def weights(classes: tuple[str, str], *settings: str) -> dict[str, Tensor]:
         recipe = recipe_of(tmp_path, *settings)
-        finished = Run(folder, recipe, {"zoo": folder / "zoo", "train": folder / "train"}, Progress())
+        finished = Run(folder, recipe, {name: folder / name for name in ("zoo", "train", "evaluate")}, Progress())
         finished.bench = bench_of(recipe)
         return finished.generate(classes).tensors
 

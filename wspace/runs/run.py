@@ -426,7 +426,7 @@ class Run:
     @cached_property
     def _known_classes(self) -> KnownClasses:
         """The classes that the generator was trained on."""
-        return KnownClasses(self.bench, self.zoo, self.prompt_texts, self.artifacts.get("evaluate", self.folder))
+        return KnownClasses(self.bench, self.zoo, self.prompt_texts, self.artifacts["evaluate"])
 
     def network(self, names: Sequence[str], weights: Tensor, origin: str) -> Network:
         """Weights (P,) of this run, with all that their file says of them."""
