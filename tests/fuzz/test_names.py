@@ -6,9 +6,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.support.hostile import cases, held, names, refused_or_done
-from wspace.cli.options import classes_of
 from wspace.support.cards import escaped
-from wspace.support.classes import check_classes
+from wspace.support.classes import check_classes, classes_of
 from wspace.support.errors import nearest
 
 

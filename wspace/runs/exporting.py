@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from wspace.interfaces import TEST, Answers, Classifier, Exporter, Images, Precision
 from wspace.runs.artifacts import Zoo
-from wspace.runs.stages.report import evenly
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import UserError, WspaceError, did_you_mean
 from wspace.support.files import check_file, check_new_folder, disk_errors, new_folder, replacing, sweep
@@ -89,6 +88,8 @@ def classifier_of(
 
 def trial_of(network: Network, images: Images) -> Trial:
     """Test pictures, at most `TRIED`: those of the network's classes, if the data set has them all, and others."""
+    from wspace.runs.stages.report import evenly  # with figures, which no other answer waits for
+
     test = np.flatnonzero(images.split == TEST)
     place = {images.classes.index(name): at for at, name in enumerate(network.classes) if name in images.classes}
     named = np.isin(images.labels[test], list(place)) & (len(place) == len(network.classes))
