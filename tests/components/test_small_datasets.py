@@ -94,7 +94,7 @@ def test_a_broken_file_is_one_sentence(folder: Path, tmp_path: Path, name: str, 
     assert str(caught.value) == message.format(file=file, folder=folder) and caught.value.exit_status == 2
 
 
-@pytest.mark.parametrize("content", [gzip.compress(blank(4, 4))[:-9], b"no gzip at all"])
+@pytest.mark.parametrize("content", [gzip.compress(blank(4, 4))[:-9], b"no gzip at all"], ids=["truncated", "no gzip"])
 def test_a_broken_gzip_file_is_one_sentence(folder: Path, tmp_path: Path, content: bytes) -> None:
     (folder / IMAGES).unlink()
     (folder / f"{IMAGES}.gz").write_bytes(content)

@@ -36,6 +36,10 @@ def test_values_are_those_of_yaml_1_2(written: str, value: object) -> None:
     assert read == value and type(read) is type(value)
 
 
+def test_an_anchor_that_is_given_twice_is_the_later_one_from_there() -> None:
+    assert parse_recipe("a: &x 1\nb: *x\nc: &x 2\nd: *x\n", "r.yaml").values == {"a": 1, "b": 1, "c": 2, "d": 2}
+
+
 def test_values_are_plain_python_ones_even_behind_anchors() -> None:
     values = parse_recipe("a: &x true\nb: *x\nc: &y 3\nd: &z {e: *y}\nf: 1.50\n", "r.yaml").values
     assert values == {"a": True, "b": True, "c": 3, "d": {"e": 3}, "f": 1.5}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
@@ -27,9 +28,11 @@ def load(text: str, most: int = 1_000_000, *, with_lines: bool = False) -> Any:
         raise YAMLError(f"{len(text):,} characters long, where {most:,} are allowed")
     _check_brackets(text)
     try:
-        if "*" in text:
-            _check_aliases(text)
-        return YAML(typ="rt" if with_lines else "safe", pure=True).load(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ReusedAnchorWarning)  # YAML allows it: the later anchor counts from there
+            if "*" in text:
+                _check_aliases(text)
+            return YAML(typ="rt" if with_lines else "safe", pure=True).load(text)
     except YAMLError:
         raise
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError) as error:
