@@ -472,3 +472,13 @@ def test_slots_are_flat_and_reach_into_nested_components(bind) -> None:
     known_as = {"texts" if slot == "wording" else slot for slot in train.reads}
     assert {name.partition(".")[0] for name in slots} == known_as - {"reconstruction", "auxiliary"}  # which came later
     assert not any(isinstance(value, dict) for value in slots.values())
+
+
+def test_what_a_killed_process_began_to_write_is_no_part_of_an_artifact(go, bind, tmp_path: Path) -> None:
+    at = keys(bind(), TINY_STAGES)
+    partial = Store(tmp_path / "runs/tiny").folder("zoo", at["zoo"]).with_suffix(".partial")
+    (partial / "deeper").mkdir(parents=True)
+    for name in (".tmpY4M8Ec", "deeper/.zoo.wspace-other-1"):
+        (partial / name).write_text("half")
+    go()
+    assert not [file for file in partial.with_suffix("").rglob(".*") if file.is_file()]

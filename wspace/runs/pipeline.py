@@ -19,7 +19,7 @@ from wspace.runs.keys import Stage, components_of, files_of, keys, modules_of, s
 from wspace.runs.store import Store, manifest_of, write_manifest
 from wspace.runs.tracking import Tracking
 from wspace.support.errors import FileError, UserError
-from wspace.support.files import check_place, disk_errors, read_json, write_json, write_text
+from wspace.support.files import check_place, disk_errors, read_json, remove_begun, write_json, write_text
 from wspace.support.memory import keep_freed_memory
 from wspace.support.names import ELAPSED, KEPT, MANIFEST, RECIPE, RUN, STUDY
 from wspace.support.processes import launched
@@ -387,6 +387,7 @@ def _run(
         if mark := store.forced(stage.name, step.key):
             manifest["forced"] = mark
         shutil.rmtree(folder / KEPT, ignore_errors=True)
+        remove_begun(folder)  # by workers that were lost
         write_manifest(folder, manifest)
         _tell_of_others(store.folder(stage.name, step.key), folder, stage.name, progress)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from wspace.support import fingerprint
 from wspace.support.errors import FileError, UserError
-from wspace.support.files import disk_errors, link_or_copy, read_json, sizes, write_json, write_text
+from wspace.support.files import disk_errors, link_or_copy, read_json, remove_begun, sizes, write_json, write_text
 from wspace.support.names import LOCK, LOCK_HOLDER, MANIFEST
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
@@ -95,6 +95,7 @@ class Store:
         partial = self._partial(stage, key)
         with disk_errors(partial):
             partial.mkdir(parents=True, exist_ok=True)
+            remove_begun(partial)
             yield partial
             self._finish(stage, key, partial)
 

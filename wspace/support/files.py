@@ -264,6 +264,13 @@ def _beside(path: Path) -> Path:
 _BEGUN = f".wspace-{re.sub(r'[^a-zA-Z0-9]', '', platform.node())[:20]}-"  # and the number of a process of this machine
 
 
+def remove_begun(folder: Path) -> None:
+    """Remove what writes began below a folder that nobody else writes to, and did not end: names that begin with a dot."""
+    for begun in folder.rglob(".*"):
+        if begun.is_file():
+            begun.unlink(missing_ok=True)
+
+
 def sweep(folder: Path) -> None:
     """Remove what processes of this machine that were killed have begun in a folder. What cannot be removed stays."""
     for begun in folder.glob(f".*{_BEGUN}*"):
