@@ -242,7 +242,7 @@ def test_nothing_is_trained_on_images_of_classes_set_apart(zoo: Path, tmp_path: 
         if file.is_file()
         and file.read_bytes() != (tmp_path / "after" / file.relative_to(tmp_path / "before")).read_bytes()
     ]
-    assert differing == ["oracle-unseen-classes.safetensors"]
+    assert set(differing) == {"oracle-unseen-classes.safetensors"}  # and what is noted of it
     run(recipe, bench_of(recipe, frozenset({min(known)})), tmp_path / "seen", "zoo")  # and the test would see it
     assert not torch.equal(Zoo(tmp_path / "seen/zoo").base, Zoo(tmp_path / "before/zoo").base)
 

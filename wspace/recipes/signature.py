@@ -38,7 +38,7 @@ SLOTS = {interface: type(interface, (Slot,), {"kind": kind}) for kind, interface
 VOCABULARY: dict[str, Any] = {
     **{t.__name__: t for t in (int, float, bool, str, list, tuple)},
     **{name: getattr(annotated_types, name) for name in ("Ge", "Gt", "Le", "Lt", "MinLen", "MaxLen")},
-    **{"Annotated": Annotated, "Literal": Literal, "Path": Path, "None": None, "Since": Since},
+    **{"Annotated": Annotated, "Literal": Literal, "Path": Path, "Address": Address, "None": None, "Since": Since},
     **SLOTS,
 }
 """Every name an annotation may use."""
