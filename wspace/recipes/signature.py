@@ -22,6 +22,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_
 import annotated_types
 
 from wspace.recipes.registry import GIVEN, GIVEN_TO, KINDS, Component
+from wspace.support.elsewhere import Address
 from wspace.support.parameters import Default, Since, is_default
 
 MISSING: Any = object()
