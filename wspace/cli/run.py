@@ -102,9 +102,13 @@ def run(
 
 def _of_engine(engine: str | None, address: str | None) -> list[str]:
     """The two options as `--set` has them."""
-    if engine is None and address is None:
+    from wspace.support.errors import UserError
+
+    if engine is None:
+        if address is not None:
+            raise UserError("--address: of which engine? Name it with --engine; `wspace list engine` has all there are")
         return []
-    block = {"use": engine or "local"} | ({} if address is None else {"address": address})
+    block = {"use": engine} | ({} if address is None else {"address": address})
     return [f"engine={json.dumps(block)}"]
 
 

@@ -83,6 +83,19 @@ def test_an_address_where_nobody_answers_is_one_sentence(tmp_path: Path, address
     )
 
 
+@pytest.mark.slow
+def test_a_piece_for_which_no_node_is_large_enough_is_refused_and_a_signal_ends_as_without_ray() -> None:
+    import signal
+
+    from wspace.api import UserError
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(UserError) as caught:
+        Ray(workers=1, cpus=8).open()
+    assert str(caught.value) == "engine.cpus: a piece is to have 8, and no machine of the cluster has more than 1"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_a_cluster_that_runs_has_workers_of_its_own() -> None:
     from wspace.api import UserError
 

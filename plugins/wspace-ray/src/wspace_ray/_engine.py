@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
@@ -49,6 +50,7 @@ class Ray(Engine):
         import ray
 
         variables = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
+        ended_by = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(
                 self.address,
@@ -60,6 +62,15 @@ class Ray(Engine):
             )
         except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
             raise self._unreachable() from error
+        signal.signal(signal.SIGTERM, ended_by)  # Ray has put its own in the place, which ends in a dump
+        for kind, asked in (("CPU", self.cpus), ("GPU", self.gpus)):
+            most = max((node["Resources"].get(kind, 0) for node in ray.nodes() if node["Alive"]), default=0)
+            if asked > most:
+                ray.shutdown()
+                name = f"{kind.lower()}s"
+                raise UserError(
+                    f"engine.{name}: a piece is to have {asked:g}, and no machine of the cluster has more than {most:g}"
+                )
 
     def _knock(self) -> None:
         """Ray itself waits for minutes where nobody answers."""
