@@ -102,6 +102,7 @@ def test_no_byte_depends_on_who_does_the_parts_nor_in_which_order(alone: Path, t
     assert Scattered.opened == ["opened", "closed"]  # nobody is asked for nothing
 
 
+@pytest.mark.slow
 def test_members_of_a_study_run_elsewhere_stage_by_stage_and_share_what_they_can(alone: Path, tmp_path: Path) -> None:
     (tmp_path / "two.yaml").write_text(
         "study: apart/nano-ordered\nseeds: [42]\nvariants: {as it is: {}, narrow: {generator.denoiser.width: 8}}\n",
@@ -195,6 +196,7 @@ def cores(piece: str) -> str:
     return f"{piece} {torch.get_num_threads()}"
 
 
+@pytest.mark.slow
 def test_workers_of_this_machine_share_its_cores_and_one_that_is_killed_is_one_sentence() -> None:
     engine = Local(2)
     engine.open()

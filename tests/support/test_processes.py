@@ -196,7 +196,7 @@ OF_SIX = replace(SETTINGS, batch=6, augment=0.5)
 
 
 @pytest.mark.parametrize("losses", [Losses(), LOSSES], ids=["ordinary", "symmetry and adversarial"])
-@pytest.mark.parametrize(("count", "parts"), [(1, 2), (1, 4), (2, 1), (2, 3), (3, 1), (4, 1)])
+@pytest.mark.parametrize(("count", "parts"), [(1, 4), (2, 1), (3, 1), (2, 3)])
 def test_processes_and_parts_train_as_one_process_does_on_the_whole_batch(
     tmp_path: Path, count: int, parts: int, losses: Losses
 ) -> None:
