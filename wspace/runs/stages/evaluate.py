@@ -25,7 +25,7 @@ from wspace.runs.report.intervals import interval, summary
 from wspace.runs.report.methods import methods_of
 from wspace.runs.stages import Job
 from wspace.runs.stages.generate import trained_system
-from wspace.runs.stages.opponents import asked_and_not, checked, evidence_of
+from wspace.runs.stages.opponents import asked_and_not, checked, evidence_of, zoo_of
 from wspace.runs.telling import auxiliary
 from wspace.support.files import save_tensors, write_json
 from wspace.support.methods import ORACLE, OURS
@@ -43,7 +43,7 @@ MARKED = 20  # of these steps at most, evenly from the first to the last
 
 
 def run(job: Job) -> None:
-    zoo = _zoo(job)
+    zoo = zoo_of(job)
     zoo.check(job.bench.accepted)
     table = methods_of(bound.component for bound in job.recipe.against)
     symmetry = symmetry_of(job.recipe, job.bench.target)
@@ -101,7 +101,7 @@ def split_scores(job: Job, part: tuple[str, int]) -> dict[str, Any]:
 
 
 def _split_scores(job: Job, split: str) -> dict[str, Any]:
-    zoo = _zoo(job)
+    zoo = zoo_of(job)
     contestants, metrics, neighbourhood = job.once("contest", lambda: _contest(job, zoo))
     tasks, methods = zoo.tasks.scored(split), contestants.of(split)
     novel = [name for name in methods_of(bound.component for bound in job.recipe.against).novel if name in methods]
@@ -129,10 +129,6 @@ def _split_scores(job: Job, split: str) -> dict[str, Any]:
         scores |= {f"novelty/{name}": its.novelty, f"error_overlap/{name}": overlap}
     save_tensors(job.folder / SPLIT_SCORES.format(split), scores)
     return {"names": list(scores), "chosen": contestants.chosen, "left_out": contestants.left_out}
-
-
-def _zoo(job: Job) -> Zoo:
-    return job.once("zoo", lambda: Zoo(job.inputs["zoo"]))
 
 
 def _contest(job: Job, zoo: Zoo) -> tuple[_Contestants, list[Metric], Neighbourhood]:

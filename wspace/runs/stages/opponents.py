@@ -21,7 +21,7 @@ from wspace.support.seeding import stream
 
 
 def run(job: Job) -> None:
-    zoo = _zoo(job)
+    zoo = zoo_of(job)
     zoo.check(job.bench.accepted)
     asked, _ = asked_and_not(job.recipe.against, zoo)
     names = [bound.name for bound in asked if trains_on_images(bound)]
@@ -37,7 +37,7 @@ def begin(job: Job, name: str) -> None:
 
     For all splits, where another process would have to choose again.
     """
-    zoo, file = _zoo(job), job.folder / CHOSEN.format(name)
+    zoo, file = zoo_of(job), job.folder / CHOSEN.format(name)
     for split in _unmade(job, zoo, name):
         contest(job, (name, split))
         if file.is_file() and _bound(job, name).build({}).resume(read_json(file)):
@@ -47,7 +47,7 @@ def begin(job: Job, name: str) -> None:
 def contest(job: Job, part: Sequence[str]) -> None:
     """An opponent's networks for one split."""
     name, split = part
-    zoo, of_all = _zoo(job), job.folder / OPPONENT_OF_ALL.format(name)
+    zoo, of_all = zoo_of(job), job.folder / OPPONENT_OF_ALL.format(name)
     if kept(of_all):
         return
     evidence = job.once("evidence", lambda: evidence_of(job, zoo))
@@ -61,7 +61,8 @@ def contest(job: Job, part: Sequence[str]) -> None:
         keep(job.folder / OPPONENT.format(name, split), {"weights": weights})
 
 
-def _zoo(job: Job) -> Zoo:
+def zoo_of(job: Job) -> Zoo:
+    """The zoo of a stage after it, opened once for all of its parts."""
     return job.once("zoo", lambda: Zoo(job.inputs["zoo"]))
 
 

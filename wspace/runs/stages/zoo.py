@@ -122,7 +122,7 @@ def _specialise(job: Job, tasks: tuple[Task, ...]) -> None:
 def shard(job: Job, number: int) -> None:
     """One shard: networks from the base, or each from weights of its own, which are the same whatever `together` is."""
     settings, bench = job.recipe.zoo, job.bench
-    tasks = job.once("tasks", lambda: TaskSet.load(job.folder / TASKS))
+    tasks = _task_set(job)
     group = _group(job, tasks.seen, number)
     if settings.start == "base":
         start = job.once("base", lambda: _base(job, tasks.classes)).expand(len(group), -1)
@@ -136,9 +136,13 @@ def shard(job: Job, number: int) -> None:
 
 def validation(job: Job, number: int) -> list[float]:
     """Accuracy of each network of a shard on validation images."""
-    bench, tasks = job.bench, job.once("tasks", lambda: TaskSet.load(job.folder / TASKS))
+    bench, tasks = job.bench, _task_set(job)
     weights = bench.target.spec.flatten(load_file(job.folder / SHARD.format(number)))
     return accuracies(bench.target, weights, _group(job, tasks.seen, number), bench.val, bench.class_texts).tolist()
+
+
+def _task_set(job: Job) -> TaskSet:
+    return job.once("tasks", lambda: TaskSet.load(job.folder / TASKS))
 
 
 def _shards(job: Job, tasks: Sequence[Task]) -> int:
