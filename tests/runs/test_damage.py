@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from tests.conftest import Wspace
 from tests.support.damage import cut, flip
+from tests.support.synthetic import Said
 from tests.support.tiny import TINY_STAGES, WORKSHOP, Tiny, stages_fixture, tiny_fixture  # noqa: F401
 from wspace.runs import pipeline
 from wspace.runs.artifacts import keep, kept
@@ -46,14 +47,6 @@ COMMANDS = [
 
 HALF = "half.txt"  # that every tiny stage leaves
 Go = Callable[..., list[Step]]
-
-
-class Said(Progress):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from wspace.recipes.schema import BoundRecipe
 from wspace.recipes.source import find_recipe, read_recipe
 from wspace.runs import pipeline
 from wspace.runs.keys import keys
-from wspace.runs.pieces import answered, bound_of, do_part, told_of, work_off
+from wspace.runs.pieces import Noted, answered, bound_of, do_part, told_of, work_off
 from wspace.runs.pipeline import STAGES
 from wspace.runs.study import running as study
 from wspace.runs.study.file import bind_study
@@ -178,6 +178,15 @@ def test_an_error_in_a_piece_ends_the_run_as_it_would_have_here(tmp_path: Path) 
     with pytest.raises(WspaceError, match="^it went wrong$") as caught:
         list(work_off(Scattered(), failing, [{}, {}], said, "work"))
     assert type(caught.value) is WspaceError and said.lines == ["note: first"]
+
+
+def test_a_warning_of_a_member_says_whose_it_is() -> None:
+    ours, of_member = Noted([]), Noted([], "narrow-42")
+    for progress in (ours, of_member):
+        for text in ("zoo starts", "warning: it ignores: all", "note: seen"):
+            progress.say(text)
+    assert ours.texts == ["zoo starts", "warning: it ignores: all", "note: seen"]
+    assert of_member.texts == ["zoo starts", "warning: narrow-42: it ignores: all", "note: narrow-42: seen"]
 
 
 def test_a_recipe_is_the_same_recipe_elsewhere() -> None:

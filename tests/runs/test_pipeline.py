@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 
+from tests.support.synthetic import Said
 from tests.support.tiny import TINY_STAGES, WORKSHOP, Tiny, stages_fixture, tiny_fixture  # noqa: F401
 from wspace.recipes.bind import bind as bind_recipe
 from wspace.recipes.imports import sources_of
@@ -30,14 +31,6 @@ from wspace.support.progress import Progress
 
 NAMES = ["zoo", "opponents", "train", "generate", "evaluate", "report"]
 Bind = Callable[..., BoundRecipe]
-
-
-class Said(Progress):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 import torch
 from filelock import FileLock
 
+from tests.support.synthetic import Said
 from tests.support.tiny import RECIPE, TINY_STAGES, WORKSHOP, Tiny, stages_fixture, tiny_fixture  # noqa: F401
 from wspace.data import splits
 from wspace.data.tasks import TaskSet
@@ -43,14 +44,6 @@ NAMES = [stage.name for stage in TINY_STAGES]
 TASKS = 4  # of each split
 
 Bound = Callable[..., study.Study]
-
-
-class Said(Progress):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 @pytest.fixture

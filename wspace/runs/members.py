@@ -62,6 +62,6 @@ def do_run(piece: str) -> str:
     def work(notes: list[str]) -> None:
         with threaded(told["threads"]):
             recipe, runs = bound_of(told), Path(told["runs"])
-            pipeline.run(recipe, runs, Noted(notes), only=told["only"], all_runs=Path(told["all_runs"]))
+            pipeline.run(recipe, runs, Noted(notes, recipe.name), only=told["only"], all_runs=Path(told["all_runs"]))
 
     return answered(told, work)

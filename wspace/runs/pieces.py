@@ -145,12 +145,14 @@ def _check(told: dict[str, Any]) -> None:
 
 @dataclass
 class Noted(Progress):
-    """Keeps what is said, for the answer."""
+    """Keeps what is said, for the answer; warnings and notes with the run that they are of, where a piece is a whole run."""
 
     texts: list[str]
+    run: str = ""
 
     def say(self, text: str) -> None:
-        self.texts.append(text)
+        kind, _, rest = text.partition(": ")
+        self.texts.append(f"{kind}: {self.run}: {rest}" if self.run and kind in ("warning", "note") else text)
 
 
 @lru_cache(maxsize=2)
