@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -229,6 +230,15 @@ class Scheduler(Exception):
         time.sleep(60)
 
 
+class Hidden(Exception):
+    """Raised, it is what an interrupted library made of the interruption."""
+
+    def __init__(self) -> None:
+        with suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)
+
+
 @pytest.mark.parametrize(
     ("error", "status", "said"),
     [
@@ -236,6 +246,7 @@ class Scheduler(Exception):
         (WspaceError("x"), 1, "error: x\n"),
         (KeyboardInterrupt(), 130, "interrupted: the same command goes on from here\n"),
         (Scheduler, 143, "terminated: the same command goes on from here\n"),
+        (Hidden, 130, "interrupted: the same command goes on from here\n"),
     ],
 )
 def test_a_failing_run_ends_with_its_status(

@@ -15,7 +15,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -117,25 +117,47 @@ def _collect_garbage_less_often() -> None:
 
 
 class _Signals:
-    """SIGTERM, as a scheduler sends it, ends a command as Ctrl-C does: what is being written is cleared away first."""
+    """SIGTERM, as a scheduler sends it, ends a command as Ctrl-C does: what is being written is cleared away first.
+
+    What was heard is kept: code that is interrupted may make another exception of it, as a class does whose making is.
+    """
+
+    WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
     def __init__(self) -> None:
-        self.status, self.word = 130, "interrupted"
+        self.heard: signal.Signals | None = None
 
     @contextmanager
-    def heard(self) -> Iterator[None]:
+    def listening(self) -> Iterator[None]:
         if threading.current_thread() is not threading.main_thread():  # Python hears signals in that one alone
             yield
             return
-        before = signal.signal(signal.SIGTERM, self._terminate)
+        ours = [by for by in self.WORDS if signal.getsignal(by) is not signal.SIG_IGN]  # `nohup` and the like
+        before = {by: signal.signal(by, self._hear) for by in ours}
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for by, handler in before.items():
+                signal.signal(by, handler)
 
-    def _terminate(self, *_: object) -> None:
-        self.status, self.word = 128 + signal.SIGTERM, "terminated"
+    def _hear(self, number: int, _: object) -> None:
+        self.heard = signal.Signals(number)
         raise KeyboardInterrupt
+
+    @contextmanager
+    def recognised(self) -> Iterator[None]:
+        """Whatever a command raises once it was interrupted is that."""
+        try:
+            yield
+        except Exception as error:
+            if self.heard is None:
+                raise
+            raise KeyboardInterrupt from error
+
+    def end(self) -> NoReturn:
+        by = self.heard or signal.SIGINT
+        _tell(f"{self.WORDS[by]}: the same command goes on from here")
+        sys.exit(128 + by)
 
 
 def main(workshop: Workshop | None = None) -> None:
@@ -144,7 +166,7 @@ def main(workshop: Workshop | None = None) -> None:
     workshop: what `wspace run` makes runs with, if not those of `wspace.runs.pipeline`.
     """
     signals = _Signals()
-    with signals.heard():
+    with signals.listening():
         _main(workshop, signals)
 
 
@@ -156,19 +178,20 @@ def _main(workshop: Workshop | None, signals: _Signals) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two torch processes on few cores would starve each other
     try:
         _check_output()
-        with _notes():
+        with _notes(), signals.recognised():
             status = app(standalone_mode=False, obj=workshop)
         if status == 130:  # what typer makes of a KeyboardInterrupt
             raise KeyboardInterrupt
         sys.stdout.flush()
+    except (KeyboardInterrupt, typer.Abort) as error:
+        if terminal.manner.verbose and error.__cause__:
+            traceback.print_exc()
+        signals.end()
     except WspaceError as error:
         if terminal.manner.verbose:
             traceback.print_exc()
         _tell(f"error: {error}")
         sys.exit(error.exit_status)
-    except (KeyboardInterrupt, typer.Abort):
-        _tell(f"{signals.word}: the same command goes on from here")
-        sys.exit(signals.status)
     except (BrokenPipeError, SystemExit) as error:  # the reader of our output went away, as `head` does
         if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
             raise  # typer makes a SystemExit of a broken pipe
