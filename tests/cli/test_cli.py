@@ -239,6 +239,19 @@ class Hidden(Exception):
             time.sleep(60)
 
 
+class Dropped(Exception):
+    """Raised, it is in place of an interruption where nothing can be raised."""
+
+    class Ended:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)
+
+    def __init__(self) -> None:
+        self.Ended()
+        time.sleep(60)
+
+
 @pytest.mark.parametrize(
     ("error", "status", "said"),
     [
@@ -247,6 +260,7 @@ class Hidden(Exception):
         (KeyboardInterrupt(), 130, "interrupted: the same command goes on from here\n"),
         (Scheduler, 143, "terminated: the same command goes on from here\n"),
         (Hidden, 130, "interrupted: the same command goes on from here\n"),
+        (Dropped, 130, "interrupted: the same command goes on from here\n"),
     ],
 )
 def test_a_failing_run_ends_with_its_status(

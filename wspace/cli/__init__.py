@@ -15,7 +15,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NoReturn
 
 import typer
 
@@ -122,7 +122,7 @@ class _Signals:
     What was heard is kept: code that is interrupted may make another exception of it, as a class does whose making is.
     """
 
-    WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+    WORDS: ClassVar = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
     def __init__(self) -> None:
         self.heard: signal.Signals | None = None
@@ -134,15 +134,25 @@ class _Signals:
             return
         ours = [by for by in self.WORDS if signal.getsignal(by) is not signal.SIG_IGN]  # `nohup` and the like
         before = {by: signal.signal(by, self._hear) for by in ours}
+        hook, sys.unraisablehook = sys.unraisablehook, self._repeat
         try:
             yield
         finally:
+            sys.unraisablehook = hook
             for by, handler in before.items():
                 signal.signal(by, handler)
 
     def _hear(self, number: int, _: object) -> None:
         self.heard = signal.Signals(number)
         raise KeyboardInterrupt
+
+    def _repeat(self, lost: sys.UnraisableHookArgs) -> None:
+        """Python drops what is raised where nothing can catch it, as in `__del__` or when an import ends."""
+        if self.heard is not None and issubclass(lost.exc_type, KeyboardInterrupt):
+            again = threading.Timer(0.02, signal.pthread_kill, [threading.main_thread().ident, self.heard])
+            again.start()  # in here it would be dropped as well
+        else:
+            sys.__unraisablehook__(lost)
 
     @contextmanager
     def recognised(self) -> Iterator[None]:
