@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isqrt
@@ -118,7 +118,7 @@ def picture_shape(width: int, who: str, instead: str) -> tuple[int, int, int]:
 
 @dataclass(frozen=True)
 class Pool:
-    """Labelled features to draw from: those of one split."""
+    """Labelled features to draw from: those of one split, on one device."""
 
     features: Tensor  # (M, F)
     labels: Tensor  # (M,)
@@ -135,24 +135,51 @@ class Pool:
                 table[c] = r[torch.arange(table.shape[1]) % len(r)]
         return cls(features, labels, table, counts)
 
+    def to(self, device: torch.device) -> Pool:
+        """The same, on this device."""
+        return Pool(*(tensor.to(device) for tensor in (self.features, self.labels, self.table, self.counts)))
+
+    @property
+    def device(self) -> torch.device:
+        return self.features.device
+
     def of_task(self, task: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Every image of a task's classes: features (m, F), and labels (m,) counted within the task."""
-        labels = torch.repeat_interleave(torch.arange(len(task)), self.counts[list(task)])
-        return self.features[self.rows_of(task)], labels
+        """Every image of a task's classes: features (m, F), and labels (m,) counted within the task; on the CPU."""
+        features, labels = next(self.of_tasks([task]))
+        return features.cpu(), labels.cpu()
+
+    def of_tasks(self, tasks: Sequence[Sequence[int]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """As `of_task`, task by task, on the pool's device, which is told once which images these are."""
+        rows = [self.rows_of(task) for task in tasks]
+        labels = [torch.repeat_interleave(torch.arange(len(task)), self._at_hand[1][list(task)]) for task in tasks]
+        sizes = [len(of_task) for of_task in rows]
+        of_each = (torch.cat(parts).to(self.device).split(sizes) for parts in (rows, labels))
+        for of_task, label in zip(*of_each, strict=True):
+            yield self.features[of_task], label
 
     def few(self, count: int, rng: torch.Generator) -> Pool:
         """At most so many images of each class, drawn once."""
         table = torch.stack(
             [
                 row[torch.randperm(int(n), generator=rng)[:count]].tile(-(-count // max(1, min(int(n), count))))[:count]
-                for row, n in zip(self.table, self.counts, strict=True)
+                for row, n in zip(*self._at_hand, strict=True)
             ]
         )
-        return Pool(self.features, self.labels, table, self.counts.clamp_max(count))
+        return Pool(self.features, self.labels, table.to(self.device), self.counts.clamp_max(count))
+
+    def count(self, task: Sequence[int]) -> int:
+        """Images of a task's classes."""
+        return int(self._at_hand[1][list(task)].sum())
 
     def rows_of(self, task: Sequence[int]) -> Tensor:
-        """Rows of `features`, in the order of `of_task`: images count as they do within this split."""
-        return torch.cat([self.table[c, : self.counts[c]] for c in task])
+        """Rows of `features`, in the order of `of_task`, on the CPU: images count as they do within this split."""
+        table, counts = self._at_hand
+        return torch.cat([table[c, : counts[c]] for c in task])
+
+    @cached_property
+    def _at_hand(self) -> tuple[Tensor, Tensor]:
+        """`table` and `counts`, on the CPU."""
+        return self.table.cpu(), self.counts.cpu()
 
 
 @dataclass(frozen=True)

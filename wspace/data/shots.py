@@ -14,16 +14,17 @@ from wspace.interfaces import Shots
 
 
 def draw_shots(pool: Pool, tasks: Sequence[Task], count: int, rng: torch.Generator) -> Shots:
-    """So many different images of each class of each task, or all the pool has of it where these are fewer.
+    """So many different images of each class of each task, or all the pool has of it where these are fewer; on the CPU.
 
     Each task's are drawn for itself. Fewer are among more: the first of what is drawn from the same state of `rng`.
     """
     index, mask = pad(tasks)  # (B, K)
-    images = pool.counts[index] * mask
-    order = torch.rand(*index.shape, pool.table.shape[1], generator=rng)  # the same whatever the count
-    repeated = torch.arange(pool.table.shape[1]) >= images[..., None]
+    table = pool.table.cpu()
+    images = pool.counts.cpu()[index] * mask
+    order = torch.rand(*index.shape, table.shape[1], generator=rng)  # the same whatever the count
+    repeated = torch.arange(table.shape[1]) >= images[..., None]
     drawn = order.masked_fill(repeated, torch.inf).argsort(2)[..., :count]  # (B, K, S)
-    features = pool.features[pool.table[index].gather(2, drawn)]
+    features = pool.features[table[index].gather(2, drawn).to(pool.device)].cpu()
     features = functional.pad(features, (0, 0, 0, count - features.shape[2]))  # where no class has so many
     shots = Shots(features, images.clamp_max(count))
     return Shots(features * shots.there[..., None], shots.counts)

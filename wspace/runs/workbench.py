@@ -125,7 +125,7 @@ class Workbench:
         empty = [c for c, count in zip(classes, pool.counts.tolist(), strict=True) if not count]
         if empty and split != VAL:  # a class may do without validation images, which only help to choose
             raise DataError(f"class {empty[0]!r} has no {name} images")
-        return pool
+        return pool.to(self.device)
 
     def calibrated(self, weights: Tensor, tasks: Sequence[Task]) -> Tensor:
         """Networks (B, P) ready to be scored on tasks[b]: `wspace.learning.fitting.calibrated`, on training images."""

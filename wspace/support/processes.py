@@ -201,6 +201,14 @@ def threaded(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def steps_unread(device: torch.device) -> int:
+    """How many steps of a loop go by until the host reads what came of them, or gives the device more numbers to go by.
+
+    Either waits for all that a GPU was asked for, which would otherwise be ahead of the host; a CPU is never behind it.
+    """
+    return 1 if device.type == "cpu" else 64
+
+
 def device_of(name: str) -> torch.device:
     """This process's device, of a recipe's `device`: auto, cpu or cuda. Raises UserError for a GPU that is not there."""
     import torch

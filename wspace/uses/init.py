@@ -114,7 +114,7 @@ def train(run: Run, tasks: Sequence[Task], pool: Pool, start: Tensor, schedule: 
     def score(step: int, weights: Tensor) -> bool:
         if step in marks:
             ready = calibrated(target, weights, tasks, pool, bench.class_texts)
-            curve.append(accuracies(target, ready, tasks, bench.test, bench.class_texts))
+            curve.append(accuracies(target, ready, tasks, bench.test, bench.class_texts).cpu())
         return False
 
     score(0, start)
@@ -148,7 +148,7 @@ def study(
     with run.bench.progress.bar("init", len(shots) * len(begun)) as bar:
         for count in shots:
             pool = run.bench.train if count == ALL else run.bench.train.few(count, stream(seed, "init few", count))
-            images = sum(int(pool.counts[list(task)].sum()) for task in tasks) / len(tasks)
+            images = sum(map(pool.count, tasks)) / len(tasks)
             schedule = Schedule(max(1, round(epochs * images / batch)), batch, lr)
             trained = dict[str, Trained]()
             for name, start in begun.items():

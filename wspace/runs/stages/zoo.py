@@ -176,7 +176,7 @@ def _entries(job: Job, tasks: TaskSet, parent: Parent | None) -> list[Entry]:
             bar.advance(len(of_shard))
     for place, task in enumerate(tasks.seen):
         number, row = divmod(place, together)
-        seen = int(bench.val.counts[list(task)].sum())
+        seen = bench.val.count(task)
         entries.append(
             Entry(
                 name=f"task-{place:05}",
