@@ -12,7 +12,9 @@ from wspace.recipes.schema import Bound
 from wspace.support.errors import RecipeError
 from wspace.support.yaml import dump
 
-SECTION_KEYS = "accumulate, align, augment, batch, check_every, clip, ema, lr, steps, warmup, weight_decay"
+SECTION_KEYS = (
+    "accumulate, align, augment, batch, check_every, clip, ema, lr, shard_optimizer, steps, warmup, weight_decay"
+)
 RECIPE_KEYS = (
     "adversary, against, auxiliary, backbone, conditioner, dataset, device, discriminator, engine, evaluate, generate, "
     "generator, losses, metrics, opponents, precision, reconstruction, seed, symmetry, target, task_loss, tasks, text, "

@@ -126,6 +126,13 @@ def test_a_discriminator_that_is_not_asked_changes_nothing(go: Go) -> None:
     assert (plain / "generator.safetensors").read_bytes() != (judged / "generator.safetensors").read_bytes()
 
 
+def test_an_optimiser_that_nobody_shares_changes_nothing_and_is_told(go: Go) -> None:
+    said: list[str] = []
+    plain, shared = go("train.steps=3", name="plain"), go("train.steps=3", "train.shard_optimizer=true", said=said)
+    assert (plain / "generator.safetensors").read_bytes() == (shared / "generator.safetensors").read_bytes()
+    assert "note: train.shard_optimizer: one process trains, which keeps all that the optimiser keeps" in said
+
+
 def test_a_discriminator_that_wins_outright_is_told(go: Go, monkeypatch: pytest.MonkeyPatch) -> None:
     estimate, said = Denoising.estimate, list[str]()
     monkeypatch.setattr(Denoising, "estimate", lambda *given: estimate(*given) + 9)  # none could take it for real

@@ -296,9 +296,33 @@ def worker(folder: Path) -> None:
         train(loop)
         save_tensors(folder / f"{processes.rank}.safetensors", state_of(loop))
         (folder / f"{processes.rank}.json").write_text(json.dumps(loop.log), encoding="utf-8")
+        share_the_optimiser(folder, processes, loop)
         if processes.rank:
             assert list(sent) == []
     assert here() == ALONE
+
+
+def bytes_of_optimiser(loop: TrainingLoop) -> int:
+    return sum(moment.nbytes for state in loop.stepped.state.values() for moment in state.values() if moment.dim())
+
+
+def share_the_optimiser(folder: Path, processes: Processes, whole: TrainingLoop) -> None:
+    """As `whole` was trained, each process with a share of the optimiser's state; and from its checkpoint on."""
+    (folder / "sharded").mkdir(exist_ok=True)
+    settings, first = replace(SETTINGS, shard_optimizer=True), processes.rank == 0
+    sharded = loop_of(folder / "sharded", processes, settings=settings)
+    train(sharded, until=STOPPED)
+    sharded.save()
+    train(sharded)
+    went_on = loop_of(folder, processes, seed=3, settings=settings)
+    assert went_on.resume() and went_on.step == STOPPED
+    train(went_on)
+    for loop in (sharded, went_on):
+        assert loop.log == whole.log
+        assert all(torch.equal(value, state_of(whole)[name]) for name, value in state_of(loop).items())
+        assert bool(loop.ema_parameters) == bool(loop.best_parameters) == first
+    largest = max(p.nbytes for p in whole.parameters.values())
+    assert abs(bytes_of_optimiser(sharded) - bytes_of_optimiser(whole) / 2) <= largest
 
 
 def launch(count: int, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -335,7 +359,9 @@ def test_two_processes_train_as_one_does_and_one_goes_on_where_they_stopped(tmp_
     logs = [json.loads((tmp_path / f"{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1)]
     assert logs[0] == logs[1]
 
-    alone, restarted = loop_of(tmp_path / "alone"), loop_of(tmp_path, seed=2)
+    checkpoint = "checkpoint.safetensors"
+    assert (tmp_path / checkpoint).read_bytes() == (tmp_path / "sharded" / checkpoint).read_bytes()
+    alone, restarted = loop_of(tmp_path / "alone"), loop_of(tmp_path / "sharded", seed=2)
     start = {name: value.clone() for name, value in state_of(alone).items()}
     train(alone)
     restarted.resume()
@@ -466,3 +492,11 @@ def test_precision_belongs_to_the_training_and_what_follows() -> None:
     before, after = keys(bind(source, registry), STAGES), keys(half, STAGES)
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"train", "generate", "evaluate", "report"}
+
+
+def test_who_keeps_what_the_optimiser_keeps_is_no_part_of_the_recipe_of_a_run() -> None:
+    source, registry = read_recipe(ROOT / "recipes/core.yaml"), load_plugins().registry
+    with_it = read_recipe(ROOT / "recipes/core.yaml", ["train.shard_optimizer=true"])
+    whole, sharded = bind(source, registry), bind(with_it, registry)
+    assert (whole.train.shard_optimizer, sharded.train.shard_optimizer) == (False, True)
+    assert keys(whole, STAGES) == keys(sharded, STAGES) and whole.decisive == sharded.decisive

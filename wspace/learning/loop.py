@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from wspace.learning.adversary import Adversary
@@ -41,6 +42,8 @@ Watch = Callable[[str, Log], None]
 SECTIONS = {Reconstruction: "reconstruction", TaskLoss: "task_loss", Train: "train"}
 """Where a recipe says the settings of a phase."""
 
+MOMENTS = ("exp_avg", "exp_avg_sq")  # that AdamW keeps of each parameter, beside the number of the step
+
 CHECKPOINT_GROUPS = ("parameters", "ema", "best", "buffers", "best_buffers", "optimizer", "adversary")
 EMA_BEFORE = "averaged"  # what older versions called the group `ema`
 
@@ -66,7 +69,8 @@ class TrainingLoop:
 
     `parameters` are those of `module` that are trained. `buffers` are what it learns beside them, by name, as a codebook's
     running means: the best are kept with the best EMA. An `adversary` is saved along, and stepped by nobody here.
-    All `processes` take the same steps, each on a share of the batch.
+    All `processes` take the same steps, each on a share of the batch. The EMA is the first one's alone, and so is the best.
+    With `settings.shard_optimizer` each keeps the optimiser's state of some of the parameters, which it steps for all.
     """
 
     def __init__(
@@ -89,12 +93,27 @@ class TrainingLoop:
         }
         self.buffers = dict(buffers or {})
         self.best_buffers = {name: b.clone() for name, b in self.buffers.items()}
-        self.ema_parameters = {name: p.detach().clone() for name, p in self.parameters.items()}
+        averaged = self.parameters if processes.rank == 0 else {}
+        self.ema_parameters = {name: p.detach().clone() for name, p in averaged.items()}
         self.best_parameters = {name: p.clone() for name, p in self.ema_parameters.items()}
-        self.optimizer = torch.optim.AdamW(
-            list(self.parameters.values()), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
-        )
+        self.sharded = isinstance(settings, Train) and settings.shard_optimizer and processes.count > 1
+        self.optimizer, self.stepped = self._optimizers()
         self.schedule = LambdaLR(self.optimizer, self._learning_rate_factor)
+
+    def _optimizers(self) -> tuple[Optimizer, AdamW]:
+        """What steps all parameters; and AdamW, of those that this process steps.
+
+        Not by FSDP, of whose modules no process has all parameters: the first alone samples from the module, for `validate`.
+        """
+        every, settings = list(self.parameters.values()), self.settings
+        chosen: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay, "fused": True}
+        if not self.sharded:
+            optimizer = AdamW(every, **chosen)
+            return optimizer, optimizer
+        from torch.distributed.optim import ZeroRedundancyOptimizer
+
+        shared = ZeroRedundancyOptimizer(every, AdamW, **chosen)
+        return shared, shared.optim
 
     def run(
         self,
@@ -131,8 +150,9 @@ class TrainingLoop:
                     torch.manual_seed(rng.initial_seed())  # for dropout layers, which take no generator
                     self.advance(step(self.step, rng))
                 bar.advance()
-                due = self.step % self.settings.check_every == 0 or self.step == self.settings.steps
-                if due and self.processes.rank == 0:
+                if self.step % self.settings.check_every and self.step != self.settings.steps:
+                    continue
+                if self.processes.rank == 0:
                     self._check_parameters()
                     for sentence in health.complaints(self.log, looked):
                         progress.say(f"warning: {sentence}")
@@ -140,7 +160,8 @@ class TrainingLoop:
                     with self.under_ema():
                         accuracy = validate()
                     self.keep_if_best(accuracy)
-                    self.save()
+                self.save()
+                if self.processes.rank == 0:
                     watch(name, self.log)
         return self.finish()
 
@@ -203,7 +224,7 @@ class TrainingLoop:
         its decay does not grow.
         """
         decay = min(self.settings.ema, self.step / (self.step + 10))  # short at first, or the start would linger
-        if self.settings.ema:
+        if self.settings.ema and self.ema_parameters:
             torch._foreach_lerp_(
                 list(self.ema_parameters.values()), [p.detach() for p in self.parameters.values()], 1 - decay
             )
@@ -251,21 +272,47 @@ class TrainingLoop:
     # ------------------------------------------------------------ checkpoints
 
     def save(self) -> None:
-        """Write the checkpoint, in place of the one before. Raises DiskError."""
-        optimizer = self.optimizer.state_dict()["state"]
+        """Write the checkpoint, in place of the one before; the first process does, and all call this where the optimiser is
+        shared out. The file does not tell. Raises DiskError."""
+        moments = self._moments()
+        if self.processes.rank:
+            return
         groups: dict[str, Mapping[str, Tensor]] = {
             "parameters": self.parameters,
             "ema": self.ema_parameters,
             "best": self.best_parameters,
             "buffers": self.buffers,
             "best_buffers": self.best_buffers,
-            "optimizer": {f"{i}.{key}": value for i, state in optimizer.items() for key, value in state.items()},
+            "optimizer": {f"{i}.{key}": value for i, state in moments.items() for key, value in state.items()},
             "adversary": {} if self.adversary is None else self.adversary.state(),
         }
         tensors = {f"{group}.{name}": tensor for group, values in groups.items() for name, tensor in values.items()}
         state = {"step": self.step, "best_accuracy": self.best_accuracy, "log": self.log}
         # in one entry: safetensors writes several in any order
         save_tensors(self.checkpoint, tensors, {"state": json.dumps(state | {"sha256": _hash_of(tensors, state)})})
+
+    def _numbers_stepped(self) -> list[int]:
+        """Of the parameters that this process steps: their places among all."""
+        numbers = {id(p): i for i, p in enumerate(self.parameters.values())}
+        return [numbers[id(p)] for group in self.stepped.param_groups for p in group["params"]]
+
+    def _moments(self) -> dict[int, dict[str, Tensor]]:
+        """Number of each parameter that was stepped -> the state that the optimiser keeps of it: of all, in the first process.
+
+        Not by `ZeroRedundancyOptimizer.consolidate_state_dict`, which unpickles what the others send.
+        """
+        numbers, states = self._numbers_stepped(), self.stepped.state_dict()["state"]
+        ours = {numbers[place]: state for place, state in states.items()}
+        if not self.sharded:
+            return ours
+        some = {(i, key): value for i, state in ours.items() for key, value in state.items()}
+        like: dict[tuple[int, str], Tensor] = {}
+        for i, parameter in enumerate(self.parameters.values()):
+            like |= {(i, "step"): parameter.new_zeros(()), **{(i, key): parameter for key in MOMENTS}}
+        moments: dict[int, dict[str, Tensor]] = {}
+        for (i, key), value in self.processes.collect(some, like).items():
+            moments.setdefault(i, {})[key] = value
+        return {i: state for i, state in moments.items() if state["step"] > 0}
 
     def resume(self) -> bool:
         """Go on from a checkpoint that an interrupted attempt left, if there is one. Returns whether it can be read, and is
@@ -298,14 +345,16 @@ class TrainingLoop:
         for name, tensor in groups["optimizer"].items():
             number, _, key = name.partition(".")
             moments.setdefault(int(number), {})[key] = tensor
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
+        ours = {place: moments[i] for place, i in enumerate(self._numbers_stepped()) if i in moments}
+        self.stepped.load_state_dict(self.stepped.state_dict() | {"state": ours})
         self.step, self.best_accuracy, self.log = state["step"], state["best_accuracy"], state["log"]
         self.schedule = LambdaLR(self.optimizer, self._learning_rate_factor, last_epoch=self.step - 1)
         return True
 
     def finish(self) -> Log:
         """Leave the best EMA in the module. The checkpoint stays until the stage is done: a killed run goes on."""
-        self._put(self.best_parameters)
+        if self.best_parameters:
+            self._put(self.best_parameters)
         for name, buffer in self.buffers.items():
             buffer.copy_(self.best_buffers[name])
         self.module.eval()

@@ -165,6 +165,9 @@ SLOTS = tuple(field.name for field in fields(Recipe))
 ONLOOKERS = ("tracker", "engine")
 """Slots that no result depends on: they are in no key, and nothing that a run leaves has them."""
 
+ONLOOKING_SETTINGS = {"train": ("shard_optimizer",)}
+"""Slot -> settings of its section of which the same is true."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BoundRecipe(Recipe):
@@ -189,22 +192,24 @@ class BoundRecipe(Recipe):
 
     @property
     def decisive(self) -> dict[str, Any]:
-        """As `filled`, without slots that no result depends on: what a run writes down of its recipe."""
-        return {slot: value for slot, value in self.filled.items() if slot not in ONLOOKERS}
+        """As `filled`, without what no result depends on: what a run writes down of its recipe."""
+        kept = {slot: value for slot, value in self.filled.items() if slot not in ONLOOKERS}
+        for slot, settings_of_it in ONLOOKING_SETTINGS.items():
+            kept[slot] = {name: value for name, value in kept[slot].items() if name not in settings_of_it}
+        return kept
 
     def keyed(self, slot: str) -> dict[str, Any]:
-        """{slot: its value} as `filled`, without settings at their default that came `Since` artifacts were first made.
-
-        Paths stay paths.
+        """{slot: its value} as `filled`, without settings at their default that came `Since` artifacts were first made, and
+        those that no result depends on. Paths stay paths.
         """
         value = getattr(self, slot)
         if not settings.is_section(value):
             return {} if slot in self.unkeyed else {slot: as_keyed(value)}
-        of_all = SCHEMA.settable[slot].since
+        of_all, onlooking = SCHEMA.settable[slot].since, ONLOOKING_SETTINGS.get(slot, ())
         kept = {
             name: as_keyed(getattr(value, name))
             for name, setting in settings_signature(type(value)).settable.items()
-            if not (of_all or setting.since) or getattr(value, name) != setting.default
+            if name not in onlooking and (not (of_all or setting.since) or getattr(value, name) != setting.default)
         }
         return {slot: kept}
 

@@ -75,6 +75,22 @@ class Processes:
             for tensor in tensors:
                 tensor.copy_(broadcast(tensor))
 
+    def collect(self, some: Mapping[Key, Tensor], like: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
+        """What each process has `some` of, and no two the same: all of it in the first, on the CPU, and none in the others.
+
+        `like` has the shape and the device of each. They are sent one by one: the others have no more than two at once beside
+        theirs. What no process has is 0.
+        """
+        import torch
+        from accelerate.utils import reduce
+
+        all_of_them: dict[Key, Tensor] = {}
+        for name, alike in like.items():
+            tensor: Any = reduce(some[name] if name in some else torch.zeros_like(alike), "sum")
+            if self.rank == 0:
+                all_of_them[name] = tensor.cpu()
+        return all_of_them
+
     def send(self, work: Mapping[str, str]) -> int:
         """Give the others something to do, all at once, and the first with them. Returns the number of what was sent."""
         return self._tell(work) if self.count > 1 else 0

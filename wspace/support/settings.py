@@ -93,6 +93,8 @@ class Train:
     check_every: Annotated[int, Ge(1)] = 100  # steps between looks at held-out tasks, each a point to go on from
     accumulate: Annotated[int, Ge(1), Since("0.2")] = 1
     """Parts that each process computes its share of a batch in, one after the other: less memory, the same gradient."""
+    shard_optimizer: Annotated[bool, Since("0.2")] = False
+    """Whether several processes share out what AdamW keeps of each parameter (ZeRO, stage 1): less memory, the same numbers."""
 
 
 @dataclass(frozen=True)

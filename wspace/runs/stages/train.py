@@ -79,6 +79,10 @@ def run(job: Job) -> None:
     if not generator_parameters(system):
         _note_that_nothing_is_trained(job, system)
     elif recipe.train.steps:
+        if recipe.train.shard_optimizer and here().count == 1:
+            job.progress.say(
+                "note: train.shard_optimizer: one process trains, which keeps all that the optimiser keeps"
+            )
         adversary = adversary_of(job, system)
         here().send({"train": str(job.folder), "zoo": str(zoo.folder)})
         logs["train"] = _descend_generator_loss(job, pairs, symmetry, adversary, validation)
