@@ -15,6 +15,7 @@ from wspace.data.tasks import Task
 from wspace.learning import fitting
 from wspace.learning.fitting import Schedule, accuracies, fit, fit_until_validated, predict
 from wspace.support.errors import Diverged
+from wspace.support.processes import threaded
 
 CLASSES, FEATURES, TEXTS = 6, 5, 4
 TARGET = Adapter(3, temperature=10.0, feature_dim=FEATURES, text_dim=TEXTS)
@@ -82,6 +83,40 @@ def test_networks_fitted_together_are_those_trained_one_by_one(average: float, d
         torch.testing.assert_close(together[number], alone(number, schedule, 3), rtol=1e-7, atol=1e-9)
     assert torch.equal(before, start())  # the start is not written to
     assert (together - before).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_networks_are_the_same_in_whatever_slices_and_threads(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def trained() -> Tensor:
+        schedule = Schedule(steps=fitting.AHEAD + 3, batch=4, lr=0.02, average=0.5)
+        best, _ = fit_until_validated(
+            TARGET, start(), TASKS, pool_of(), pool_of(1), texts(), schedule, seeded(3), check_every=30, patience=3
+        )
+        return torch.stack([fit(TARGET, start(), TASKS, pool_of(), texts(), schedule, seeded(3)), best])
+
+    together = trained()
+    with threaded(threads):
+        assert fitting._slices(start(), 4 * FEATURES) == 1
+        monkeypatch.setattr(fitting, "CACHED", 1)
+        assert fitting._slices(start(), 4 * FEATURES) == 3
+        torch.testing.assert_close(trained(), together, rtol=1e-7, atol=1e-9)
+        assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize(("cached", "slices"), [(64, 1), (32, 2), (31, 4), (17, 4), (15, 6), (1, 64)])
+def test_slices_stay_in_the_cache_and_keep_every_thread_busy(
+    cached: int, slices: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 networks of 6 weights, which take 5 x 6 + 2 numbers each."""
+    monkeypatch.setattr(fitting, "CACHED", cached * 32 * 4)
+    with threaded(2):
+        assert fitting._slices(torch.zeros(64, 6), 2) == slices
+
+
+def test_networks_that_diverge_in_another_thread_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "CACHED", 1)
+    with threaded(2), pytest.raises(Diverged, match=r"gave a loss that is not a finite number \(at step 1\)"):
+        fit(TARGET, start(), TASKS, pool_of(), texts(), Schedule(steps=5, batch=4, lr=1e300), seeded(0))
 
 
 def test_the_rate_decays_to_a_tenth() -> None:

@@ -1,18 +1,23 @@
-"""Networks trained on images, many at once: one batched matmul and one fused Adam step for all of them.
+"""Networks trained on images, many at once: one batched matmul and one fused Adam step for a slice of them.
 
 What is computed is computed on the pool's device, wherever networks and texts lie; and what is given back lies where the
-networks do.
+networks do. On a CPU, a slice is as many networks as stay in its cache, and each of its threads has slices for itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
-from math import cos, pi
+from functools import partial
+from itertools import islice
+from math import cos, isfinite, pi
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.optim.adam import adam
 
 from wspace.data.features import Pool
 from wspace.data.prompts import pad
@@ -24,6 +29,11 @@ from wspace.support.seeding import stream
 
 AVERAGED = 0.98
 """Decay of the running average that `fit_until_validated` looks at: steadier than the iterates, and better."""
+
+CACHED = 12 * 2**20
+"""Bytes that a slice of networks takes at a step: a share of a CPU's last cache. Slices change rounding at the most."""
+
+AHEAD = 64  # steps whose images are drawn at once, and that a slice goes through before the next one does
 
 CALIBRATED_ON = 256  # training images behind a network's statistics, as evenly of its classes as those of a step
 
@@ -47,33 +57,169 @@ class TaskBatches:
         self.hidden = ~mask[:, None]  # (B, 1, K): classes a task does not have
         self.sizes = mask.sum(1, keepdim=True)  # (B, 1)
 
+    def part(self, where: slice) -> TaskBatches:
+        """Of some of the tasks."""
+        part = copy(self)
+        part.index, part.texts, part.hidden, part.sizes = (
+            tensor[where] for tensor in (self.index, self.texts, self.hidden, self.sizes)
+        )
+        return part
+
     def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """`count` images a task, classes uniform: features (B, m, F) and labels (B, m) within the task."""
-        return next(self.draws(1, count, rng))
+        row, label = next(self.draws(1, count, rng))
+        return self.features(row), label
 
     def draws(self, times: int, count: int, rng: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """So many times what `draw` gives.
+        """So many times what `draw` draws, as rows (B, m) of the pool and labels (B, m).
 
         The CPU draws, so that images are the same on every device, and tells another one of several draws at once.
         """
-        at_once = steps_unread(self.pool.device)
-        for done in range(0, times, at_once):
-            drawn = torch.rand(min(at_once, times - done), 2, len(self.index), count, generator=rng)
-            for which, image in drawn.to(self.pool.device):
-                yield self.at(which, image)
+        for done in range(0, times, AHEAD):
+            drawn = torch.rand(min(AHEAD, times - done), 2, len(self.index), count, generator=rng)
+            yield from zip(*self._placed(*drawn.to(self.pool.device).unbind(1)), strict=True)
 
     def at(self, which: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """As `draw`, of classes and of a class's images as far along as numbers (B, m) and (B, m) in [0, 1) say."""
+        row, label = self._placed(which, image)
+        return self.features(row), label
+
+    def features(self, row: Tensor) -> Tensor:
+        """Of rows (B, m) of the pool: (B, m, F)."""
+        return self.pool.features.index_select(0, row.flatten()).unflatten(0, row.shape)  # faster than [row] by half
+
+    def _placed(self, which: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows and labels, of numbers as `at` takes them, or of several draws of such at once: (..., B, m) each."""
         label = (which * self.sizes).long()
-        name = self.index.gather(1, label)
-        row = self.pool.table[name, (image * self.pool.counts[name]).long()]
-        features = self.pool.features.index_select(0, row.flatten())  # faster than [row] by half
-        return features.unflatten(0, row.shape), label
+        name = self.index.expand(*label.shape[:-1], -1).gather(-1, label)
+        return self.pool.table[name, (image * self.pool.counts[name]).long()], label
 
     def losses(self, target: Target, weights: Tensor, features: Tensor, label: Tensor) -> Tensor:
         """Mean cross-entropy of each network on its own images: (B, P), (B, m, F), (B, m) -> (B,)."""
         logits = target.training_logits(weights, features, self.texts).masked_fill(self.hidden, -torch.inf)  # (B, m, K)
         return functional.cross_entropy(logits.mT, label, reduction="none").mean(1)
+
+
+class _Slice:
+    """Some of the networks that are trained together, with Adam's state."""
+
+    def __init__(
+        self,
+        target: Target,
+        weights: Tensor,  # (B, P), of which the slice's are overwritten
+        averaged: Tensor,  # (B, P), as well
+        batches: TaskBatches,
+        where: slice,
+        schedule: Schedule,
+        share: Callable[[int], float],
+    ):
+        self.target, self.batches, self.where, self.schedule, self.share = (
+            target,
+            batches.part(where),
+            where,
+            schedule,
+            share,
+        )
+        self.weights, self.averaged = weights[where].detach().requires_grad_(), averaged[where]
+        self.moments = torch.zeros_like(self.averaged), torch.zeros_like(self.averaged)
+        self.count = weights.new_zeros((), dtype=torch.float32)  # of Adam's steps
+        self.unread: list[Tensor] = []  # losses of the last steps, that the host has not looked at
+
+    def advance(self, first: int, images: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """A step on each of these rows (B, m) and labels (B, m) of all networks. Raises Diverged."""
+        for step, (row, label) in enumerate(images, first):
+            features = self.batches.features(row[self.where])
+            loss = self.batches.losses(self.target, self.weights, features, label[self.where]).sum()
+            self.unread.append(loss.detach())
+            if (step + 1) % steps_unread(loss.device) == 0:
+                self.read(step + 1)
+            gradient = torch.autograd.grad(loss, [self.weights])
+            with torch.no_grad():
+                self._descend(gradient, self.schedule.lr * _decayed(step, self.schedule))
+                if (share := self.share(step + 1)) > 0:
+                    self.averaged.lerp_(self.weights, share)
+
+    def read(self, steps: int) -> None:
+        """Losses up to this number of steps. Raises Diverged."""
+        values = torch.stack(self.unread).tolist() if self.unread else []
+        for step, value in enumerate(values, steps - len(values)):
+            if not isfinite(value):
+                raise _diverged(self.target, self.weights.detach(), self.schedule.lr, step)
+        self.unread.clear()
+
+    def _descend(self, gradient: Sequence[Tensor], lr: float) -> None:
+        first, second = self.moments
+        adam(
+            [self.weights],
+            list(gradient),
+            [first],
+            [second],
+            [],
+            [self.count],
+            fused=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=lr,
+            weight_decay=0.0,
+            eps=1e-8,
+            maximize=False,
+        )
+
+
+def _trained(
+    target: Target,
+    start: Tensor,
+    batches: TaskBatches,
+    schedule: Schedule,
+    rng: torch.Generator,
+    share: Callable[[int], float],
+    looks: Sequence[int],
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Train networks from start (B, P), and give step, weights and running averages at each of the steps `looks`.
+
+    The average begins at the start; after a step, it goes by `share(step)` of the way to the weights. What is given is
+    overwritten as the training goes on. Raises Diverged when a weight is no longer finite.
+    """
+    weights, averaged = (start.to(batches.pool.device, copy=True) for _ in range(2))
+    count = _slices(weights, schedule.batch * batches.pool.features.shape[1])
+    parts = [slice(int(part[0]), int(part[-1]) + 1) for part in torch.arange(len(start)).tensor_split(count)]
+    slices = [_Slice(target, weights, averaged, batches, where, schedule, share) for where in parts]
+    drawn, done = batches.draws(schedule.steps, schedule.batch, rng), 0
+    for until in sorted({*looks, *range(AHEAD, schedule.steps, AHEAD), schedule.steps}):
+        images = list(islice(drawn, until - done))
+        _by_threads([partial(part.advance, done, images) for part in slices])
+        done = until
+        if done in looks:
+            yield done, weights, averaged
+    if not (torch.isfinite(weights).all() and torch.isfinite(averaged).all()):
+        for part in slices:
+            part.read(schedule.steps)
+        raise _diverged(target, weights, schedule.lr, schedule.steps)
+
+
+def _slices(weights: Tensor, features: int) -> int:
+    """How many slices these networks (B, P) are trained in, each of which is given so many features at a step."""
+    if weights.device.type != "cpu":
+        return 1
+    state = 5 * weights.shape[1]  # weights, their average, gradient and two moments
+    count = min(len(weights), -(-len(weights) * (state + features) * weights.element_size() // CACHED))
+    threads = torch.get_num_threads()
+    return count if count <= threads else min(len(weights), -(-count // threads) * threads)  # all busy to the end
+
+
+def _by_threads(parts: Sequence[Callable[[], None]]) -> None:
+    """Each part, by as many threads as torch has, each of which does without torch's others.
+
+    They wait for each other once, where torch's would at every product.
+    """
+    threads = min(torch.get_num_threads(), len(parts))
+    if threads == 1:
+        for part in parts:
+            part()
+    else:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(lambda part: part(), parts))  # raises what a part raised
 
 
 def fit(
@@ -93,27 +239,16 @@ def fit(
     and stops the training by returning True. Raises Diverged when a weight is no longer finite.
     """
     batches = TaskBatches(tasks, pool, class_texts)
-    weights = start.to(pool.device, copy=True).requires_grad_()
-    optimizer = torch.optim.Adam([weights], lr=schedule.lr, fused=True)
-    averaged, terms = torch.zeros_like(weights), 0
-    first_averaged = schedule.steps - round(schedule.average * schedule.steps)
-    diverged = torch.full((), schedule.steps, device=pool.device)  # the first step whose loss was no finite number
-    for step, (features, label) in enumerate(batches.draws(schedule.steps, schedule.batch, rng)):
-        optimizer.param_groups[0]["lr"] = schedule.lr * _decayed(step, schedule)
-        loss = batches.losses(target, weights, features, label).sum()
-        diverged.masked_fill_(~torch.isfinite(loss) & (diverged > step), step)
-        if (step + 1) % steps_unread(pool.device) == 0 and int(diverged) < schedule.steps:
-            raise _diverged(target, weights.detach(), schedule.lr, int(diverged))
-        (weights.grad,) = torch.autograd.grad(loss, [weights])
-        optimizer.step()
-        if schedule.average and step >= first_averaged:
-            terms += 1
-            averaged.lerp_(weights.detach(), 1 / terms)
-        if on_step is not None and on_step(step + 1, weights.detach()):
+    unaveraged = schedule.steps - round(schedule.average * schedule.steps)
+
+    def share(step: int) -> float:
+        return 1 / (step - unaveraged) if step > unaveraged else 0.0
+
+    looks, result = range(1, schedule.steps + 1) if on_step is not None else (schedule.steps,), start
+    for step, weights, averaged in _trained(target, start, batches, schedule, rng, share, looks):
+        result = averaged if step > unaveraged else weights
+        if on_step is not None and on_step(step, weights):
             break
-    result = averaged if terms else weights.detach()
-    if not torch.isfinite(result).all():
-        raise _diverged(target, result, schedule.lr, int(diverged))
     return calibrated(target, result, tasks, pool, class_texts).to(start.device)
 
 
@@ -211,16 +346,16 @@ def fit_until_validated(
     Stops when the mean over networks has not improved for `patience` checks. Returns weights (B, P) and their
     validation accuracies (B,). The start itself is the first candidate.
     """
-    averaged = start.to(train.device, copy=True)
-    best = calibrated(target, averaged, tasks, train, class_texts).clone()
+    best = calibrated(target, start.to(train.device), tasks, train, class_texts)
     best_accuracy = accuracies(target, best, tasks, val, class_texts)
     peak, since = float(best_accuracy.mean()), 0
 
-    def check(step: int, weights: Tensor) -> bool:
-        nonlocal best, best_accuracy, peak, since
-        averaged.lerp_(weights, 1 - min(AVERAGED, step / (step + 10)))  # short at first, or the start would linger
-        if step % check_every:
-            return False
+    def share(step: int) -> float:
+        return 1 - min(AVERAGED, step / (step + 10))  # short at first, or the start would linger
+
+    batches = TaskBatches(tasks, train, class_texts)
+    looks = range(check_every, schedule.steps + 1, check_every)
+    for _, _, averaged in _trained(target, start, batches, schedule, rng, share, looks):
         candidate = calibrated(target, averaged, tasks, train, class_texts)
         now = accuracies(target, candidate, tasks, val, class_texts)
         better = now > best_accuracy
@@ -228,7 +363,6 @@ def fit_until_validated(
         best_accuracy = torch.where(better, now, best_accuracy)
         mean = float(now.mean())
         peak, since = (mean, 0) if mean > peak else (peak, since + 1)
-        return since >= patience
-
-    fit(target, start, tasks, train, class_texts, schedule, rng, on_step=check)
+        if since >= patience:
+            break
     return best.to(start.device), best_accuracy.to(start.device)
