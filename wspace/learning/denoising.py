@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import replace
 from math import log
 
 import torch
@@ -117,12 +116,13 @@ class Denoising(Generator):
         return terms
 
     def estimate(self, pairs: Pairs, noise: float, rng: torch.Generator) -> Tensor:
-        clean, anchor = self._clean(replace(pairs, moves=None))  # about `of_zoo`, which does not move
+        center = self._of_zoo(pairs.condition)  # which does not move
+        clean, anchor = (pairs.tokens - center) / self.spread, self.anchor.expand_as(pairs.tokens)
         level = noise * torch.rand(len(clean), generator=rng, device=rng.device).to(clean.device)
         drawn = torch.randn(clean.shape, generator=rng, device=rng.device).to(clean.device) * self.mask
         noisy, _ = self.mix(clean, drawn, level)
         estimate = self.clean_of(noisy, self.denoiser(noisy, level, pairs.condition, anchor), level) * self.mask
-        return self._of_zoo(pairs.condition) + self.spread * estimate
+        return center + self.spread * estimate
 
     def _clean(self, pairs: Pairs) -> tuple[Tensor, Tensor]:
         """x and the anchor, (B, N, D) each, moved where the batch asks for it."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from wspace.learning.ridge_regression import Ridge
 
@@ -46,7 +49,45 @@ class Line(nn.Module):
         self.bias.copy_((ridge.mean_y - (ridge.mean_x @ self.turn) @ self.weight) / self.intercept)
 
     def fitted(self, inputs: Tensor) -> Tensor:
-        return self.line_bias + inputs @ self.line_weight
+        return self.line_bias + product(inputs, self.line_weight)
 
     def trained(self, inputs: Tensor) -> Tensor:
-        return self.bias * self.intercept + (inputs @ self.turn) @ self.weight
+        return self.bias * self.intercept + product(inputs @ self.turn, self.weight)
+
+
+ALIGNED = 16  # values of float32 that fill a line of the processor's cache
+
+
+def product(inputs: Tensor, weight: Tensor) -> Tensor:
+    """inputs (..., C) @ weight (C, Q): (..., Q). The same bits as that, sooner for matrices of float32 on a CPU."""
+    rows_begin_anywhere = weight.shape[1] % ALIGNED > 0
+    plain = weight.dtype == inputs.dtype == torch.float32 and not torch.is_autocast_enabled(weight.device.type)
+    if weight.device.type == "cpu" and plain and inputs.ndim == 2 and rows_begin_anywhere:
+        return _Product.apply(inputs, weight)
+    return inputs @ weight
+
+
+class _Product(torch.autograd.Function):
+    """A product, and a gradient, whose rows each begin on a line of the cache: MKL writes other ones at half the speed."""
+
+    @staticmethod
+    def forward(context: Any, inputs: Tensor, weight: Tensor) -> Tensor:  # type: ignore[override]
+        context.save_for_backward(inputs, weight)
+        return _with_aligned_rows(inputs, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:  # type: ignore[override]
+        inputs, weight = context.saved_tensors
+        of_inputs, of_weight = context.needs_input_grad
+        return (
+            gradient @ weight.mT if of_inputs else None,
+            _with_aligned_rows(inputs.mT, gradient) if of_weight else None,
+        )
+
+
+def _with_aligned_rows(left: Tensor, right: Tensor) -> Tensor:
+    """left @ right, as a view of something a little wider."""
+    rows, columns = len(left), right.shape[1]
+    wider = left.new_empty(rows, -(-columns // ALIGNED) * ALIGNED)
+    return torch.mm(left, right, out=wider[:, :columns])

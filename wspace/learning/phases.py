@@ -118,9 +118,9 @@ class TaskLossStep:
         tasks = self.draw_tasks(settings.batch, rng)
         batches = TaskBatches(tasks, self.images, self.class_texts)
         features, label = batches.draw(settings.images, rng)  # (B, m, F), (B, m)
-        kept = torch.rand(features.shape, generator=rng) >= settings.dropout
+        kept = torch.rand(features.shape, generator=rng).ge_(settings.dropout)  # 1 or 0
         networks = system.typical(self.prompts_of(tasks).to(self.device)).cpu()  # (B, P)
-        features = features * kept / (1 - settings.dropout)
+        features.mul_(kept).div_(1 - settings.dropout)
         loss = batches.losses(self.target, networks, features, label).mean()
         if not settings.zoo:
             return [(loss, {})]
