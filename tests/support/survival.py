@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wspace.runs.spent import SPENT
 from wspace.support.names import ELAPSED, KEPT, LOCK, MANIFEST
 
 ROOT = Path(__file__).parent.parent.parent
@@ -167,7 +168,7 @@ def ended_often(
 
 # ---------------------------------------------------------------- what is compared
 
-TIMES = ("seconds", "seconds_per_network", "train_seconds", "made")
+TIMES = (*SPENT, "seconds_per_network", "train_seconds", "made")
 
 
 def contents(run: Path) -> dict[str, str]:
@@ -190,7 +191,7 @@ def _timeless(file: Path) -> bytes:
         return json.dumps(value).encode()
     if file.suffix == ".html":
         content = re.sub(rb"<table(?:(?!</table>).)*drawing one, ms.*?</table>", b"", content, flags=re.DOTALL)
-        return re.sub(rb"<td>[\d.]+ (s|min|h)</td>", b"", content)
+        return re.sub(rb"<td>[\d.]+ (s|min|h|MiB)</td>", b"", content)
     return content
 
 

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from wspace.recipes.imports import UNCHANGED, Changes, changes, sources_of
 from wspace.recipes.schema import Bound, BoundRecipe
 from wspace.runs.keys import Stage, components_of, files_of, keys, modules_of, slots_of
+from wspace.runs.spent import Spent, spending, spent
 from wspace.runs.store import Store, manifest_of, write_manifest
 from wspace.runs.tracking import Tracking
 from wspace.support.errors import FileError, UserError
 from wspace.support.files import check_place, disk_errors, read_json, remove_begun, write_json, write_text
 from wspace.support.memory import keep_freed_memory
-from wspace.support.names import ELAPSED, KEPT, MANIFEST, RECIPE, RUN, STUDY
+from wspace.support.names import KEPT, MANIFEST, RECIPE, RUN, STUDY
 from wspace.support.processes import launched
 from wspace.support.progress import Progress
 from wspace.support.yaml import dump
@@ -373,17 +374,12 @@ def _run(
     progress.say(f"{stage.name} starts" if step.why == NOT_DONE else f"{stage.name} starts: {step.why}")
     function = stage.load()
     with store.making(stage.name, step.key) as folder:
-        before = _elapsed(folder)
-        started = time.monotonic()
-        try:
+        with spending(folder):
             inputs = {name: folders[name] for name in stage.takes}
             if stage.joined and recipe.joined is not None:
                 inputs["joint"] = recipe.joined.folder
             function(Job(recipe, bench, folder, inputs, progress, tracking.curves, spread))
-        finally:
-            seconds = before + time.monotonic() - started
-            write_json(folder / ELAPSED, seconds)
-        manifest = _manifest(step, recipe, seconds)
+        manifest = _manifest(step, recipe, spent(folder))
         if mark := store.forced(stage.name, step.key):
             manifest["forced"] = mark
         shutil.rmtree(folder / KEPT, ignore_errors=True)
@@ -403,21 +399,13 @@ def _tell_of_others(damaged: Path, made: Path, stage: str, progress: Progress) -
         )
 
 
-def _elapsed(folder: Path) -> float:
-    """Seconds that attempts before this one took; what a power failure made of the file is no reason to end."""
-    try:
-        return float(read_json(folder / ELAPSED))
-    except (FileError, TypeError, ValueError):
-        return 0.0
-
-
-def _manifest(step: Step, recipe: BoundRecipe, seconds: float) -> dict[str, Any]:
+def _manifest(step: Step, recipe: BoundRecipe, took: Spent) -> dict[str, Any]:
     return {
         "stage": step.stage.name,
         "key": step.key,
         "slots": slots_of(recipe, step.stage),
         "seed": recipe.seed,
-        "seconds": seconds,
+        **asdict(took),
         "made": time.strftime("%Y-%m-%d %H:%M:%S"),
         "sources": sources_of(modules_of(recipe, step.stage)),
         "versions": {"python": platform.python_version(), **{name: installed_version(name) for name in RECORDED}},

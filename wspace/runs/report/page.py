@@ -72,7 +72,7 @@ def render(
         left_out=report.get("left_out", {}),
         collapsed=report["training"]["collapsed"],
         training=_training(report["training"], report.get("chosen", {})),
-        seconds=_seconds(report["seconds"]),
+        seconds=_seconds(report["seconds"], report.get("peak_mib", {})),
         recipe=recipe_yaml,
         versions=list(versions.items()),
     )
@@ -296,9 +296,10 @@ def _training(training: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[tu
     ]
 
 
-def _seconds(seconds: Mapping[str, float]) -> list[tuple[str, str]]:
-    lines = [(stage, _duration(value)) for stage, value in seconds.items()]
-    return [*lines, ("together", _duration(sum(seconds.values())))]
+def _seconds(seconds: Mapping[str, float], memory: Mapping[str, float]) -> list[tuple[str, str, str]]:
+    """Of each stage, time and the most memory; reports of before 0.2 have no memory."""
+    lines = [(stage, _duration(value), _mib(memory.get(stage))) for stage, value in seconds.items()]
+    return [*lines, ("together", _duration(sum(seconds.values())), _mib(max(memory.values(), default=None)))]
 
 
 # ---------------------------------------------------------------- words and numbers
@@ -319,6 +320,10 @@ def _percent(value: float) -> str:
 
 def _significant(value: float) -> str:
     return f"{value:.3g}".replace("-", "−")
+
+
+def _mib(value: float | None) -> str:
+    return "" if value is None else f"{value:.0f} MiB"
 
 
 def _duration(seconds: float) -> str:

@@ -20,6 +20,7 @@ from wspace.runs.report import page as html
 from wspace.runs.report.draws import sections_on_draws
 from wspace.runs.report.methods import methods_of
 from wspace.runs.report.section import Figure
+from wspace.runs.spent import SPENT, told
 from wspace.runs.stages import Job
 from wspace.support.files import read_json, write_json
 from wspace.support.names import GENERATED, LOG, MANIFEST, PAGE, PER_TASK, REPORT, SCORES, SUMMARY
@@ -45,7 +46,7 @@ def run(job: Job) -> None:
         **{name: evaluated[name] for name in ("accurate_and_new", "draws") if name in evaluated},
         "training": read_json(job.inputs["train"] / SUMMARY),
         "pictures": pictures,
-        "seconds": {name: read_json(folder / MANIFEST)["seconds"] for name, folder in job.inputs.items()},
+        **_spent(job),
     }
     write_json(job.folder / REPORT, report)
     made = read_json(job.inputs["evaluate"] / MANIFEST)
@@ -55,6 +56,12 @@ def run(job: Job) -> None:
     sections = sections_on_draws(report, table, _frontier(job, report))
     page = html.render(report, drawn, dump(job.recipe.decisive), versions, table, sections)
     (job.folder / PAGE).write_text(page, encoding="utf-8")
+
+
+def _spent(job: Job) -> dict[str, dict[str, float]]:
+    """What was measured -> stage -> how much; the stage's memory since 0.2."""
+    took = {name: told(read_json(folder / MANIFEST)) for name, folder in job.inputs.items()}
+    return {what: {name: its[what] for name, its in took.items() if what in its} for what in SPENT}
 
 
 def _figures(job: Job, report: dict[str, Any]) -> dict[str, str]:
