@@ -35,7 +35,7 @@ from wspace.interfaces.importing import Collection, Description, ImportedNetwork
 from wspace.interfaces.metrics import Metric, Outcome
 from wspace.interfaces.opponents import Contest, Evidence, Fit, Opponent
 from wspace.interfaces.symmetry import Part, Symmetry
-from wspace.interfaces.targets import Architecture, Target
+from wspace.interfaces.targets import Architecture, Target, cross_entropy
 from wspace.interfaces.tokens import CODES, Span, Tokenizer, TokenLayout, UnitTokens
 from wspace.interfaces.tracking import Tracker
 from wspace.interfaces.weights import Product, WeightEntry, WeightSpec
@@ -46,5 +46,5 @@ __all__ = [
     "Denoiser", "Description", "Discriminator", "Engine", "Evidence", "Exporter", "Fit", "Fusion", "Generator", "Images",
     "ImportedNetwork", "Importer", "Layers", "Metric", "Moves", "Opponent", "Outcome", "Pairs", "Part", "Precision",
     "Predictor", "Product", "Prompts", "Shots", "Span", "Symmetry", "Target", "Task", "Text", "TokenLayout",
-    "Tokenizer", "Told", "Tracker", "UnitTokens", "WeightEntry", "WeightSpec", "Wording",
+    "Tokenizer", "Told", "Tracker", "UnitTokens", "WeightEntry", "WeightSpec", "Wording", "cross_entropy",
 ]  # fmt: skip

@@ -9,9 +9,16 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from wspace.interfaces.weights import WeightEntry, WeightSpec
 from wspace.support.errors import UserError
+
+
+def cross_entropy(logits: Tensor, hidden: Tensor, labels: Tensor) -> Tensor:
+    """Of each network on its own images, the mean: (B, M, K), (B, 1, K), (B, M) -> (B,). Its task has no `hidden` class."""
+    visible = logits.masked_fill(hidden, -torch.inf)
+    return functional.cross_entropy(visible.mT, labels, reduction="none").mean(1)
 
 
 class Architecture(ABC):
@@ -83,6 +90,20 @@ class Target(ABC):
     def training_logits(self, weights: Tensor, features: Tensor, texts: Tensor) -> Tensor:
         """As `logits`, while training: `statistics` are not read, but those of these very images take their place."""
         return self.logits(weights, features, texts)
+
+    def descent(
+        self, weights: Tensor, features: Tensor, texts: Tensor, hidden: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What a step of training goes by: `cross_entropy` (B,) of `training_logits`, and its gradient in the weights (B, P).
+
+        (B, P), (B, M, F), (B, K, T), (B, 1, K), (B, M) -> (B,), (B, P), neither of which is differentiable. The default
+        differentiates; a target may write the gradient out, where that is faster.
+        """
+        with torch.enable_grad():
+            leaf = weights.detach().requires_grad_()
+            losses = cross_entropy(self.training_logits(leaf, features, texts), hidden, labels)
+            (gradient,) = torch.autograd.grad(losses.sum(), [leaf])
+        return losses.detach(), gradient
 
     def calibrated(self, weights: Tensor, features: Tensor) -> Tensor:
         """Weights whose `statistics` are those of training images: (B, P), (B, M, F) -> (B, P); the others stay."""

@@ -22,7 +22,7 @@ from torch.optim.adam import adam
 from wspace.data.features import Pool
 from wspace.data.prompts import pad
 from wspace.data.tasks import Task
-from wspace.interfaces import Target
+from wspace.interfaces import Target, cross_entropy
 from wspace.support.errors import Diverged
 from wspace.support.processes import steps_unread
 from wspace.support.seeding import stream
@@ -96,8 +96,11 @@ class TaskBatches:
 
     def losses(self, target: Target, weights: Tensor, features: Tensor, label: Tensor) -> Tensor:
         """Mean cross-entropy of each network on its own images: (B, P), (B, m, F), (B, m) -> (B,)."""
-        logits = target.training_logits(weights, features, self.texts).masked_fill(self.hidden, -torch.inf)  # (B, m, K)
-        return functional.cross_entropy(logits.mT, label, reduction="none").mean(1)
+        return cross_entropy(target.training_logits(weights, features, self.texts), self.hidden, label)
+
+    def descent(self, target: Target, weights: Tensor, features: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """`losses` (B,), and the gradient of each (B, P)."""
+        return target.descent(weights, features, self.texts, self.hidden, label)
 
 
 class _Slice:
@@ -120,8 +123,8 @@ class _Slice:
             schedule,
             share,
         )
-        self.weights, self.averaged = weights[where].detach().requires_grad_(), averaged[where]
-        self.moments = torch.zeros_like(self.averaged), torch.zeros_like(self.averaged)
+        self.weights, self.averaged = weights[where], averaged[where]
+        self.moments = torch.zeros_like(self.weights), torch.zeros_like(self.weights)
         self.count = weights.new_zeros((), dtype=torch.float32)  # of Adam's steps
         self.unread: list[Tensor] = []  # losses of the last steps, that the host has not looked at
 
@@ -129,29 +132,27 @@ class _Slice:
         """A step on each of these rows (B, m) and labels (B, m) of all networks. Raises Diverged."""
         for step, (row, label) in enumerate(images, first):
             features = self.batches.features(row[self.where])
-            loss = self.batches.losses(self.target, self.weights, features, label[self.where]).sum()
-            self.unread.append(loss.detach())
-            if (step + 1) % steps_unread(loss.device) == 0:
+            losses, gradient = self.batches.descent(self.target, self.weights, features, label[self.where])
+            self.unread.append(losses.sum())
+            if (step + 1) % steps_unread(losses.device) == 0:
                 self.read(step + 1)
-            gradient = torch.autograd.grad(loss, [self.weights])
-            with torch.no_grad():
-                self._descend(gradient, self.schedule.lr * _decayed(step, self.schedule))
-                if (share := self.share(step + 1)) > 0:
-                    self.averaged.lerp_(self.weights, share)
+            self._descend(gradient, self.schedule.lr * _decayed(step, self.schedule))
+            if (share := self.share(step + 1)) > 0:
+                self.averaged.lerp_(self.weights, share)
 
     def read(self, steps: int) -> None:
         """Losses up to this number of steps. Raises Diverged."""
         values = torch.stack(self.unread).tolist() if self.unread else []
         for step, value in enumerate(values, steps - len(values)):
             if not isfinite(value):
-                raise _diverged(self.target, self.weights.detach(), self.schedule.lr, step)
+                raise _diverged(self.target, self.weights, self.schedule.lr, step)
         self.unread.clear()
 
-    def _descend(self, gradient: Sequence[Tensor], lr: float) -> None:
+    def _descend(self, gradient: Tensor, lr: float) -> None:
         first, second = self.moments
         adam(
             [self.weights],
-            list(gradient),
+            [gradient],
             [first],
             [second],
             [],

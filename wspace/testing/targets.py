@@ -17,6 +17,7 @@ from wspace.weights.proof import TOLERANCE, prove
 NETWORKS, IMAGES, CLASSES = 3, 4, 5
 STEP = 1e-3  # of finite differences, as large beside the weights
 SLOPE = 0.02  # share of a slope that float32 differences over such a step may miss
+ROUNDING = 1e-4  # of float32, in sums that are put together otherwise
 NOISE = 1e-6  # of float32, relative to all scores together
 
 
@@ -184,6 +185,19 @@ def check_only_statistics_are_calibrated(subject: Subject) -> None:
                 subject.equal(f"tensor {name!r} after statistics are taken", calibrated[:, where], weights[:, where])
         before, after = (target.training_logits(w, features, texts) for w in (weights, calibrated))
     subject.near("its scores while training, which should read no statistics,", after, before, 1e-4)
+
+
+@check("target")
+def check_training_descends_the_cross_entropy(subject: Subject) -> None:
+    """What a target that writes `descent` out gives is what differentiating its scores gives."""
+    target, (weights, features, texts) = _target(subject), _inputs(subject)
+    hidden = torch.zeros(NETWORKS, 1, CLASSES, dtype=torch.bool)
+    hidden[0, 0, -1] = True
+    given = features, texts, hidden, torch.arange(IMAGES).expand(NETWORKS, -1) % (CLASSES - 1)
+    losses, gradient = target.descent(weights, *given)
+    expected_losses, expected = Target.descent(target, weights, *given)
+    subject.near("its losses while training, against those of its scores,", losses, expected_losses, ROUNDING)
+    subject.near("its gradient while training, against that of its scores,", gradient, expected, ROUNDING)
 
 
 @check("target")

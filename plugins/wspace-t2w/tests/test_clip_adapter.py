@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from wspace_t2w.clip_adapter import ClipAdapter
 
-from wspace.api import UserError
+from wspace.api import Target, UserError
 
 FEATURES, RANK, TEXTS = 6, 3, 5
 Activation = Literal["gelu", "tanh", "none"]
@@ -51,6 +51,31 @@ def test_logits_are_those_of_linear_layers_and_a_cosine(activation: Activation, 
         projected = nn.Sequential(layers[0], MODULES[activation], layers[1])(features[b])  # (M, T)
         cosine = functional.cosine_similarity(projected[:, None], texts[b][None], dim=2)  # (M, K)
         torch.testing.assert_close(logits[b], 7.0 * cosine)
+
+
+@variants
+def test_the_gradient_that_is_written_out_is_autograds(activation: Activation, bias: bool) -> None:
+    target = target_of(activation, bias)
+    weights, (features, texts) = weights_of(target, 3), inputs(3, images=7, classes=5)
+    hidden = torch.zeros(3, 1, 5, dtype=torch.bool)
+    hidden[1, 0, 3:] = True
+    labels = torch.randint(0, 3, (3, 7), generator=torch.Generator().manual_seed(3))
+    losses, gradient = target.descent(weights, features, texts, hidden, labels)
+    expected_losses, expected = Target.descent(target, weights, features, texts, hidden, labels)
+    torch.testing.assert_close(losses, expected_losses)
+    torch.testing.assert_close(gradient, expected)
+
+
+@variants
+def test_outputs_of_zero_have_the_gradient_that_autograd_gives_them(activation: Activation, bias: bool) -> None:
+    target = target_of(activation, bias)
+    weights, (features, texts) = weights_of(target, 2), inputs(2)
+    weights[0, target.spec.slices["w2"].start :] = 0.0
+    given = features, texts, torch.zeros(2, 1, 3, dtype=torch.bool), torch.zeros(2, 4, dtype=torch.long)
+    losses, gradient = target.descent(weights, *given)
+    expected_losses, expected = Target.descent(target, weights, *given)
+    torch.testing.assert_close(losses, expected_losses)
+    torch.testing.assert_close(gradient, expected)
 
 
 @variants

@@ -13,6 +13,14 @@ from wspace.api import Target, UserError, WeightEntry, WeightSpec, affine, cosin
 
 ACTIVATIONS = {"gelu": functional.gelu, "tanh": torch.tanh, "none": nn.Identity()}
 
+DERIVATIVES = {
+    "gelu": lambda of_units, before, units: torch.ops.aten.gelu_backward(of_units, before),
+    "tanh": lambda of_units, before, units: of_units * (1 - units.square()),
+    "none": lambda of_units, before, units: of_units,
+}
+"""Gradients at what an activation was given, of those at what it gave."""
+SHORT = 1e-6
+"""As short an output is at least taken to be, as in `cosine_scores`."""
 
 SLOPE = {"gelu": 0.1, "tanh": 0.002, "none": 1.0}
 """By how much features' projections are made smaller, so that the activation is linear for all of them."""
@@ -32,6 +40,7 @@ class ClipAdapter(Target):
     with `tanh` (not the paper's), and with `none` every change of their basis is allowed (symmetry `gl`).
     """
 
+    version: ClassVar[int] = 2  # 2: `descent` is written out, and rounds otherwise
     outputs: ClassVar[int] = 1  # as listing 1 multiplies, inputs first
 
     def __init__(
@@ -66,6 +75,45 @@ class ClipAdapter(Target):
         hidden = ACTIVATIONS[self.activation](affine(features, w["w1"], w.get("b1")))  # (B, M, r)
         projected = affine(hidden, w["w2"], w.get("b2"))  # (B, M, T)
         return cosine_scores(projected, texts, self.temperature)  # (B, M, K)
+
+    @torch.no_grad()
+    def descent(
+        self, weights: Tensor, features: Tensor, texts: Tensor, hidden: Tensor, labels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Without the outputs, which are as wide as a text and of every image.
+
+        With h the hidden units and a one, and A the rows of W2 and b2, an output is h A. Its scores are h (A textsᵀ) and its
+        squared length h (A Aᵀ) hᵀ, of which both brackets are of few rows and the same for all images.
+        """
+        w, gradient = self.spec.unflatten(weights), torch.empty_like(weights)
+        up, up_gradient = (self._up(flat) for flat in (weights, gradient))  # A: (B, r+1, T), or (B, r, T) without b2
+        before = affine(features, w["w1"], w.get("b1"))  # (B, M, r)
+        units = ACTIVATIONS[self.activation](before)
+        h = functional.pad(units, (0, 1), value=1.0) if "b2" in w else units  # (B, M, r+1)
+        by_text, by_itself = up @ texts.mT, up @ up.mT  # (B, r+1, K), (B, r+1, r+1)
+        squared = ((h @ by_itself) * h).sum(2, keepdim=True)  # (B, M, 1)
+        scale = self.temperature * squared.clamp_min(SHORT**2).rsqrt()
+        scores = (h @ by_text) * scale  # (B, M, K)
+        chances = scores.masked_fill(hidden, -torch.inf).log_softmax(2)
+        label = labels[..., None]
+        losses = -chances.gather(2, label).mean((1, 2))  # (B,)
+
+        count = features.shape[1]
+        of_scores = chances.exp_().scatter_add_(2, label, chances.new_full((), -1.0).expand_as(label)).div_(count)
+        of_products = of_scores * scale  # (B, M, K)
+        shrink = (of_scores * scores).sum(2, keepdim=True) / -squared  # (B, M, 1)
+        shrunk = h * shrink.where(squared > SHORT**2, 0.0)  # a shorter output is divided by a constant
+        torch.bmm(h.mT @ of_products, texts, out=up_gradient).baddbmm_(h.mT @ shrunk, up)
+        of_units = torch.baddbmm(of_products @ by_text.mT, shrunk, by_itself)[..., : units.shape[2]]
+        of_before = DERIVATIVES[self.activation](of_units.contiguous(), before, units)
+        torch.bmm(features.mT, of_before, out=self.spec.unflatten(gradient)["w1"])
+        if "b1" in w:
+            torch.sum(of_before, 1, out=gradient[:, self.spec.slices["b1"]])
+        return losses, gradient
+
+    def _up(self, flat: Tensor) -> Tensor:
+        """W2, and b2 as a row after it: (B, P) -> (B, r+1, T), the same memory."""
+        return flat[:, self.spec.slices["w2"].start :].unflatten(1, (-1, self.spec.axis_size("text")))
 
     def from_linear(self, scorers: Tensor, bias: Tensor, texts: Tensor, mask: Tensor) -> Tensor:
         """The hidden units are the scores' `rank` principal directions, kept where the activation is all but linear.
