@@ -231,3 +231,11 @@ def test_weights_that_diverge_are_told_with_tensor_and_step() -> None:
     assert str(caught.value) == (
         f"training networks at rate 0.001 gave weights that are not finite numbers (tensor {name}, at step 0): lower it"
     )
+
+
+def test_accuracies_are_the_same_by_whatever_threads() -> None:
+    weights, tasks = start().repeat(3, 1), TASKS * 3
+    alone = accuracies(TARGET, weights, tasks, pool_of(5), texts())
+    for threads in (2, 4):
+        with threaded(threads):
+            assert torch.equal(accuracies(TARGET, weights.requires_grad_(), tasks, pool_of(5), texts()), alone)

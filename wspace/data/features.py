@@ -155,7 +155,7 @@ class Pool:
         sizes = [len(of_task) for of_task in rows]
         of_each = (torch.cat(parts).to(self.device).split(sizes) for parts in (rows, labels))
         for of_task, label in zip(*of_each, strict=True):
-            yield self.features[of_task], label
+            yield self.features.index_select(0, of_task), label
 
     def few(self, count: int, rng: torch.Generator) -> Pool:
         """At most so many images of each class, drawn once."""

@@ -7,7 +7,6 @@ networks do. On a CPU, a slice is as many networks as stay in its cache, and eac
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +23,7 @@ from wspace.data.prompts import pad
 from wspace.data.tasks import Task
 from wspace.interfaces import Target, cross_entropy
 from wspace.support.errors import Diverged
-from wspace.support.processes import steps_unread
+from wspace.support.processes import by_threads, steps_unread
 from wspace.support.seeding import stream
 
 AVERAGED = 0.98
@@ -184,12 +183,11 @@ def _trained(
     """
     weights, averaged = (start.to(batches.pool.device, copy=True) for _ in range(2))
     count = _slices(weights, schedule.batch * batches.pool.features.shape[1])
-    parts = [slice(int(part[0]), int(part[-1]) + 1) for part in torch.arange(len(start)).tensor_split(count)]
-    slices = [_Slice(target, weights, averaged, batches, where, schedule, share) for where in parts]
+    slices = [_Slice(target, weights, averaged, batches, p, schedule, share) for p in _even(len(start), count)]
     drawn, done = batches.draws(schedule.steps, schedule.batch, rng), 0
     for until in sorted({*looks, *range(AHEAD, schedule.steps, AHEAD), schedule.steps}):
         images = list(islice(drawn, until - done))
-        _by_threads([partial(part.advance, done, images) for part in slices])
+        by_threads([partial(part.advance, done, images) for part in slices])
         done = until
         if done in looks:
             yield done, weights, averaged
@@ -209,18 +207,9 @@ def _slices(weights: Tensor, features: int) -> int:
     return count if count <= threads else min(len(weights), -(-count // threads) * threads)  # all busy to the end
 
 
-def _by_threads(parts: Sequence[Callable[[], None]]) -> None:
-    """Each part, by as many threads as torch has, each of which does without torch's others.
-
-    They wait for each other once, where torch's would at every product.
-    """
-    threads = min(torch.get_num_threads(), len(parts))
-    if threads == 1:
-        for part in parts:
-            part()
-    else:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            list(pool.map(lambda part: part(), parts))  # raises what a part raised
+def _even(total: int, count: int) -> list[slice]:
+    """So many parts of a row, as long as each other or by one longer."""
+    return [slice(number * total // count, (number + 1) * total // count) for number in range(count)]
 
 
 def fit(
@@ -279,9 +268,15 @@ def _decayed(step: int, schedule: Schedule) -> float:
     return 0.55 + 0.45 * cos(pi * step / schedule.steps) if schedule.decay else 1.0
 
 
-@torch.no_grad()
 def accuracies(target: Target, weights: Tensor, tasks: Sequence[Task], pool: Pool, class_texts: Tensor) -> Tensor:
     """Accuracy (B,) of network b on all of the pool's images of tasks[b]; 0 where there are none, so no choice hangs on it."""
+    count = min(len(tasks), torch.get_num_threads()) if pool.device.type == "cpu" else 1
+    parts = [partial(_accuracies, target, weights[p], tasks[p], pool, class_texts) for p in _even(len(tasks), count)]
+    return torch.cat(by_threads(parts))
+
+
+@torch.no_grad()
+def _accuracies(target: Target, weights: Tensor, tasks: Sequence[Task], pool: Pool, class_texts: Tensor) -> Tensor:
     alone = weights.to(pool.device)[:, None]  # (B, 1, P)
     values = [
         (predicted == labels).float().sum() / max(1, len(labels))

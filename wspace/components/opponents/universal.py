@@ -32,8 +32,7 @@ class Universal(Opponent):
         effort = evidence.effort
 
         def at(rate: float) -> tuple[Tensor, Tensor]:
-            bar.advance()
-            return evidence.fit(
+            trained = evidence.fit(
                 evidence.target.init(1, evidence.rng("init")),
                 [evidence.classes],
                 evidence.rng("universal", rate),
@@ -43,9 +42,11 @@ class Universal(Opponent):
                 check_every=5 * effort.check_every,
                 patience=effort.patience,
             )
+            bar.advance()
+            return trained
 
         with evidence.progress.bar("universal", len(effort.rates)) as bar:
-            rate, weights = best_rate(effort.rates, at)  # (1, P)
+            rate, weights = best_rate(effort.rates, at, at_once=True)  # (1, P)
         self.network = weights[0]
         return {"rate": rate}
 

@@ -1,0 +1,45 @@
+"""The learning rate that opponents choose."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from torch import Tensor
+
+from wspace.learning.rates import best_rate
+from wspace.support.errors import Diverged
+from wspace.support.processes import threaded
+
+ACCURACY = {1e-3: 0.2, 1e-2: 0.7, 1e-1: 0.7}
+
+
+def at(rate: float) -> tuple[Tensor, Tensor]:
+    if rate not in ACCURACY:
+        raise Diverged("too high")
+    return torch.tensor([[rate]]), torch.tensor([ACCURACY[rate]])
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_first_of_the_best_rates_is_chosen_and_one_that_diverges_is_none(at_once: bool, threads: int) -> None:
+    with threaded(threads):
+        rate, weights = best_rate((1.0, 1e-3, 1e-2, 1e-1), at, at_once=at_once)
+        assert (rate, weights.tolist()) == (1e-2, torch.tensor([[1e-2]]).tolist())
+        with pytest.raises(Diverged) as caught:
+            best_rate((1.0, 2.0), at, at_once=at_once)
+    assert str(caught.value) == "training on images diverges at every one of opponents.rates, 1.0, 2.0"
+
+
+def test_rates_that_are_tried_at_once_are_each_tried_by_a_thread_that_does_without_torchs_others() -> None:
+    both = threading.Barrier(2, timeout=10)
+
+    def meeting(rate: float) -> tuple[Tensor, Tensor]:
+        both.wait()
+        assert torch.get_num_threads() == 1
+        return at(rate)
+
+    with threaded(2):
+        assert best_rate((1e-3, 1e-2), meeting, at_once=True)[0] == 1e-2
+        assert torch.get_num_threads() == 2
