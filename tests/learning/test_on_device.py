@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.learning.test_fitting import TARGET, TASKS, pool_of, seeded, start, texts
-from tests.support.pretended import device, pretended
+from tests.support.pretended import DEVICE, pretended
 from wspace.data.features import Pool
 from wspace.data.shots import draw_shots
 from wspace.data.tasks import Task
@@ -47,7 +47,7 @@ DONE: dict[str, Callable[[Pool], Tensor]] = {
 @pytest.mark.parametrize("what", DONE)
 def test_what_is_done_on_another_device_is_as_on_the_cpu_and_lies_where_it_was_asked_from(what: str) -> None:
     with pretended():
-        there = DONE[what](pool_of().to(device()))
+        there = DONE[what](pool_of().to(DEVICE))
     assert there.device.type == "cpu"
     assert torch.equal(there, DONE[what](pool_of()))
 
@@ -59,7 +59,7 @@ def counts(do: Callable[[], object]) -> tuple[int, int]:
 
 
 def test_more_steps_of_a_training_wait_for_the_device_at_intervals_alone() -> None:
-    few, many, more = (counts(lambda steps=steps: trained(pool_of().to(device()), steps)) for steps in (2, 60, 70))
+    few, many, more = (counts(lambda steps=steps: trained(pool_of().to(DEVICE), steps)) for steps in (2, 60, 70))
     assert few == many
     assert (more[0] - many[0], more[1] - many[1]) == (1, 1)
 
@@ -68,7 +68,7 @@ def test_more_tasks_to_score_do_not_wait_for_the_device_more_often() -> None:
     def scored(times: int) -> tuple[int, int]:
         tasks: list[Task] = TASKS * times
         weights = start().repeat(times, 1)
-        return counts(lambda: accuracies(TARGET, weights, tasks, pool_of().to(device()), texts()))
+        return counts(lambda: accuracies(TARGET, weights, tasks, pool_of().to(DEVICE), texts()))
 
     assert scored(1) == scored(4)
 
@@ -78,5 +78,5 @@ def test_a_training_that_diverges_there_says_at_which_step_it_did() -> None:
         with pytest.raises(Diverged) as on_cpu:
             trained(pool_of(), steps, 1e300)
         with pretended(), pytest.raises(Diverged) as there:
-            trained(pool_of().to(device()), steps, 1e300)
+            trained(pool_of().to(DEVICE), steps, 1e300)
         assert str(there.value).partition("at step")[2] == str(on_cpu.value).partition("at step")[2]

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
+from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 NAME = "pretended"
 aten = torch.ops.aten
@@ -50,14 +51,15 @@ class Pretended(Tensor):
 
     @staticmethod
     def __new__(cls, real: Tensor) -> Pretended:
-        made = Tensor._make_wrapper_subclass(
-            cls,
-            real.shape,
-            strides=real.stride(),
-            storage_offset=real.storage_offset(),
-            dtype=real.dtype,
-            device=device(),
-        )
+        with torch.inference_mode(False):  # a view of a weight is none of inference's, whoever asks for it
+            made = Tensor._make_wrapper_subclass(
+                cls,
+                real.shape,
+                strides=real.stride(),
+                storage_offset=real.storage_offset(),
+                dtype=real.dtype,
+                device=DEVICE,
+            )
         made.held = real
         return made
 
@@ -71,30 +73,39 @@ class Pretended(Tensor):
         return _computed(func, args, dict(kwargs or {}))
 
 
-@cache
-def device() -> torch.device:
-    """Known to torch from the first call on, in this process."""
-    from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
+class _Backend(_DummyBackendModule):
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        return [torch.bfloat16]
 
-    class Backend(_DummyBackendModule):
-        def get_amp_supported_dtype(self) -> list[torch.dtype]:
-            return [torch.bfloat16]
 
-        def get_rng_state(self, _: object = None) -> Tensor:
-            return torch.zeros(0)
+_setup_privateuseone_for_python_backend(NAME, _Backend())  # before the first gradient of the process: then torch looks
+DEVICE = torch.device(NAME, 0)
 
-        def set_rng_state(self, *_: object) -> None:
-            pass
 
-    _setup_privateuseone_for_python_backend(NAME, Backend())
-    return torch.device(NAME, 0)
+class _Generator(torch.Generator):
+    """The CPU's, which says that it is the device's."""
+
+    def __new__(cls, device: torch.device | str = "cpu") -> torch.Generator:
+        return super().__new__(cls) if torch.device(device).type == NAME else GENERATOR(device)
+
+    @property
+    def device(self) -> torch.device:
+        return DEVICE
+
+
+GENERATOR = torch.Generator
 
 
 class Counted:
     """What happened between host and device."""
 
     def __init__(self) -> None:
-        self.waits, self.copies, self.launched = Counter[str](), 0, 0
+        self.waits, self.launched = Counter[str](), 0
+        self.copies, self.bytes = 0, 0  # to the device
+
+    def copied(self, tensor: Tensor) -> None:
+        self.copies += 1
+        self.bytes += tensor.nbytes
 
     @property
     def waited(self) -> int:
@@ -125,16 +136,16 @@ def _count(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         if here and target is not None and not _is_here(target):
             _counted.waits["to the CPU"] += 1
         elif not here:
-            _counted.copies += 1
+            _counted.copied(args[0])
     elif func is aten.copy_.default:
         if here and not isinstance(args[1], Pretended) and args[1].ndim:
-            _counted.copies += 1
+            _counted.copied(args[1])
         elif not here:
             _counted.waits["to the CPU"] += 1
     elif func in INDEXED:
         for index in args[1]:
             if index is not None and not isinstance(index, Pretended):
-                _counted.copies += 1
+                _counted.copied(index)
             if index is not None and index.dtype == torch.bool:
                 _counted.waits[f"{func} by a mask"] += 1
     elif func in WAITING:
@@ -142,9 +153,6 @@ def _count(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
 
 
 def _computed(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    generator = kwargs.get("generator")
-    if generator is not None and generator.device.type != NAME:
-        raise RuntimeError(f"{func}: expected a generator of {NAME}, and got one of {generator.device}")
     _mixed(func, (*args, *kwargs.values()))
     _count(func, args, kwargs)
     made = func(*_on_cpu(args), **{name: _on_cpu(value) for name, value in kwargs.items()})
@@ -195,6 +203,9 @@ class _Dispatch(TorchDispatchMode):
     ) -> Any:
         arguments = dict(kwargs or {})
         if any(isinstance(leaf, Pretended) or _is_here(leaf) for leaf in _leaves((args, tuple(arguments.values())))):
+            if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
+                with self:  # in inference mode torch takes no function apart itself
+                    return func.decompose(*args, **arguments)
             return _computed(func, args, arguments)
         return func(*args, **arguments)
 
@@ -207,17 +218,25 @@ class _Functions(TorchFunctionMode):
     ) -> Any:
         if func is Tensor.tolist and isinstance(args[0], Pretended):
             return args[0].cpu().tolist()
-        return func(*args, **(kwargs or {}))
+        arguments = dict(kwargs or {})
+        if (
+            generator := arguments.get("generator")
+        ) is not None:  # which below here is the CPU's, and no more than that
+            draws_here = _is_here(arguments.get("device")) or any(isinstance(leaf, Pretended) for leaf in args)
+            if draws_here != (generator.device == DEVICE):
+                raise RuntimeError(f"{func}: expected a generator of another device than {generator.device}")
+        return func(*args, **arguments)
 
 
 @contextmanager
 def pretended() -> Iterator[Counted]:
-    """Inside, `device()` can be computed on; what happens between it and the host is counted."""
+    """Inside, `DEVICE` can be computed on; what happens between it and the host is counted."""
     global _counted
     before, _counted = _counted, Counted()
-    device()
+    torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=...) would go past what is set here
     try:
-        with _Functions(), _Dispatch():
+        with mock.patch.object(torch, "Generator", _Generator), _Functions(), _Dispatch():
             yield _counted
     finally:
+        torch._C._set_only_lift_cpu_tensors(False)
         _counted = before

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.support.pretended import device, pretended
+from tests.support.pretended import DEVICE, pretended
 
 
 def test_it_computes_as_the_cpu_does_gradients_views_and_optimisers_too() -> None:
@@ -20,27 +20,27 @@ def test_it_computes_as_the_cpu_does_gradients_views_and_optimisers_too() -> Non
         return weights.detach().cpu()
 
     with pretended():
-        there = descended(device())
+        there = descended(DEVICE)
     assert torch.equal(there, descended("cpu"))
 
 
 def test_what_mixes_its_tensors_with_the_cpus_raises_but_not_for_a_number() -> None:
     with pretended():
-        there = torch.zeros(2, 3, device=device())
+        there = torch.zeros(2, 3, device=DEVICE)
         for mix in (
             lambda: there + torch.zeros(3),
-            lambda: torch.zeros(2)[torch.zeros(1, dtype=torch.long).to(device())],
+            lambda: torch.zeros(2)[torch.zeros(1, dtype=torch.long).to(DEVICE)],
         ):
             with pytest.raises(RuntimeError, match="same device"):
                 mix()
         with pytest.raises(RuntimeError, match="generator"):
-            torch.rand(2, generator=torch.Generator(), device=device())
-        assert (there + torch.ones(())).device == device()
+            torch.rand(2, generator=torch.Generator(), device=DEVICE)
+        assert (there + torch.ones(())).device == DEVICE
 
 
 def test_what_has_to_wait_for_it_and_what_it_has_to_be_told_is_counted() -> None:
     with pretended() as counted:
-        there = torch.arange(4.0).to(device())
+        there = torch.arange(4.0).to(DEVICE)
         assert (counted.waited, counted.copies) == (0, 1)
         there[torch.tensor([0, 2])]  # told which ones
         assert (counted.waited, counted.copies) == (0, 2)

@@ -34,9 +34,11 @@ def prompts_of(
 ) -> Prompts:
     """What the texts (n, T) of all classes say of each task; and what it is called, given the names of all classes.
 
+    Prompts lie where the texts do.
+
     `shots` are of these tasks, where they come with pictures. `ordered`: whether another order is another task.
     """
-    index, mask = pad(tasks)
+    index, mask = (tensor.to(class_texts.device) for tensor in pad(tasks))
     names = None if classes is None else tuple(name_of((classes[c] for c in task), ordered) for task in tasks)
     pictures, counts = (None, None) if shots is None else (shots.means(), shots.counts)
     return Prompts(class_texts[index] * mask[..., None], mask, names, pictures, counts)

@@ -56,9 +56,11 @@ class Prompts:
         return self._each(lambda values: values.to(device) if isinstance(values, Tensor) else values)
 
     def __getitem__(self, index: Tensor | slice) -> Prompts:
+        """Of some rows, whose numbers lie on the CPU."""
         rows = range(len(self.mask))[index] if isinstance(index, slice) else index.tolist()
+        there = index if isinstance(index, slice) else index.to(self.mask.device)
         return self._each(
-            lambda values: values[index] if isinstance(values, Tensor) else tuple(values[r] for r in rows)
+            lambda values: values[there] if isinstance(values, Tensor) else tuple(values[r] for r in rows)
         )
 
     def _each(self, change: Callable[[Any], Any]) -> Prompts:

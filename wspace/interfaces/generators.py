@@ -67,7 +67,7 @@ class Moves:
     """One random element of the symmetry for each pair of a batch, as it acts on token values."""
 
     act: Callable[[Tensor], Tensor]  # (B, N, D) -> (B, N, D), linear
-    augment: Tensor  # (B,) bool: pairs that are trained on moved (T2W, eq. 10)
+    augment: Tensor  # (B,) bool, on the CPU: pairs that are trained on moved (T2W, eq. 10)
     penalty: bool  # whether `loss` has a term "symmetry" (T2W, eq. 12)
 
 
@@ -112,6 +112,7 @@ class Generator(nn.Module, ABC):
         own (`wspace.learning.terms.RESERVED`: `adversarial`, `product`, `loss`, ...) are refused.
 
         Each is a mean over the batch, and draws from `rng` have the batch as their first axis: a batch may be shared out.
+        They are made with `device=rng.device`, which is where the batch lies.
         """
 
     def estimate(self, pairs: Pairs, noise: float, rng: torch.Generator) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import log
+from math import isfinite, log
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from wspace.interfaces import Discriminator
 from wspace.support.errors import Diverged
-from wspace.support.processes import ALONE, Processes
+from wspace.support.processes import ALONE, Processes, steps_unread
 from wspace.support.settings import Adversary as Settings
 
 OUTRIGHT = 0.99
@@ -32,6 +32,7 @@ class Adversary(nn.Module):
         self.optimizer = torch.optim.Adam(discriminator.parameters(), lr=settings.lr, fused=True)
         self.accuracy: Tensor
         self.register_buffer("accuracy", torch.full((), 0.5))  # running, of its answers before each step
+        self.unread: list[Tensor] = []  # losses of its last steps, that the host has not looked at
         self.compared: list[dict[str, Tensor]] = []  # scalars of the parts of a batch since its last step
 
     def learns_at(self, step: int) -> bool:
@@ -59,8 +60,9 @@ class Adversary(nn.Module):
         totals = {name: torch.stack([part[name] for part in self.compared]).sum() for name in ("loss", "accuracy")}
         self.compared.clear()
         means = self.processes.averaged(totals)
-        if not torch.isfinite(means["loss"]):
-            raise Diverged(f"the discriminator's loss is {float(means['loss'])}; lower adversary.lr")
+        self.unread.append(means["loss"])
+        if len(self.unread) >= steps_unread(means["loss"].device):
+            self.read()
         gradients = [p.grad for p in self.discriminator.parameters() if p.grad is not None]
         self.processes.average(gradients)
         norm = torch.nn.utils.get_total_norm(gradients)
@@ -68,6 +70,13 @@ class Adversary(nn.Module):
         self.optimizer.zero_grad()
         self.accuracy.lerp_(means["accuracy"], 0.05)
         return means | {"loss": means["loss"] / (2 * log(2)), "gradient": norm}
+
+    def read(self) -> None:
+        """Losses of the steps since the last time. Raises Diverged when one is not a number."""
+        losses = torch.stack(self.unread).tolist() if self.unread else []
+        self.unread.clear()
+        if failed := [loss for loss in losses if not isfinite(loss)]:
+            raise Diverged(f"the discriminator's loss is {failed[0]}; lower adversary.lr")
 
     def judge(self, generated: Tensor) -> Tensor:
         """What the generator descends, its parameters alone: -log D of its networks (B, N, D), as Goodfellow et al. (2014)

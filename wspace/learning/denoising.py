@@ -129,7 +129,7 @@ class Denoising(Generator):
         clean = (pairs.tokens - self._of_zoo(pairs.condition)) / self.spread
         anchor = self.anchor.expand_as(clean)
         if pairs.moves is not None and pairs.moves.augment.any():
-            moved = pairs.moves.augment[:, None, None]
+            moved = pairs.moves.augment.to(clean.device)[:, None, None]
             clean = torch.where(moved, pairs.moves.act(clean), clean)
             anchor = torch.where(moved, pairs.moves.act(anchor), anchor)
         return clean, anchor

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from math import cos, inf, pi
+from math import cos, inf, isfinite, pi
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,7 +20,7 @@ from wspace.learning.health import Health
 from wspace.support.checkpoints import fingerprint_of
 from wspace.support.errors import Diverged
 from wspace.support.files import save_tensors
-from wspace.support.processes import ALONE, Processes
+from wspace.support.processes import ALONE, Processes, steps_unread
 from wspace.support.progress import Progress
 from wspace.support.seeding import stream
 from wspace.support.settings import Reconstruction, TaskLoss, Train
@@ -88,6 +88,7 @@ class TrainingLoop:
         self.adversary = adversary
         self.module, self.settings, self.checkpoint = module.train(), settings, checkpoint
         self.step, self.best_accuracy, self.log = 0, -inf, Log()
+        self.unread: list[tuple[int, dict[tuple[str, str], Tensor]]] = []  # steps, and what the log is to have of each
         self.parameters = {
             name: p for name, p in module.named_parameters() if any(p is trained for trained in parameters)
         }
@@ -152,6 +153,7 @@ class TrainingLoop:
                 bar.advance()
                 if self.step % self.settings.check_every and self.step != self.settings.steps:
                     continue
+                self.read()
                 if self.processes.rank == 0:
                     self._check_parameters()
                     for sentence in health.complaints(self.log, looked):
@@ -179,27 +181,50 @@ class TrainingLoop:
                 for name, value in values.items():
                     totals[group, name] = totals[group, name] + value if (group, name) in totals else value
         means = self.processes.averaged(totals)
-        mean_loss = means.pop(("", "loss"))
-        if not torch.isfinite(mean_loss):
-            self._check_parameters()
-            terms = [name for (group, name), value in means.items() if group == "terms" and not torch.isfinite(value)]
-            self._diverged(f"the loss{f' ({terms[0]})' if terms else ''} is {float(mean_loss)}")
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
         self.processes.average(gradients)
         norm = torch.nn.utils.get_total_norm(gradients)
-        if not torch.isfinite(norm):
-            of = (name for name, p in self.parameters.items() if p.grad is not None and not p.grad.isfinite().all())
-            self._diverged(f"the gradient of {next(of, 'all parameters together')} is not a finite number")
+        self.unread.append((self.step, means | {("", "gradient"): norm}))
+        if len(self.unread) >= steps_unread(norm.device):
+            self.read()
         if self.settings.clip is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), self.settings.clip, norm)
         self.optimizer.step()
         self.schedule.step()
         self.step += 1
         self._update_ema()
-        entry: dict[str, Any] = {"step": self.step, "loss": float(mean_loss), "gradient": float(norm)}
-        for (group, name), value in means.items():
-            entry.setdefault(group, {})[name] = float(value)
-        self.log.append(entry)
+
+    def read(self) -> None:
+        """Into the log, what the steps since the last time came to: by one look at the device. Raises Diverged."""
+        if self.adversary is not None:
+            self.adversary.read()
+        if not self.unread:
+            return
+        device = self.unread[-1][1]["", "gradient"].device
+        tensors = [value.to(device, torch.double) for _, values in self.unread for value in values.values()]
+        numbers = iter(torch.stack(tensors).tolist())
+        for step, names in self.unread:
+            values = {name: next(numbers) for name in names}
+            self._check_finite(step, values)
+            entry: dict[str, Any] = {"step": step + 1}
+            entry |= {"loss": values.pop(("", "loss")), "gradient": values.pop(("", "gradient"))}
+            for (group, name), value in values.items():
+                entry.setdefault(group, {})[name] = value
+            self.log.append(entry)
+        self.unread.clear()
+
+    def _check_finite(self, step: int, values: Mapping[tuple[str, str], float]) -> None:
+        """What a step came to. If others came after it, parameters and gradients are theirs, and say nothing of it."""
+        is_last = step == self.step
+        if not isfinite(loss := values["", "loss"]):
+            if is_last:
+                self._check_parameters()
+            terms = [name for (group, name), value in values.items() if group == "terms" and not isfinite(value)]
+            self._diverged(f"the loss{f' ({terms[0]})' if terms else ''} is {loss}", step)
+        if not isfinite(values["", "gradient"]):
+            there = self.parameters.items() if is_last else ()
+            of = (name for name, p in there if p.grad is not None and not p.grad.isfinite().all())
+            self._diverged(f"the gradient of {next(of, 'all parameters together')} is not a finite number", step)
 
     @property
     def section(self) -> str:
@@ -209,10 +234,10 @@ class TrainingLoop:
     def _check_parameters(self) -> None:
         for name, parameter in self.parameters.items():
             if not torch.isfinite(parameter).all():
-                self._diverged(f"parameter {name} is not a finite number")
+                self._diverged(f"parameter {name} is not a finite number", self.step)
 
-    def _diverged(self, what: str) -> NoReturn:
-        raise Diverged(f"{what} at step {self.step}; lower {self.section}.lr, or {self.section}.clip")
+    def _diverged(self, what: str, step: int) -> NoReturn:
+        raise Diverged(f"{what} at step {step}; lower {self.section}.lr, or {self.section}.clip")
 
     def _learning_rate_factor(self, step: int) -> float:
         return warmup_cosine(step, self.settings.steps, self.settings.warmup)

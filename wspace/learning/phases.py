@@ -25,8 +25,9 @@ from wspace.learning.system import System
 from wspace.learning.terms import SYMMETRY, check_terms
 from wspace.support.errors import UserError
 from wspace.support.names import CHECKPOINT
-from wspace.support.processes import ALONE, Processes
+from wspace.support.processes import ALONE, Processes, has_room
 from wspace.support.progress import Progress
+from wspace.support.seeding import on_device
 from wspace.support.settings import Losses, Reconstruction, TaskLoss, Train
 from wspace.weights.lowrank import squared_distance
 
@@ -41,9 +42,20 @@ class TrainingPairs:
     """A zoo's networks and their tasks' prompts; and the system that learns from them, in the networks' shape."""
 
     system: System
-    weights: Tensor  # (n, P), on the CPU
-    prompts: Prompts  # of n tasks, on the CPU
+    weights: Tensor  # (n, P)
+    prompts: Prompts  # of n tasks
     codes: Tensor | None = None  # (n, N, D): the networks as tokens, if they are at hand
+
+    def to(self, device: torch.device) -> TrainingPairs:
+        """The same, where every step takes some of them: on this device, but for networks that it has no room for."""
+        there = has_room(device, self.weights.nbytes)
+        return replace(
+            self, weights=self.weights.to(device) if there else self.weights, prompts=self.prompts.to(device)
+        )
+
+    def networks(self, rows: Tensor, device: torch.device) -> Tensor:
+        """(B, P), on this device."""
+        return self.weights[rows.to(self.weights.device)].to(device)
 
     def with_codes(self, device: torch.device) -> TrainingPairs:
         """The same, its codes on `device` if the tokenizer is lossy: they are small, and making them takes an encoder."""
@@ -94,14 +106,18 @@ class ReconstructionStep:
         """As `Step`. Raises UserError for a term whose name is reserved."""
         zoo, rows = self.training_set.draw(self.batch, rng)
         tokenizer = zoo.system.tokenizer
-        terms = check_terms(tokenizer, tokenizer.loss(zoo.weights[rows].to(self.device), rng))
+        networks = zoo.networks(rows, self.device)
+        terms = check_terms(tokenizer, tokenizer.loss(networks, on_device(self.device, rng)))
         total = sum(terms.values(), torch.zeros((), device=self.device))
         return [(total, {"terms": _detached(terms), "tokenizer": tokenizer.log_values()})]
 
 
 @dataclass(frozen=True)
 class TaskLossStep:
-    """Cross-entropy of typical networks of seen tasks, on training images; and their distance to the zoo's, if asked for."""
+    """Cross-entropy of typical networks of seen tasks, on training images; and their distance to the zoo's, if asked for.
+
+    Images, texts and the zoo's networks lie on the device already.
+    """
 
     pairs: TrainingPairs
     settings: TaskLoss
@@ -118,22 +134,22 @@ class TaskLossStep:
         tasks = self.draw_tasks(settings.batch, rng)
         batches = TaskBatches(tasks, self.images, self.class_texts)
         features, label = batches.draw(settings.images, rng)  # (B, m, F), (B, m)
-        kept = torch.rand(features.shape, generator=rng).ge_(settings.dropout)  # 1 or 0
-        networks = system.typical(self.prompts_of(tasks).to(self.device)).cpu()  # (B, P)
+        draws = on_device(self.device, rng)
+        kept = torch.rand(features.shape, generator=draws, device=self.device).ge_(settings.dropout)  # 1 or 0
+        networks = system.typical(self.prompts_of(tasks).to(self.device))  # (B, P)
         features.mul_(kept).div_(1 - settings.dropout)
         loss = batches.losses(self.target, networks, features, label).mean()
         if not settings.zoo:
             return [(loss, {})]
-        weights = self.pairs.weights
-        rows = torch.randint(len(weights), (settings.batch,), generator=rng)
-        typical = system.typical(self.pairs.prompts[rows].to(self.device)).cpu()  # (B, P)
-        distance = (typical - weights[rows]).square().mean() / self.zoo_variance
+        rows = torch.randint(len(self.pairs.weights), (settings.batch,), generator=rng)
+        typical = system.typical(self.pairs.prompts[rows].to(self.device))  # (B, P)
+        distance = (typical - self.pairs.networks(rows, self.device)).square().mean() / self.zoo_variance
         return [(loss + settings.zoo * distance, {"terms": _detached({"tasks": loss, "zoo": distance})})]
 
     @cached_property
     def zoo_variance(self) -> Tensor:
         """(), of a weight over the zoo, the mean over weights: the unit of distances to the zoo."""
-        return self.pairs.weights.var(0, correction=0).mean().clamp_min(1e-12)
+        return self.pairs.weights.var(0, correction=0).mean().clamp_min(1e-12).to(self.device)
 
 
 class GeneratorStep:
@@ -180,7 +196,7 @@ class GeneratorStep:
             moves = self._moves(zoo.system, share, rng)
             weight = self.processes.count * share.count / share.batch  # sums to 1, in the mean over processes
             with share.drawing(self.device):
-                terms = self._terms(number, zoo, rows[share.rows], moves, weight, rng)
+                terms = self._terms(number, zoo, rows[share.rows], moves, weight, on_device(self.device, rng))
             log_values = {"terms": {name: weight * value.detach() for name, value in terms.items()}}
             if self.adversary is not None and self.adversary.learns_at(number) and share is self.shares[-1]:
                 log_values["discriminator"] = self.adversary.learn()
@@ -200,7 +216,7 @@ class GeneratorStep:
         system, losses, device = zoo.system, self.losses, self.device
         with self._autocast():
             if zoo.codes is None:
-                pairs = system.pairs(zoo.weights[rows].to(device), zoo.prompts[rows].to(device), moves)
+                pairs = system.pairs(zoo.networks(rows, device), zoo.prompts[rows].to(device), moves)
             else:
                 pairs = system.pairs_of(zoo.codes[rows.to(device)], zoo.prompts[rows].to(device), moves)
             terms = system.generator.loss(pairs, rng)
@@ -211,7 +227,7 @@ class GeneratorStep:
             with self._autocast():
                 estimate = system.generator.estimate(pairs, 1.0, rng).float()
             networks = system.tokenizer.detokenize(estimate)  # (B, P)
-            distances = squared_distance(system.spec, networks, zoo.weights[rows].to(device))
+            distances = squared_distance(system.spec, networks, zoo.networks(rows, device))
             terms["product"] = distances.mean() / self.spreads[zoo]
         if self.adversary is not None:
             discriminator_learns = self.adversary.learns_at(number)

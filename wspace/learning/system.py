@@ -125,14 +125,13 @@ class System(nn.Module):
 
         With `rows`, those of these pairs alone.
         """
-        elements = symmetry.sample(count, rng)[rows]
+        elements = symmetry.sample(count, rng)[rows].to(next(self.buffers()).device)
 
         def act(tokens: Tensor) -> Tensor:
-            moved = symmetry.act(elements.to(tokens.device), self.tokenizer.collect(tokens))
+            moved = symmetry.act(elements, self.tokenizer.collect(tokens))
             return self.tokenizer.arrange(moved)
 
-        device = next(self.buffers()).device
-        return Moves(act, (torch.rand(count, generator=rng) < augment)[rows].to(device), penalty)
+        return Moves(act, (torch.rand(count, generator=rng) < augment)[rows], penalty)
 
     def typical(self, prompts: Prompts) -> Tensor:
         """Weights (B, P) on which a task loss is taken: differentiable in the generator's task parameters."""

@@ -241,6 +241,13 @@ def steps_unread(device: torch.device) -> int:
     return 1 if device.type == "cpu" else 64
 
 
+def has_room(device: torch.device, size: int) -> bool:
+    """Whether so many bytes are at most half of what a GPU has free; a CPU has room."""
+    import torch
+
+    return device.type != "cuda" or 2 * size <= torch.cuda.mem_get_info(device)[0]
+
+
 def device_of(name: str) -> torch.device:
     """This process's device, of a recipe's `device`: auto, cpu or cuda. Raises UserError for a GPU that is not there."""
     import torch

@@ -87,15 +87,17 @@ def run(zoos: Sequence[MemberZoo], folder: Path, progress: Progress) -> None:
     for other in pupils[1:]:
         for name, component in other.system.named_children():
             share(getattr(first.system, name), component, other.name, f"{name}.")
-    training_set = TrainingSet(tuple(TrainingPairs(p.system, p.weights, p.prompts) for p in pupils), joint=True)
-    training = GeneratorTraining(training_set, first.bench.device, recipe.seed, folder, progress)
+    device = first.bench.device
+    pairs = (TrainingPairs(p.system, p.weights, p.prompts).to(device) for p in pupils)
+    training_set = TrainingSet(tuple(pairs), joint=True)
+    training = GeneratorTraining(training_set, device, recipe.seed, folder, progress)
     logs: dict[str, Log] = {}
     health: dict[str, Any] = {}
     for pupil in pupils:
         pupil.system.tokenizer.fit(pupil.weights)  # of a code: where it begins
     if first.system.tokenizer.lossy:
         logs["reconstruction"], health["reconstruction"] = _learn_code(training, recipe.reconstruction, pupils)
-    first.system.conditioner.fit(_merged([pupil.prompts.to(first.bench.device) for pupil in pupils]))
+    first.system.conditioner.fit(_merged([pupil.prompts.to(device) for pupil in pupils]))
 
     def validate() -> float:
         return _mean({pupil.name: pupil.of_samples() for pupil in pupils})

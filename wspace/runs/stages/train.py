@@ -64,14 +64,14 @@ def run(job: Job) -> None:
     logs: dict[str, Log] = {}
     health: dict[str, Any] = {}
     if system.tokenizer.lossy:
-        training = _training(job, networks.pairs(system))
+        training = _training(job, networks.pairs(system).to(bench.device))
         logs["reconstruction"], health["reconstruction"] = _learn_code(job, zoo, training, networks.held_out)
     codes = system.fit(networks.training, networks.prompts, (networks.held_out, networks.held_out_prompts))
     system.to(bench.device).eval()
     if untold := _untold(job, zoo, system):
         health["untold"] = untold
 
-    pairs = networks.pairs(system, codes)
+    pairs = networks.pairs(system, codes).to(bench.device)
     validation = _Validation.of(bench, zoo, system, networks)
     if recipe.task_loss.steps and not system.generator.task_loss_last:
         logs |= _descend_task_loss(job, zoo, pairs, validation)
@@ -163,7 +163,7 @@ def write_trained(folder: Path, system: System, logs: Mapping[str, Log], results
 
 def score_on_validation(bench: Workbench, networks: Tensor, tasks: Sequence[Task]) -> float:
     """Mean accuracy of networks (B, P), each on its task's validation images."""
-    return float(bench.accuracies(networks.cpu(), tasks, bench.val).mean())
+    return float(bench.accuracies(networks, tasks, bench.val).mean())
 
 
 # ---------------------------------------------------------------- the zoo's networks
@@ -292,7 +292,7 @@ def _learn_code(job: Job, zoo: Zoo, training: GeneratorTraining, held_out: Tenso
     settings, bench, system = job.recipe.reconstruction, job.bench, training.system
     tokenizer, tasks = system.tokenizer, zoo.tasks.choosing[:VALIDATION_TASKS]
     others = held_out[: len(tasks)].to(bench.device)
-    tokenizer.fit(training.training_set.zoos[0].weights)
+    tokenizer.fit(training.training_set.zoos[0].weights.cpu())
     system.to(bench.device).eval()
 
     @torch.no_grad()
@@ -325,14 +325,15 @@ def _descend_task_loss(job: Job, zoo: Zoo, pairs: TrainingPairs, validation: _Va
         rows = torch.randint(len(zoo.tasks.training), (count,), generator=rng)
         return [zoo.tasks.training[row] for row in rows.tolist()]
 
+    prompt_texts = bench.prompt_texts.to(bench.device)
     step = TaskLossStep(
         pairs,
         settings,
         bench.target,
         bench.train,
-        bench.class_texts,
+        bench.class_texts.to(bench.device),
         draw_tasks,
-        lambda tasks: zoo.prompts(tasks, bench.prompt_texts),
+        lambda tasks: zoo.prompts(tasks, prompt_texts),
         bench.device,
     )
     return {"task": _training(job, pairs, validation).task_loss(settings, step, validation.of_typical_networks)}
@@ -390,5 +391,5 @@ def join(job: Job) -> None:
     weights = aligned(recipe, zoo, zoo.weights[: len(zoo.tasks.training)], symmetry)
     prompts = zoo.prompts(zoo.tasks.training, load_file(job.folder / PROMPT_TEXTS)["texts"])
     system.tokenizer.requires_grad_(False)  # a code is learnt before
-    pairs = TrainingPairs(system, weights, prompts)
+    pairs = TrainingPairs(system, weights, prompts).to(job.bench.device)
     _descend_generator_loss(job, pairs, symmetry, adversary_of(job, system), None)

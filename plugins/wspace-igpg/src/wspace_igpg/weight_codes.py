@@ -87,7 +87,9 @@ class WeightCodes(Tokenizer):
     def loss(self, weights: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         pieces = self._pieces(weights).flatten(0, 1)
         if len(pieces) > self.pieces:
-            pieces = pieces[torch.randperm(len(pieces), generator=rng)[: self.pieces].to(pieces.device)]
+            pieces = pieces[
+                torch.randperm(len(pieces), generator=rng, device=rng.device)[: self.pieces].to(pieces.device)
+            ]
         return self.code.loss(pieces)
 
     def log_values(self) -> dict[str, Tensor]:
