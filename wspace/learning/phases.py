@@ -25,7 +25,7 @@ from wspace.learning.system import System
 from wspace.learning.terms import SYMMETRY, check_terms
 from wspace.support.errors import UserError
 from wspace.support.names import CHECKPOINT
-from wspace.support.processes import ALONE, Processes, has_room
+from wspace.support.processes import ALONE, Processes, settled
 from wspace.support.progress import Progress
 from wspace.support.seeding import on_device
 from wspace.support.settings import Losses, Reconstruction, TaskLoss, Train
@@ -48,10 +48,7 @@ class TrainingPairs:
 
     def to(self, device: torch.device) -> TrainingPairs:
         """The same, where every step takes some of them: on this device, but for networks that it has no room for."""
-        there = has_room(device, self.weights.nbytes)
-        return replace(
-            self, weights=self.weights.to(device) if there else self.weights, prompts=self.prompts.to(device)
-        )
+        return replace(self, weights=settled(self.weights, device), prompts=self.prompts.to(device))
 
     def networks(self, rows: Tensor, device: torch.device) -> Tensor:
         """(B, P), on this device."""

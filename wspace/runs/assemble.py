@@ -16,10 +16,13 @@ from wspace.learning.system import System
 from wspace.runs.store import intact
 from wspace.runs.telling import retell
 from wspace.support.errors import FileError
+from wspace.support.processes import settled
 from wspace.support.seeding import seeded, stream
 from wspace.weights.proof import prove
 
 if TYPE_CHECKING:
+    import torch
+
     from wspace.recipes.schema import BoundRecipe
     from wspace.runs.artifacts import Zoo
 
@@ -42,12 +45,13 @@ def proven(recipe: BoundRecipe, target: Target, dims: Mapping[str, int]) -> Symm
     return symmetry
 
 
-def aligned(recipe: BoundRecipe, zoo: Zoo, weights: Tensor, symmetry: Symmetry | None) -> Tensor:
+def aligned(recipe: BoundRecipe, zoo: Zoo, weights: Tensor, symmetry: Symmetry | None, device: torch.device) -> Tensor:
     """(n, P), moved to be near the base, or the zoo's first network without one, if the recipe says so."""
     if not recipe.train.align:
         return weights
     assert symmetry is not None
-    return symmetry.canonicalize(weights, zoo.reference)
+    there = settled(weights, device)
+    return symmetry.canonicalize(there, zoo.reference.to(there.device)).to(weights.device)
 
 
 def build_system(recipe: BoundRecipe, target: Target, text_dim: int) -> System:

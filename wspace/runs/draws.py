@@ -86,7 +86,7 @@ def gauges(
     rms, drawing = list[dict[str, Any]](), list[dict[str, Any]]()
     if not tokenizer.layout.codes:
         trained_on = zoo.weights[: min(REAL, len(zoo.tasks.training))]
-        real = _squares(system, aligned(recipe, zoo, trained_on, symmetry)).mean().clamp_min(1e-24)
+        real = _squares(system, aligned(recipe, zoo, trained_on, symmetry, bench.device)).mean().clamp_min(1e-24)
         for split in splits:
             ratio = (_squares(system, drawn(split)) / real).sqrt()
             rms.append({"split": split, **summary(ratio, recipe)})

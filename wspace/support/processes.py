@@ -241,11 +241,12 @@ def steps_unread(device: torch.device) -> int:
     return 1 if device.type == "cpu" else 64
 
 
-def has_room(device: torch.device, size: int) -> bool:
-    """Whether so many bytes are at most half of what a GPU has free; a CPU has room."""
+def settled(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor that much is computed with: on the device, or where it lies if it would take most of what a GPU has free."""
     import torch
 
-    return device.type != "cuda" or 2 * size <= torch.cuda.mem_get_info(device)[0]
+    has_room = device.type != "cuda" or 2 * tensor.nbytes <= torch.cuda.mem_get_info(device)[0]
+    return tensor.to(device) if has_room else tensor
 
 
 def device_of(name: str) -> torch.device:

@@ -36,22 +36,23 @@ class Neighbourhood:
 
     The unit of distance is the zoo's own: the median distance of a network of it to the nearest other one, of at most
     `SAMPLED`. So novelty is 0 for a copy and about 1 for what is as far from the zoo as its members from each other.
-    At most so many `rows` of networks are handled at once.
+    At most so many `rows` of networks are handled at once, where the zoo's lie.
     """
 
     def __init__(
         self, weights: Tensor, base: Tensor, symmetry: Symmetry | None, rng: torch.Generator, rows: int = ROWS
     ):
-        self.weights, self.base, self.symmetry, self.rows = weights, base, symmetry, rows
-        self.elements = None if symmetry is None else symmetry.align(weights, base)  # that bring the zoo near the base
-        sampled = torch.randperm(len(weights), generator=rng)[:SAMPLED]
+        self.weights, self.base, self.symmetry, self.rows = weights, base.to(weights.device), symmetry, rows
+        # that bring the zoo near the base
+        self.elements = None if symmetry is None else symmetry.align(weights, self.base)
+        sampled = torch.randperm(len(weights), generator=rng)[:SAMPLED].to(weights.device)
         _, distances = self._nearest(weights[sampled], but=sampled)
         self.unit = distances.median().clamp_min(1e-12)
 
     def nearest(self, networks: Tensor) -> Nearest:
         """Of each network (B, P)."""
-        index, distance = self._nearest(networks)
-        return Nearest(index, distance / self.unit)
+        index, distance = self._nearest(networks.to(self.weights.device))
+        return Nearest(index.to(networks.device), (distance / self.unit).to(networks.device))
 
     def _nearest(self, networks: Tensor, but: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Index and distance of each network's nearest in the zoo, leaving out those with the indices `but` (B,)."""
@@ -59,7 +60,7 @@ class Neighbourhood:
             networks = torch.cat([self.symmetry.canonicalize(part, self.base) for part in networks.split(self.rows)])
         apart = self._distances(networks)
         if but is not None:
-            apart[torch.arange(len(but)), but] = torch.inf
+            apart.scatter_(1, but[:, None], torch.inf)
         count = min(CANDIDATES, len(self.weights) - (but is not None))
         candidates = apart.topk(count, dim=1, largest=False).indices  # (B, count)
         exact = torch.cat(

@@ -66,8 +66,8 @@ class MiniLM(Text):
                 mask = torch.tensor([e.attention_mask for e in encoded], device=self._device)  # (n, l)
                 states = self._states(ids, mask.bool())  # (n, l, T)
                 mean = (states * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)  # (n, T)
-                blocks.append(F.normalize(mean, dim=1).cpu())
-        return torch.cat(blocks)  # outside: an inference tensor could not be an input of training
+                blocks.append(F.normalize(mean, dim=1))
+        return torch.cat(blocks).cpu()  # outside: an inference tensor could not be an input of training
 
     def _states(self, ids: Tensor, mask: Tensor) -> Tensor:
         """BERT's last hidden states: (n, l), (n, l) -> (n, l, T)."""

@@ -48,8 +48,8 @@ class OpenClipText(Text):
         with torch.inference_mode():
             for start in range(0, len(sentences), self._batch):
                 tokens = self._tokenize(list(sentences[start : start + self._batch])).to(self._device)  # (n, context)
-                blocks.append(self._network.encode_text(tokens, normalize=True).float().cpu())  # (n, T)
-        return torch.cat(blocks)  # outside: an inference tensor could not be an input of training
+                blocks.append(self._network.encode_text(tokens, normalize=True).float())  # (n, T)
+        return torch.cat(blocks).cpu()  # outside: an inference tensor could not be an input of training
 
 
 def _tokenizer(model: str) -> Any:

@@ -55,8 +55,8 @@ class ImageEncoder:
         half = self.precision == "bfloat16"
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             for start in range(0, max(len(pixels), 1), self.batch):
-                blocks.append(self.network(self.prepare(pixels[start : start + self.batch])).float().cpu())
-        return torch.cat(blocks)  # outside: an inference tensor could not be an input of training
+                blocks.append(self.network(self.prepare(pixels[start : start + self.batch])).float())
+        return torch.cat(blocks).cpu()  # outside: an inference tensor could not be an input of training
 
     def prepare(self, pixels: np.ndarray) -> Tensor:
         """(M, S, S, 3) uint8 -> (M, 3, size, size), as the network takes them."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from wspace.data.splits import UNSEEN_TASKS
 from wspace.interfaces import Contest, Metric, Opponent, Outcome, Prompts, Symmetry, Task
 from wspace.learning.baselines import descriptions
-from wspace.learning.fitting import predict
+from wspace.learning.fitting import predictions as predictions_of
 from wspace.learning.system import System
 from wspace.recipes.schema import BoundRecipe
 from wspace.runs.artifacts import TrainedOpponents, Zoo
@@ -30,7 +30,7 @@ from wspace.runs.telling import auxiliary
 from wspace.support.files import save_tensors, write_json
 from wspace.support.methods import ORACLE, OURS
 from wspace.support.names import GENERATED, MISMATCHED, PER_TASK, PROMPT_TEXTS, SCORES
-from wspace.support.processes import threaded
+from wspace.support.processes import settled, threaded
 from wspace.support.progress import Bar, Progress
 from wspace.support.seeding import stream
 from wspace.support.settings import Generate
@@ -108,16 +108,16 @@ def _split_scores(job: Job, split: str) -> dict[str, Any]:
     networks = torch.cat([methods[name] for name in novel])
     near = dict(zip(novel, neighbourhood.nearest(networks).split(len(tasks)), strict=True))
     asked = methods | {NEAREST.format(name): zoo.weights[its.index] for name, its in near.items()}
-    predictions: dict[str, list[Tensor]] = {name: [] for name in asked}
-    labels: list[Tensor] = []
+    there = [settled(weights, job.bench.device) for weights in asked.values()]
+    stacked = (torch.stack([weights[number] for weights in there]) for number in range(len(tasks)))
+    answers: list[Tensor] = []  # (methods + 1, m) of each task, the true labels last
     with job.progress.bar(f"evaluate {split}", len(tasks)) as bar:
-        for number, task in enumerate(tasks):
-            stacked = torch.stack([weights[number] for weights in asked.values()])
-            predicted, truth = predict(job.bench.target, stacked, task, job.bench.test, job.bench.class_texts)
-            labels.append(truth)
-            for name, row in zip(predictions, predicted, strict=True):
-                predictions[name].append(row)
+        for answer in predictions_of(job.bench.target, stacked, tasks, job.bench.test, job.bench.class_texts):
+            answers.append(torch.cat([answer[0], answer[1][None]]))
             bar.advance()
+    by_method = torch.cat(answers, dim=1).cpu().split([answer.shape[1] for answer in answers], dim=1)
+    *predicted, labels = zip(*by_method, strict=True)
+    predictions = dict(zip(asked, predicted, strict=True))
     shown = zoo.tasks.shown.get(split)
     oracle = methods[ORACLE] if shown is None else contestants.oracle(shown.split)
     scores: dict[str, Tensor] = {}  # metric/method -> of each task
@@ -134,7 +134,8 @@ def _split_scores(job: Job, split: str) -> dict[str, Any]:
 def _contest(job: Job, zoo: Zoo) -> tuple[_Contestants, list[Metric], Neighbourhood]:
     """What the scores of every split are taken with."""
     symmetry = symmetry_of(job.recipe, job.bench.target)
-    neighbourhood = Neighbourhood(zoo.weights, zoo.reference, symmetry, stream(job.recipe.seed, "novelty"))
+    weights, rng = settled(zoo.weights, job.bench.device), stream(job.recipe.seed, "novelty")
+    neighbourhood = Neighbourhood(weights, zoo.reference, symmetry, rng)
     return _Contestants(job, zoo, symmetry), [bound.build({}) for bound in job.recipe.metrics], neighbourhood
 
 
@@ -226,7 +227,7 @@ def _trajectory(job: Job, zoo: Zoo, system: System, texts: Tensor) -> dict[str, 
     bench, tasks = job.bench, zoo.tasks.scored(UNSEEN_TASKS)[:FOLLOWED]
 
     def accuracy(weights: Tensor) -> Tensor:
-        return bench.accuracies(weights.cpu(), tasks, bench.test)
+        return bench.accuracies(weights, tasks, bench.test)
 
     rows = along_steps(system, zoo.prompts(tasks, texts).to(bench.device), job.recipe, accuracy, job.progress)
     oracle = TrainedOpponents(job.inputs["opponents"]).oracle(UNSEEN_TASKS)[: len(tasks)]
@@ -278,4 +279,4 @@ def _followed(
     ended = system.sample(prompts, settings, rng, watch)
     if done:  # a generator may take fewer steps than it is asked for
         accuracies[done] = accuracy(ended)
-    return accuracies
+    return {step: values.cpu() for step, values in accuracies.items()}

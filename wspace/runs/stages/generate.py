@@ -33,7 +33,7 @@ def run(job: Job) -> None:
             started = time.perf_counter()
             drawn = system.sample(prompts.to(job.bench.device), recipe.generate, rng)
             drawing, count = drawing + time.perf_counter() - started, count + len(drawn)
-            weights = job.bench.calibrated(drawn.cpu().to(torch.float32), zoo.tasks.scored(split))
+            weights = job.bench.calibrated(drawn.to(torch.float32), zoo.tasks.scored(split))
             save_tensors(job.folder / file.format(split), {"weights": weights})
             bar.advance()
 

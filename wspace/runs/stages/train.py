@@ -182,9 +182,9 @@ class _Networks:
     def of(cls, job: Job, zoo: Zoo, symmetry: Symmetry | None) -> _Networks:
         count, texts = len(zoo.tasks.training), job.bench.prompt_texts
         return cls(
-            aligned(job.recipe, zoo, zoo.weights[:count], symmetry),
+            aligned(job.recipe, zoo, zoo.weights[:count], symmetry, job.bench.device),
             zoo.prompts(zoo.tasks.training, texts),
-            aligned(job.recipe, zoo, zoo.weights[count:], symmetry),
+            aligned(job.recipe, zoo, zoo.weights[count:], symmetry, job.bench.device),
             zoo.prompts(zoo.tasks.choosing, texts),
         )
 
@@ -388,7 +388,7 @@ def join(job: Job) -> None:
     if system.needs_telling:
         retell(system, job.folder)
     symmetry = symmetry_of(recipe, target)  # the first has proven it
-    weights = aligned(recipe, zoo, zoo.weights[: len(zoo.tasks.training)], symmetry)
+    weights = aligned(recipe, zoo, zoo.weights[: len(zoo.tasks.training)], symmetry, job.bench.device)
     prompts = zoo.prompts(zoo.tasks.training, load_file(job.folder / PROMPT_TEXTS)["texts"])
     system.tokenizer.requires_grad_(False)  # a code is learnt before
     pairs = TrainingPairs(system, weights, prompts).to(job.bench.device)

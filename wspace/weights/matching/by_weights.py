@@ -283,8 +283,9 @@ def assigned(worth: Mapping[str, Tensor], spec: WeightSpec, *, signed: bool = Fa
     units = worth[first].shape[1] if outer is None else spec.axis_size(outer)
     pairs = [(i, j) for i in range(units) for j in range(units) if outer is None or i == j]
     places = {axis: torch.empty(value.shape[:2], dtype=torch.long) for axis, value in worth.items()}
+    on_cpu = {axis: (value.abs() if signed else value).cpu().numpy() for axis, value in worth.items()}
     for row in range(len(worth[first])):
-        values = {axis: (w[row].abs() if signed else w[row]).cpu().numpy() for axis, w in worth.items()}
+        values = {axis: value[row] for axis, value in on_cpu.items()}
         gain = values[first].copy() if outer is None else np.zeros((units, units))
         chosen = {}
         for axis in within:
