@@ -216,7 +216,7 @@ def test_layers_of_several_draws_in_one_network(ran: tuple[Joint, Path]) -> None
 
 @pytest.mark.slow
 def test_a_large_network_goes_through_the_code_tensor_by_tensor(ran: tuple[Joint, Path]) -> None:
-    from wspace.runs.plan import plan_of_model
+    from wspace.runs.model_plan import plan_of_model
     from wspace.uses.bench.roundtrip import roundtrip
 
     recipe, folder = ran

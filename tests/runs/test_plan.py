@@ -1,11 +1,13 @@
-"""What is said before anything runs: shapes and sizes by count, and the steps that training really takes."""
+"""What is said before anything runs: counts times rates; the rates are those of the very steps that a run takes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,48 +16,236 @@ from torch.nn.modules.module import register_module_forward_hook
 from tests.support.stand_ins import Judge
 from tests.support.synthetic import FEATURES, TEXTS, bench_of, recipe_of
 from wspace.components.denoisers.mlp import MLP
-from wspace.runs.plan import plan, plan_of_model
+from wspace.recipes.schema import BoundRecipe
+from wspace.runs import plan as planning
+from wspace.runs.assemble import build_system
+from wspace.runs.machines import THIS, Machine, machine_of
+from wspace.runs.model_plan import plan_of_model
+from wspace.runs.plan import Measured, Part, Rate, measured, parts, plan
+from wspace.runs.rates import World, in_the_zoo, measure, of_training, tried
+from wspace.runs.workbench import Workbench
+from wspace.support.errors import UserError
+
+ROOM = Machine(ram=2.0**30)
+WEIGHTS = 3 * (FEATURES + 1 + TEXTS) + TEXTS
+KINDS = (
+    (
+        "started opened image|network step|base step|look|look at all classes|proof|closed forms|closed forms, of each in the zoo|"
+        "generator step|task step|typical|byte written|network drawn|network looked at|network predicted|opponents chosen|"
+        "opponents chosen, of each in the zoo|contest|opponents' network|zoo aligned|zoo aligned, of each in the zoo|nearest|"
+        "nearest, of each in the zoo|task scored|look at test images|interval"
+    )
+    .replace("started opened ", "started|opened|")
+    .split("|")
+)
 
 
-@pytest.fixture
-def made(tmp_path: Path) -> Iterator[Any]:
-    """The plan of the synthetic recipe with some `--set`s, and how often denoiser and discriminator were asked for it."""
-    asked = {"denoiser": 0, "discriminator": 0}
+@pytest.fixture(autouse=True)
+def tries_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wspace.runs.rates.ENOUGH", 0)
+
+
+def bench_with_pictures(recipe: BoundRecipe) -> Workbench:
+    bench = bench_of(recipe)
+    bench.images.read = lambda rows: np.zeros((len(rows), 2, 2, 3), np.uint8)
+    return bench
+
+
+def measured_by_hand(**seconds: float) -> Measured:
+    """A machine on which each kind of work takes a second, or what is given (spaces are underscores)."""
+    rates = {kind: Rate(1.0, 1.0, 1e9, 1e6, 1) for kind in KINDS}
+    rates |= {kind.replace("_", " "): Rate(its, its) for kind, its in seconds.items()}
+    counts = {
+        "weights": 1000, "tokens": 10, "token_width": 100, "parameters": 5000, "state": 6000, "images": 1024, "features": 8,
+        "images_ready": 0, "places": 0, "splits": 3, "shown": 0, "classes": 20, "methods": 10, "novel": 4,
+        "held_out_per_thousand": 100, "takes_steps": 1, "tried_with": 10, "rate_tasks": 48, "checked": 64, "followed": 32,
+        "marked": 20,
+    }  # fmt: skip
+    held = {stage: 10**6 for stage in ("zoo", "opponents", "train", "generate", "evaluate")}
+    return Measured(counts, rates, held, {"train": 2.0, "evaluate": 3.0})
+
+
+def spent(made: dict[str, Any], stage: str, what: str) -> float:
+    row = next(row for row in made["stages"] if row["stage"] == stage)
+    return sum(part["seconds"] for part in row["parts"] if part["what"] == what)
+
+
+def test_time_is_how_often_work_is_done_times_what_it_takes_once(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, "tasks.evaluate=6")
+    made = plan(recipe, measured_by_hand(network_step=0.5, generator_step=2), ROOM)
+    assert spent(made, "zoo", "networks") == 40 * 10 * 0.5
+    assert spent(made, "zoo", "the base") == 20
+    assert spent(made, "zoo", "features") == 1024
+    assert spent(made, "opponents", "oracles") == 18 * 10 * 0.5 + 18 * (2 + 10 / 5)
+    assert spent(made, "train", "the generator's loss") == 6 * 2
+    assert spent(made, "generate", "networks") == 2 * 3 * 6
+    for row in made["stages"]:
+        assert row["seconds"] == pytest.approx(sum(part["seconds"] for part in row["parts"]))
+
+
+def test_memory_and_disk_grow_by_a_network_at_a_time_and_say_how_many_fit(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path)
+    few, many = (
+        {row["stage"]: row for row in plan(its, measured_by_hand(), ROOM)["stages"]}
+        for its in (recipe, replace(recipe, tasks=replace(recipe.tasks, seen=1040)))
+    )
+    assert many["zoo"]["disk"] - few["zoo"]["disk"] == 1000 * 4000
+    assert many["train"]["memory"] - few["train"]["memory"] == 1000 * 4000 * 3
+    assert many["evaluate"]["memory"] - few["evaluate"]["memory"] == 1000 * 4000 * 4
+    made = plan(recipe, measured_by_hand(), ROOM)
+    assert made["breaks_first"] == "evaluate"
+    fits = replace(recipe, tasks=replace(recipe.tasks, seen=made["largest_zoo"]))
+    assert plan(fits, measured_by_hand(), ROOM)["stages"][-1]["memory"] == pytest.approx(ROOM.ram, rel=1e-3)
+
+
+def test_workers_share_what_is_in_pieces_and_nothing_else(tmp_path: Path) -> None:
+    recipe, made = recipe_of(tmp_path, "zoo.together=4"), measured_by_hand()
+    alone, many = plan(recipe, made, ROOM), plan(recipe, made, replace(ROOM, count=5))
+    for stage, what, share in (
+        ("zoo", "networks", 5),
+        ("zoo", "features", 2),  # two blocks of 512
+        ("zoo", "the base", 1),
+        ("opponents", "oracles", 3),  # one for each split
+        ("train", "the generator's loss", 5),
+        ("train", "the task loss", 1),
+        ("evaluate", "methods scored", 3),
+    ):
+        assert spent(alone, stage, what) == pytest.approx(share * spent(many, stage, what)), what
+
+
+def test_another_machine_computes_or_moves_bytes_at_a_share_of_its_rates() -> None:
+    machine = machine_of("2x h100, share=0.5, call=1e-3, ram=64e9")
+    assert (machine.count, machine.ram) == (2, 64e9)
+    rate = {"seconds": 7.0, "processor_seconds": 7.0, "flops": 67e12, "bytes": 0.0, "calls": 5}
+    assert machine.seconds(rate) == pytest.approx(2 + 5e-3)
+    assert machine.seconds(rate | {"bytes": 2 * 3.35e12}) == pytest.approx(4 + 5e-3)
+    assert machine_of("16x this").seconds(rate) == 7.0 and machine_of(THIS).count == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("h10", "--machine: no rates of 'h10' are here. Did you mean 'h100'?"),
+        ("0x h100", "--machine: '0x h100' is no machine; write it as h100, 8x h100 or 16x this"),
+        ("h100, shar=1", "--machine: no setting 'shar'. Did you mean 'share'?"),
+        ("h100, share=half", "--machine: share: 'half' is no number above 0"),
+    ],
+)
+def test_a_machine_that_is_none_is_told(text: str, said: str) -> None:
+    with pytest.raises(UserError) as error:
+        machine_of(text)
+    assert str(error.value).startswith(said)
+
+
+# ---------------------------------------------------------------- what is tried
+
+
+def test_all_kinds_of_work_are_tried_and_shapes_are_those_of_the_recipe(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path)
+    its = measure(recipe, bench_with_pictures(recipe))
+    assert sorted(its.rates) == sorted(KINDS)
+    assert {part.what for part in parts(recipe, its)} and all(
+        part.rate != Rate() or part for part in parts(recipe, its)
+    )
+    assert its.rates["network step"].flops > 0 < its.rates["generator step"].bytes
+    made = plan(recipe, its, ROOM)
+    assert (made["weights"], made["tokens"], made["token_width"]) == (WEIGHTS, 4, FEATURES + 1 + TEXTS)
+    assert [row["stage"] for row in made["stages"]] == ["zoo", "opponents", "train", "generate", "evaluate"]
+    disk = {row["stage"]: row["disk"] for row in made["stages"]}
+    assert disk["zoo"] == 40 * WEIGHTS * 4 and disk["opponents"] == 3 * 6 * WEIGHTS * 4  # three splits
+    assert Measured(**json.loads(json.dumps(asdict(its))) | {"rates": its.rates}) == its
+
+
+def test_a_generator_whose_own_loss_trains_nothing_is_planned(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, "losses={}", "generator={use: predicted, predictor: linear}", "task_loss.steps=0")
+    its = measure(recipe, bench_with_pictures(recipe))
+    assert not {"generator step", "task step"} & set(its.rates)
+    assert spent(plan(recipe, its, ROOM), "train", "the generator's loss") == 0
+
+
+@pytest.mark.parametrize(
+    ("losses", "denoiser", "discriminator"),
+    [("{}", 2, 0), ("{symmetry: 0.1}", 4, 0), ("{adversarial: 0.1}", 3, 3)],
+)
+def test_the_step_that_is_timed_has_the_terms_that_the_recipe_gives_a_weight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, losses: str, denoiser: int, discriminator: int
+) -> None:
+    """Two batches; where the discriminator learns, estimates need no gradient."""
+    asked = {MLP: 0, Judge: 0}
 
     def count(module: nn.Module, *_: object) -> None:
-        for name, part in (("denoiser", MLP), ("discriminator", Judge)):
-            asked[name] += isinstance(module, part) and torch.is_grad_enabled()  # in training, not in drawing
+        for part in asked:
+            asked[part] += isinstance(module, part) and torch.is_grad_enabled()
 
-    def call(*settings: str) -> tuple[dict[str, Any], dict[str, int]]:
-        asked.update(denoiser=0, discriminator=0)
-        recipe = recipe_of(tmp_path, *settings)
-        return plan(recipe, bench_of(recipe)), dict(asked)
+    def without_timing(work: Any, units: float = 1) -> Rate:
+        work()
+        return Rate()
 
+    monkeypatch.setattr("wspace.runs.rates.tried", without_timing)
+    recipe = recipe_of(tmp_path, f"losses={losses}", "task_loss.steps=0")
+    bench = bench_with_pictures(recipe)
+    world, system = World.of(recipe, bench), build_system(recipe, bench.target, TEXTS)
+    system.fit(
+        world.zoo.weights, world.prompts(world.zoo.tasks.seen), (world.zoo.weights, world.prompts(world.zoo.tasks.seen))
+    )
     with register_module_forward_hook(count):
-        yield call
+        of_training(recipe, world, system)
+    assert (asked[MLP], asked[Judge]) == (denoiser, discriminator)
 
 
-def test_shapes_and_sizes_are_those_of_the_recipe(made: Any) -> None:
-    said, _ = made("losses={}")
-    weights = 3 * (FEATURES + 1 + TEXTS) + TEXTS
-    assert (said["weights"], said["tokens"], said["token_width"]) == (weights, 4, FEATURES + 1 + TEXTS)
-    assert [stage["stage"] for stage in said["stages"]] == ["zoo", "opponents", "train", "generate", "evaluate"]
-    disk = {stage["stage"]: stage["disk"] for stage in said["stages"]}
-    assert disk["zoo"] == 40 * weights * 4
-    assert disk["opponents"] == 3 * 6 * weights * 4  # three splits
-    assert made("losses={}", "tasks.unseen_classes=0")[0]["stages"][1]["disk"] == 2 * 6 * weights * 4
+def test_operations_are_counted_one_by_one() -> None:
+    first, second = torch.rand(4, 8), torch.rand(8, 16)
+    rate = tried(lambda: first @ second, units=2)
+    assert (rate.flops, rate.bytes, rate.calls) == (4 * 8 * 16 * 2 / 2, 4 * (32 + 128 + 64) / 2, 0.5)
 
 
-def test_the_step_that_is_timed_has_the_terms_that_the_recipe_gives_a_weight(made: Any) -> None:
-    """Two batches, each timed at its second time round; where the discriminator learns, estimates need no gradient."""
-    assert made("losses={}")[1] == {"denoiser": 4, "discriminator": 0}
-    assert made("losses={symmetry: 0.1}")[1] == {"denoiser": 8, "discriminator": 0}
-    assert made("losses={adversarial: 0.1}")[1] == {"denoiser": 6, "discriminator": 6}
+def test_work_over_the_zoo_is_told_apart_from_what_it_takes_in_any_case(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path)
+    world = World.of(recipe, bench_with_pictures(recipe))
+    matrix, rows = torch.rand(64, 64), len(world.zoo.weights)
+
+    def work(world: World) -> None:
+        matrix @ matrix
+        torch.rand(len(world.zoo.weights), 64) @ matrix
+
+    fixed, each = in_the_zoo(work, world)
+    assert each.flops == pytest.approx(2 * 64 * 64) and fixed.flops == pytest.approx(2 * 64**3)
+    assert rows == 40 and fixed.calls == pytest.approx(3)
 
 
-def test_a_generator_whose_own_loss_trains_nothing_is_planned(made: Any) -> None:
-    said, _ = made("losses={}", "generator={use: predicted, predictor: linear}", "task_loss.steps=0")
-    assert next(stage["seconds"] for stage in said["stages"] if stage["stage"] == "train") == 0
+# ---------------------------------------------------------------- what is kept
+
+
+def test_what_was_measured_is_kept_until_shapes_or_code_are_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WSPACE_CACHE", str(tmp_path / "cache"))
+    tries: list[str] = []
+
+    def once(recipe: BoundRecipe) -> Measured:
+        tries.append(recipe.name)
+        return measured_by_hand()
+
+    monkeypatch.setattr("wspace.runs.rates.measure", once)
+    for setting in ("seed=42", "zoo.steps=99", "train.steps=50", "opponents.steps=3"):
+        assert measured(recipe_of(tmp_path, setting)) == measured_by_hand()
+    assert len(tries) == 1, "how often is no matter of what it takes once"
+    for number, setting in enumerate(("zoo.together=4", "target.rank=5", "train.batch=4", "tasks.seen=41"), 2):
+        measured(recipe_of(tmp_path, setting))
+        assert len(tries) == number, setting
+    monkeypatch.setattr(planning, "identity", lambda: ["another machine"])
+    measured(recipe_of(tmp_path))
+    assert len(tries) == 6
+    measured(recipe_of(tmp_path), again=True)
+    assert len(tries) == 7
+    for file in (tmp_path / "cache/rates").iterdir():
+        file.write_text("{}")
+    assert measured(recipe_of(tmp_path)) == measured_by_hand() and len(tries) == 8
+
+
+def test_a_part_that_nobody_shares_takes_what_it_takes() -> None:
+    part = Part("train", "x", Rate(2.0), 3)
+    assert part.on(Machine(count=64)) == 6 and replace(part, pieces=2, by="workers").on(Machine(count=64)) == 3
 
 
 def test_a_model_is_planned_at_the_workbench_that_is_given(tmp_path: Path) -> None:

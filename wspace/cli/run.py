@@ -165,39 +165,72 @@ def check(
 def plan(
     recipe: Recipe,
     settings: Settings = None,
+    machine: Annotated[
+        str, typer.Option(help="Where: this, '16x this', '8x h100', '8x h100, share=0.5'; rates that are published.")
+    ] = "this",
+    runs: Annotated[Path, typer.Option(help="Folder of run folders: what a run took is set beside.")] = Path("runs"),
+    again: Annotated[bool, typer.Option("--again", help="Measure this machine again.")] = False,
     model: Annotated[
         str | None, typer.Option(help="A model of timm: what generating it would take, by its shapes alone.")
     ] = None,
     as_json: Json = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """Tokens, parameters, memory, disk and time of each stage, before anything runs."""
+    """Tokens, parameters, time, memory and disk of each stage, before anything runs."""
     if model is not None:
         _plan_of_model(bind_any(recipe, settings, plugin), model, as_json)
         return
-    bound = bind_recipe(recipe, settings, plugin)
-    from wspace.runs.plan import plan as make_plan
-    from wspace.support.terminal import beside
+    from wspace.runs import plan as planning
+    from wspace.runs.machines import machine_of
 
-    made = make_plan(bound)
+    where, bound = machine_of(machine), bind_recipe(recipe, settings, plugin)
+    made = planning.plan(bound, planning.measured(bound, again=again), where)
+    planning.beside(made, planning.taken(bound, runs))
     if as_json:
         print(json.dumps(made))
         return
-    print(f"{made['weights']:,} weights as {made['tokens']} tokens of {made['token_width']} values")
+    _print_plan(made, str(where))
+
+
+def _print_plan(made: dict[str, Any], where: str) -> None:
+    from wspace.support.quantities import in_bytes, in_words
+    from wspace.support.terminal import beside
+
+    print(f"{made['weights']:,} weights as {made['tokens']:,} tokens of {made['token_width']:,} values")
     print(
-        f"{made['parameters']:,} parameters to train; the backbone takes {made['images_per_second']:.0f} images a second"
+        f"{made['parameters']:,} parameters to train; {made['networks']:,} networks in the zoo, {made['images']:,} images"
     )
+    print(f"on {where}")
+
+    def cost(row: dict[str, Any]) -> str:
+        seconds = "not tried" if row["seconds"] is None else in_words(row["seconds"])
+        return f"{seconds:>13}, {in_bytes(row['memory']):>8} of memory"
+
     for stage in made["stages"]:
-        memory, disk = stage["memory"] / 2**30, stage["disk"] / 2**30
-        cost = f"{memory:5.1f} GiB of memory, {disk:5.2f} GiB of disk, {stage['seconds'] / 60:6.1f} min"
-        print(beside(f"{stage['stage']:9} ", cost))
-    print(f"a zoo of {made['networks_per_gib']:,} networks more takes a GiB of memory more, to train and to evaluate")
-    print("not in it: rendering pictures, extracting features, and the universal opponent")
+        line = f"{cost(stage)}, {in_bytes(stage['disk']):>8} of disk"
+        if took := stage.get("measured"):
+            memory = f", {took['peak_mib'] / 1024:.1f} GiB" if "peak_mib" in took else ""
+            line += f"; it took {in_words(took['seconds'])}{memory}"
+        print(beside(f"{stage['stage']:9} ", line))
+    total = sum(stage["seconds"] or 0.0 for stage in made["stages"])
+    print(beside("together  ", f"{in_words(total):>13}"))
+    alone = [part for stage in made["stages"] for part in stage["parts"] if not part["shared_by"]]
+    if made["machine"]["count"] > 1:
+        kept = in_words(sum(part["seconds"] for part in alone))
+        longest = sorted(alone, key=lambda part: -part["seconds"])[:3]
+        print(
+            f"of this {kept} are work that is not shared out: {', '.join(part['what'] for part in longest)} above all"
+        )
+    print(
+        f"memory of {in_bytes(made['machine']['ram'])} ends first in stage {made['breaks_first']}: "
+        f"it holds the networks of a zoo of {made['largest_zoo']:,}"
+    )
+    print("opponents are planned at their longest: they stop when validation images say so; the report is not in it")
 
 
 def _plan_of_model(bound: Any, model: str, as_json: bool) -> None:
     from wspace.runs.joint.file import Joint
-    from wspace.runs.plan import plan_of_model
+    from wspace.runs.model_plan import plan_of_model
 
     made = plan_of_model(bound.members[0] if isinstance(bound, Joint) else bound, model)
     if as_json:

@@ -1,206 +1,271 @@
-"""What a recipe will take, before it runs: shapes exactly, memory and disk by count, time by trying a few steps."""
+"""What a recipe will take, before it runs: how often each kind of work is done, times what it takes once.
+
+Nothing here is measured and no figure is that of a machine: counts follow from the recipe, rates and sizes come from
+`wspace.runs.rates`, which tries the work itself, and other machines' speeds from `wspace.runs.machines`. No torch.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from wspace.components.opponents.oracle import RATE_TASKS
-from wspace.data.encoders.timm import fresh
-from wspace.data.features import Pool
-from wspace.data.prompts import prompts_of
-from wspace.data.tasks import Task
-from wspace.interfaces import PICTURE, TokenLayout, Told
-from wspace.interfaces.weights import plain_spec
-from wspace.learning.fitting import Schedule, fit
-from wspace.learning.loop import LogValues
-from wspace.learning.phases import GeneratorStep, TrainingPairs, TrainingSet, generator_parameters
-from wspace.learning.system import System
+from wspace.recipes.imports import sources_of
 from wspace.recipes.schema import BoundRecipe
-from wspace.runs.assemble import build_system, proven
-from wspace.runs.stages import Job
-from wspace.runs.stages.train import adversary_of
-from wspace.runs.workbench import Workbench
-from wspace.support.progress import Progress
-from wspace.support.seeding import stream
-from wspace.support.settings import Generate
+from wspace.runs.keys import keys, modules_of, trains_on_images
+from wspace.runs.machines import Machine, identity
+from wspace.runs.pipeline import STAGES, stages_of
+from wspace.runs.spent import told
+from wspace.runs.store import Store
+from wspace.support import fingerprint
+from wspace.support.errors import FileError
+from wspace.support.files import cache_folder, read_json, write_json
 
 FLOAT = 4  # bytes
-TORCH = 600 * 2**20  # what python, torch and the encoders take before any data
 ADAM = 4  # copies of a parameter while it is trained: itself, gradient, two moments
+KEPT = 2  # further copies: the running mean, and the best of it
+TRIED_WITH = 4096  # networks, at most
 
 
 @dataclass(frozen=True)
-class StagePlan:
+class Rate:
+    """What a unit of work takes: here, and as counts that another machine's speed can be laid on."""
+
+    seconds: float = 0.0
+    processor_seconds: float = 0.0  # of all threads
+    flops: float = 0.0  # of products of matrices and convolutions
+    bytes: float = 0.0  # that operations read and write, each by itself
+    calls: float = 0.0  # of operations
+
+    def __add__(self, other: Rate) -> Rate:
+        return Rate(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+    def __mul__(self, factor: float) -> Rate:
+        return Rate(*(factor * value for value in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Counts of a recipe's shapes, a rate for each kind of work, and memory. Where a recipe does not fit here: no rates."""
+
+    counts: dict[str, int]
+    rates: dict[str, Rate]
+    resident: dict[str, int]
+    """Stage -> bytes of a process that has done each kind of its work, and of those before: libraries, encoders, features,
+    the generator, and what steps need."""
+    copies: dict[str, float]
+    """Stage -> bytes that it has at the most for each byte of the zoo's networks, beside these."""
+
+
+def measured(recipe: BoundRecipe, *, again: bool = False) -> Measured:
+    """From the cache, if it was measured by this code on this machine; else it is tried now, which takes some seconds."""
+    file = cache_folder() / "rates" / f"{_identity(recipe)[:32]}.json"
+    if not again:
+        try:
+            content = read_json(file)
+            return Measured(**content | {"rates": {name: Rate(**its) for name, its in content["rates"].items()}})
+        except (FileError, KeyError, TypeError):
+            pass  # not there, or damaged
+    from wspace.runs.rates import measure
+
+    made = measure(recipe)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, asdict(made))
+    return made
+
+
+def _identity(recipe: BoundRecipe) -> str:
+    """Of what rates depend on: not on how often work is done."""
+    tasks = replace(recipe.tasks, seen=min(recipe.tasks.seen, TRIED_WITH), unseen=1)
+    once = replace(
+        recipe,
+        tasks=tasks,
+        zoo=replace(recipe.zoo, steps=1, base_steps=min(1, recipe.zoo.base_steps)),
+        train=replace(recipe.train, steps=min(1, recipe.train.steps), check_every=1),
+        task_loss=replace(recipe.task_loss, steps=min(1, recipe.task_loss.steps), check_every=1),
+        opponents=replace(recipe.opponents, steps=1, universal_steps=1, check_every=1, patience=1),
+    )
+    code = [sources_of({"wspace.runs.rates", *modules_of(recipe, stage)}) for stage in STAGES]
+    return fingerprint.of_json([keys(once, STAGES), code, identity()])
+
+
+# ---------------------------------------------------------------- how often, and what it takes
+
+
+@dataclass(frozen=True)
+class Part:
+    """Work of one kind in a stage."""
+
     stage: str
-    memory: int  # bytes, at the most
-    disk: int  # bytes left behind
-    seconds: float
+    what: str
+    rate: Rate
+    count: float
+    pieces: int = 1  # that workers can do at once
+    by: str = ""  # who shares it: "workers", "processes", or nobody
+
+    def on(self, machine: Machine) -> float:
+        """Seconds."""
+        together = min(machine.count, self.pieces) if self.by else 1
+        return self.count * machine.seconds(asdict(self.rate)) / together
 
 
-def plan(recipe: BoundRecipe, bench: Workbench | None = None) -> dict[str, Any]:
-    """Tokens, parameters, and memory, disk and time of each stage; and how many networks more take a GiB more of memory, in
-    the stages that hold the zoo twice. Builds the encoders; reads no data set.
+def parts(recipe: BoundRecipe, made: Measured) -> Iterator[Part]:
+    """All that takes time, stage by stage. What stops when validation images say so is at its longest."""
+    counts, rates = made.counts, made.rates
+    zoo, tasks, opponents, train, task_loss = recipe.zoo, recipe.tasks, recipe.opponents, recipe.train, recipe.task_loss
+    networks = tasks.seen * zoo.copies
+    held_out = networks * counts["held_out_per_thousand"] / 1000
+    splits, with_pictures = counts["splits"], counts["shown"]
+    scored = splits * tasks.evaluate
+    size = counts["weights"] * FLOAT
 
-    Time is that of a few steps on random numbers, on this machine, as busy as it is now. Rendering, extracting features
-    and the universal opponent are not in it; the oracle, which stops when validation images say so, is at its longest.
+    def part(stage: str, what: str, kind: str, count: float, pieces: int = 1, by: str = "") -> Part:
+        return Part(stage, what, rates[kind] if rates else Rate(), count, pieces, by)
+
+    shards = -(-networks // zoo.together)
+    yield part("zoo", "data and encoders opened", "opened", 1)
+    if not counts["images_ready"]:
+        yield part("zoo", "features", "image", counts["images"], -(-counts["images"] // 512), "workers")
+    if zoo.start == "base":
+        yield part("zoo", "the base", "base step", zoo.base_steps)
+    if zoo.source is None:
+        yield part("zoo", "networks", "network step", networks * zoo.steps, shards, "workers")
+        yield part("zoo", "their validation", "look", networks, shards, "workers")
+        yield part("zoo", "written", "byte written", networks * size)
+
+    names = {bound.name for bound in recipe.against if trains_on_images(bound)}
+    looks = 2 + opponents.steps / opponents.check_every
+    if "oracle" in names:
+        tried = min(counts["rate_tasks"], held_out) * len(opponents.rates)
+        yield part("opponents", "the oracle's rate", "network step", tried * opponents.steps)
+        yield part("opponents", "the oracle's rate", "look", tried * looks)
+        yield part("opponents", "oracles", "network step", scored * opponents.steps, splits, "workers")
+        yield part("opponents", "oracles", "look", scored * looks, splits, "workers")
+    if "universal" in names and not counts["places"]:
+        steps = len(opponents.rates) * opponents.universal_steps
+        yield part("opponents", "the universal network", "base step", steps)
+        yield part("opponents", "the universal network", "look at all classes", steps / (5 * opponents.check_every))
+
+    checked, saved = min(counts["checked"], held_out), (ADAM + KEPT) * counts["parameters"] * FLOAT
+    yield part("train", "the symmetry's proof", "proof", 1)
+    yield part("train", "closed forms", "closed forms", 1)
+    yield part("train", "closed forms", "closed forms, of each in the zoo", networks)
+    if "reconstruction step" in rates:
+        yield part("train", "the tokenizer's code", "reconstruction step", recipe.reconstruction.steps)
+    if "task step" in rates:
+        checks = 1 + task_loss.steps / task_loss.check_every
+        yield part("train", "the task loss", "task step", task_loss.steps)
+        yield part("train", "checks", "typical", checks * checked)
+        yield part("train", "checks", "look", checks * checked)
+        yield part("train", "checkpoints", "byte written", checks * saved)
+    if "generator step" in rates:
+        checks = train.steps / train.check_every
+        yield part("train", "the generator's loss", "generator step", train.steps, train.batch, "processes")
+        yield part("train", "checks", "network looked at", checks * checked)
+        yield part("train", "checks", "look", checks * checked)
+        yield part("train", "checkpoints", "byte written", checks * saved)
+    yield part("train", "checks", "network looked at", checked)
+
+    drawn = 2 * scored + with_pictures * tasks.evaluate
+    yield part("generate", "networks", "network drawn", drawn)
+    yield part("generate", "written", "byte written", drawn * size)
+
+    together = splits + with_pictures
+    judged = together * tasks.evaluate
+    yield part("evaluate", "opponents fitted", "opponents chosen", 1)
+    yield part("evaluate", "opponents fitted", "opponents chosen, of each in the zoo", networks)
+    yield part("evaluate", "opponents' networks", "contest", together, together, "workers")
+    yield part("evaluate", "opponents' networks", "opponents' network", judged, together, "workers")
+    yield part("evaluate", "the zoo aligned", "zoo aligned", 1)
+    yield part("evaluate", "the zoo aligned", "zoo aligned, of each in the zoo", networks)
+    near = judged * counts["novel"]
+    yield part("evaluate", "nearest networks", "nearest", near, together, "workers")
+    yield part("evaluate", "nearest networks", "nearest, of each in the zoo", near * networks, together, "workers")
+    yield part("evaluate", "methods scored", "task scored", judged, together, "workers")
+    yield part("evaluate", "predictor scored", "network predicted", scored)
+    yield part("evaluate", "predictor scored", "look at test images", scored)
+    followed = min(counts["followed"], tasks.evaluate)
+    if counts["takes_steps"]:
+        yield part("evaluate", "along the steps", "network drawn", 2 * followed)
+        marked = min(counts["marked"], recipe.generate.steps)
+        yield part("evaluate", "along the steps", "look at test images", 2 * marked * followed)
+    rows = 2 * together * counts["methods"] * (len(recipe.metrics) + 1)
+    yield part("evaluate", "intervals", "interval", rows)
+
+
+def memory_of(recipe: BoundRecipe, made: Measured) -> dict[str, tuple[float, float]]:
+    """Stage -> bytes without the zoo, and for each of its networks."""
+    counts = made.counts
+    size, parameters, state = (counts[name] * FLOAT for name in ("weights", "parameters", "state"))
+    small = counts["tried_with"] * size  # the zoo that was tried with
+    split, methods = recipe.tasks.evaluate * size, counts["methods"] + counts["novel"]
+    beside = {
+        "opponents": (split, size),
+        "train": (KEPT * parameters, size * (1 + made.copies["train"])),
+        "generate": (KEPT * parameters + 2 * state + 2 * split, 0.0),  # a generator that is read beside the trained one
+        "evaluate": (2 * state + methods * split, size * (1 + made.copies["evaluate"])),
+    }
+    return {
+        stage: (max(held - small, 0) + beside.get(stage, (0.0, 0.0))[0], beside.get(stage, (0.0, 0.0))[1])
+        for stage, held in made.resident.items()
+    }
+
+
+def plan(recipe: BoundRecipe, made: Measured, machine: Machine) -> dict[str, Any]:
+    """Tokens, parameters, and time, memory and disk of each stage on a machine; its parts; and how large a zoo it can hold.
+
+    `seconds` is None where nothing could be tried.
     """
-    bench = bench or Workbench(recipe, Progress())
-    target, settings, opponents = bench.target, recipe.zoo, recipe.opponents
-    size, features = target.spec.size, bench.backbone.dim
-    system = build_system(recipe, target, bench.text.dim)
-    system.tell(_blank_context(bench.text.dim, features))
-    trained = sum(p.numel() for p in system.parameters())
-    state = sum(t.numel() for t in system.state_dict().values())
-    layout = system.tokenizer.layout
-
-    classes, rng = recipe.tasks.classes[1], stream(0, "plan")
-    pool = Pool.of(torch.randn(4 * classes, features, generator=rng), torch.arange(4 * classes) % classes, classes)
-    texts = torch.nn.functional.normalize(torch.randn(classes, bench.text.dim, generator=rng), dim=1)
-    task: Task = tuple(range(classes))
-
-    def fitting(heads: int, steps: int) -> float:
-        schedule = Schedule(steps, settings.batch, settings.lr)
-        start = target.init(1, rng).expand(heads, -1)
-        return _seconds(lambda: fit(target, start, [task] * heads, pool, texts, schedule, rng)) / (heads * steps)
-
-    a_head_step = fitting(settings.together, 4)
-    names = [str(c) for c in task]
-    prompts, eight = prompts_of([task] * recipe.train.batch, texts, names), prompts_of([task] * 8, texts, names)
-    some = target.init(8, rng)
-    system.fit(some, eight, (some, eight))
-
-    system.to(bench.device)
-
-    job = Job(recipe, bench, Path(), {}, Progress())
-    weights, adversary = target.init(recipe.train.batch, rng), adversary_of(job, system)
-    step = GeneratorStep(
-        TrainingSet((TrainingPairs(system, weights, prompts),)),
-        recipe.train,
-        recipe.losses,
-        bench.device,
-        symmetry=proven(recipe, target, bench.dims()),
-        adversary=adversary,
-        precision=recipe.precision,
-    )
-    turns = (recipe.train.steps, recipe.train.steps + recipe.adversary.turn)  # the discriminator's, and the generator's
-    a_step = 0.0  # of a generator whose own loss trains nothing
-    if generator_parameters(system):
-        a_step = sum(_seconds(lambda number=number: _descend(step(number, rng))) for number in turns) / 2
-    prompts = prompts.to(bench.device)
-    two, four = (_seconds(lambda n=n: system.sample(prompts, Generate(steps=n), rng)) for n in (2, 4))
-    a_sample = two + (recipe.generate.steps - 2) * max(0.0, four - two) / 2  # a generator may take no steps
-    side = recipe.dataset.arguments.get("size", 96)
-    an_image = _seconds(lambda: bench.backbone.encode(np.zeros((64, side, side, 3), np.uint8))) / 64
-
-    seen, scored = (
-        recipe.tasks.seen * recipe.zoo.copies,
-        (2 + bool(recipe.tasks.unseen_classes) * (1 + 3 * len(recipe.tasks.unseen_ways))) * recipe.tasks.evaluate,
-    )
-    with_pictures = len(set(recipe.tasks.pictures)) * max(1, len(recipe.tasks.unseen_ways)) * recipe.tasks.evaluate
-    drawn = 2 * scored + bool(recipe.tasks.unseen_classes) * with_pictures
-    oracle_steps = opponents.steps * (scored + RATE_TASKS * len(opponents.rates))
-    zoo_bytes = seen * size * FLOAT
-    group = settings.together * (size * (ADAM + 2) + 2 * settings.batch * features) * FLOAT
-    closed = 2 * zoo_bytes + 2 * state * FLOAT
-    loop = zoo_bytes + (trained * (ADAM + 2) + state) * FLOAT
-    task_steps = recipe.task_loss.steps * recipe.task_loss.batch * recipe.task_loss.images / settings.batch
-    stages = [
-        StagePlan("zoo", TORCH + group, zoo_bytes, a_head_step * seen * settings.steps),
-        StagePlan("opponents", TORCH + zoo_bytes + group, scored * size * FLOAT, a_head_step * oracle_steps),
-        StagePlan(
-            "train", TORCH + max(closed, loop), state * FLOAT, recipe.train.steps * a_step + task_steps * a_head_step
-        ),
-        StagePlan(
-            "generate",
-            TORCH + state * FLOAT,
-            drawn * size * FLOAT,
-            drawn / recipe.train.batch * a_sample,
-        ),
-        StagePlan("evaluate", TORCH + 2 * zoo_bytes + 10 * scored * size * FLOAT, 0, scored * 0.03),
-    ]
+    networks = recipe.tasks.seen * recipe.zoo.copies
+    counts, size = made.counts, made.counts["weights"] * FLOAT
+    splits = counts["splits"]
+    drawn = 2 * splits + counts["shown"]
+    disk = {
+        "zoo": networks * size,
+        "opponents": splits * recipe.tasks.evaluate * size,
+        "train": counts["state"] * FLOAT,
+        "generate": drawn * recipe.tasks.evaluate * size,
+        "evaluate": 0,
+    }
+    work = list(parts(recipe, made))
+    stages, most = [], {}
+    for stage, (fixed, each) in memory_of(recipe, made).items():
+        its = [part for part in work if part.stage == stage]
+        row = {"stage": stage, "memory": round(fixed + networks * each), "disk": disk[stage]}
+        if each:
+            most[stage] = max(0, int((machine.ram - fixed) / each))
+        seconds = sum(part.on(machine) for part in its)
+        processor = sum(part.count * part.rate.processor_seconds for part in its)
+        row |= {"seconds": seconds if made.rates else None, "processor_seconds": processor if made.rates else None}
+        row["parts"] = [
+            {"what": p.what, "count": p.count, "seconds": p.on(machine), "shared_by": p.by, "pieces": p.pieces}
+            for p in its
+        ]
+        stages.append(row)
+    first = min(most, key=lambda stage: most[stage])
     return {
         "recipe": recipe.name,
-        "weights": size,
-        "tokens": layout.count,
-        "token_width": layout.width,
-        "parameters": trained,
-        "images_per_second": 1 / an_image,
-        "networks_per_gib": 2**30 // (2 * size * FLOAT),
-        "stages": [asdict(stage) for stage in stages],
+        "machine": machine.told(),
+        **{name: counts[name] for name in ("weights", "tokens", "token_width", "parameters", "images")},
+        "images_per_second": 1 / max(made.rates["image"].seconds, 1e-12) if made.rates else None,
+        "networks": networks,
+        "largest_zoo": most[first],
+        "breaks_first": first,
+        "seconds_starting": made.rates["started"].seconds if made.rates else None,
+        "stages": stages,
     }
 
 
-def _blank_context(text_dim: int, feature_dim: int) -> Told:
-    """Two classes with a blank picture each, in the shapes of what a conditioner may ask for."""
-    texts = torch.eye(2, text_dim)
-    means = torch.eye(2, feature_dim)
-    return Told(texts, torch.zeros(2, 1, PICTURE), texts[0], means, torch.eye(feature_dim))
+def taken(recipe: BoundRecipe, runs: Path) -> dict[str, dict[str, float]]:
+    """Stage -> what it took, of those that a run of this very recipe has done in a folder of runs."""
+    store = Store(runs / recipe.name)
+    manifests = {name: store.manifest(name, key) for name, key in keys(recipe, stages_of(recipe)).items()}
+    return {name: told(manifest) for name, manifest in manifests.items() if manifest is not None}
 
 
-def _descend(parts: Iterable[tuple[Tensor, LogValues]]) -> None:
-    for loss, _ in parts:
-        loss.backward()
-
-
-def _seconds(work: Callable[[], Any]) -> float:
-    """The second time round: the first warms caches."""
-    work()
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
-TRIED = (
-    64,
-    320,
-)  # tokens whose drawing is timed; a whole network's are as many times as long as the later ones of these
-
-
-def plan_of_model(recipe: BoundRecipe, model: str, bench: Workbench | None = None) -> dict[str, Any]:
-    """A model of timm under a recipe's tokenizer and generator: tokens, memory and time. Of it there are only shapes.
-
-    Time is that of the last of a few hundred tokens, on this machine; where later tokens look further back, it is more.
-    """
-    with torch.device("meta"):
-        network = fresh("plan --model", model, 1000)
-    shapes = {n: tuple(t.shape) for n, t in network.state_dict().items() if t.is_floating_point() and t.numel()}
-    spec, bench = plain_spec(shapes), bench or Workbench(recipe, Progress())
-    given: dict[str, Any] = {"spec": spec, "text_dim": bench.text.dim, "target": bench.target}
-    tokenizer, conditioner = recipe.tokenizer.build(given), recipe.conditioner.build(given)
-    layout: TokenLayout = tokenizer.layout
-    prompts = prompts_of([(0, 1)], torch.eye(2, bench.text.dim), ["0", "1"])
-    seconds, state = {}, 0
-    for count in TRIED:
-        part = replace(
-            layout, mask=layout.mask[:count], places=None if layout.places is None else layout.places[:count]
-        )
-        widths = {"condition_width": conditioner.width, "pooled_width": conditioner.pooled_width}
-        system = System(spec, tokenizer, conditioner, recipe.generator.build(given | {"layout": part} | widths)).eval()
-        system.tell(_blank_context(bench.text.dim, bench.backbone.dim))
-        with torch.no_grad():
-            condition = system.condition(prompts)
-            null = conditioner.null(condition)
-            seconds[count] = _seconds(
-                lambda g=system.generator, c=condition, n=null: g.sample(c, n, recipe.generate, stream(0, "plan"))
-            )
-        state = sum(t.numel() for t in system.state_dict().values())
-    a_token = (seconds[TRIED[1]] - seconds[TRIED[0]]) / (TRIED[1] - TRIED[0])
-    largest = max(entry.size for entry in spec.entries)
-    return {
-        "model": model,
-        "weights": spec.size,
-        "tokens": layout.count,
-        "token_width": layout.width,
-        "parameters": state,
-        "memory": TORCH + state * FLOAT + layout.count * layout.width * 8 + 4 * largest * FLOAT,
-        "seconds": a_token * layout.count,
-        "tokens_per_second": 1 / a_token,
-    }
+def beside(planned: Mapping[str, Any], took: Mapping[str, Mapping[str, float]]) -> None:
+    """Put what a finished run took beside what was planned: stage -> what its manifest says of it."""
+    for row in planned["stages"]:
+        if row["stage"] in took:
+            row["measured"] = dict(took[row["stage"]])
