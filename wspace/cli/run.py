@@ -203,8 +203,7 @@ def _print_plan(made: dict[str, Any], where: str) -> None:
     print(f"on {where}")
 
     def cost(row: dict[str, Any]) -> str:
-        seconds = "not tried" if row["seconds"] is None else in_words(row["seconds"])
-        return f"{seconds:>13}, {in_bytes(row['memory']):>8} of memory"
+        return f"{in_words(row['seconds']):>13}, {in_bytes(row['memory']):>8} of memory"
 
     for stage in made["stages"]:
         line = f"{cost(stage)}, {in_bytes(stage['disk']):>8} of disk"
@@ -212,7 +211,7 @@ def _print_plan(made: dict[str, Any], where: str) -> None:
             memory = f", {took['peak_mib'] / 1024:.1f} GiB" if "peak_mib" in took else ""
             line += f"; it took {in_words(took['seconds'])}{memory}"
         print(beside(f"{stage['stage']:9} ", line))
-    total = sum(stage["seconds"] or 0.0 for stage in made["stages"])
+    total = sum(stage["seconds"] for stage in made["stages"])
     print(beside("together  ", f"{in_words(total):>13}"))
     alone = [part for stage in made["stages"] for part in stage["parts"] if not part["shared_by"]]
     if made["machine"]["count"] > 1:

@@ -47,7 +47,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Measured:
-    """Counts of a recipe's shapes, a rate for each kind of work, and memory. Where a recipe does not fit here: no rates."""
+    """Counts of a recipe's shapes, a rate for each kind of work, and memory."""
 
     counts: dict[str, int]
     rates: dict[str, Rate]
@@ -59,7 +59,10 @@ class Measured:
 
 
 def measured(recipe: BoundRecipe, *, again: bool = False) -> Measured:
-    """From the cache, if it was measured by this code on this machine; else it is tried now, which takes some seconds."""
+    """From the cache, if it was measured by this code on this machine; else it is tried now.
+
+    That takes some seconds, most of them those of opponents' closed forms. Raises UserError for what does not fit here.
+    """
     file = cache_folder() / "rates" / f"{_identity(recipe)[:32]}.json"
     if not again:
         try:
@@ -121,7 +124,7 @@ def parts(recipe: BoundRecipe, made: Measured) -> Iterator[Part]:
     size = counts["weights"] * FLOAT
 
     def part(stage: str, what: str, kind: str, count: float, pieces: int = 1, by: str = "") -> Part:
-        return Part(stage, what, rates[kind] if rates else Rate(), count, pieces, by)
+        return Part(stage, what, rates[kind], count, pieces, by)
 
     shards = -(-networks // zoo.together)
     yield part("zoo", "data and encoders opened", "opened", 1)
@@ -213,10 +216,7 @@ def memory_of(recipe: BoundRecipe, made: Measured) -> dict[str, tuple[float, flo
 
 
 def plan(recipe: BoundRecipe, made: Measured, machine: Machine) -> dict[str, Any]:
-    """Tokens, parameters, and time, memory and disk of each stage on a machine; its parts; and how large a zoo it can hold.
-
-    `seconds` is None where nothing could be tried.
-    """
+    """Tokens, parameters, and time, memory and disk of each stage on a machine; its parts; and how large a zoo it can hold."""
     networks = recipe.tasks.seen * recipe.zoo.copies
     counts, size = made.counts, made.counts["weights"] * FLOAT
     splits = counts["splits"]
@@ -237,7 +237,7 @@ def plan(recipe: BoundRecipe, made: Measured, machine: Machine) -> dict[str, Any
             most[stage] = max(0, int((machine.ram - fixed) / each))
         seconds = sum(part.on(machine) for part in its)
         processor = sum(part.count * part.rate.processor_seconds for part in its)
-        row |= {"seconds": seconds if made.rates else None, "processor_seconds": processor if made.rates else None}
+        row |= {"seconds": seconds, "processor_seconds": processor}
         row["parts"] = [
             {"what": p.what, "count": p.count, "seconds": p.on(machine), "shared_by": p.by, "pieces": p.pieces}
             for p in its
@@ -248,11 +248,11 @@ def plan(recipe: BoundRecipe, made: Measured, machine: Machine) -> dict[str, Any
         "recipe": recipe.name,
         "machine": machine.told(),
         **{name: counts[name] for name in ("weights", "tokens", "token_width", "parameters", "images")},
-        "images_per_second": 1 / max(made.rates["image"].seconds, 1e-12) if made.rates else None,
+        "images_per_second": 1 / max(made.rates["image"].seconds, 1e-12),
         "networks": networks,
         "largest_zoo": most[first],
         "breaks_first": first,
-        "seconds_starting": made.rates["started"].seconds if made.rates else None,
+        "seconds_starting": made.rates["started"].seconds,
         "stages": stages,
     }
 

@@ -52,8 +52,17 @@ from wspace.runs.stages.evaluate import FOLLOWED, MARKED
 from wspace.runs.stages.opponents import asked_and_not, evidence_of
 from wspace.runs.stages.train import VALIDATION_DRAW, VALIDATION_TASKS, adversary_of
 from wspace.runs.workbench import Workbench
-from wspace.support.memory import forget_peak, keep_freed_memory, memory, peak_mib
+from wspace.support.errors import UserError
+from wspace.support.memory import (
+    forget_peak,
+    is_want_of_memory,
+    keep_freed_memory,
+    limited_to_what_is_free,
+    memory,
+    peak_mib,
+)
 from wspace.support.progress import Progress
+from wspace.support.quantities import in_bytes
 from wspace.support.seeding import stream
 from wspace.weights.novelty import Neighbourhood
 
@@ -199,7 +208,10 @@ def _tasks(recipe: BoundRecipe, bench: Workbench, seen: int) -> TaskSet:
 
 
 def measure(recipe: BoundRecipe, bench: Workbench | None = None) -> Measured:
-    """Builds what the recipe names, and tries each kind of work of its run."""
+    """Builds what the recipe names, and tries each kind of work of its run.
+
+    Raises UserError where memory does not suffice for one, with which.
+    """
     keep_freed_memory()  # as a run does
     bench = bench or Workbench(recipe, Progress())
     rates, copies, held = dict[str, Rate](), dict[str, float](), dict[str, int]()
@@ -207,22 +219,41 @@ def measure(recipe: BoundRecipe, bench: Workbench | None = None) -> Measured:
         bound.component.load()  # as a run does before its stages begin
     rates["started"] = Rate(time.process_time(), time.process_time())  # of this process: it has loaded what a run does
     rates["opened"] = once(lambda: (bench.target, bench.images, bench.class_texts))
-    world = World.of(recipe, bench)
-    system = build_system(recipe, bench.target, bench.text.dim)
-    system.tell(blank_context(bench.text.dim, bench.backbone.dim))
-    rates |= of_networks(recipe, world)
-    held["zoo"] = held["opponents"] = resident()
-    rates["proof"] = once(lambda: proven(recipe, bench.target, bench.dims()))
-    with _growth(copies, "train", world.zoo.weights):
-        rates |= of_closed_forms(world, system)
-    system.to(bench.device)
-    rates |= of_training(recipe, world, system)
-    held["train"] = held["generate"] = resident()
-    rates |= of_drawing(recipe, world, system)
-    with _growth(copies, "evaluate", world.zoo.weights):
-        rates |= of_evaluation(recipe, world)
-    held["evaluate"] = resident()
-    return Measured(counts_of(recipe, world, system), rates, held, copies)
+    with limited_to_what_is_free():
+        with _fitting(recipe, bench, "the zoo"):
+            world = World.of(recipe, bench)
+            rates |= of_networks(recipe, world)
+            held["zoo"] = held["opponents"] = resident()
+        with _fitting(recipe, bench, "the generator"):
+            system = build_system(recipe, bench.target, bench.text.dim)
+            system.tell(blank_context(bench.text.dim, bench.backbone.dim))
+            rates["proof"] = once(lambda: proven(recipe, bench.target, bench.dims()))
+            with _growth(copies, "train", world.zoo.weights):
+                rates |= of_closed_forms(world, system)
+        with _fitting(recipe, bench, "training the generator"):
+            system.to(bench.device)
+            rates |= of_training(recipe, world, system)
+            held["train"] = held["generate"] = resident()
+            rates |= of_drawing(recipe, world, system)
+        with _fitting(recipe, bench, "the evaluation"), _growth(copies, "evaluate", world.zoo.weights):
+            rates |= of_evaluation(recipe, world)
+        held["evaluate"] = resident()
+        return Measured(counts_of(recipe, world, system), rates, held, copies)
+
+
+@contextmanager
+def _fitting(recipe: BoundRecipe, bench: Workbench, what: str) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_want_of_memory(error):
+            raise
+        networks, size = recipe.tasks.seen * recipe.zoo.copies, bench.target.spec.size
+        raise UserError(
+            f"{recipe.source}: {what} breaks first: for networks of {size:,} weights, {in_bytes(size * FLOAT)} each, it takes "
+            f"more than the {in_bytes(memory()[1])} of memory that are free here; the zoo of {networks:,} takes "
+            f"{in_bytes(networks * size * FLOAT)} of disk"
+        ) from error
 
 
 @contextmanager
@@ -286,7 +317,8 @@ def counts_of(recipe: BoundRecipe, world: World, system: System) -> dict[str, in
 def of_networks(recipe: BoundRecipe, world: World) -> dict[str, Rate]:
     """Features; a step of the base, and of a network of the zoo beside others; and a look at validation images."""
     bench, settings, tasks, rng = world.bench, recipe.zoo, world.zoo.tasks, stream(0, "plan")
-    group = tasks.seen[: settings.together]
+    room = memory()[0] // SHARE // (6 * FLOAT * bench.target.spec.size)
+    group = tasks.seen[: max(1, min(settings.together, room))]
     everything = [tasks.classes[: bench.target.places or None]]
     some, pictures = tasks.seen[:DRAWN], bench.images.read(range(min(64, len(bench.images))))
 

@@ -9,7 +9,8 @@ import ctypes
 import os
 import platform
 import resource
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8  # parameters of mallopt(3)
@@ -53,3 +54,24 @@ def memory() -> tuple[int, int]:
         used = int((CONTROL_GROUP / "memory.current").read_text())
         total, free = min(total, limit), min(free, max(0, limit - used))
     return total, free
+
+
+@contextmanager
+def limited_to_what_is_free() -> Iterator[None]:
+    """Asking for more memory than is free now fails inside, where Linux lets a process say so: it is not killed later."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    try:
+        held = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        yield
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (held + memory()[1], hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def is_want_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed: Python's, torch's or numpy's."""
+    return isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error)
