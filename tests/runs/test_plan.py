@@ -29,14 +29,35 @@ from wspace.support.errors import UserError
 ROOM = Machine(ram=2.0**30)
 WEIGHTS = 3 * (FEATURES + 1 + TEXTS) + TEXTS
 KINDS = (
-    (
-        "started opened image|network step|base step|look|look at all classes|proof|closed forms|closed forms, of each in the zoo|"
-        "generator step|task step|typical|byte written|network drawn|network looked at|network predicted|opponents chosen|"
-        "opponents chosen, of each in the zoo|contest|opponents' network|zoo aligned|zoo aligned, of each in the zoo|nearest|"
-        "nearest, of each in the zoo|task scored|look at test images|interval"
-    )
-    .replace("started opened ", "started|opened|")
-    .split("|")
+    "started",
+    "opened",
+    "image",
+    "network step",
+    "base step",
+    "universal step",
+    "look",
+    "look at all classes",
+    "proof",
+    "closed forms",
+    "closed forms, of each in the zoo",
+    "generator step",
+    "task step",
+    "typical",
+    "byte written",
+    "network drawn",
+    "network looked at",
+    "network predicted",
+    "opponents chosen",
+    "opponents chosen, of each in the zoo",
+    "contest",
+    "opponents' network",
+    "zoo aligned",
+    "zoo aligned, of each in the zoo",
+    "nearest",
+    "nearest, of each in the zoo",
+    "task scored",
+    "look at test images",
+    "interval",
 )
 
 

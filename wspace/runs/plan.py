@@ -147,7 +147,7 @@ def parts(recipe: BoundRecipe, made: Measured) -> Iterator[Part]:
         yield part("opponents", "oracles", "look", scored * looks, splits, "workers")
     if "universal" in names and not counts["places"]:
         steps = len(opponents.rates) * opponents.universal_steps
-        yield part("opponents", "the universal network", "base step", steps)
+        yield part("opponents", "the universal network", "universal step", steps)
         yield part("opponents", "the universal network", "look at all classes", steps / (5 * opponents.check_every))
 
     checked, saved = min(counts["checked"], held_out), (ADAM + KEPT) * counts["parameters"] * FLOAT

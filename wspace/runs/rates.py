@@ -61,12 +61,13 @@ from wspace.support.memory import (
     memory,
     peak_mib,
 )
+from wspace.support.processes import by_threads, threaded
 from wspace.support.progress import Progress
 from wspace.support.quantities import in_bytes
 from wspace.support.seeding import stream
 from wspace.weights.novelty import Neighbourhood
 
-STEPS = 4  # of a training that is tried
+STEPS = 16  # of a training that is tried
 PLAIN = 0.2  # share of what all networks take in which a difference shows
 ENOUGH = 0.1  # seconds that a kind of work is tried for, or once if that takes longer
 DRAWN = 8  # networks that are drawn, scored or looked at in a trial
@@ -77,7 +78,7 @@ SHARE = 8  # of this machine's memory at most one part in so many is taken for n
 
 def tried(work: Callable[[], Any], units: float = 1) -> Rate:
     """Of one of the `units` that `work` does. The first time round, which warms caches, counts and is not timed."""
-    with _Counting() as counted:
+    with threaded(1), _Counting() as counted:  # which does not see what other threads do
         work()
     times, started, processor = 0, time.perf_counter(), time.process_time()
     while times == 0 or time.perf_counter() - started < ENOUGH:
@@ -329,10 +330,12 @@ def of_networks(recipe: BoundRecipe, world: World) -> dict[str, Rate]:
     def looking(among: Sequence[Task]) -> Callable[[], Tensor]:
         return lambda: accuracies(bench.target, world.starts(len(among)), among, bench.val, bench.class_texts)
 
+    at_rates = [fitting(everything, settings.base_batch, rate) for rate in recipe.opponents.rates]
     return {
         "image": tried(lambda: bench.backbone.encode(pictures), len(pictures)),
         "network step": tried(fitting(group, settings.batch, settings.lr), len(group) * STEPS),
         "base step": tried(fitting(everything, settings.base_batch, settings.base_lr), STEPS),
+        "universal step": tried(lambda: by_threads(at_rates), STEPS * len(at_rates)),
         "look": tried(looking(some), len(some)),
         "look at all classes": tried(looking(everything)),
     }
