@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from wspace.support.errors import UserError
 from wspace.support.progress import Bar, Progress
 from wspace.support.seeding import stream
 from wspace.support.settings import Generate
+from wspace.uses.bench import roof as bench_roof
 from wspace.uses.bench import samplers as bench_samplers
 from wspace.uses.bench import store as bench_store
 from wspace.uses.bench import zoo as bench_zoo
@@ -151,15 +153,35 @@ class Counting(Adapter):
         return super().logits(weights, features, texts)
 
 
-def test_heads_together_are_set_against_two_loops_over_the_same_heads(tmp_path: Path) -> None:
+def test_heads_together_are_set_against_two_loops_and_the_backbone_and_the_roof(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The clock counts passes forward, and stands for a slow start: the first pass of all takes 100 more."""
     bench = synthetic.bench_of(synthetic.recipe_of(tmp_path))
-    target = Counting(3, feature_dim=synthetic.FEATURES, text_dim=synthetic.TEXTS)
+    target, encoded = Counting(3, feature_dim=synthetic.FEATURES, text_dim=synthetic.TEXTS), 0
+
+    def encode(pictures: Tensor) -> Tensor:
+        nonlocal encoded
+        encoded += len(pictures)
+        return torch.zeros(len(pictures), synthetic.FEATURES)
+
     vars(bench)["target"] = target
-    result = bench_zoo.zoo(bench, 3, 4, clock=lambda: target.asked + 100 * (target.asked > 0))
+    bench.backbone.encode = encode
+    monkeypatch.setattr(synthetic.Points, "read", lambda _, rows: torch.zeros(len(rows)))
+    roof = bench_roof.Roof(flops=1e9, bytes=1.0)
+    result = bench_zoo.zoo(bench, 3, 4, clock=lambda: target.asked + 100 * (target.asked > 0) + 10 * encoded, roof=roof)
     assert (result["benchmark"], result["heads"], result["steps"]) == ("zoo", 3, 4)
     assert result["seconds"] == {"together": 4, "loop": 3 * 4, "loop_fused": 3 * 4}  # of two times, the faster
     assert (result["speedup"], result["speedup_fused"], result["head_steps_per_second"]) == (3, 3, 3)
+
+    settings, size = bench.recipe.zoo, target.spec.size
+    assert (result["seconds_per_image_through_backbone"], result["batches_through_backbone"]) == (10, 3)
+    head_steps = bench.recipe.tasks.seen * settings.steps
+    here = 10 * len(bench.images) + head_steps * 4 / 12
+    assert result["speedup_through_backbone"] == pytest.approx(head_steps * (10 * settings.batch + 1) / here)
+    moved = 4 * (8 * size + 2 * settings.batch * synthetic.FEATURES)
+    assert result["bytes_per_head_step"] == moved and result["flops_per_head_step"] > 2 * settings.batch * size
+    assert result["share_of_roof"] == moved / (4 / 12)
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -170,6 +192,19 @@ def test_the_loop_trains_a_head_for_its_task(tmp_path: Path, fused: bool) -> Non
     features, labels = bench.train.of_task(task)
     logits = head(features, bench.class_texts[list(task)])
     assert float((logits.argmax(1) == labels).float().mean()) > 0.9
+
+
+def test_a_machines_roof_is_of_the_fastest_of_many_short_repeats() -> None:
+    """Of a clock that goes by 1/8, and once by 1/16."""
+    ticks = itertools.chain([0.0, 0.0, 0.125, 0.125, 0.1875], itertools.count(0.25, 0.125))
+    product = bench_roof.Product("small", 2, 3, 5, 7)
+    assert bench_roof._of_product(product, torch.float32, lambda: next(ticks)) == 0.0625
+    result = bench_roof.roof([product], itertools.count(0, 0.5).__next__)
+    assert result["flops_per_second"] == [
+        {"what": "small", "count": 2, "shape": [3, 5, 7]} | dict.fromkeys(("float32", "bfloat16"), 2 * 420 / 2 / 0.5)
+    ]
+    assert result["bytes_per_second"] == 3 * bench_roof.STREAMED / 0.5
+    assert bench_roof.Roof(10.0, 2.0).seconds(20, 2) == 2 and bench_roof.Roof(10.0, 2.0).seconds(20, 6) == 3
 
 
 # ---------------------------------------------------------------- the command

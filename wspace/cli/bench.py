@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -18,28 +20,60 @@ app = typer.Typer(
 )
 
 
+Busy = Annotated[
+    bool, typer.Option("--busy", help="Processor time in place of time on the clock; say OMP_NUM_THREADS=1, too.")
+]
+
+
+def _clock(busy: bool) -> Callable[[], float]:
+    return time.process_time if busy else time.perf_counter
+
+
 @app.command("zoo")
 def bench_zoo(
     recipe: Annotated[str, typer.Option(help="Whose data and target.")] = "t2w",
     settings: Settings = None,
     heads: Annotated[int, typer.Option(min=1)] = 64,
     steps: Annotated[int, typer.Option(min=1)] = 60,
+    busy: Busy = False,
     as_json: Json = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """Networks trained together against a loop over networks."""
+    """Networks trained together against a loop over networks, and against what the machine allows."""
     bound = bind_recipe(recipe, settings, plugin)
     from wspace.runs.workbench import Workbench
     from wspace.support.progress import for_terminal
     from wspace.uses.bench.zoo import zoo
 
-    result = zoo(Workbench(bound, for_terminal()), heads, steps)
+    result = zoo(Workbench(bound, for_terminal()), heads, steps, _clock(busy))
     if as_json:
         print(json.dumps(result))
     else:
         print(
-            f"{result['heads']} heads, {result['steps']} steps: {result['speedup']:.1f} x as fast as a loop over heads"
+            f"{result['heads']} heads, {result['steps']} steps, {result['threads']} threads: "
+            f"{result['head_steps_per_second']:,.0f} head-steps a second, {result['speedup']:.1f} x as fast as a loop over "
+            f"heads, {result['speedup_fused']:.1f} x if its Adam is fused"
         )
+        print(
+            f"{result['speedup_through_backbone']:.0f} x as fast as heads trained through the backbone, features of all images "
+            f"counted (scaled from {result['batches_through_backbone']} batches and these steps to the recipe's zoo)"
+        )
+        print(f"{result['share_of_roof']:.0%} of what this machine's products and memory allow")
+
+
+@app.command("roof")
+def bench_roof(busy: Busy = False, as_json: Json = False) -> None:
+    """What this machine multiplies and moves at most, in a few seconds."""
+    from wspace.uses.bench.roof import roof
+
+    result = roof(clock=_clock(busy))
+    if as_json:
+        print(json.dumps(result))
+        return
+    print("GFLOP/s: float32  bfloat16")
+    for row in result["flops_per_second"]:
+        print(f"{row['float32'] / 1e9:16.1f}  {row['bfloat16'] / 1e9:8.1f}  {row['what']}")
+    print(f"memory: {result['bytes_per_second'] / 1e9:.1f} GB/s; {result['threads']} threads")
 
 
 @app.command("engine")

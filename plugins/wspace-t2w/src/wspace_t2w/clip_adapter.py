@@ -103,7 +103,8 @@ class ClipAdapter(Target):
         of_products = of_scores * scale  # (B, M, K)
         shrink = (of_scores * scores).sum(2, keepdim=True) / -squared  # (B, M, 1)
         shrunk = h * shrink.where(squared > SHORT**2, 0.0)  # a shorter output is divided by a constant
-        torch.bmm(h.mT @ of_products, texts, out=up_gradient).baddbmm_(h.mT @ shrunk, up)
+        torch.bmm(h.mT @ of_products, texts, out=up_gradient)
+        torch.baddbmm(up_gradient, h.mT @ shrunk, up, out=up_gradient)
         of_units = torch.baddbmm(of_products @ by_text.mT, shrunk, by_itself)[..., : units.shape[2]]
         of_before = DERIVATIVES[self.activation](of_units.contiguous(), before, units)
         torch.bmm(features.mT, of_before, out=self.spec.unflatten(gradient)["w1"])
