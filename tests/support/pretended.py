@@ -80,6 +80,8 @@ class _Backend(_DummyBackendModule):
 
 _setup_privateuseone_for_python_backend(NAME, _Backend())  # before the first gradient of the process: then torch looks
 DEVICE = torch.device(NAME, 0)
+_AUTOCAST = torch.library.Library("_", "IMPL")
+_AUTOCAST.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")  # which changes nothing there
 
 
 class _Generator(torch.Generator):

@@ -110,6 +110,49 @@ def bench_engine(
     print(f"{result['engine']}: {result['speedup']:.2f} x as fast with {workers} workers as with one")
 
 
+@app.command("gpu")
+def bench_gpu(
+    recipe: Annotated[str, typer.Option(help="Whose sizes.")] = "recipes/paper/t2w-cifar100.yaml",
+    settings: Settings = None,
+    heads: Annotated[int, typer.Option(min=1, help="Of the zoo whose hours are told.")] = 36_000,
+    together: Annotated[
+        list[int] | None, typer.Option(min=1, help="Heads trained at once, again for more; 64 and 1024 if none.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Timed, of the zoo's and of the generator's training.")] = 200,
+    share: Annotated[float, typer.Option(min=0, max=1, help="Of its steps, with which every stage is run.")] = 0.01,
+    classes: Annotated[int, typer.Option(min=2, help="Of the random data set.")] = 100,
+    images: Annotated[int, typer.Option(min=1, help="Of each class, for training.")] = 450,
+    feature_dim: Annotated[int, typer.Option(min=1, help="Of the backbone that is left out.")] = 512,
+    text_dim: Annotated[int, typer.Option(min=1, help="Of the text encoder that is left out.")] = 512,
+    side: Annotated[int, typer.Option(min=1, help="Of the matrices whose product says what the device can do.")] = 8192,
+    as_json: Json = False,
+    plugin: PluginFiles = None,
+) -> None:
+    """A recipe's device at the recipe's sizes, on random features: no images, no encoders."""
+    bound = bind_recipe(recipe, settings, plugin)
+    from wspace.support.progress import for_terminal
+    from wspace.uses.bench.gpu import Without, gpu
+
+    bench = Without(bound, for_terminal(), classes, images, feature_dim, text_dim)
+    result = gpu(bench, heads=heads, together=together or (64, 1024), steps=steps, share=share, side=side)
+    if as_json:
+        print(json.dumps(result))
+        return
+    print(f"{result['recipe']} on {result['device']}: networks of {result['weights']} weights")
+    print(f"a product in bfloat16: {result['tflops_of_a_product']:.1f} TFLOP/s")
+    for row in result["zoo"]:
+        print(
+            f"zoo, {row['together']} together: {row['heads_per_second']:.1f} heads/s; {heads} heads in {row['hours']:.2f} h"
+        )
+    if (train := result["train"]) is not None:
+        waits = "" if train["waits_per_step"] is None else f", {train['waits_per_step']:g} waits for the device"
+        print(
+            f"generator: {1000 * train['seconds_per_step']:.1f} ms a step, {train['networks_per_second']:.0f} networks/s, "
+            f"{train['share_of_a_product']:.1%} of the product's rate{waits}; all steps in {train['hours']:.2f} h"
+        )
+    print(f"stages with {share:g} of the steps (s):", ", ".join(f"{k} {v:.1f}" for k, v in result["stages"].items()))
+
+
 @app.command("store")
 def bench_store(
     networks: Annotated[
