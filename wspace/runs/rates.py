@@ -61,7 +61,7 @@ from wspace.support.memory import (
     memory,
     peak_mib,
 )
-from wspace.support.processes import by_threads, threaded
+from wspace.support.processes import by_threads, finish, threaded
 from wspace.support.progress import Progress
 from wspace.support.quantities import in_bytes
 from wspace.support.seeding import stream
@@ -80,9 +80,11 @@ def tried(work: Callable[[], Any], units: float = 1) -> Rate:
     """Of one of the `units` that `work` does. The first time round, which warms caches, counts and is not timed."""
     with threaded(1), _Counting() as counted:  # which does not see what other threads do
         work()
+        finish()
     times, started, processor = 0, time.perf_counter(), time.process_time()
     while times == 0 or time.perf_counter() - started < ENOUGH:
         work()
+        finish()
         times += 1
     return _rate(time.perf_counter() - started, time.process_time() - processor, counted, times, units)
 
@@ -92,6 +94,7 @@ def once(work: Callable[[], Any], units: float = 1) -> Rate:
     started, processor = time.perf_counter(), time.process_time()
     with _Counting() as counted:
         work()
+        finish()
     return _rate(time.perf_counter() - started, time.process_time() - processor, counted, 1, units)
 
 
@@ -356,7 +359,7 @@ def of_closed_forms(world: World, system: System) -> dict[str, Rate]:
 def of_training(recipe: BoundRecipe, world: World, system: System) -> dict[str, Rate]:
     """Steps of each phase; looks at held-out tasks; and a checkpoint."""
     bench, zoo, rng = world.bench, world.zoo, stream(0, "plan")
-    pairs = TrainingPairs(system, zoo.weights, world.prompts(zoo.tasks.seen))
+    pairs = TrainingPairs(system, zoo.weights, world.prompts(zoo.tasks.seen)).to(bench.device)
     training_set, rates = TrainingSet((pairs,)), dict[str, Rate]()
     trained = [p for p in system.parameters() if p.requires_grad]
 

@@ -241,6 +241,14 @@ def steps_unread(device: torch.device) -> int:
     return 1 if device.type == "cpu" else 64
 
 
+def finish() -> None:
+    """Wait until a GPU, where one is in use, has done all that it was asked for: before a clock is read."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
 def settled(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor that much is computed with: on the device, or where it lies if it would take most of what a GPU has free."""
     import torch

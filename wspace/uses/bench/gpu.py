@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,6 +32,7 @@ from wspace.runs.stages import Job
 from wspace.runs.stages.train import adversary_of
 from wspace.runs.telling import context_for
 from wspace.runs.workbench import Workbench
+from wspace.support.processes import finish
 from wspace.support.progress import Progress
 from wspace.support.seeding import stream
 
@@ -40,6 +41,11 @@ PRODUCTS = 20
 
 Clock = Callable[[], float]
 """Seconds, once the device has done all that it was asked for."""
+
+
+def now() -> float:
+    finish()
+    return time.perf_counter()
 
 
 class Clouds(Images):
@@ -110,7 +116,7 @@ def gpu(
     together: Sequence[int],
     steps: int,
     share: float,
-    clock: Clock | None = None,
+    clock: Clock = now,
     side: int = SIDE,
 ) -> dict[str, Any]:
     """Of the recipe's device: a large product in bfloat16; the zoo's training, so many heads `together`; the generator's; and
@@ -119,7 +125,6 @@ def gpu(
     `steps` are timed of the zoo's and of the generator's training. Hours are what `heads` heads, and the recipe's steps, would
     take at these rates. `waits_per_step` are operations for which the host waits, on a GPU; None elsewhere.
     """
-    clock = clock or partial(_now, bench.device)
     recipe = bench.recipe
     tasks = draw_tasks(
         recipe.tasks, len(bench.images.classes), stream(recipe.seed, "tasks"), ordered=bench.target.places > 0
@@ -135,12 +140,6 @@ def gpu(
         "train": _train(bench, tasks, steps, able, clock),
         "stages": _stages(bench, share, clock),
     }
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def _product(device: torch.device, side: int, clock: Clock) -> float:
