@@ -40,3 +40,20 @@ def test_networks_compute_there_as_on_the_cpu(name: str) -> None:
         there = made(TARGETS[name], DEVICE)
     for ours, theirs in zip(there, made(TARGETS[name], torch.device("cpu")), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_what_networks_share_is_there_from_the_first_step_on(name: str) -> None:
+    target, rng = TARGETS[name], torch.Generator().manual_seed(0)
+    weights, features, texts = (
+        target.init(2, rng),
+        torch.randn(2, 5, 12, generator=rng),
+        torch.randn(2, 3, 6, generator=rng),
+    )
+    with pretended() as counts:
+        given = [tensor.to(DEVICE) for tensor in (weights, features, texts)]
+        target.training_logits(*given)
+        before = counts.copies, counts.waited
+        target.training_logits(*given)
+        target.logits(*given)
+    assert (counts.copies, counts.waited) == before

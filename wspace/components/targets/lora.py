@@ -93,6 +93,7 @@ class Lora(Target):
         with self._adapted(self.spec.unflatten(weights)):
             outputs = self._pooled(features.flatten(0, 1))  # (B M, D)
         outputs = functional.normalize(outputs.view(count, images, -1), dim=2)
+        self.projection = self.projection.to(texts.device)  # and stays there
         directions = functional.normalize(texts @ self.projection.to(texts), dim=2)  # (B, K, D)
         return self.temperature * outputs @ directions.mT  # (B, M, K)
 
