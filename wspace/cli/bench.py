@@ -76,6 +76,39 @@ def bench_roof(busy: Busy = False, as_json: Json = False) -> None:
     print(f"memory: {result['bytes_per_second'] / 1e9:.1f} GB/s; {result['threads']} threads")
 
 
+@app.command("step")
+def bench_step(
+    recipe: Annotated[str, typer.Option(help="Whose generator, losses and batch.")] = "paper/t2w-cifar100",
+    settings: Settings = None,
+    features: Annotated[int, typer.Option(min=1, help="Width of an image's features.")] = 512,
+    texts: Annotated[int, typer.Option(min=1, help="Width of a text's vector.")] = 512,
+    steps: Annotated[int, typer.Option(min=1, help="Of each kind, after one that is not timed.")] = 3,
+    as_json: Json = False,
+    plugin: PluginFiles = None,
+) -> None:
+    """A step of training the generator against the same step written plainly, on random numbers."""
+    bound = bind_recipe(recipe, settings, plugin)
+    from wspace.support.progress import for_terminal
+    from wspace.uses.bench.step import step
+
+    result = step(bound, {"feature_dim": features, "text_dim": texts}, steps, for_terminal())
+    if as_json:
+        print(json.dumps(result))
+        return
+    print(
+        f"{result['recipe']}: {result['tokens']} tokens of {result['token_width']} values, batch {result['batch']}, "
+        f"{result['device']}, {result['threads']} threads\n"
+    )
+    print("        parameters  precision  s/step  processor s/step")
+    for who in ("plain", "ours"):
+        print(
+            f"{who:6}  {result['parameters'][who]:10,}  {result['precision'][who]:9}  {result['seconds'][who]:6.3f}  "
+            f"{result['processor_seconds'][who]:16.3f}"
+        )
+    clock, processor = result["speedup"]["seconds"], result["speedup"]["processor_seconds"]
+    print(f"\n{clock:.2f} x as fast by the clock, {processor:.2f} x by processor time")
+
+
 @app.command("engine")
 def bench_engine(
     recipe: Annotated[str, typer.Option(help="Whose zoo.")] = "t2w",

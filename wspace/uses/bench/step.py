@@ -1,0 +1,226 @@
+"""A step of training the generator, and the same step as one writes it down: torch's encoder, float32, unfused AdamW."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wspace.data.prompts import prompts_of
+from wspace.interfaces import Discriminator
+from wspace.learning.denoising import sinusoids
+from wspace.learning.loop import TrainingLoop
+from wspace.learning.phases import GeneratorStep, TrainingPairs, TrainingSet, generator_parameters
+from wspace.recipes.schema import BoundRecipe
+from wspace.runs.assemble import build_system, symmetry_of
+from wspace.runs.stages import Job
+from wspace.runs.stages.train import adversary_of
+from wspace.runs.workbench import Workbench
+from wspace.support.errors import UserError
+from wspace.support.progress import Progress
+from wspace.support.seeding import seeded, stream
+
+NETWORKS, CLASSES = 64, 20  # of a zoo of random numbers, each for a task of so many classes
+LEVELS = 1000
+
+Take = Callable[[int], object]
+"""Take step number so many of a training."""
+
+CLOCKS: Mapping[str, Callable[[], float]] = {"seconds": time.perf_counter, "processor_seconds": time.process_time}
+
+
+def step(
+    recipe: BoundRecipe,
+    dims: Mapping[str, int],
+    count: int,
+    progress: Progress,
+    clocks: Mapping[str, Callable[[], float]] = CLOCKS,
+) -> dict[str, Any]:
+    """Time of a step as the recipe trains and of the plain one: of the same tokens, conditions, batch, sizes and losses.
+
+    `dims` are `feature_dim` and `text_dim`; nobody loads an encoder, for weights and texts are random numbers. Both take
+    turns, `count` steps after one that is not timed: of the kind in which the discriminator learns, and of that in which the
+    generator is judged. A time is the mean over kinds of the medians. Raises UserError for a denoiser that is no transformer.
+    """
+    contestants, kinds, about = _contestants(recipe, dims, progress)
+    taken: dict[tuple[str, str, int], list[float]] = {}
+    with progress.bar("steps", (count + 1) * len(kinds) * len(contestants)) as bar:
+        for repeat in range(count + 1):
+            for number in kinds:
+                for who, take in contestants.items():
+                    started = {clock: read() for clock, read in clocks.items()}
+                    take(number)
+                    for clock, read in clocks.items():
+                        if repeat:
+                            taken.setdefault((clock, who, number), []).append(read() - started[clock])
+                    bar.advance()
+    times = {
+        clock: {who: mean(median(taken[clock, who, number]) for number in kinds) for who in contestants}
+        for clock in clocks
+    }
+    return {
+        "benchmark": "step",
+        "recipe": recipe.name,
+        **about,
+        "precision": {"ours": recipe.precision, "plain": "float32"},
+        "threads": torch.get_num_threads(),
+        **times,
+        "speedup": {clock: time["plain"] / time["ours"] for clock, time in times.items()},
+    }
+
+
+def _contestants(
+    recipe: BoundRecipe, dims: Mapping[str, int], progress: Progress
+) -> tuple[dict[str, Take], list[int], dict[str, Any]]:
+    """Who takes steps, the number of one of each kind, and the sizes."""
+    denoiser, sizes = recipe.generator.arguments.get("denoiser"), ("width", "depth", "heads")
+    if denoiser is None or not denoiser.arguments.keys() >= set(sizes):
+        who = f"generator {recipe.generator.name!r}" if denoiser is None else f"denoiser {denoiser.name!r}"
+        raise UserError(f"bench step: the plain step is a transformer's, and {who} has no width, depth and heads")
+    bench = Workbench(recipe, progress, dims=lambda: dims)
+    target, symmetry = bench.target, symmetry_of(recipe, bench.target)
+    rng = stream(recipe.seed, "bench")
+    weights = target.init(NETWORKS, rng)
+    texts = functional.normalize(torch.randn(4 * CLASSES, dims["text_dim"], generator=rng), dim=1)
+    tasks = [tuple(torch.randperm(len(texts), generator=rng)[:CLASSES].tolist()) for _ in range(NETWORKS)]
+    prompts = prompts_of(tasks, texts, [str(number) for number in range(len(texts))])
+    system = build_system(recipe, target, dims["text_dim"])
+    system.fit(weights, prompts, (weights, prompts))
+    system.to(bench.device)
+
+    adversary = adversary_of(Job(recipe, bench, Path(), {}, progress), system)
+    descend = GeneratorStep(
+        TrainingSet((TrainingPairs(system, weights, prompts),)),
+        recipe.train,
+        recipe.losses,
+        bench.device,
+        symmetry=symmetry,
+        adversary=adversary,
+        precision=recipe.precision,
+    )
+    loop = TrainingLoop(system, recipe.train, Path(), generator_parameters(system), adversary=adversary)
+
+    layout, condition = system.tokenizer.layout, system.condition(prompts.to(bench.device)).pooled
+    with seeded(0):
+        network = PlainNetwork(
+            layout.count, layout.width, condition.shape[1], *(denoiser.arguments[size] for size in sizes)
+        ).to(bench.device)
+    judge = None
+    if adversary is not None and recipe.discriminator is not None:
+        judge = recipe.discriminator.build({"layout": layout}).to(bench.device)
+
+    def drawn_move() -> Callable[[Tensor], Tensor] | None:
+        if symmetry is None or not recipe.losses.symmetry:
+            return None
+        return system.moves(symmetry, recipe.train.batch, rng, augment=0, penalty=True).act
+
+    tokens = system.tokenizer.tokenize(weights.to(bench.device))
+    kinds = [recipe.train.steps]  # after its warm-up an adversary learns for a turn, and judges in the next
+    if adversary is not None:
+        kinds = [adversary.warm, adversary.warm + recipe.adversary.turn]
+    learning = kinds[:-1]
+    plain = PlainTraining(recipe, network, judge, tokens, condition, drawn_move, lambda number: number in learning)
+    about = {
+        "parameters": {
+            "ours": sum(p.numel() for p in loop.parameters.values()),
+            "plain": sum(p.numel() for p in network.parameters()),
+        },
+        "tokens": layout.count,
+        "token_width": layout.width,
+        "batch": recipe.train.batch,
+        "device": str(bench.device),
+    }
+    contestants: dict[str, Take] = {
+        "ours": lambda number: loop.advance(descend(number, stream(recipe.seed, "bench", number))),
+        "plain": plain,
+    }
+    return contestants, kinds, about
+
+
+class PlainNetwork(nn.Module):
+    """The prediction network of Tian et al. (2025, sections 3.1 and 4.1): torch's encoder over [condition, time, tokens], and
+    linear maps of each token's own before and after it (eq. 5)."""
+
+    def __init__(self, count: int, values: int, condition: int, width: int, depth: int, heads: int):
+        super().__init__()
+        self.width, self.count = width, count
+        self.enter = nn.ModuleList(nn.Linear(values, width) for _ in range(count))
+        self.leave = nn.ModuleList(nn.Linear(width, values) for _ in range(count))
+        self.position = nn.Parameter(torch.zeros(count, width))
+        self.of_condition = nn.Linear(condition, width)
+        self.of_level = nn.Sequential(nn.Linear(2 * (width // 2), width), nn.SiLU(), nn.Linear(width, width))
+        layer = nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, depth, nn.LayerNorm(width), enable_nested_tensor=False)
+
+    def forward(self, x: Tensor, level: Tensor, condition: Tensor) -> Tensor:
+        """(B, N, D), (B,) in [0, 1], (B, C) -> (B, N, D)."""
+        tokens = torch.stack([enter(x[:, n]) for n, enter in enumerate(self.enter)], dim=1) + self.position
+        others = torch.stack([self.of_condition(condition), self.of_level(sinusoids(level, self.width))], dim=1)
+        encoded = self.encoder(torch.cat([others, tokens], dim=1))[:, -self.count :]
+        return torch.stack([leave(encoded[:, n]) for n, leave in enumerate(self.leave)], dim=1)
+
+
+class PlainTraining:
+    """Down eq. 9, 12 and 13 of Tian et al. (2025), each by a pass of its own, with AdamW as it comes."""
+
+    def __init__(
+        self,
+        recipe: BoundRecipe,
+        network: PlainNetwork,
+        judge: Discriminator | None,
+        tokens: Tensor,
+        conditions: Tensor,
+        drawn_move: Callable[[], Callable[[Tensor], Tensor] | None],
+        judge_learns_at: Callable[[int], bool],
+    ):
+        """`tokens` (n, N, D) and `conditions` (n, C) are of n networks; `drawn_move` gives a random element of the symmetry."""
+        self.settings, self.losses, self.noise = recipe.train, recipe.losses, recipe.adversary.noise
+        self.network, self.judge, self.tokens, self.conditions = network, judge, tokens, conditions
+        self.drawn_move, self.judge_learns_at = drawn_move, judge_learns_at
+        self.optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.train.lr)
+        self.judges_optimizer = None if judge is None else torch.optim.Adam(judge.parameters(), lr=recipe.adversary.lr)
+        kept = 1 - torch.linspace(0.1 / LEVELS, 20 / LEVELS, LEVELS, device=tokens.device)
+        self.alphas = kept.cumprod(0)  # (LEVELS,)
+
+    def __call__(self, number: int) -> Tensor:
+        """A step, in which the discriminator learns or judges. Returns the loss that the network descended, ()."""
+        rows = torch.randint(len(self.tokens), (self.settings.batch,), device=self.tokens.device)
+        clean, condition, move = self.tokens[rows], self.conditions[rows], self.drawn_move()
+        noise, level, noisy, _ = self._noised(clean, 1.0)
+        returned = self.network(noisy, level, condition)
+        loss = functional.mse_loss(returned, noise)
+        if move is not None:
+            moved = self.network(move(noisy), level, condition)
+            loss = loss + self.losses.symmetry * functional.mse_loss(moved, move(returned))
+        if self.judge is not None and self.judges_optimizer is not None:
+            learns = self.judge_learns_at(number)
+            with torch.set_grad_enabled(not learns):
+                _, level, noisy, alpha = self._noised(clean, self.noise)
+                returned = self.network(noisy, level, condition)
+                estimate = (noisy - (1 - alpha).sqrt() * returned) / alpha.sqrt()
+            if learns:
+                wrong = functional.softplus(-self.judge(clean)) + functional.softplus(self.judge(estimate))
+                self.judges_optimizer.zero_grad()
+                wrong.mean().backward()
+                self.judges_optimizer.step()
+            else:
+                loss = loss + self.losses.adversarial * functional.softplus(-self.judge(estimate)).mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        if self.settings.clip is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
+        self.optimizer.step()
+        return loss.detach()
+
+    def _noised(self, clean: Tensor, most: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Noise, levels (B,), noisy tokens, and alpha-bar (B, 1, 1)."""
+        noise = torch.randn_like(clean)
+        number = torch.randint(int(most * LEVELS), (len(clean),), device=clean.device)
+        alpha = self.alphas[number][:, None, None]
+        return noise, number / LEVELS, alpha.sqrt() * clean + (1 - alpha).sqrt() * noise, alpha
