@@ -56,6 +56,8 @@ class Line(nn.Module):
 
 
 ALIGNED = 16  # values of float32 that fill a line of the processor's cache
+ROWS, COLUMNS = 16, 1024
+"""Of a product, below which nothing is gained, and MKL adds up in an order that depends on the alignment."""
 
 
 def product(inputs: Tensor, weight: Tensor) -> Tensor:
@@ -87,7 +89,9 @@ class _Product(torch.autograd.Function):
 
 
 def _with_aligned_rows(left: Tensor, right: Tensor) -> Tensor:
-    """left @ right, as a view of something a little wider."""
+    """left @ right, as a view of something a little wider where that is worth it."""
     rows, columns = len(left), right.shape[1]
+    if rows < ROWS or columns < COLUMNS:
+        return left @ right
     wider = left.new_empty(rows, -(-columns // ALIGNED) * ALIGNED)
     return torch.mm(left, right, out=wider[:, :columns])
