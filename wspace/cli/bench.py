@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -82,6 +82,9 @@ def bench_step(
     settings: Settings = None,
     features: Annotated[int, typer.Option(min=1, help="Width of an image's features.")] = 512,
     texts: Annotated[int, typer.Option(min=1, help="Width of a text's vector.")] = 512,
+    phase: Annotated[
+        Literal["train", "task"], typer.Option(help="The generator's own loss, or the task loss.")
+    ] = "train",
     steps: Annotated[int, typer.Option(min=1, help="Of each kind, after one that is not timed.")] = 3,
     as_json: Json = False,
     plugin: PluginFiles = None,
@@ -91,13 +94,12 @@ def bench_step(
     from wspace.support.progress import for_terminal
     from wspace.uses.bench.step import step
 
-    result = step(bound, {"feature_dim": features, "text_dim": texts}, steps, for_terminal())
+    result = step(bound, {"feature_dim": features, "text_dim": texts}, steps, for_terminal(), phase)
     if as_json:
         print(json.dumps(result))
         return
     print(
-        f"{result['recipe']}: {result['tokens']} tokens of {result['token_width']} values, batch {result['batch']}, "
-        f"{result['device']}, {result['threads']} threads\n"
+        f"{result['recipe']}, {result['phase']}: {result['batch']}, {result['device']}, {result['threads']} threads\n"
     )
     print("        parameters  precision  s/step  processor s/step")
     for who in ("plain", "ours"):

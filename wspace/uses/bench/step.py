@@ -1,22 +1,26 @@
-"""A step of training the generator, and the same step as one writes it down: torch's encoder, float32, unfused AdamW."""
+"""A step of training the generator, and the same step as one writes it down, in float32 with AdamW as it comes."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wspace.data.features import Pool
 from wspace.data.prompts import prompts_of
-from wspace.interfaces import Discriminator
+from wspace.data.tasks import Task
+from wspace.interfaces import Discriminator, Prompts
 from wspace.learning.denoising import sinusoids
 from wspace.learning.loop import TrainingLoop
-from wspace.learning.phases import GeneratorStep, TrainingPairs, TrainingSet, generator_parameters
+from wspace.learning.phases import GeneratorStep, TaskLossStep, TrainingPairs, TrainingSet, generator_parameters
+from wspace.learning.system import System
 from wspace.recipes.schema import BoundRecipe
 from wspace.runs.assemble import build_system, symmetry_of
 from wspace.runs.stages import Job
@@ -27,7 +31,10 @@ from wspace.support.progress import Progress
 from wspace.support.seeding import seeded, stream
 
 NETWORKS, CLASSES = 64, 20  # of a zoo of random numbers, each for a task of so many classes
+IMAGES = 100  # of each class
 LEVELS = 1000
+
+Phase = Literal["train", "task"]
 
 Take = Callable[[int], object]
 """Take step number so many of a training."""
@@ -40,15 +47,17 @@ def step(
     dims: Mapping[str, int],
     count: int,
     progress: Progress,
+    phase: Phase = "train",
     clocks: Mapping[str, Callable[[], float]] = CLOCKS,
 ) -> dict[str, Any]:
-    """Time of a step as the recipe trains and of the plain one: of the same tokens, conditions, batch, sizes and losses.
+    """Time of a step as the recipe trains and of the plain one: of the same batch, sizes and losses.
 
-    `dims` are `feature_dim` and `text_dim`; nobody loads an encoder, for weights and texts are random numbers. Both take
-    turns, `count` steps after one that is not timed: of the kind in which the discriminator learns, and of that in which the
-    generator is judged. A time is the mean over kinds of the medians. Raises UserError for a denoiser that is no transformer.
+    `phase` is the generator's own loss, or the task loss. `dims` are `feature_dim` and `text_dim`; nobody loads an encoder,
+    for weights, texts and features are random numbers. Both take turns, `count` steps after one that is not timed: where there
+    is a discriminator, of the kind in which it learns, and of that in which it judges. A time is the mean over kinds of the
+    medians. Raises UserError for a generator that has no such step.
     """
-    contestants, kinds, about = _contestants(recipe, dims, progress)
+    contestants, kinds, about = PHASES[phase](_Setting.of(recipe, dims, progress))
     taken: dict[tuple[str, str, int], list[float]] = {}
     with progress.bar("steps", (count + 1) * len(kinds) * len(contestants)) as bar:
         for repeat in range(count + 1):
@@ -67,78 +76,114 @@ def step(
     return {
         "benchmark": "step",
         "recipe": recipe.name,
+        "phase": phase,
         **about,
-        "precision": {"ours": recipe.precision, "plain": "float32"},
         "threads": torch.get_num_threads(),
         **times,
         "speedup": {clock: time["plain"] / time["ours"] for clock, time in times.items()},
     }
 
 
-def _contestants(
-    recipe: BoundRecipe, dims: Mapping[str, int], progress: Progress
-) -> tuple[dict[str, Take], list[int], dict[str, Any]]:
-    """Who takes steps, the number of one of each kind, and the sizes."""
+@dataclass(frozen=True)
+class _Setting:
+    """A recipe's system, fitted to a zoo of random numbers."""
+
+    recipe: BoundRecipe
+    bench: Workbench
+    system: System
+    pairs: TrainingPairs
+    texts: Tensor  # (n, T), of all classes
+    rng: torch.Generator
+
+    @classmethod
+    def of(cls, recipe: BoundRecipe, dims: Mapping[str, int], progress: Progress) -> _Setting:
+        bench, rng = Workbench(recipe, progress, dims=lambda: dims), stream(recipe.seed, "bench")
+        texts = functional.normalize(torch.randn(4 * CLASSES, dims["text_dim"], generator=rng), dim=1)
+        weights = bench.target.init(NETWORKS, rng)
+        system = build_system(recipe, bench.target, dims["text_dim"])
+        pairs = TrainingPairs(system, weights, _prompts(_tasks(NETWORKS, rng), texts))
+        system.fit(weights, pairs.prompts, (weights, pairs.prompts))
+        system.to(bench.device)
+        return cls(recipe, bench, system, pairs, texts, rng)
+
+    @property
+    def device(self) -> torch.device:
+        return self.bench.device
+
+    def condition(self, prompts: Prompts) -> Tensor:
+        """(B, C), pooled."""
+        with torch.no_grad():
+            return self.system.condition(prompts.to(self.device)).pooled
+
+
+def _tasks(count: int, rng: torch.Generator) -> list[Task]:
+    return [tuple(torch.randperm(4 * CLASSES, generator=rng)[:CLASSES].tolist()) for _ in range(count)]
+
+
+def _prompts(tasks: Sequence[Task], texts: Tensor) -> Prompts:
+    return prompts_of(tasks, texts, [str(number) for number in range(len(texts))])
+
+
+Contestants = tuple[dict[str, Take], list[int], dict[str, Any]]
+"""Who takes steps, the number of one of each kind, and the sizes."""
+
+
+def _parameters(ours: Iterable[Tensor], plain: nn.Module) -> dict[str, int]:
+    return {"ours": sum(p.numel() for p in ours), "plain": sum(p.numel() for p in plain.parameters())}
+
+
+# ---------------------------------------------------------------- the generator's own loss
+
+
+def _train(setting: _Setting) -> Contestants:
+    recipe, system, device = setting.recipe, setting.system, setting.device
     denoiser, sizes = recipe.generator.arguments.get("denoiser"), ("width", "depth", "heads")
     if denoiser is None or not denoiser.arguments.keys() >= set(sizes):
         who = f"generator {recipe.generator.name!r}" if denoiser is None else f"denoiser {denoiser.name!r}"
         raise UserError(f"bench step: the plain step is a transformer's, and {who} has no width, depth and heads")
-    bench = Workbench(recipe, progress, dims=lambda: dims)
-    target, symmetry = bench.target, symmetry_of(recipe, bench.target)
-    rng = stream(recipe.seed, "bench")
-    weights = target.init(NETWORKS, rng)
-    texts = functional.normalize(torch.randn(4 * CLASSES, dims["text_dim"], generator=rng), dim=1)
-    tasks = [tuple(torch.randperm(len(texts), generator=rng)[:CLASSES].tolist()) for _ in range(NETWORKS)]
-    prompts = prompts_of(tasks, texts, [str(number) for number in range(len(texts))])
-    system = build_system(recipe, target, dims["text_dim"])
-    system.fit(weights, prompts, (weights, prompts))
-    system.to(bench.device)
-
-    adversary = adversary_of(Job(recipe, bench, Path(), {}, progress), system)
+    symmetry = symmetry_of(recipe, setting.bench.target)
+    adversary = adversary_of(Job(recipe, setting.bench, Path(), {}, setting.bench.progress), system)
     descend = GeneratorStep(
-        TrainingSet((TrainingPairs(system, weights, prompts),)),
+        TrainingSet((setting.pairs,)),
         recipe.train,
         recipe.losses,
-        bench.device,
+        device,
         symmetry=symmetry,
         adversary=adversary,
         precision=recipe.precision,
     )
     loop = TrainingLoop(system, recipe.train, Path(), generator_parameters(system), adversary=adversary)
 
-    layout, condition = system.tokenizer.layout, system.condition(prompts.to(bench.device)).pooled
+    layout, condition = system.tokenizer.layout, setting.condition(setting.pairs.prompts)
     with seeded(0):
         network = PlainNetwork(
             layout.count, layout.width, condition.shape[1], *(denoiser.arguments[size] for size in sizes)
-        ).to(bench.device)
+        )
     judge = None
     if adversary is not None and recipe.discriminator is not None:
-        judge = recipe.discriminator.build({"layout": layout}).to(bench.device)
+        judge = recipe.discriminator.build({"layout": layout}).to(device)
 
     def drawn_move() -> Callable[[Tensor], Tensor] | None:
         if symmetry is None or not recipe.losses.symmetry:
             return None
-        return system.moves(symmetry, recipe.train.batch, rng, augment=0, penalty=True).act
+        return system.moves(symmetry, recipe.train.batch, setting.rng, augment=0, penalty=True).act
 
-    tokens = system.tokenizer.tokenize(weights.to(bench.device))
+    tokens = system.tokenizer.tokenize(setting.pairs.weights.to(device))
     kinds = [recipe.train.steps]  # after its warm-up an adversary learns for a turn, and judges in the next
     if adversary is not None:
         kinds = [adversary.warm, adversary.warm + recipe.adversary.turn]
     learning = kinds[:-1]
-    plain = PlainTraining(recipe, network, judge, tokens, condition, drawn_move, lambda number: number in learning)
-    about = {
-        "parameters": {
-            "ours": sum(p.numel() for p in loop.parameters.values()),
-            "plain": sum(p.numel() for p in network.parameters()),
-        },
-        "tokens": layout.count,
-        "token_width": layout.width,
-        "batch": recipe.train.batch,
-        "device": str(bench.device),
-    }
     contestants: dict[str, Take] = {
         "ours": lambda number: loop.advance(descend(number, stream(recipe.seed, "bench", number))),
-        "plain": plain,
+        "plain": PlainTraining(
+            recipe, network.to(device), judge, tokens, condition, drawn_move, lambda number: number in learning
+        ),
+    }
+    about = {
+        "parameters": _parameters(loop.parameters.values(), network),
+        "precision": {"ours": recipe.precision, "plain": "float32"},
+        "batch": f"{recipe.train.batch} networks of {layout.count} tokens of {layout.width} values",
+        "device": str(device),
     }
     return contestants, kinds, about
 
@@ -224,3 +269,69 @@ class PlainTraining:
         number = torch.randint(int(most * LEVELS), (len(clean),), device=clean.device)
         alpha = self.alphas[number][:, None, None]
         return noise, number / LEVELS, alpha.sqrt() * clean + (1 - alpha).sqrt() * noise, alpha
+
+
+# ---------------------------------------------------------------- the task loss
+
+
+def _task(setting: _Setting) -> Contestants:
+    recipe, system, target = setting.recipe, setting.system, setting.bench.target
+    settings, trained = recipe.task_loss, system.generator.task_parameters()
+    if not trained:
+        raise UserError(f"bench step: generator {recipe.generator.name!r} has nothing that a task loss trains")
+    images = IMAGES * len(setting.texts)
+    features = torch.randn(images, setting.bench.dims()["feature_dim"], generator=setting.rng)
+    pool = Pool.of(features, torch.arange(images) % len(setting.texts), len(setting.texts))
+    descend = TaskLossStep(
+        setting.pairs,
+        settings,
+        target,
+        pool,
+        setting.texts,
+        _tasks,
+        lambda tasks: _prompts(tasks, setting.texts),
+        setting.device,
+    )
+    loop = TrainingLoop(system, settings, Path(), trained)
+    axes = min(len(trained[0]), setting.system.conditioner.pooled_width)
+    with seeded(0):
+        network = nn.Linear(axes, target.spec.size)
+    contestants: dict[str, Take] = {
+        "ours": lambda number: loop.advance(descend(number, stream(recipe.seed, "bench", number))),
+        "plain": PlainTaskTraining(setting, pool, network.to(setting.device)),
+    }
+    about = {
+        "parameters": _parameters(trained, network),
+        "precision": {"ours": "float32", "plain": "float32"},
+        "batch": f"{settings.batch} tasks of {settings.images} images",
+        "device": str(setting.device),
+    }
+    return contestants, [0], about
+
+
+class PlainTaskTraining:
+    """Cross-entropy on training images of networks that are linear in their task's condition, with torch's own dropout."""
+
+    def __init__(self, setting: _Setting, pool: Pool, network: nn.Linear):
+        """`network` sees the first values of the pooled condition, as many as it has inputs."""
+        self.setting, self.pool, self.network = setting, pool, network
+        self.optimizer = torch.optim.AdamW(network.parameters(), lr=setting.recipe.task_loss.lr)
+
+    def __call__(self, number: int) -> Tensor:
+        """A step. Returns the loss that it descended, ()."""
+        settings, setting, pool = self.setting.recipe.task_loss, self.setting, self.pool
+        tasks = torch.tensor(_tasks(settings.batch, setting.rng))  # (B, K)
+        label = torch.randint(CLASSES, (settings.batch, settings.images))
+        rows = pool.table[tasks.gather(1, label), torch.randint(IMAGES, label.shape)]
+        features = functional.dropout(pool.features[rows], settings.dropout).to(setting.device)  # (B, m, F)
+        condition = setting.condition(_prompts(tasks.tolist(), setting.texts))[:, : self.network.in_features]
+        texts = setting.texts[tasks].to(setting.device)  # (B, K, T)
+        logits = setting.bench.target.training_logits(self.network(condition), features, texts)  # (B, m, K)
+        loss = functional.cross_entropy(logits.flatten(0, 1), label.flatten().to(setting.device))
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+
+PHASES: Mapping[Phase, Callable[[_Setting], Contestants]] = {"train": _train, "task": _task}
