@@ -34,6 +34,7 @@ from wspace.components.tokenizers.chunk import Chunk
 from wspace.components.tokenizers.neuron import Neuron
 from wspace.data.prompts import prompts_of
 from wspace.interfaces import Condition, Conditioner, Denoiser, Moves, Pairs, Prompts, Tokenizer
+from wspace.learning import system as system_module
 from wspace.learning.system import System
 from wspace.support.errors import UserError
 from wspace.support.settings import Generate
@@ -451,3 +452,30 @@ def test_a_sampler_there_is_not_is_told_with_those_there_are() -> None:
         "generate.sampler: no 'dpm-solver'. Did you mean 'dpm-solver++'? Known: ddim, ddpm, dpm-solver++"
     )
     assert caught.value.exit_status == 2
+
+
+# ---------------------------------------------------------------- parts of a draw
+
+
+@pytest.mark.parametrize("free", [10**12, 2 * 2 * SPEC.size * system_module.BYTES_OF_A_VALUE, 1])
+def test_networks_that_memory_has_no_room_for_are_drawn_in_parts_of_the_same_numbers(
+    monkeypatch: pytest.MonkeyPatch, free: int
+) -> None:
+    system, drawn = system_of("mlp"), list[int]()
+    _, prompts = of_type(system)
+    how = Generate(steps=4, guidance=2.0, temperature=1.0, sampler="ddpm")
+    rng, other = seeded(8), seeded(8)
+    together = system.sample_under(system.condition(prompts, start=True), how, other)
+    system.generator.denoiser.register_forward_pre_hook(lambda _, inputs: drawn.append(len(inputs[0])))
+    monkeypatch.setattr(system_module, "memory", lambda: (free, free))
+    assert torch.allclose(system.sample(prompts, how, rng), together, atol=1e-5)
+    assert torch.equal(rng.get_state(), other.get_state())
+    assert max(drawn) == {10**12: COUNT, 1: 1}.get(free, 2) and sum(drawn) == 2 * 4 * COUNT
+
+
+def test_a_draw_that_is_watched_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    system, seen = system_of("mlp"), list[int]()
+    monkeypatch.setattr(system_module, "memory", lambda: (1, 1))
+    _, prompts = of_type(system)
+    system.sample(prompts, Generate(steps=3), seeded(8), lambda done, networks: seen.append(len(networks)))
+    assert seen == [COUNT] * 3

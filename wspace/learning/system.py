@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +22,13 @@ from wspace.interfaces import (
     Told,
 )
 from wspace.interfaces.weights import WeightSpec
+from wspace.learning.shares import Share
 from wspace.support.errors import Diverged
+from wspace.support.memory import memory
 from wspace.support.settings import Generate
+
+BYTES_OF_A_VALUE = 128
+"""Of a network being drawn: its tokens some times over, and what a denoiser makes of them. An estimate, on the safe side."""
 
 
 class System(nn.Module):
@@ -155,9 +161,25 @@ class System(nn.Module):
     ) -> Tensor:
         """Weights (B, P), one network for each task. Raises Diverged if any is not a finite number.
 
-        `watch` is called after every sampling step with the weights (B, P) as they would now end.
+        `watch` is called after every sampling step with the weights (B, P) as they would now end. Unless somebody watches,
+        networks that memory has no room for at once are drawn part by part, of the same random numbers.
         """
-        return self.sample_under(self.condition(prompts, start=True), settings, rng, watch)
+        count, begin, parts = len(prompts.mask), rng.get_state(), list[Tensor]()
+        shares = 1 if watch is not None else self._shares(count, prompts.mask.device)
+        for first, end in pairwise(count * number // shares for number in range(shares + 1)):
+            rng.set_state(begin)
+            with Share(slice(first, end), count).drawing(prompts.mask.device):
+                condition = self.condition(prompts[first:end] if shares > 1 else prompts, start=True)
+                parts.append(self.sample_under(condition, settings, rng, watch))
+        return parts[0] if shares == 1 else torch.cat(parts)
+
+    def _shares(self, count: int, device: torch.device) -> int:
+        """In how many parts to draw so many networks: in one, if half of the free memory is enough for all of them."""
+        if self.tokenizer.layout.codes:  # what they take is the generator's to know
+            return 1
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else memory()[1]
+        values = max(self.tokenizer.layout.mask.numel(), self.spec.size)
+        return max(1, min(count, -(-2 * count * values * BYTES_OF_A_VALUE // max(1, free))))
 
     @torch.no_grad()
     def sample_under(

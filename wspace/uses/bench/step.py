@@ -281,13 +281,13 @@ def _task(setting: _Setting) -> Contestants:
         raise UserError(f"bench step: generator {recipe.generator.name!r} has nothing that a task loss trains")
     images = IMAGES * len(setting.texts)
     features = torch.randn(images, setting.bench.dims()["feature_dim"], generator=setting.rng)
-    pool = Pool.of(features, torch.arange(images) % len(setting.texts), len(setting.texts))
+    pool = Pool.of(features, torch.arange(images) % len(setting.texts), len(setting.texts)).to(setting.device)
     descend = TaskLossStep(
         setting.pairs,
         settings,
         target,
         pool,
-        setting.texts,
+        setting.texts.to(setting.device),
         _tasks,
         lambda tasks: _prompts(tasks, setting.texts),
         setting.device,
@@ -320,14 +320,15 @@ class PlainTaskTraining:
     def __call__(self, number: int) -> Tensor:
         """A step. Returns the loss that it descended, ()."""
         settings, setting, pool = self.setting.recipe.task_loss, self.setting, self.pool
-        tasks = torch.tensor(_tasks(settings.batch, setting.rng))  # (B, K)
-        label = torch.randint(CLASSES, (settings.batch, settings.images))
-        rows = pool.table[tasks.gather(1, label), torch.randint(IMAGES, label.shape)]
-        features = functional.dropout(pool.features[rows], settings.dropout).to(setting.device)  # (B, m, F)
-        condition = setting.condition(_prompts(tasks.tolist(), setting.texts))[:, : self.network.in_features]
-        texts = setting.texts[tasks].to(setting.device)  # (B, K, T)
+        drawn = _tasks(settings.batch, setting.rng)
+        tasks = torch.tensor(drawn, device=setting.device)  # (B, K)
+        label = torch.randint(CLASSES, (settings.batch, settings.images), device=setting.device)
+        rows = pool.table[tasks.gather(1, label), torch.randint(IMAGES, label.shape, device=setting.device)]
+        features = functional.dropout(pool.features[rows], settings.dropout)  # (B, m, F)
+        condition = setting.condition(_prompts(drawn, setting.texts))[:, : self.network.in_features]
+        texts = setting.texts.to(setting.device)[tasks]  # (B, K, T)
         logits = setting.bench.target.training_logits(self.network(condition), features, texts)  # (B, m, K)
-        loss = functional.cross_entropy(logits.flatten(0, 1), label.flatten().to(setting.device))
+        loss = functional.cross_entropy(logits.flatten(0, 1), label.flatten())
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
