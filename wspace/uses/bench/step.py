@@ -16,7 +16,7 @@ from torch.nn import functional
 from wspace.data.features import Pool
 from wspace.data.prompts import prompts_of
 from wspace.data.tasks import Task
-from wspace.interfaces import Discriminator, Prompts
+from wspace.interfaces import Condition, Discriminator, Prompts
 from wspace.learning.denoising import sinusoids
 from wspace.learning.loop import TrainingLoop
 from wspace.learning.phases import GeneratorStep, TaskLossStep, TrainingPairs, TrainingSet, generator_parameters
@@ -110,10 +110,9 @@ class _Setting:
     def device(self) -> torch.device:
         return self.bench.device
 
-    def condition(self, prompts: Prompts) -> Tensor:
-        """(B, C), pooled."""
+    def condition(self, prompts: Prompts) -> Condition:
         with torch.no_grad():
-            return self.system.condition(prompts.to(self.device)).pooled
+            return self.system.condition(prompts.to(self.device))
 
 
 def _tasks(count: int, rng: torch.Generator) -> list[Task]:
@@ -157,7 +156,11 @@ def _train(setting: _Setting) -> Contestants:
     layout, condition = system.tokenizer.layout, setting.condition(setting.pairs.prompts)
     with seeded(0):
         network = PlainNetwork(
-            layout.count, layout.width, condition.shape[1], *(denoiser.arguments[size] for size in sizes)
+            layout.count,
+            layout.width,
+            condition.tokens.shape[2],
+            *(denoiser.arguments[size] for size in sizes),
+            own=denoiser.arguments.get("projections") == "own",
         )
     judge = None
     if adversary is not None and recipe.discriminator is not None:
@@ -190,25 +193,33 @@ def _train(setting: _Setting) -> Contestants:
 
 class PlainNetwork(nn.Module):
     """The prediction network of Tian et al. (2025, sections 3.1 and 4.1): torch's encoder over [condition, time, tokens], and
-    linear maps of each token's own before and after it (eq. 5)."""
+    linear maps before and after it, of each token's `own` (eq. 5) or one for all."""
 
-    def __init__(self, count: int, values: int, condition: int, width: int, depth: int, heads: int):
+    def __init__(self, count: int, values: int, condition: int, width: int, depth: int, heads: int, own: bool):
         super().__init__()
         self.width, self.count = width, count
-        self.enter = nn.ModuleList(nn.Linear(values, width) for _ in range(count))
-        self.leave = nn.ModuleList(nn.Linear(width, values) for _ in range(count))
+        copies = count if own else 1
+        self.enter = nn.ModuleList(nn.Linear(values, width) for _ in range(copies))
+        self.leave = nn.ModuleList(nn.Linear(width, values) for _ in range(copies))
         self.position = nn.Parameter(torch.zeros(count, width))
         self.of_condition = nn.Linear(condition, width)
         self.of_level = nn.Sequential(nn.Linear(2 * (width // 2), width), nn.SiLU(), nn.Linear(width, width))
         layer = nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
         self.encoder = nn.TransformerEncoder(layer, depth, nn.LayerNorm(width), enable_nested_tensor=False)
 
-    def forward(self, x: Tensor, level: Tensor, condition: Tensor) -> Tensor:
-        """(B, N, D), (B,) in [0, 1], (B, C) -> (B, N, D)."""
-        tokens = torch.stack([enter(x[:, n]) for n, enter in enumerate(self.enter)], dim=1) + self.position
-        others = torch.stack([self.of_condition(condition), self.of_level(sinusoids(level, self.width))], dim=1)
-        encoded = self.encoder(torch.cat([others, tokens], dim=1))[:, -self.count :]
-        return torch.stack([leave(encoded[:, n]) for n, leave in enumerate(self.leave)], dim=1)
+    def forward(self, x: Tensor, level: Tensor, condition: Tensor, mask: Tensor) -> Tensor:
+        """(B, N, D), (B,) in [0, 1], (B, L, C), (B, L) bool -> (B, N, D)."""
+        time = self.of_level(sinusoids(level, self.width))[:, None]
+        sequence = torch.cat([self.of_condition(condition), time, _each(self.enter, x) + self.position], dim=1)
+        hidden = None if mask.all() else functional.pad(~mask, (0, 1 + self.count))
+        return _each(self.leave, self.encoder(sequence, src_key_padding_mask=hidden)[:, -self.count :])
+
+
+def _each(maps: nn.ModuleList, tokens: Tensor) -> Tensor:
+    """(B, N, .) -> (B, N, .): by a map of each token's own, or by one for all."""
+    if len(maps) == 1:
+        return maps[0](tokens)
+    return torch.stack([own(tokens[:, n]) for n, own in enumerate(maps)], dim=1)
 
 
 class PlainTraining:
@@ -220,11 +231,11 @@ class PlainTraining:
         network: PlainNetwork,
         judge: Discriminator | None,
         tokens: Tensor,
-        conditions: Tensor,
+        conditions: Condition,
         drawn_move: Callable[[], Callable[[Tensor], Tensor] | None],
         judge_learns_at: Callable[[int], bool],
     ):
-        """`tokens` (n, N, D) and `conditions` (n, C) are of n networks; `drawn_move` gives a random element of the symmetry."""
+        """`tokens` (n, N, D) and `conditions` are of n networks; `drawn_move` gives a random element of the symmetry."""
         self.settings, self.losses, self.noise = recipe.train, recipe.losses, recipe.adversary.noise
         self.network, self.judge, self.tokens, self.conditions = network, judge, tokens, conditions
         self.drawn_move, self.judge_learns_at = drawn_move, judge_learns_at
@@ -236,18 +247,19 @@ class PlainTraining:
     def __call__(self, number: int) -> Tensor:
         """A step, in which the discriminator learns or judges. Returns the loss that the network descended, ()."""
         rows = torch.randint(len(self.tokens), (self.settings.batch,), device=self.tokens.device)
-        clean, condition, move = self.tokens[rows], self.conditions[rows], self.drawn_move()
+        clean, move = self.tokens[rows], self.drawn_move()
+        condition = self.conditions.tokens[rows], self.conditions.mask[rows]
         noise, level, noisy, _ = self._noised(clean, 1.0)
-        returned = self.network(noisy, level, condition)
+        returned = self.network(noisy, level, *condition)
         loss = functional.mse_loss(returned, noise)
         if move is not None:
-            moved = self.network(move(noisy), level, condition)
+            moved = self.network(move(noisy), level, *condition)
             loss = loss + self.losses.symmetry * functional.mse_loss(moved, move(returned))
         if self.judge is not None and self.judges_optimizer is not None:
             learns = self.judge_learns_at(number)
             with torch.set_grad_enabled(not learns):
                 _, level, noisy, alpha = self._noised(clean, self.noise)
-                returned = self.network(noisy, level, condition)
+                returned = self.network(noisy, level, *condition)
                 estimate = (noisy - (1 - alpha).sqrt() * returned) / alpha.sqrt()
             if learns:
                 wrong = functional.softplus(-self.judge(clean)) + functional.softplus(self.judge(estimate))
@@ -325,7 +337,7 @@ class PlainTaskTraining:
         label = torch.randint(CLASSES, (settings.batch, settings.images), device=setting.device)
         rows = pool.table[tasks.gather(1, label), torch.randint(IMAGES, label.shape, device=setting.device)]
         features = functional.dropout(pool.features[rows], settings.dropout)  # (B, m, F)
-        condition = setting.condition(_prompts(drawn, setting.texts))[:, : self.network.in_features]
+        condition = setting.condition(_prompts(drawn, setting.texts)).pooled[:, : self.network.in_features]
         texts = setting.texts.to(setting.device)[tasks]  # (B, K, T)
         logits = setting.bench.target.training_logits(self.network(condition), features, texts)  # (B, m, K)
         loss = functional.cross_entropy(logits.flatten(0, 1), label.flatten())
