@@ -274,3 +274,36 @@ def test_a_model_is_planned_at_the_workbench_that_is_given(tmp_path: Path) -> No
     planned = plan_of_model(recipe, "test_resnet", bench_of(recipe))
     assert planned["weights"] > 100_000 and planned["tokens"] * planned["token_width"] >= planned["weights"]
     assert planned["seconds"] == pytest.approx(planned["tokens"] / planned["tokens_per_second"])
+
+
+# ---------------------------------------------------------------- and what runs took
+
+SHORT = {
+    "nano": (),
+    "lora": (),
+    "t2w": (
+        "tasks.seen=640", "tasks.unseen=160", "tasks.evaluate=40", "task_loss.steps=150", "train.steps=40",
+        "opponents.universal_steps=500",
+    ),
+}  # fmt: skip
+TOLD_APART = 5.0  # seconds of a stage below which it is held to its sum alone: a second more or less is the machine's
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHORT)
+def test_a_run_takes_what_was_planned(name: str, wspace: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory within 20 %, and time of the processors within 30 %: what else the machine does is in neither."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    settings = [part for setting in SHORT[name] for part in ("--set", setting)]
+    ran = wspace("run", name, *settings, "--runs", tmp_path, timeout=3000)
+    assert ran.returncode == 0, ran.stderr
+    told = wspace("plan", name, *settings, "--runs", tmp_path, "--again", "--json", timeout=1000)
+    assert told.returncode == 0, told.stderr
+    stages = json.loads(told.stdout)["stages"]
+    for row in stages:
+        took = row["measured"]
+        assert row["memory"] / 2**20 == pytest.approx(took["peak_mib"], rel=0.2), row["stage"]
+        if took["processor_seconds"] > TOLD_APART:
+            assert row["processor_seconds"] == pytest.approx(took["processor_seconds"], rel=0.3), row["stage"]
+    planned = sum(row["processor_seconds"] for row in stages)
+    assert planned == pytest.approx(sum(row["measured"]["processor_seconds"] for row in stages), rel=0.3)

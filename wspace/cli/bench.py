@@ -215,6 +215,41 @@ def bench_store(
     print(f"memory of the greatest over the least, opened and verified: {result['memory']:.3f}")
 
 
+@app.command("scaling")
+def bench_scaling(
+    recipe: Annotated[str, typer.Option(help="That is made larger, setting by setting.")] = "nano",
+    settings: Settings = None,
+    as_json: Json = False,
+    plugin: PluginFiles = None,
+) -> None:
+    """How time and memory grow with tasks, classes, tokens, width and batches."""
+    from wspace.support.progress import for_terminal
+    from wspace.uses.bench.scaling import scaling
+
+    enough = ["dataset.concepts=128", "tasks.seen=64"] if recipe == "nano" else []  # for tasks of 32 classes
+
+    def of(setting: str) -> Any:
+        return bind_recipe(recipe, [*enough, *(settings or ()), setting], plugin)
+
+    result = scaling(of, for_terminal())
+    if as_json:
+        print(json.dumps(result))
+        return
+    print(f"slopes of log-log lines, 1 is linear; {result['confidence']:.0%} intervals; {result['threads']} threads\n")
+    print("by       what is done       sizes           ms                        time               memory")
+    for row in result["rows"]:
+        time, memory = (
+            f"{its['slope']:.2f} [{its['low']:.2f}, {its['high']:.2f}]"
+            for its in (row["time_slope"], row["memory_slope"])
+        )
+        sizes, seconds = row["sizes"], row["seconds"]
+        print(
+            f"{row['axis']:8} {row['work']:18} {f'{sizes[0]} to {sizes[-1]}':15} "
+            f"{f'{1000 * seconds[0]:.1f} to {1000 * seconds[-1]:.1f}':18} {time:>18} {memory:>20}"
+        )
+    print(f"\nworse than linear: {', '.join(result['worse']) or 'nothing'}")
+
+
 @app.command("samplers")
 def bench_samplers(
     run: RunFolder,

@@ -347,13 +347,14 @@ def of_networks(recipe: BoundRecipe, world: World) -> dict[str, Rate]:
 def of_closed_forms(world: World, system: System) -> dict[str, Rate]:
     """In any case, and for each network that is trained on."""
 
-    def fitting(world: World) -> None:
-        tasks, weights, count = world.zoo.tasks, world.zoo.weights, len(world.zoo.tasks.training)
-        held_out = (weights[count:], world.prompts(tasks.choosing))
-        system.fit(weights[:count], world.prompts(tasks.training), held_out)
-
-    fixed, each = in_the_zoo(fitting, world)
+    fixed, each = in_the_zoo(lambda world: take_closed_forms(world, system), world)
     return {"closed forms": fixed, "closed forms, of each in the zoo": each}
+
+
+def take_closed_forms(world: World, system: System) -> None:
+    tasks, weights, count = world.zoo.tasks, world.zoo.weights, len(world.zoo.tasks.training)
+    held_out = (weights[count:], world.prompts(tasks.choosing))
+    system.fit(weights[:count], world.prompts(tasks.training), held_out)
 
 
 def of_training(recipe: BoundRecipe, world: World, system: System) -> dict[str, Rate]:
@@ -378,15 +379,7 @@ def of_training(recipe: BoundRecipe, world: World, system: System) -> dict[str, 
         step = ReconstructionStep(training_set, recipe.reconstruction.batch, bench.device)
         rates["reconstruction step"] = stepping(step, 0)
     if generator_parameters(system) and recipe.train.steps:
-        symmetry, job = proven(recipe, bench.target, bench.dims()), Job(recipe, bench, Path(), {}, Progress())
-        settings = recipe.train, recipe.losses, bench.device
-        step = GeneratorStep(
-            training_set,
-            *settings,
-            symmetry=symmetry,
-            adversary=adversary_of(job, system),
-            precision=recipe.precision,
-        )
+        step = generator_step(recipe, world, system, training_set)
         turns = (
             recipe.train.steps,
             recipe.train.steps + recipe.adversary.turn,
@@ -413,6 +406,21 @@ def of_training(recipe: BoundRecipe, world: World, system: System) -> dict[str, 
         file = Path(folder) / "tried.safetensors"
         rates["byte written"] = once(lambda: keep(file, {"tensor": largest.cpu()}), largest.nbytes)
     return rates
+
+
+def generator_step(recipe: BoundRecipe, world: World, system: System, training_set: TrainingSet) -> GeneratorStep:
+    """As stage train takes it."""
+    bench = world.bench
+    job = Job(recipe, bench, Path(), {}, Progress())
+    return GeneratorStep(
+        training_set,
+        recipe.train,
+        recipe.losses,
+        bench.device,
+        symmetry=proven(recipe, bench.target, bench.dims()),
+        adversary=adversary_of(job, system),
+        precision=recipe.precision,
+    )
 
 
 def of_drawing(recipe: BoundRecipe, world: World, system: System) -> dict[str, Rate]:
