@@ -20,8 +20,9 @@ from wspace.recipes.schema import BoundRecipe
 from wspace.runs import plan as planning
 from wspace.runs.assemble import build_system
 from wspace.runs.machines import THIS, Machine, machine_of
+from wspace.runs.measured import Measured, Rate
 from wspace.runs.model_plan import plan_of_model
-from wspace.runs.plan import Measured, Part, Rate, measured, parts, plan
+from wspace.runs.plan import Part, measured, parts, plan
 from wspace.runs.rates import World, in_the_zoo, measure, of_training, tried
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import UserError

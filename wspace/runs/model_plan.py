@@ -13,7 +13,7 @@ from wspace.interfaces import TokenLayout
 from wspace.interfaces.weights import plain_spec
 from wspace.learning.system import System
 from wspace.recipes.schema import BoundRecipe
-from wspace.runs.plan import FLOAT
+from wspace.runs.measured import FLOAT
 from wspace.runs.rates import blank_context, resident, tried
 from wspace.runs.workbench import Workbench
 from wspace.support.progress import Progress

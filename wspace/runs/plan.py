@@ -15,6 +15,7 @@ from wspace.recipes.imports import sources_of
 from wspace.recipes.schema import BoundRecipe
 from wspace.runs.keys import keys, modules_of, trains_on_images
 from wspace.runs.machines import Machine, identity
+from wspace.runs.measured import FLOAT, TRIED_WITH, Measured, Rate
 from wspace.runs.pipeline import STAGES, stages_of
 from wspace.runs.spent import told
 from wspace.runs.store import Store
@@ -22,40 +23,8 @@ from wspace.support import fingerprint
 from wspace.support.errors import FileError
 from wspace.support.files import cache_folder, read_json, write_json
 
-FLOAT = 4  # bytes
 ADAM = 4  # copies of a parameter while it is trained: itself, gradient, two moments
 KEPT = 2  # further copies: the running mean, and the best of it
-TRIED_WITH = 4096  # networks, at most
-
-
-@dataclass(frozen=True)
-class Rate:
-    """What a unit of work takes: here, and as counts that another machine's speed can be laid on."""
-
-    seconds: float = 0.0
-    processor_seconds: float = 0.0  # of all threads
-    flops: float = 0.0  # of products of matrices and convolutions
-    bytes: float = 0.0  # that operations read and write, each by itself
-    calls: float = 0.0  # of operations
-
-    def __add__(self, other: Rate) -> Rate:
-        return Rate(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
-
-    def __mul__(self, factor: float) -> Rate:
-        return Rate(*(factor * value for value in vars(self).values()))
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Counts of a recipe's shapes, a rate for each kind of work, and memory."""
-
-    counts: dict[str, int]
-    rates: dict[str, Rate]
-    resident: dict[str, int]
-    """Stage -> bytes of a process that has done each kind of its work, and of those before: libraries, encoders, features,
-    the generator, and what steps need."""
-    copies: dict[str, float]
-    """Stage -> bytes that it has at the most for each byte of the zoo's networks, beside these."""
 
 
 def measured(recipe: BoundRecipe, *, again: bool = False) -> Measured:

@@ -44,8 +44,8 @@ from wspace.recipes.schema import BoundRecipe
 from wspace.runs.artifacts import Zoo, keep
 from wspace.runs.assemble import build_system, proven, symmetry_of
 from wspace.runs.keys import components_of, takes_pictures, trains_on_images
+from wspace.runs.measured import FLOAT, TRIED_WITH, Measured, Rate
 from wspace.runs.pipeline import STAGES
-from wspace.runs.plan import FLOAT, TRIED_WITH, Measured, Rate
 from wspace.runs.report.intervals import interval
 from wspace.runs.stages import Job
 from wspace.runs.stages.evaluate import FOLLOWED, MARKED
