@@ -19,7 +19,9 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from tests.support.stand_ins import Units
 from wspace.interfaces.axes import names_in
+from wspace.interfaces.weights import WeightEntry, WeightSpec
 from wspace.support.errors import FileError, UserError
+from wspace.weights.tracing import module_proof
 from wspace.weights.tracing.infer import Inferred, infer, weights_of
 from wspace.weights.tracing.module_proof import module_error, prove_module
 from wspace.weights.tracing.spec_file import read_spec, spec_text, write_spec
@@ -455,6 +457,26 @@ def test_no_wrong_spec_is_proven_with_any_seed(name: str, thorough: bool) -> Non
     assert prove_module(net, right, [x], rng_of(0)) < ERROR
     for seed in range(15 if thorough else 4):
         assert f"wrong about tensor {tensor!r}: axis " in refused(net, wrong, x, seed)
+
+
+@pytest.mark.parametrize("units", [2, 3, 4, 5, 16, 17])
+def test_a_unit_with_a_place_of_its_own_is_seen_however_few_elements_are_tried(units: int, thorough: bool) -> None:
+    first = 1 + torch.eye(units)[0]  # which unit 0 alone is multiplied by
+
+    net, x = (
+        Net(lambda net, x: net.b(net.a(x) * first.to(x.dtype)), a=nn.Linear(5, units), b=nn.Linear(units, 3)),
+        torch.zeros(2, 5),
+    )
+    wrong = Inferred({"a.weight": ("a", "5"), "a.bias": ("a",), "b.weight": ("3", "a"), "b.bias": ("3",)}, ("a",))
+    for seed in range(30 if thorough else 5):
+        assert "what Net computes, by X%" in refused(net, wrong, x, seed)
+
+
+@pytest.mark.parametrize(("units", "elements"), [(2, 4), (3, 3), (4, 2), (15, 2), (16, 1), (300, 1)])
+def test_the_shortest_axis_decides_how_many_elements_are_tried(units: int, elements: int) -> None:
+    assert module_proof._elements(WeightSpec((WeightEntry("a", (units, 64), ("a", "b")),), ("a", "b"))) == elements
+    within = WeightSpec((WeightEntry("a", (4 * units,), ("heads[4]/keys",)),), ("keys",))
+    assert module_proof._elements(within) == elements
 
 
 def test_an_axis_on_which_no_output_depends_is_not_proven() -> None:

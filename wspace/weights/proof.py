@@ -14,7 +14,7 @@ from wspace.interfaces import Part, Symmetry, Target
 from wspace.interfaces.axes import names_in
 from wspace.interfaces.weights import WeightEntry, WeightSpec
 from wspace.support.errors import UserError
-from wspace.support.progress import Progress
+from wspace.support.progress import Bar, Progress
 
 TOLERANCE = 1e-4  # relative, float32: an order above rounding, orders below a wrong axis
 ELEMENTS, IMAGES, CLASSES = 16, 8, 5  # so many elements that not all are the identity, even of an axis of two units
@@ -70,12 +70,13 @@ def prove_by(
     computed: str,
     spec_name: str,
     progress: Progress | None = None,
+    elements: int = ELEMENTS,
 ) -> float:
     """The same for any function of weights of this spec; the greatest change that moving them made, relative.
 
     As many `trials` are taken as it needs until every axis has mattered for so many elements.
     """
-    judge = _Judge(symmetry, spec, rng, name, computed, spec_name, progress or Progress())
+    judge = _Judge(symmetry, spec, rng, name, computed, spec_name, progress or Progress(), elements)
     return judge.verdict(trials)
 
 
@@ -89,30 +90,33 @@ class _Judge:
         computed: str,
         spec_name: str,
         progress: Progress,
+        elements: int,
     ):
         self.symmetry, self.spec, self.rng, self.progress = symmetry, spec, rng, progress
-        self.name, self.computed, self.spec_name = name, computed, spec_name
+        self.name, self.computed, self.spec_name, self.elements = name, computed, spec_name, elements
         self.dtype = torch.float32  # float64 as soon as float32 does not tell rounding from a wrong axis
 
     def verdict(self, trials: Iterable[Trial]) -> float:
         """Raises UserError."""
         mattered = {part.axis: 0 for part in self.symmetry.parts()}  # in so many elements
         greatest, tried, trial = 0.0, 0, None
-        with self.progress.bar("proof", ELEMENTS) as bar:
+        with self.progress.bar("proof", self.elements) as bar:
             for candidate in trials:
                 before, slopes = _outputs_and_slopes(candidate, self.dtype, self.rng)
                 if not any(leaf.isfinite().any() for leaf in before):
                     continue
                 trial = candidate
-                greatest = max(greatest, self._checked(trial, before))
+                greatest = max(greatest, self._checked(trial, before, bar))
                 count = len(trial.weights) * trial.elements
                 for axis in self._mattering(trial, slopes, mattered):
                     mattered[axis] += count
                 tried += count
-                bar.advance(min(count, bar.total - bar.done))
-                if tried >= ELEMENTS and (slopes is None or min(mattered.values(), default=tried) >= ELEMENTS):
+                bar.advance(min(tried, bar.total) - bar.done)
+                if tried >= self.elements and (
+                    slopes is None or min(mattered.values(), default=tried) >= self.elements
+                ):
                     break
-                if slopes is not None and tried >= ELEMENTS and not all(mattered.values()):
+                if slopes is not None and tried >= self.elements and not all(mattered.values()):
                     self._look_closer(trial)
         if trial is None:
             raise UserError(
@@ -129,9 +133,9 @@ class _Judge:
     # ------------------------------------------------------------ one trial
 
     @torch.no_grad()
-    def _checked(self, trial: Trial, before: Sequence[Tensor]) -> float:
+    def _checked(self, trial: Trial, before: Sequence[Tensor], bar: Bar) -> float:
         """The greatest relative change, which is rounding. Raises UserError if it is not."""
-        error = _error(self.symmetry, trial, trial.weights.to(self.dtype), before, self.rng)
+        error = _error(self.symmetry, trial, trial.weights.to(self.dtype), before, self.rng, bar)
         if error < ROUNDING[self.dtype]:
             return error
         if _apart(trial.compute(trial.weights.to(self.dtype)), before) > TOLERANCE:
@@ -336,11 +340,20 @@ def _trial(target: Target, dims: tuple[int, int], rng: torch.Generator) -> Trial
     return Trial(weights, lambda w: [target.logits(w, features.to(w.dtype), texts.to(w.dtype))])
 
 
-def _error(symmetry: Symmetry, trial: Trial, weights: Tensor, before: Sequence[Tensor], rng: torch.Generator) -> float:
+def _error(
+    symmetry: Symmetry,
+    trial: Trial,
+    weights: Tensor,
+    before: Sequence[Tensor],
+    rng: torch.Generator,
+    bar: Bar | None = None,
+) -> float:
     """The greatest relative change of what these networks compute, over random elements; inf if one is no number."""
     errors = []
     for _ in range(trial.elements):
         errors.append(_apart(trial.compute(_moved(symmetry, weights, rng)), before))
+        if bar is not None and bar.done < bar.total:
+            bar.advance()
     return max(errors)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from math import ceil, log
 from typing import Any
 
 import torch
@@ -22,7 +23,8 @@ from wspace.weights.proof import DRAWS, Trial, prove_by, trial_error
 from wspace.weights.tracing.by_hand import checked
 from wspace.weights.tracing.infer import Inferred, weights_of, with_its_tensors
 
-ELEMENTS = 4  # of the group, on each random network
+NETWORKS = 4  # at least
+BY_CHANCE = 2**-16  # that all elements leave a unit of the shortest axis where it is
 NOISE = 0.3  # of what starts at 0 or 1, so that no two units are alike
 
 
@@ -30,6 +32,18 @@ def module_error(module: nn.Module, inferred: Inferred, inputs: Sequence[Tensor]
     """max |f(g·w) - f(w)| / max |f(w)|, in evaluation, of one random network and a few random elements of the group."""
     spec = inferred.spec(module)
     return trial_error(AxisPermutations(spec), _trial(module, spec, inputs, rng), rng) if spec.free else 0.0
+
+
+def _elements(spec: WeightSpec) -> int:
+    """Of the group, on each random network: four if an axis has two units, one if all have sixteen or more.
+
+    Where a single unit has a place of its own, an element that leaves it there shows nothing: of n units, one in n does.
+    """
+    units = (
+        spec.axis_size(axis) // (spec.axis_size(outer) if (outer := spec.outer(axis)) else 1) for axis in spec.free
+    )
+    fewest = min((n for n in units if n > 1), default=2)
+    return ceil(log(BY_CHANCE, 1 / fewest) / NETWORKS)
 
 
 def prove_module(
@@ -54,7 +68,8 @@ def prove_module(
     who = type(module).__name__
     trials = (_trial(module, spec, inputs, rng) for _ in range(DRAWS))
     computed, of = f"{who} computes", f"the spec of {who}"
-    return prove_by(AxisPermutations(spec), spec, trials, rng, "permutation", computed, of, progress)
+    elements = NETWORKS * _elements(spec)
+    return prove_by(AxisPermutations(spec), spec, trials, rng, "permutation", computed, of, progress, elements)
 
 
 @torch.no_grad()
@@ -76,7 +91,7 @@ def _trial(module: nn.Module, spec: WeightSpec, inputs: Sequence[Tensor], rng: t
             outputs = functional_call(with_its_tensors(precise), moved, tuple(given))
         return _numbers(outputs, type(module).__name__, flat.dtype)
 
-    return Trial(weights, compute, ELEMENTS)
+    return Trial(weights, compute, _elements(spec))
 
 
 def _numbers(outputs: object, who: str, dtype: torch.dtype) -> list[Tensor]:
@@ -122,9 +137,9 @@ class _Cast(TorchFunctionMode):
             return args[0].to(self.casts[func])
 
         def asked(given: Any) -> Any:
-            return pytree.tree_map_only(torch.dtype, lambda dtype: self.types.get(dtype, dtype), given)
+            return self.types.get(given, given) if isinstance(given, torch.dtype) else given
 
-        return func(*asked(args), **asked(dict(kwargs or {})))
+        return func(*map(asked, args), **{name: asked(given) for name, given in (kwargs or {}).items()})
 
 
 def _random(module: nn.Module, spec: WeightSpec, inputs: tuple[Tensor, ...], rng: torch.Generator) -> nn.Module:
