@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import gc
+import tracemalloc
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise, permutations
@@ -22,9 +24,10 @@ from torch.optim.swa_utils import update_bn
 from tests.support.stand_ins import Units
 from wspace.interfaces.weights import WeightEntry, WeightSpec
 from wspace.support.errors import UserError
+from wspace.weights.matching import by_weights as descent
 from wspace.weights.matching.activations import Measure, match_activations
 from wspace.weights.matching.barrier import Line, MeanLoss, straight_line, take_statistics
-from wspace.weights.matching.by_weights import Move, match, move
+from wspace.weights.matching.by_weights import Move, assigned, match, move, moved
 from wspace.weights.tracing.infer import infer
 
 SEEDS = st.integers(0, 10_000)
@@ -241,6 +244,37 @@ def test_by_weights_the_best_of_all_permutations_of_one_hidden_layer_is_taken(se
     everyone = torch.tensor(list(permutations(range(5))))
     members = move(weights.expand(len(everyone), -1), spec, {"hidden": Move(everyone)})
     assert torch.equal(move(weights[None], spec, found)[0], members[(members - reference).square().sum(1).argmin()])
+
+
+@each
+def test_only_what_depends_on_a_move_is_taken_anew_after_it(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products of tensors are kept as long as nothing along their other dimensions moves, if there is memory for them."""
+    products = Counter[bool]()
+
+    def counted(*arguments: Any, **options: Any) -> Tensor:
+        products[kept] += "but" in options
+        return moved(*arguments, **options)
+
+    monkeypatch.setattr(descent, "moved", counted)
+    (network, spec), (other, _) = case.made(0), case.made(1)
+    first, second = (spec.flatten(n.state_dict()) for n in (network, other))
+    found = {}
+    for kept in (True, False):
+        monkeypatch.setattr(descent, "VALUES", descent.VALUES if kept else 0)
+        found[kept] = match(second[None], first, spec, spec.free)
+    assert products[True] < products[False]
+    for axis in spec.free:
+        assert torch.equal(found[True][axis].places, found[False][axis].places)
+
+
+def test_a_long_axis_is_assigned_without_a_list_of_all_its_pairs() -> None:
+    spec = WeightSpec((WeightEntry("w", (1500, 2), ("a", "2")),), ("a",))
+    gc.collect()
+    tracemalloc.start()
+    assigned({"a": torch.eye(1500)[None]}, spec)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5 * 8 * 1500**2  # numbers of the table, twice as many bits
 
 
 def test_a_unit_that_does_nothing_takes_no_place_of_another() -> None:

@@ -129,7 +129,8 @@ def match(
     weights, reference = weights.detach().to(precision), reference.detach().to(precision)
     rows = max(1, min(ROWS, VALUES // max(spec.size, *(spec.axis_size(axis) ** 2 for axis in axes))))
     blocks = zip(weights.split(rows), reference.expand_as(weights).split(rows), strict=True)
-    matched = [_match(ours, theirs, spec, axes, signed) for ours, theirs in blocks]
+    uses = _uses(spec, families_of(spec, axes))
+    matched = [_Descent(ours, theirs, spec, uses, signed).moves for ours, theirs in blocks]
     joined = {}
     for axis in axes:
         signs = [part[axis].signs for part in matched]
@@ -157,98 +158,112 @@ def _check(weights: Tensor, reference: Tensor, spec: WeightSpec) -> None:
             raise UserError(f"{MATCHING}: tensor {name!r} of {whose} holds values that are not finite numbers")
 
 
-Families = tuple[tuple[str, ...], ...]
-"""Axes that are assigned together: each with those within it."""
+Family = tuple[str, ...]
+"""Axes that are assigned together: one, and those within it."""
+
+Uses = Mapping[frozenset[Family], list[tuple[WeightEntry, int]]]
+"""The tensors that have a family, and along which dimension, by the families that they have along others."""
 
 
-def families_of(spec: WeightSpec, axes: tuple[str, ...]) -> Families:
+def families_of(spec: WeightSpec, axes: tuple[str, ...]) -> tuple[Family, ...]:
     """In the order of their outermost axes, which come first in each."""
     inner = {axis for axis in axes if spec.outer(axis) in axes}
     return tuple((axis, *(a for a in axes if spec.outer(a) == axis)) for axis in axes if axis not in inner)
 
 
-def _match(
-    weights: Tensor, reference: Tensor, spec: WeightSpec, axes: tuple[str, ...], signed: bool
-) -> dict[str, Move]:
-    moves = {}
-    for axis in axes:
-        places = torch.arange(spec.axis_size(axis), device=weights.device).expand(len(weights), -1)
-        moves[axis] = Move(places, torch.ones_like(places, dtype=weights.dtype) if signed else None)
-    families = families_of(spec, axes)
-    coupled, pending = _coupled(spec, families), set(families)
-    for _ in range(SWEEPS):
-        for family in families:
-            if family not in pending:  # it would come out as it did
-                continue
-            better, rows = _improved(family, weights, reference, spec, moves)
-            pending.discard(family)
-            if rows.any():
-                moves |= better
-                pending |= coupled[family]
-        if not pending:
-            break
-    return moves
-
-
-def _coupled(spec: WeightSpec, families: Families) -> dict[tuple[str, ...], set[tuple[str, ...]]]:
-    """With each family those whose best places depend on where it is: they share a tensor; itself, if one has it twice."""
-    coupled: dict[tuple[str, ...], set[tuple[str, ...]]] = {family: set() for family in families}
+def _uses(spec: WeightSpec, families: Sequence[Family]) -> dict[Family, Uses]:
+    family_of = {axis: family for family in families for axis in family}
+    uses = {family: dict[frozenset[Family], list[tuple[WeightEntry, int]]]() for family in families}
     for entry in spec.entries:
-        along = [family for blocks in spec.layout(entry) for family in families if _moving(blocks, family)]
-        for number, family in enumerate(along):
-            coupled[family].update(along[:number], along[number + 1 :])
-    return coupled
+        along = [
+            {family_of[axis] for block in blocks for axis in (block.axis, block.outer) if axis in family_of}
+            for blocks in spec.layout(entry)
+        ]
+        for place, here in enumerate(along):
+            others = frozenset(family for side in (*along[:place], *along[place + 1 :]) for family in side)
+            for family in here:
+                uses[family].setdefault(others, []).append((entry, place + 1))
+    return uses
 
 
-def _moving(blocks: tuple[Block, ...], axes: tuple[str, ...]) -> bool:
-    return any(block.axis in axes or block.outer in axes for block in blocks)
+class _Descent:
+    """Of networks (B, P) towards others, family by family, until none improves."""
 
-
-def _improved(
-    family: tuple[str, ...], weights: Tensor, reference: Tensor, spec: WeightSpec, moves: Moves
-) -> tuple[dict[str, Move], Tensor]:
-    """The best moves of a family given those of the others, and for which networks (B,) they are others than before."""
-    ours, theirs, old = spec.unflatten(weights), spec.unflatten(reference), {axis: moves[axis] for axis in family}
-    signed, count = old[family[0]].signs is not None, len(weights)
-    lengths = {axis: move.places.shape[1] for axis, move in old.items()}
-    worth = {axis: weights.new_zeros(count, n, n) for axis, n in lengths.items()}  # (B, n, n): of unit j in place i
-    # of these, in tensors with the family along one dimension alone; `twice` are the others
-    once, twice = {axis: value.clone() for axis, value in worth.items()}, list[WeightEntry]()
-    for entry in spec.entries:
-        layout = spec.layout(entry)
-        dims = [dim for dim, blocks in enumerate(layout, start=1) if _moving(blocks, family)]
-        if len(dims) > 1:
-            twice.append(entry)
-        for dim in dims:
-            has = moved(ours[entry.name], entry, spec, moves, but=dim)
-            for block in layout[dim - 1]:
-                axis = block.axis if block.axis in family else block.outer
-                if axis not in family:
+    def __init__(self, weights: Tensor, reference: Tensor, spec: WeightSpec, uses: Mapping[Family, Uses], signed: bool):
+        self.ours, self.theirs, self.spec, self.uses = spec.unflatten(weights), spec.unflatten(reference), spec, uses
+        self.weights, self.signed = weights, signed
+        self.kept = dict[tuple[Family, frozenset[Family]], dict[str, Tensor]]()
+        self.moves = dict[str, Move]()
+        for axis in (axis for family in uses for axis in family):
+            places = torch.arange(spec.axis_size(axis), device=weights.device).expand(len(weights), -1)
+            self.moves[axis] = Move(places, torch.ones_like(places, dtype=weights.dtype) if signed else None)
+        pending = set(uses)
+        for _ in range(SWEEPS):
+            for family in uses:
+                if family not in pending:  # it would come out as it did
                     continue
-                stretch = (t.narrow(dim, block.start, block.length).movedim(dim, 1) for t in (theirs[entry.name], has))
-                left, right = (t.reshape(count, lengths[axis], -1) for t in stretch)
-                agreeing = left @ right.mT
-                worth[axis] += agreeing
-                if len(dims) == 1:
-                    once[axis] += agreeing
+                better, rows = self._improved(family)
+                pending.discard(family)
+                if rows.any():
+                    self.moves |= better
+                    self.kept = {key: worth for key, worth in self.kept.items() if family not in key[1]}
+                    pending |= {other for other in uses if any(family in others for others in uses[other])}
+            if not pending:
+                break
 
-    def agreement(tried: Mapping[str, Move]) -> Tensor:  # (B,)
-        total = sum(_picked(once[axis], move).sum(1, dtype=torch.float64) for axis, move in tried.items())
-        for entry in twice:
-            of_ours = moved(ours[entry.name], entry, spec, {**moves, **tried})
-            total += (of_ours * theirs[entry.name]).flatten(1).sum(1, dtype=torch.float64)
-        return torch.as_tensor(total)
+    def _worth(self, family: Family, others: frozenset[Family]) -> dict[str, Tensor]:
+        """(B, n, n): what unit j is worth in place i, to the tensors that have these others. Kept until one of them moves."""
+        if (family, others) in self.kept:
+            return self.kept[family, others]
+        count, sizes = len(self.weights), {axis: self.spec.axis_size(axis) for axis in family}
+        worth = {axis: self.weights.new_zeros(count, n, n) for axis, n in sizes.items()}
+        for entry, dim in self.uses[family][others]:
+            has = moved(self.ours[entry.name], entry, self.spec, self.moves, but=dim)
+            for block in self.spec.layout(entry)[dim - 1]:
+                axis = block.axis if block.axis in family else block.outer
+                if axis in worth:
+                    whole = (self.theirs[entry.name], has)
+                    stretch = (t.narrow(dim, block.start, block.length).movedim(dim, 1) for t in whole)
+                    left, right = (t.reshape(count, sizes[axis], -1) for t in stretch)
+                    worth[axis].baddbmm_(left, right.mT)
+        if sum(table.numel() for known in (*self.kept.values(), worth) for table in known.values()) <= VALUES:
+            self.kept[family, others] = worth
+        return worth
 
-    chosen, improved, before = old, torch.zeros(count, dtype=torch.bool, device=weights.device), agreement(old)
-    for table in (worth, once) if twice else (worth,):  # where what is worth twice misleads, the rest may not
-        new = assigned(table, spec, signed=signed)
-        gain = agreement(new) - before  # (B,)
-        taken = ~improved & (gain > ROUNDING * _changed(worth, old, new))
-        chosen = {axis: _where(taken[:, None], new[axis], chosen[axis]) for axis in family}
-        improved |= taken
-        if improved.all():
-            break
-    return chosen, improved
+    def _improved(self, family: Family) -> tuple[dict[str, Move], Tensor]:
+        """The best moves of a family given those of the others, and for which networks (B,) they are others than before."""
+        old = {axis: self.moves[axis] for axis in family}
+        # by tensors with the family along one dimension alone; `twice` are the others
+        sizes = {axis: self.spec.axis_size(axis) for axis in family}
+        once = {axis: self.weights.new_zeros(len(self.weights), n, n) for axis, n in sizes.items()}
+        for others in (others for others in self.uses[family] if family not in others):
+            for axis, table in self._worth(family, others).items():
+                once[axis] += table
+        worth = dict(once)
+        for others in (others for others in self.uses[family] if family in others):
+            worth = {axis: worth[axis] + table for axis, table in self._worth(family, others).items()}
+        twice = {
+            entry.name: entry for others, uses in self.uses[family].items() if family in others for entry, _ in uses
+        }
+
+        def agreement(tried: Mapping[str, Move]) -> Tensor:  # (B,)
+            total = sum(_picked(once[axis], move).sum(1, dtype=torch.float64) for axis, move in tried.items())
+            for entry in twice.values():
+                of_ours = moved(self.ours[entry.name], entry, self.spec, {**self.moves, **tried})
+                total += (of_ours * self.theirs[entry.name]).flatten(1).sum(1, dtype=torch.float64)
+            return torch.as_tensor(total)
+
+        chosen, before = old, agreement(old)
+        improved = torch.zeros_like(before, dtype=torch.bool)
+        for table in (worth, once) if twice else (worth,):  # where what is worth twice misleads, the rest may not
+            new = assigned(table, self.spec, signed=self.signed)
+            gain = agreement(new) - before  # (B,)
+            taken = ~improved & (gain > ROUNDING * _changed(worth, old, new))
+            chosen = {axis: _where(taken[:, None], new[axis], chosen[axis]) for axis in family}
+            improved |= taken
+            if improved.all():
+                break
+        return chosen, improved
 
 
 def _changed(worth: Mapping[str, Tensor], old: Mapping[str, Move], new: Mapping[str, Move]) -> Tensor:
@@ -281,7 +296,7 @@ def assigned(worth: Mapping[str, Tensor], spec: WeightSpec, *, signed: bool = Fa
     if outer is not None:  # which stays: its units are assigned within each unit of it
         within = [first]
     units = worth[first].shape[1] if outer is None else spec.axis_size(outer)
-    pairs = [(i, j) for i in range(units) for j in range(units) if outer is None or i == j]
+    pairs = [(i, j) for i in range(units) for j in range(units) if outer is None or i == j] if within else []
     places = {axis: torch.empty(value.shape[:2], dtype=torch.long) for axis, value in worth.items()}
     on_cpu = {axis: (value.abs() if signed else value).cpu().numpy() for axis, value in worth.items()}
     for row in range(len(worth[first])):
