@@ -19,6 +19,7 @@ from wspace.interfaces.weights import WeightEntry, WeightSpec
 from wspace.support.errors import UserError
 from wspace.support.progress import Progress
 from wspace.uses.bench import matching as benchmark
+from wspace.uses.bench import rebasin
 from wspace.uses.bench.matching import of_digits, of_model
 from wspace.weights.tracing.infer import Inferred, infer
 
@@ -44,31 +45,13 @@ def test_digits_are_split_once_and_whole() -> None:
 
 
 def resnet_spec(network: ResNet) -> WeightSpec:
-    """Axes of a timm ResNet's parameters, by hand: one for each stage's stream and one for each convolution within a block.
-
-    The permutation specification of Ainsworth et al., 2022, for ResNets.
-    """
-    axes, stream = {"conv1": ("stem", "color"), "bn1": ("stem",)}, "stem"
-    for stage in ("layer1", "layer2", "layer3", "layer4"):
-        for number, block in enumerate(network.get_submodule(stage).children()):
-            at, has = f"{stage}.{number}", dict(block.named_children())
-            convolutions = [name for name in ("conv1", "conv2", "conv3") if name in has]
-            out = stage if has.get("downsample") is not None else stream
-            source = stream
-            for place, name in enumerate(convolutions, 1):
-                to = out if place == len(convolutions) else f"{at}.{name}"
-                axes |= {f"{at}.{name}": (to, source), f"{at}.bn{place}": (to,)}
-                source = to
-            if out != stream:
-                axes |= {f"{at}.downsample.0": (out, stream), f"{at}.downsample.1": (out,)}
-            stream = out
-    axes["fc"] = ("class", stream)
+    """Axes of a timm ResNet's parameters, by hand: the permutation specification of Ainsworth et al., 2022, for ResNets."""
+    by_hand = rebasin.resnet_permutation_spec(network)
     entries = []
     for name, tensor in network.named_parameters():
-        named = axes[name.rpartition(".")[0]][: tensor.ndim]
-        entries.append(WeightEntry(name, tuple(tensor.shape), (*named, *map(str, tensor.shape[len(named) :]))))
-    found = dict.fromkeys(axis for named in axes.values() for axis in named)
-    return WeightSpec(tuple(entries), tuple(axis for axis in found if axis not in ("color", "class")))
+        axes = zip(by_hand.axes_to_perm[name], tensor.shape, strict=True)
+        entries.append(WeightEntry(name, tuple(tensor.shape), tuple(perm or str(n) for perm, n in axes)))
+    return WeightSpec(tuple(entries), tuple(by_hand.perm_to_axes))
 
 
 def partition(axes: Mapping[str, tuple[str, ...]], spec: WeightSpec) -> set[frozenset[tuple[str, int]]]:
@@ -110,7 +93,9 @@ def test_the_axes_of_a_resnet_leave_its_function(block: type[BasicBlock | Bottle
     torch.testing.assert_close(network(images), expected)
 
 
-def test_time_and_memory_of_matching_a_model_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_and_memory_of_matching_a_model_are_told(
+    monkeypatch: pytest.MonkeyPatch, inside: Callable[..., CompletedProcess[str]]
+) -> None:
     network = partial(ResNet, Bottleneck, (1, 1, 1, 1), channels=(3, 4, 5, 6))
 
     def made(_: str) -> ResNet:
@@ -121,14 +106,50 @@ def test_time_and_memory_of_matching_a_model_are_told(monkeypatch: pytest.Monkey
     monkeypatch.setattr(timm, "create_model", made)
     result = of_model("resnet50")
     assert result["axes"] == 5 + 2 * 4 and result["parameters"] == sum(p.numel() for p in network().parameters())
-    assert result["mib_peak"] >= result["mib_before"] > 0 < result["seconds"]
-    assert result["cosine"]["before"] < result["cosine"]["after"] < 1
+    assert result["mib_peak"] >= result["mib_before"] > 0 < result["seconds"]["weights"]
+    assert result["cosine"]["before"] < result["cosine"]["weights"] < 1
+    both = of_model("resnet50", peer=True, turns=2)
+    assert both["cosine"].keys() == {"before", "weights", "git re-basin"} and both["seconds"].keys() == set(
+        both["cosine"]
+    ) - {"before"}
+    assert (
+        both["cosine"]["before"] < both["cosine"]["git re-basin"] < 1
+        and both["cosine"]["weights"] == result["cosine"]["weights"]
+    )
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_the_authors_matching_undoes_a_permutation_as_ours_does(depth: int) -> None:
+    torch.manual_seed(0)
+    ours = benchmark._perceptron((5, *[9] * depth, 3))
+    spec, by_hand = benchmark._spec(ours, depth), rebasin.mlp_permutation_spec(depth)
+    first = spec.flatten(ours.state_dict())
+    group, rng = Units(spec=spec), torch.Generator().manual_seed(0)
+    second = group.act(group.sample(1, rng), first[None])[0]
+    assert not torch.equal(first, second)
+    for tensors in (
+        benchmark._by_weights(first, second, spec),
+        benchmark._rebasin(by_hand, spec.unflatten(first), spec.unflatten(second)),
+    ):
+        assert torch.equal(spec.flatten(tensors), first)
+
+
+def test_of_one_hidden_layer_the_authors_matching_and_ours_are_one() -> None:
+    torch.manual_seed(0)
+    spec, by_hand = benchmark._spec(benchmark._perceptron((5, 9, 3)), 1), rebasin.mlp_permutation_spec(1)
+    first, second = torch.randn(2, spec.size)
+    theirs = benchmark._rebasin(by_hand, spec.unflatten(first), spec.unflatten(second))
+    assert torch.equal(spec.flatten(benchmark._by_weights(first, second, spec)), spec.flatten(theirs))
 
 
 def test_models_that_cannot_be_matched_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError) as caught:
         of_model("resnt50")
     assert str(caught.value).startswith("bench matching: timm has no model 'resnt50': did you mean resnet50")
+    for model, has in (("test_vit", "and test_vit is none"), ("test_resnet", "which have no 'conv1.0'")):
+        with pytest.raises(UserError) as caught:
+            of_model(model, peer=True)
+        assert str(caught.value) == f"bench matching --peer: permutations are written down for plain ResNets, {has}"
     monkeypatch.setattr(benchmark, "infer", lambda *_: Inferred({}, (), ("This.", "That.")))
     with pytest.raises(UserError) as caught:
         of_model("test_resnet")
@@ -145,11 +166,8 @@ def test_the_command_prints_a_line_for_each_pair_and_its_images_or_one_object(
 
     small = ("--pairs", 2, "--width", 8, "--depth", 1, "--steps", 20)
     lines = said(*small)
-    assert lines[:3] == [
-        "widths 64-8-10; barriers of the cross-entropy",
-        "",
-        "seeds  images  before  weights matched  activations matched",
-    ]
+    assert lines[:2] == ["widths 64-8-10; barriers of the cross-entropy", ""]
+    assert lines[2].split() == ["seeds", "images", "before", "weights", "matched", "activations", "matched"]
     assert [line.split()[:3] for line in lines[3:]] == [
         [a, b, part] for a, b in (("0,", "1"), ("2,", "3")) for part in ("test", "train")
     ]
@@ -157,5 +175,9 @@ def test_the_command_prints_a_line_for_each_pair_and_its_images_or_one_object(
     rows = json.loads(line)["rows"]
     assert lines[3].split()[3] == f"{rows[0]['barrier']['test']['before']:.3f}"
     assert rows[0]["left"]["test"] == {"weights": None, "activations": None} and len(lines[3].split()) == 6
+    lines = said("--pairs", 1, *small[2:], "--peer")
+    assert lines[2].endswith("git re-basin matched") and len(lines) == 8
+    number = r"\d\.\d{3}"
+    assert re.fullmatch(rf"0, 1  ( +{number} \({number}\)){{3}}", lines[-1])
     (line,) = said("--model", "test_resnet")
     assert re.fullmatch(r"test_resnet, [\d,]+ parameters, \d+ axes: \d+ s, \d+ MiB at most \(\d+ before\)", line)

@@ -319,30 +319,42 @@ def bench_matching(
     model: Annotated[
         str | None, typer.Option(help="Of timm: time and memory of matching two of random weights, instead.")
     ] = None,
+    peer: Annotated[bool, typer.Option("--peer", help="Beside the authors' own weight matching.")] = False,
+    turns: Annotated[int, typer.Option(min=1, help="Of each way, one after the other: the medians are told.")] = 1,
     as_json: Json = False,
 ) -> None:
     """Barriers between independently trained networks, before and after matching."""
     from wspace.support.progress import for_terminal
     from wspace.uses.bench.matching import of_digits, of_model
 
-    result = of_digits(pairs, width, depth, steps, for_terminal()) if model is None else of_model(model)
+    if model is None:
+        result = of_digits(pairs, width, depth, steps, for_terminal(), peer, turns)
+    else:
+        result = of_model(model, peer, turns)
     if as_json:
         print(json.dumps(result))
     elif model is not None:
         print(
-            f"{model}, {result['parameters']:,} parameters, {result['axes']} axes: {result['seconds']:.0f} s, "
+            f"{model}, {result['parameters']:,} parameters, {result['axes']} axes: {result['seconds']['weights']:.0f} s, "
             f"{result['mib_peak']:.0f} MiB at most ({result['mib_before']:.0f} before)"
         )
+        for how, seconds in result["seconds"].items() if peer else ():
+            of = f"{seconds:.1f} s, {result['processor_seconds'][how]:.1f} s of the processor"
+            print(f"{how}: {of}, cosine {result['cosine'][how]:.4f} ({result['cosine']['before']:.4f} before)")
     else:
         print(f"widths {'-'.join(map(str, result['widths']))}; barriers of the cross-entropy\n")
-        print("seeds  images  before  weights matched  activations matched")
+        ways = [*result["rows"][0]["seconds"]]
+        print("seeds  images  before  " + "  ".join(f"{how + ' matched':>19}" for how in ways))
         for number, row in enumerate(result["rows"]):
             for part, barrier in row["barrier"].items():
                 left = {how: "" if share is None else f" ({share:.1%})" for how, share in row["left"][part].items()}
-                weights, activations = (f"{barrier[how]:.3f}{left[how]}" for how in ("weights", "activations"))
-                print(
-                    f"{2 * number}, {2 * number + 1:<3} {part:6}  {barrier['before']:6.3f}  {weights:>15}  {activations:>19}"
-                )
+                matched = "  ".join(f"{f'{barrier[how]:.3f}{left[how]}':>19}" for how in ways)
+                print(f"{2 * number}, {2 * number + 1:<3} {part:6}  {barrier['before']:6.3f}  {matched}")
+        if peer:
+            print("\nseeds  " + "  ".join(f"{how:>26}" for how in ways) + "   (seconds, and of the processor)")
+            for number, row in enumerate(result["rows"]):
+                both = (f"{row['seconds'][how]:.3f} ({row['processor_seconds'][how]:.3f})" for how in ways)
+                print(f"{2 * number}, {2 * number + 1:<3} " + "  ".join(f"{text:>26}" for text in both))
 
 
 def _interval(summary: dict[str, float], form: str) -> str:
