@@ -357,6 +357,34 @@ def bench_matching(
                 print(f"{2 * number}, {2 * number + 1:<3} " + "  ".join(f"{text:>26}" for text in both))
 
 
+@app.command("adapters")
+def bench_adapters(
+    run: RunFolder,
+    count: Annotated[int, typer.Option("--adapters", min=1, help="At most: one for each unseen task.")] = 64,
+    images: Annotated[int, typer.Option(min=1, help="Each adapter is applied to.")] = 32,
+    turns: Annotated[int, typer.Option(min=1, help="Of each way, one after the other: the medians are told.")] = 5,
+    as_json: Json = False,
+    plugin: PluginFiles = None,
+) -> None:
+    """Generated LoRA adapters, loaded and switched between, beside PEFT."""
+    from wspace.runs.run import Run
+    from wspace.support.progress import for_terminal
+    from wspace.uses.bench.adapters import adapters
+
+    result = adapters(Run.open(run, plugin or (), for_terminal()), count, images, turns)
+    if as_json:
+        print(json.dumps(result))
+        return
+    print(
+        f"{result['adapters']} adapters of {result['parameters']:,} values, {result['images']} images; adapters a second\n"
+    )
+    print("              wspace      peft")
+    for what, seconds in result["seconds"].items():
+        ours, peers = (result["adapters"] / seconds[who] for who in ("wspace", "peft"))
+        print(f"{what:10}  {ours:8.0f}  {peers:8.0f}")
+    print(f"greatest difference between their scores, over the greatest score: {result['difference']:.1e}")
+
+
 def _interval(summary: dict[str, float], form: str) -> str:
     mean, low, high = (f"{100 * summary[name]:{form}}" for name in ("mean", "ci_low", "ci_high"))
     return f"{mean} [{low}, {high}]"
