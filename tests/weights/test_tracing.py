@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -382,6 +383,22 @@ def test_they_are_a_group_and_move_weights(nets: Nets, name: str) -> None:
     for part in group.parts():
         one = part.on(spec=spec)
         assert not torch.equal(one.act(one.sample(2, rng_of(3)), weights), weights)
+
+
+@pytest.mark.parametrize(
+    ("model", "digest"),
+    [
+        ("test_byobnet", "32f83f5512f89531"),
+        ("test_efficientnet", "51ede9265b5e3f9e"),
+        ("test_resnet", "39e0026571f333b5"),
+        ("test_vit", "a8bcf651ddcb757c"),
+    ],
+)
+def test_the_spec_file_of_a_model_is_the_same_byte_by_byte(model: str, digest: str) -> None:
+    """As it was when it was last read line by line: another way to infer it may not give others."""
+    network = timm.create_model(model)
+    text = spec_text(infer(network, torch.zeros(2, *network.default_cfg["input_size"])))
+    assert sha256(text.encode()).hexdigest().startswith(digest)
 
 
 @pytest.mark.parametrize(
