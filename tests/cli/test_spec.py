@@ -50,8 +50,10 @@ def test_the_command_makes_a_table_of_several_models(
     done = inside("spec", "test_resnet", "test_convnext", "--input", "3x32x32")
     assert done.returncode == 0, done.stderr
     lines = [line.strip("| ").split(" | ") for line in done.stdout.splitlines()]
-    assert [line[0] for line in lines] == ["model", "---|---|---|---|---|---", "test_resnet", "test_convnext"]
+    assert [line[0] for line in lines] == ["model", "---|---|---|---|---|---|---", "test_resnet", "test_convnext"]
     assert all(float(line[4]) < ERROR and int(line[2]) > 5 for line in lines[2:])
+    assert lines[0][-2:] == ["to infer", "to prove"]
+    assert all(re.fullmatch(r"\d+\.\d s", seconds) for line in lines[2:] for seconds in line[5:])
 
 
 def test_below_the_table_stands_what_was_not_understood_and_of_which_model(

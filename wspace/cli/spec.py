@@ -30,11 +30,14 @@ def spec(
     if out is not None:
         check_file(out)
     if len(models) > 1:
-        print("| model | tensors | free axes | their units | error | to infer |\n|---|---|---|---|---|---|")
+        print(
+            "| model | tensors | free axes | their units | error | to infer | to prove |\n|---|---|---|---|---|---|---|"
+        )
         notes = list[str]()
         for model in models:
-            proven, units, error, seconds = _proven(model, shape, arguments or [])
-            counts = f"{len(proven.axes)} | {len(proven.free)} | {units} | {error:.1e} | {seconds:.1f} s"
+            proven, units, error, (inferring, proving) = _proven(model, shape, arguments or [])
+            seconds = f"{inferring:.1f} s | {proving:.1f} s"
+            counts = f"{len(proven.axes)} | {len(proven.free)} | {units} | {error:.1e} | {seconds}"
             print(f"| {model} | {counts} |", flush=True)
             notes += [f"{model}: {note}" for note in proven.notes]
         if notes:
@@ -53,8 +56,8 @@ def spec(
         print(f"# proven: permuting all {len(proven.free)} free axes changes the outputs by {error:.1e} of the largest")
 
 
-def _proven(model: str, shape: str | None, arguments: list[str]) -> tuple[Any, int, float, float]:
-    """What was inferred, how many units are free, the error of the proof, and how long it took to infer."""
+def _proven(model: str, shape: str | None, arguments: list[str]) -> tuple[Any, int, float, tuple[float, float]]:
+    """What was inferred, how many units are free, the error of the proof, and how many seconds it took to infer and prove."""
     import time
 
     import torch
@@ -71,10 +74,10 @@ def _proven(model: str, shape: str | None, arguments: list[str]) -> tuple[Any, i
     with progress.bar("tracing", 1) as bar:
         inferred = infer(network, pictures)
         bar.advance()
-    seconds = time.perf_counter() - start
+    inferring, start = time.perf_counter() - start, time.perf_counter()
     error = prove_module(network, inferred, [pictures[:1]], torch.Generator().manual_seed(0), progress)
-    whole = inferred.spec(network)
-    return inferred, sum(whole.axis_size(axis) for axis in inferred.free), error, seconds
+    proving, whole = time.perf_counter() - start, inferred.spec(network)
+    return inferred, sum(whole.axis_size(axis) for axis in inferred.free), error, (inferring, proving)
 
 
 def _sizes(shape: str) -> list[int]:
