@@ -146,7 +146,7 @@ def test_models_that_cannot_be_matched_are_refused(monkeypatch: pytest.MonkeyPat
     with pytest.raises(UserError) as caught:
         of_model("resnt50")
     assert str(caught.value).startswith("bench matching: timm has no model 'resnt50': did you mean resnet50")
-    for model, has in (("test_vit", "and test_vit is none"), ("test_resnet", "which have no 'conv1.0'")):
+    for model, has in (("test_vit", "and VisionTransformer is none"), ("test_resnet", "which have no 'conv1.0'")):
         with pytest.raises(UserError) as caught:
             of_model(model, peer=True)
         assert str(caught.value) == f"bench matching --peer: permutations are written down for plain ResNets, {has}"

@@ -258,13 +258,13 @@ def test_only_what_depends_on_a_move_is_taken_anew_after_it(case: Case, monkeypa
     monkeypatch.setattr(descent, "moved", counted)
     (network, spec), (other, _) = case.made(0), case.made(1)
     first, second = (spec.flatten(n.state_dict()) for n in (network, other))
-    found = {}
+    matched = {}
     for kept in (True, False):
         monkeypatch.setattr(descent, "VALUES", descent.VALUES if kept else 0)
-        found[kept] = match(second[None], first, spec, spec.free)
+        matched[kept] = match(second[None], first, spec, spec.free)
     assert products[True] < products[False]
     for axis in spec.free:
-        assert torch.equal(found[True][axis].places, found[False][axis].places)
+        assert torch.equal(matched[True][axis].places, matched[False][axis].places)
 
 
 def test_a_long_axis_is_assigned_without_a_list_of_all_its_pairs() -> None:

@@ -320,7 +320,7 @@ def bench_matching(
         str | None, typer.Option(help="Of timm: time and memory of matching two of random weights, instead.")
     ] = None,
     peer: Annotated[bool, typer.Option("--peer", help="Beside the authors' own weight matching.")] = False,
-    turns: Annotated[int, typer.Option(min=1, help="Of each way, one after the other: the medians are told.")] = 1,
+    turns: Annotated[int, typer.Option(min=1, help="Of each way, one after the other; medians are printed.")] = 1,
     as_json: Json = False,
 ) -> None:
     """Barriers between independently trained networks, before and after matching."""
@@ -362,7 +362,7 @@ def bench_adapters(
     run: RunFolder,
     count: Annotated[int, typer.Option("--adapters", min=1, help="At most: one for each unseen task.")] = 64,
     images: Annotated[int, typer.Option(min=1, help="Each adapter is applied to.")] = 32,
-    turns: Annotated[int, typer.Option(min=1, help="Of each way, one after the other: the medians are told.")] = 5,
+    turns: Annotated[int, typer.Option(min=1, help="Of each way, one after the other; medians are printed.")] = 5,
     as_json: Json = False,
     plugin: PluginFiles = None,
 ) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from timm.models.resnet import ResNet
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -185,8 +184,7 @@ def of_model(model: str, peer: bool = False, turns: int = 1) -> dict[str, Any]:
         with seeded(seed):
             networks.append(timm.create_model(model).eval())
     ours, theirs = networks
-    if peer and not isinstance(ours, ResNet):
-        raise UserError(f"bench matching --peer: permutations are written down for plain ResNets, and {model} is none")
+    by_hand = rebasin.resnet_permutation_spec(ours) if peer else None
     inferred = infer(ours, torch.zeros(1, *ours.default_cfg["input_size"]))
     if not inferred.free:
         raise UserError(f"bench matching: no axis of {model} is known to be free: {'; '.join(inferred.notes)}")
@@ -195,8 +193,7 @@ def of_model(model: str, peer: bool = False, turns: int = 1) -> dict[str, Any]:
     first, second = (spec.flatten(network.state_dict()) for network in (ours, theirs))
     before = peak_mib()
     ways = {"weights": lambda: _by_weights(first, second, spec)}
-    if peer:
-        by_hand = rebasin.resnet_permutation_spec(ours)
+    if by_hand is not None:
         ways[PEER] = lambda: _rebasin(by_hand, spec.unflatten(first), spec.unflatten(second))
     moved, seconds = _by_turns(ways, turns)
     moved = {"before": spec.unflatten(second), **moved}

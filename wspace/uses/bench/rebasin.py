@@ -12,9 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
+from timm.models.resnet import ResNet
 from torch import Tensor, nn
 
 from wspace.support.errors import UserError
+
+PLAIN = "bench matching --peer: permutations are written down for plain ResNets"
 
 AxesToPerm = Mapping[str, tuple[str | None, ...]]
 """Of each parameter the permutation of each dimension; None: it stays."""
@@ -49,6 +52,8 @@ def resnet_permutation_spec(network: nn.Module) -> PermutationSpec:
 
     Raises UserError for a network with other layers.
     """
+    if not isinstance(network, ResNet):
+        raise UserError(f"{PLAIN}, and {type(network).__name__} is none")
     layers: dict[str, tuple[str | None, ...]] = {"conv1": ("stem", None), "bn1": ("stem",)}
     stream = "stem"
     for stage in ("layer1", "layer2", "layer3", "layer4"):
@@ -69,9 +74,7 @@ def resnet_permutation_spec(network: nn.Module) -> PermutationSpec:
     for name, parameter in network.named_parameters():
         layer = name.rpartition(".")[0]
         if layer not in layers:
-            raise UserError(
-                f"bench matching --peer: permutations are written down for plain ResNets, which have no {layer!r}"
-            )
+            raise UserError(f"{PLAIN}, which have no {layer!r}")
         perms = layers[layer][: parameter.ndim]
         axes[name] = (*perms, *[None] * (parameter.ndim - len(perms)))
     return permutation_spec_from_axes_to_perm(axes)

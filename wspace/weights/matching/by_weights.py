@@ -130,7 +130,7 @@ def match(
     rows = max(1, min(ROWS, VALUES // max(spec.size, *(spec.axis_size(axis) ** 2 for axis in axes))))
     blocks = zip(weights.split(rows), reference.expand_as(weights).split(rows), strict=True)
     uses = _uses(spec, families_of(spec, axes))
-    matched = [_Descent(ours, theirs, spec, uses, signed).moves for ours, theirs in blocks]
+    matched = [_Descent(ours, theirs, spec, uses, signed).run() for ours, theirs in blocks]
     joined = {}
     for axis in axes:
         signs = [part[axis].signs for part in matched]
@@ -171,7 +171,7 @@ def families_of(spec: WeightSpec, axes: tuple[str, ...]) -> tuple[Family, ...]:
     return tuple((axis, *(a for a in axes if spec.outer(a) == axis)) for axis in axes if axis not in inner)
 
 
-def _uses(spec: WeightSpec, families: Sequence[Family]) -> dict[Family, Uses]:
+def _uses(spec: WeightSpec, families: Sequence[Family]) -> Mapping[Family, Uses]:
     family_of = {axis: family for family in families for axis in family}
     uses = {family: dict[frozenset[Family], list[tuple[WeightEntry, int]]]() for family in families}
     for entry in spec.entries:
@@ -197,9 +197,11 @@ class _Descent:
         for axis in (axis for family in uses for axis in family):
             places = torch.arange(spec.axis_size(axis), device=weights.device).expand(len(weights), -1)
             self.moves[axis] = Move(places, torch.ones_like(places, dtype=weights.dtype) if signed else None)
-        pending = set(uses)
+
+    def run(self) -> dict[str, Move]:
+        pending = set(self.uses)
         for _ in range(SWEEPS):
-            for family in uses:
+            for family in self.uses:
                 if family not in pending:  # it would come out as it did
                     continue
                 better, rows = self._improved(family)
@@ -207,9 +209,10 @@ class _Descent:
                 if rows.any():
                     self.moves |= better
                     self.kept = {key: worth for key, worth in self.kept.items() if family not in key[1]}
-                    pending |= {other for other in uses if any(family in others for others in uses[other])}
+                    pending |= {other for other, uses in self.uses.items() if any(family in others for others in uses)}
             if not pending:
                 break
+        return self.moves
 
     def _worth(self, family: Family, others: frozenset[Family]) -> dict[str, Tensor]:
         """(B, n, n): what unit j is worth in place i, to the tensors that have these others. Kept until one of them moves."""
@@ -226,7 +229,7 @@ class _Descent:
                     stretch = (t.narrow(dim, block.start, block.length).movedim(dim, 1) for t in whole)
                     left, right = (t.reshape(count, sizes[axis], -1) for t in stretch)
                     worth[axis].baddbmm_(left, right.mT)
-        if sum(table.numel() for known in (*self.kept.values(), worth) for table in known.values()) <= VALUES:
+        if sum(table.numel() for tables in (*self.kept.values(), worth) for table in tables.values()) <= VALUES:
             self.kept[family, others] = worth
         return worth
 
