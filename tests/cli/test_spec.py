@@ -52,7 +52,7 @@ def test_the_command_makes_a_table_of_several_models(
     lines = [line.strip("| ").split(" | ") for line in done.stdout.splitlines()]
     assert [line[0] for line in lines] == ["model", "---|---|---|---|---|---|---", "test_resnet", "test_convnext"]
     assert all(float(line[4]) < ERROR and int(line[2]) > 5 for line in lines[2:])
-    assert lines[0][-2:] == ["to infer", "to prove"]
+    assert lines[0][-2:] == ["CPU to infer", "CPU to prove"]
     assert all(re.fullmatch(r"\d+\.\d s", seconds) for line in lines[2:] for seconds in line[5:])
 
 
