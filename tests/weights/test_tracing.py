@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.support.stand_ins import Units
 from wspace.interfaces.axes import names_in
 from wspace.interfaces.weights import WeightEntry, WeightSpec
 from wspace.support.errors import FileError, UserError
+from wspace.support.progress import Bar, Progress
 from wspace.weights.tracing import module_proof
 from wspace.weights.tracing.infer import Inferred, infer, weights_of
 from wspace.weights.tracing.module_proof import module_error, prove_module
@@ -494,6 +496,24 @@ def test_the_shortest_axis_decides_how_many_elements_are_tried(units: int, eleme
     assert module_proof._elements(WeightSpec((WeightEntry("a", (units, 64), ("a", "b")),), ("a", "b"))) == elements
     within = WeightSpec((WeightEntry("a", (4 * units,), ("heads[4]/keys",)),), ("keys",))
     assert module_proof._elements(within) == elements
+
+
+def test_the_time_that_a_proof_takes_is_known_from_its_first_element_on() -> None:
+    done = list[int]()
+
+    class Counted(Bar):
+        def advance(self, amount: int = 1) -> None:
+            super().advance(amount)
+            done.append(self.done)
+
+    class Shown(Progress):
+        @contextmanager
+        def bar(self, name: str, total: int) -> Iterator[Bar]:
+            yield Counted(name, total)
+
+    net, x = nn.Sequential(nn.Linear(5, 3), nn.Tanh(), nn.Linear(3, 2)), torch.zeros(2, 5)
+    prove_module(net, infer(net, x), [x], rng_of(0), Shown())
+    assert [*dict.fromkeys(done)] == [*range(1, 13)]
 
 
 def test_an_axis_on_which_no_output_depends_is_not_proven() -> None:
