@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import CancelledError
 
 import pytest
 import torch
 from torch import Tensor
 
+from tests.learning.test_fitting import TARGET, TASKS, pool_of, seeded, start, texts
+from wspace.learning.fitting import Schedule, fit
 from wspace.learning.rates import best_rate
 from wspace.support.errors import Diverged
 from wspace.support.processes import threaded
@@ -43,3 +46,24 @@ def test_rates_that_are_tried_at_once_are_each_tried_by_a_thread_that_does_witho
     with threaded(2):
         assert best_rate((1e-3, 1e-2), meeting, at_once=True)[0] == 1e-2
         assert torch.get_num_threads() == 2
+
+
+def test_an_interruption_ends_the_trainings_of_the_other_rates() -> None:
+    """The second would take an hour; it ends when the first, which began after it did, is interrupted."""
+    begun, ended = threading.Event(), list[type[BaseException]]()
+
+    def interrupted(rate: float) -> tuple[Tensor, Tensor]:
+        if rate == 1e-3:
+            assert begun.wait(10)
+            raise KeyboardInterrupt
+        begun.set()
+        try:
+            weights = fit(TARGET, start(), TASKS, pool_of(), texts(), Schedule(3_000_000, 4, rate), seeded(3))
+        except BaseException as error:
+            ended.append(type(error))
+            raise
+        return weights, torch.ones(3)
+
+    with threaded(2), pytest.raises(KeyboardInterrupt):
+        best_rate((1e-3, 1e-2), interrupted, at_once=True)
+    assert ended == [CancelledError]

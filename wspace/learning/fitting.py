@@ -23,7 +23,7 @@ from wspace.data.prompts import pad
 from wspace.data.tasks import Task
 from wspace.interfaces import Target, cross_entropy
 from wspace.support.errors import Diverged
-from wspace.support.processes import by_threads, steps_unread
+from wspace.support.processes import by_threads, check_wanted, steps_unread
 from wspace.support.seeding import stream
 
 AVERAGED = 0.98
@@ -186,6 +186,7 @@ def _trained(
     slices = [_Slice(target, weights, averaged, batches, p, schedule, share) for p in _even(len(start), count)]
     drawn, done = batches.draws(schedule.steps, schedule.batch, rng), 0
     for until in sorted({*looks, *range(AHEAD, schedule.steps, AHEAD), schedule.steps}):
+        check_wanted()
         images = list(islice(drawn, until - done))
         by_threads([partial(part.advance, done, images) for part in slices])
         done = until

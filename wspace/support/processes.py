@@ -12,8 +12,9 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 Key = TypeVar("Key")
 Part = TypeVar("Part")
+
+_thread = threading.local()  # of a thread of `by_threads`: its event `unwanted`
 
 LONGEST = timedelta(days=30)
 """That the others wait for the first, which makes the zoo meanwhile. A process that dies is the launcher's to see."""
@@ -222,15 +225,33 @@ def threaded(count: int) -> Iterator[None]:
 def by_threads(parts: Sequence[Callable[[], Part]]) -> list[Part]:
     """What each part gives, by as many threads as torch has, each of which does without torch's others.
 
-    They wait for each other once, where torch's would at every product. What a part raises is raised; others are not begun.
+    They wait for each other once, where torch's would at every product. What a part raises is raised, and so is an
+    interruption: then others are not begun, and those that are end at their next `check_wanted`.
     """
     import torch
 
     threads = min(torch.get_num_threads(), len(parts))
     if threads == 1:
         return [part() for part in parts]
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        return list(pool.map(lambda part: part(), parts))
+    unwanted = threading.Event()
+
+    def begin() -> None:
+        torch.set_num_threads(1)
+        _thread.unwanted = unwanted
+
+    with ThreadPoolExecutor(threads, initializer=begin) as pool:
+        try:
+            return list(pool.map(lambda part: part(), parts))
+        except BaseException:
+            unwanted.set()
+            raise
+
+
+def check_wanted() -> None:
+    """Raises CancelledError in a thread of `by_threads` for whose result nobody waits any more: for loops that take long."""
+    unwanted: threading.Event | None = getattr(_thread, "unwanted", None)
+    if unwanted is not None and unwanted.is_set():
+        raise CancelledError
 
 
 def steps_unread(device: torch.device) -> int:
