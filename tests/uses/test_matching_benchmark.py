@@ -46,12 +46,12 @@ def test_digits_are_split_once_and_whole() -> None:
 
 def resnet_spec(network: ResNet) -> WeightSpec:
     """Axes of a timm ResNet's parameters, by hand: the permutation specification of Ainsworth et al., 2022, for ResNets."""
-    by_hand = rebasin.resnet_permutation_spec(network)
+    by_hand = rebasin.of_resnet(network)
     entries = []
     for name, tensor in network.named_parameters():
-        axes = zip(by_hand.axes_to_perm[name], tensor.shape, strict=True)
+        axes = zip(by_hand.of[name], tensor.shape, strict=True)
         entries.append(WeightEntry(name, tuple(tensor.shape), tuple(perm or str(n) for perm, n in axes)))
-    return WeightSpec(tuple(entries), tuple(by_hand.perm_to_axes))
+    return WeightSpec(tuple(entries), tuple(by_hand.axes))
 
 
 def partition(axes: Mapping[str, tuple[str, ...]], spec: WeightSpec) -> set[frozenset[tuple[str, int]]]:
@@ -122,7 +122,7 @@ def test_time_and_memory_of_matching_a_model_are_told(
 def test_the_authors_matching_undoes_a_permutation_as_ours_does(depth: int) -> None:
     torch.manual_seed(0)
     ours = benchmark._perceptron((5, *[9] * depth, 3))
-    spec, by_hand = benchmark._spec(ours, depth), rebasin.mlp_permutation_spec(depth)
+    spec, by_hand = benchmark._spec(ours, depth), rebasin.of_perceptron(depth)
     first = spec.flatten(ours.state_dict())
     group, rng = Units(spec=spec), torch.Generator().manual_seed(0)
     second = group.act(group.sample(1, rng), first[None])[0]
@@ -136,7 +136,7 @@ def test_the_authors_matching_undoes_a_permutation_as_ours_does(depth: int) -> N
 
 def test_of_one_hidden_layer_the_authors_matching_and_ours_are_one() -> None:
     torch.manual_seed(0)
-    spec, by_hand = benchmark._spec(benchmark._perceptron((5, 9, 3)), 1), rebasin.mlp_permutation_spec(1)
+    spec, by_hand = benchmark._spec(benchmark._perceptron((5, 9, 3)), 1), rebasin.of_perceptron(1)
     first, second = torch.randn(2, spec.size)
     theirs = benchmark._rebasin(by_hand, spec.unflatten(first), spec.unflatten(second))
     assert torch.equal(spec.flatten(benchmark._by_weights(first, second, spec)), spec.flatten(theirs))

@@ -114,7 +114,7 @@ def _barriers(
 ) -> dict[str, Any]:
     """The second network is moved towards the first."""
     depth = sum(isinstance(layer, nn.Linear) for layer in ours.modules()) - 1
-    spec, by_hand = _spec(ours, depth), rebasin.mlp_permutation_spec(depth)
+    spec, by_hand = _spec(ours, depth), rebasin.of_perceptron(depth)
     first, second = (spec.flatten(network.state_dict()) for network in (ours, theirs))
     ways = {
         "weights": lambda: _by_weights(first, second, spec),
@@ -145,9 +145,8 @@ def _by_weights(first: Tensor, second: Tensor, spec: WeightSpec) -> dict[str, Te
     return spec.unflatten(move(second[None], spec, match(second[None], first, spec, spec.free))[0])
 
 
-def _rebasin(by_hand: rebasin.PermutationSpec, first: Tensors, second: Tensors) -> dict[str, Tensor]:
-    permutations = rebasin.weight_matching(np.random.default_rng(0), by_hand, first, second)
-    return rebasin.apply_permutation(by_hand, permutations, second)
+def _rebasin(by_hand: rebasin.ByHand, first: Tensors, second: Tensors) -> dict[str, Tensor]:
+    return by_hand.matched(first, second, np.random.default_rng(0))
 
 
 def _by_turns(
@@ -184,7 +183,7 @@ def of_model(model: str, peer: bool = False, turns: int = 1) -> dict[str, Any]:
         with seeded(seed):
             networks.append(timm.create_model(model).eval())
     ours, theirs = networks
-    by_hand = rebasin.resnet_permutation_spec(ours) if peer else None
+    by_hand = rebasin.of_resnet(ours) if peer else None
     inferred = infer(ours, torch.zeros(1, *ours.default_cfg["input_size"]))
     if not inferred.free:
         raise UserError(f"bench matching: no axis of {model} is known to be free: {'; '.join(inferred.notes)}")

@@ -1,13 +1,14 @@
-"""Weight matching as its authors published it, to measure ours against: github.com/samuela/git-re-basin, in torch.
+"""Weight matching as it was published, to measure ours against: plain, and with permutations said by hand.
 
-Ainsworth et al., 2022, "Git Re-Basin", algorithm 1 and appendix A.3: a permutation for each hidden axis, said by hand for each
-architecture, and coordinate descent over these in random order. Line for line what `weight_matching.py` there does.
+Ainsworth et al., 2023, "Git Re-Basin: Merging Models modulo Permutation Symmetries", algorithm 1 and its appendix on residual
+networks: a permutation for each hidden axis, and coordinate descent over these in random order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -18,36 +19,66 @@ from torch import Tensor, nn
 from wspace.support.errors import UserError
 
 PLAIN = "bench matching --peer: permutations are written down for plain ResNets"
-
-AxesToPerm = Mapping[str, tuple[str | None, ...]]
-"""Of each parameter the permutation of each dimension; None: it stays."""
+SWEEPS = 100  # at the most
 
 
 @dataclass(frozen=True)
-class PermutationSpec:
-    perm_to_axes: Mapping[str, list[tuple[str, int]]]
-    axes_to_perm: AxesToPerm
+class ByHand:
+    """Which permutation moves which axis: of each parameter, one for each dimension, and None where nothing does."""
+
+    of: Mapping[str, tuple[str | None, ...]]
+
+    @cached_property
+    def axes(self) -> dict[str, list[tuple[str, int]]]:
+        """Permutation -> what it moves: parameters, and which dimension of each."""
+        axes = dict[str, list[tuple[str, int]]]()
+        for name, permutations in self.of.items():
+            for dimension, permutation in enumerate(permutations):
+                if permutation is not None:
+                    axes.setdefault(permutation, []).append((name, dimension))
+        return axes
+
+    def moved(self, name: str, tensor: Tensor, orders: Mapping[str, Tensor], but: int | None = None) -> Tensor:
+        """A parameter in these orders of units, but for the dimension `but`."""
+        for dimension, permutation in enumerate(self.of[name]):
+            if permutation is not None and dimension != but:
+                tensor = tensor.index_select(dimension, orders[permutation])
+        return tensor
+
+    def matched(
+        self, first: Mapping[str, Tensor], second: Mapping[str, Tensor], rng: np.random.Generator
+    ) -> dict[str, Tensor]:
+        """The second network, its units in the orders that make it most like the first."""
+        sizes = {permutation: first[axes[0][0]].shape[axes[0][1]] for permutation, axes in self.axes.items()}
+        orders = {permutation: torch.arange(size) for permutation, size in sizes.items()}
+        for _ in range(SWEEPS):
+            better = False
+            for permutation in rng.permutation(list(sizes)):
+                size = sizes[permutation]
+                likeness = torch.zeros(size, size)  # (n, n): of unit i there to unit j here
+                for name, dimension in self.axes[permutation]:
+                    there = first[name].movedim(dimension, 0).reshape(size, -1)  # (n, all others)
+                    here = self.moved(name, second[name], orders, but=dimension).movedim(dimension, 0)
+                    likeness += there @ here.reshape(size, -1).mT
+                units, order = map(torch.from_numpy, linear_sum_assignment(likeness.numpy(), maximize=True))
+                gain = likeness[units, order].sum() - likeness[units, orders[permutation]].sum()
+                better |= bool(gain > 1e-12)
+                orders[permutation] = order
+            if not better:
+                break
+        return {name: self.moved(name, tensor, orders) for name, tensor in second.items()}
 
 
-def permutation_spec_from_axes_to_perm(axes_to_perm: AxesToPerm) -> PermutationSpec:
-    perm_to_axes = dict[str, list[tuple[str, int]]]()
-    for name, perms in axes_to_perm.items():
-        for axis, perm in enumerate(perms):
-            if perm is not None:
-                perm_to_axes.setdefault(perm, []).append((name, axis))
-    return PermutationSpec(perm_to_axes, axes_to_perm)
-
-
-def mlp_permutation_spec(hidden_layers: int) -> PermutationSpec:
+def of_perceptron(hidden: int) -> ByHand:
     """Of linear layers with one activation after each, in `nn.Sequential`: `0.weight`, `2.weight`, ..."""
-    perms = [None, *(f"P_{n}" for n in range(hidden_layers)), None]
-    axes = dict[str, tuple[str | None, ...]]()
-    for layer in range(hidden_layers + 1):
-        axes |= {f"{2 * layer}.weight": (perms[layer + 1], perms[layer]), f"{2 * layer}.bias": (perms[layer + 1],)}
-    return permutation_spec_from_axes_to_perm(axes)
+    units = [None, *(f"hidden {layer}" for layer in range(hidden)), None]
+    of = dict[str, tuple[str | None, ...]]()
+    for layer in range(hidden + 1):
+        of |= {f"{2 * layer}.weight": (units[layer + 1], units[layer]), f"{2 * layer}.bias": (units[layer + 1],)}
+    return ByHand(of)
 
 
-def resnet_permutation_spec(network: nn.Module) -> PermutationSpec:
+def of_resnet(network: nn.Module) -> ByHand:
     """Of timm's plain ResNets: a permutation for each stage's stream, and one for each convolution within a block.
 
     Raises UserError for a network with other layers.
@@ -70,67 +101,11 @@ def resnet_permutation_spec(network: nn.Module) -> PermutationSpec:
                 layers |= {f"{at}.downsample.0": (out, stream), f"{at}.downsample.1": (out,)}
             stream = out
     layers["fc"] = (None, stream)
-    axes = dict[str, tuple[str | None, ...]]()
+    of = dict[str, tuple[str | None, ...]]()
     for name, parameter in network.named_parameters():
         layer = name.rpartition(".")[0]
         if layer not in layers:
             raise UserError(f"{PLAIN}, which have no {layer!r}")
-        perms = layers[layer][: parameter.ndim]
-        axes[name] = (*perms, *[None] * (parameter.ndim - len(perms)))
-    return permutation_spec_from_axes_to_perm(axes)
-
-
-def get_permuted_param(
-    ps: PermutationSpec,
-    perm: Mapping[str, Tensor],
-    name: str,
-    params: Mapping[str, Tensor],
-    except_axis: int | None = None,
-) -> Tensor:
-    w = params[name]
-    for axis, p in enumerate(ps.axes_to_perm[name]):
-        if axis == except_axis:  # the one that is being matched
-            continue
-        if p is not None:
-            w = w.index_select(axis, perm[p])
-    return w
-
-
-def apply_permutation(
-    ps: PermutationSpec, perm: Mapping[str, Tensor], params: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    return {name: get_permuted_param(ps, perm, name, params) for name in params}
-
-
-def weight_matching(
-    rng: np.random.Generator,
-    ps: PermutationSpec,
-    params_a: Mapping[str, Tensor],
-    params_b: Mapping[str, Tensor],
-    max_iter: int = 100,
-) -> dict[str, Tensor]:
-    """A permutation of `params_b` to make it like `params_a`."""
-    perm_sizes = {p: params_a[axes[0][0]].shape[axes[0][1]] for p, axes in ps.perm_to_axes.items()}
-    perm = {p: torch.arange(n) for p, n in perm_sizes.items()}
-    perm_names = list(perm)
-    for _ in range(max_iter):
-        progress = False
-        for p_ix in rng.permutation(len(perm_names)):
-            p = perm_names[p_ix]
-            n = perm_sizes[p]
-            a = torch.zeros(n, n)
-            for name, axis in ps.perm_to_axes[p]:
-                w_a = params_a[name]
-                w_b = get_permuted_param(ps, perm, name, params_b, except_axis=axis)
-                w_a = w_a.movedim(axis, 0).reshape(n, -1)
-                w_b = w_b.movedim(axis, 0).reshape(n, -1)
-                a += w_a @ w_b.T
-            _, ci = linear_sum_assignment(a.numpy(), maximize=True)
-            new = torch.from_numpy(ci)
-            old_l = torch.vdot(a.flatten(), torch.eye(n)[perm[p]].flatten())
-            new_l = torch.vdot(a.flatten(), torch.eye(n)[new].flatten())
-            progress = progress or bool(new_l > old_l + 1e-12)
-            perm[p] = new
-        if not progress:
-            break
-    return perm
+        permutations = layers[layer][: parameter.ndim]
+        of[name] = (*permutations, *[None] * (parameter.ndim - len(permutations)))
+    return ByHand(of)
