@@ -433,15 +433,6 @@ def test_a_study_takes_no_folder_that_is_something_else(bound: Bound, ran, tiny,
         running.run(bound(), tmp_path / "tiny.yaml", Progress(), workshop=WORKSHOP)
 
 
-def test_a_study_is_not_run_by_a_launcher(bound: Bound, ran, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(
-        UserError, match=r"a-study\.yaml: the runs of a study take one process each; run it without a l"
-    ):
-        ran(bound())
-    assert not (tmp_path / "runs").exists()
-
-
 # ---------------------------------------------------------------- the report
 
 

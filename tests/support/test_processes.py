@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +24,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.distributed import HashStore
 
 from tests.learning.test_training_loop import ADVERSARY, PROMPTS, SETTINGS, SPEC, WEIGHTS, system_of
 from tests.support.stand_ins import Judge, Units
@@ -143,7 +147,7 @@ def test_a_batch_that_is_too_small_is_refused_before_the_run(
 ) -> None:
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", count)
-    with pytest.raises(UserError) as caught, leading("cpu", 4, parts):
+    with pytest.raises(UserError) as caught, leading(("cpu", 32, 1), ("cpu", 4, parts)):
         pytest.fail("the run began")
     assert str(caught.value) == message
 
@@ -167,7 +171,8 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_several_processes_without_accelerate_are_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "accelerate.state", None)
-    with pytest.raises(MissingPackage) as caught, connected(torch.device("cpu")):
+    monkeypatch.setattr("wspace.support.processes._launched_with_store", lambda: Processes(0, 2))
+    with pytest.raises(MissingPackage) as caught, connected("cpu"):
         pytest.fail("connected")
     assert str(caught.value) == 'several processes need the package accelerate: pip install "wspace[multi]"'
     assert here() == ALONE
@@ -276,7 +281,7 @@ def test_a_draw_of_a_share_is_its_rows_of_the_whole_draw(draw: Callable[[int, to
 
 def worker(folder: Path) -> None:
     """What each of two processes does in the test below; they start differently, and agree."""
-    with connected(torch.device("cpu")) as processes:
+    with connected("cpu") as processes:
         assert here() == processes == Processes(processes.rank, 2)
         if processes.rank:
             sent = processes.received()
@@ -325,35 +330,41 @@ def share_the_optimiser(folder: Path, processes: Processes, whole: TrainingLoop)
     assert abs(bytes_of_optimiser(sharded) - bytes_of_optimiser(whole) / 2) <= largest
 
 
-def launch(count: int, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count))
+LAUNCHER = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+ALONE_ON_A_CORE = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def launch(*command: str) -> subprocess.CompletedProcess[str]:
+    """By torchrun, as two processes."""
     return subprocess.run(
-        [sys.executable, *launcher, *command],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
+        [*LAUNCHER, *command], cwd=ROOT, env=os.environ | ALONE_ON_A_CORE, capture_output=True, text=True, timeout=300
     )
 
 
-def test_two_processes_train_as_one_does_and_one_goes_on_where_they_stopped(tmp_path: Path) -> None:
-    program = "import sys, pathlib, tests.support.test_processes as t; t.worker(pathlib.Path(sys.argv[1]))"
-    with socket.create_server(("localhost", 0)) as free:  # what torchrun would say, without a third process to say it
+def start_two(*command: str) -> list[tuple[int, str]]:
+    """Exit status of two processes, and what they print on standard error: without a third, as torchrun is, to start them."""
+    with socket.create_server(("localhost", 0)) as free:
         port = str(free.getsockname()[1])
     place = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", program, str(tmp_path)],
+            [sys.executable, *command],
             cwd=ROOT,
-            env=os.environ | place | {"RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": "1"},
+            env=os.environ | ALONE_ON_A_CORE | place | {"RANK": rank, "LOCAL_RANK": rank},
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         )
         for rank in "01"
     ]
     errors = [process.communicate(timeout=300)[1] for process in started]
-    assert [process.returncode for process in started] == [0, 0], errors
+    return [(process.returncode, error) for process, error in zip(started, errors, strict=True)]
+
+
+def test_two_processes_train_as_one_does_and_one_goes_on_where_they_stopped(tmp_path: Path) -> None:
+    program = "import sys, pathlib, tests.support.test_processes as t; t.worker(pathlib.Path(sys.argv[1]))"
+    ends = start_two("-c", program, str(tmp_path))
+    assert [status for status, _ in ends] == [0, 0], ends
     first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in (0, 1))
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
     logs = [json.loads((tmp_path / f"{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1)]
@@ -381,7 +392,7 @@ import os, torch
 from wspace.support.processes import connected
 
 start = os.environ["TORCHELASTIC_RESTART_COUNT"]
-with connected(torch.device("cpu")) as processes:
+with connected("cpu") as processes:
     if processes.rank:
         assert next(processes.received()) == {"start": start}
     else:
@@ -400,7 +411,7 @@ def test_processes_that_torchrun_starts_again_do_not_hear_the_dead(tmp_path: Pat
     """torchrun keeps its store; the first start's addresses and messages are still in it."""
     program = tmp_path / "program.py"
     program.write_text(RESTARTED, encoding="utf-8")
-    done = launch(2, "--max-restarts", "1", str(program))
+    done = launch("--max-restarts", "1", str(program))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines().count("start 1") == 2
 
@@ -444,7 +455,7 @@ def test_the_train_stage_of_two_processes(tmp_path: Path) -> None:
     recipe = recipe_in(tmp_path)
     bound = bind(read_recipe(recipe), load_plugins().registry)
     pipeline.run(bound, tmp_path, Progress(), only="zoo")
-    done = launch(2, "-m", "wspace", "run", str(recipe), "--runs", str(tmp_path), "--only", "train")
+    done = launch("-m", "wspace", "run", str(recipe), "--runs", str(tmp_path), "--only", "train")
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{tmp_path / 'small'}\n" and done.stderr.splitlines().count("train starts") == 1
     (folder,) = (tmp_path / "small").glob("train-*")
@@ -457,12 +468,175 @@ def test_the_train_stage_of_two_processes(tmp_path: Path) -> None:
     assert steps["zoo"] == steps["train"] == "cached"
 
 
-def test_a_study_is_refused_to_several_processes(tmp_path: Path, wspace, monkeypatch: pytest.MonkeyPatch) -> None:
+# ---------------------------------------------------------------- several runs of one command
+
+
+def assert_runs_alike(two: Path, one: Path) -> None:
+    """What two processes made, and one: the same zoos and opponents, and generators up to rounding."""
+    made = sorted(file.relative_to(one) for file in one.rglob("*.safetensors"))
+    assert made and made == sorted(file.relative_to(two) for file in two.rglob("*.safetensors"))
+    for file in made:
+        if file.parent.name.startswith(("zoo-", "opponents-")):
+            assert (two / file).read_bytes() == (one / file).read_bytes(), file
+        elif file.name == "generator.safetensors":
+            ours, theirs = (torch.cat([t.flatten() for t in load_file(at / file).values()]) for at in (two, one))
+            assert float((ours - theirs).norm()) <= 1e-3 * float(theirs.norm()), file
+            assert json.loads((two / file.parent / "summary.json").read_text(encoding="utf-8"))["processes"] == 2
+
+
+def run_twice(recipe: Path | str, folder: Path, *settings: str) -> None:
+    """By two processes and by one; their runs are alike."""
+    chosen = [word for setting in settings for word in ("--set", setting)]
+    command = ["-m", "wspace", "run", str(recipe), *chosen, "--runs"]
+    done = launch(*command, str(folder / "two"))
+    assert done.returncode == 0, done.stderr
+    subprocess.run(
+        [sys.executable, *command, str(folder / "one")],
+        cwd=ROOT, env=os.environ | ALONE_ON_A_CORE, check=True, capture_output=True, timeout=300,
+    )  # fmt: skip
+    assert_runs_alike(folder / "two", folder / "one")
+
+
+@pytest.mark.slow
+def test_two_processes_share_each_run_of_a_study(tmp_path: Path) -> None:
+    recipe_in(tmp_path)
+    study = tmp_path / "lengths.yaml"
+    study.write_text("study: small.yaml\nseeds: [1]\nvariants: {short: {train.steps: 4}, long: {}}\n", encoding="utf-8")
+    run_twice(study, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.plugins("igpg", "t2w")
+def test_two_processes_share_a_joint_training_and_the_runs_of_its_members(tmp_path: Path) -> None:
+    short = (
+        "train={steps: 6, check_every: 3, batch: 8, lr: 5e-3}",
+        "opponents={steps: 4, universal_steps: 8, rates: [3e-3]}",
+    )
+    run_twice("igpg-nano", tmp_path, *short, "reconstruction.most_lost=1")
+
+
+def test_recipes_on_several_devices_are_no_command_for_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    done = wspace("run", ROOT / "recipes/tables/table1.yaml", "--runs", tmp_path)
-    assert done.returncode == 2
-    assert done.stderr == "error: a study runs in one process: start it without torchrun or accelerate\n"
-    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError) as caught, leading(("cpu", 8, 1), ("auto", 8, 1)):
+        pytest.fail("the run began")
+    assert str(caught.value) == (
+        "device: the processes of a launcher compute on one kind of device, and recipes name auto and cpu; "
+        "--set device=auto says the same of all"
+    )
+
+
+# ---------------------------------------------------------------- what goes wrong
+
+
+def test_what_is_wrong_is_printed_once_and_all_processes_end_with_its_status(tmp_path: Path) -> None:
+    first, other = start_two("-m", "wspace", "run", "no-such", "--runs", str(tmp_path))
+    assert first[0] == other[0] == 2 and other[1] == ""
+    assert first[1].startswith("error: no-such: no such file, and no packaged recipe of that name.")
+    assert len(first[1].splitlines()) == 1 and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_training_that_diverges_is_told_once(tmp_path: Path) -> None:
+    recipe = recipe_in(tmp_path)
+    first, other = start_two("-m", "wspace", "run", str(recipe), "--runs", str(tmp_path), "--set", "train.lr=1e38")
+    assert first[0] == other[0] == 1 and other[1] == ""
+    assert first[1].splitlines()[-1].startswith("error: ") and first[1].count("lower train.lr") == 1
+
+
+def test_what_ends_another_process_is_told_by_its_number_unless_the_first_has_failed_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = Processes(1, 2, HashStore())
+    monkeypatch.setattr("wspace.support.processes._launched_with_store", lambda: other)
+    monkeypatch.setattr("wspace.support.processes._grouped", lambda *_: None)
+    monkeypatch.setattr("wspace.support.processes.GRACE", 0.1)
+    with pytest.raises(UserError) as told, connected():
+        raise UserError("lacks a folder")
+    assert str(told.value) == f"process 1 ({platform.node()}): lacks a folder"
+    other.store.set("failed", "1")
+    with pytest.raises(SystemExit) as quiet, connected():
+        raise UserError("lacks a folder")
+    assert quiet.value.code == 1 and other.store.check(["left 1"])
+    with pytest.raises(SystemExit), connected() as waiting:
+        next(waiting.received())
+
+
+class Launched:
+    """`torchrun wspace run`, and what it prints meanwhile."""
+
+    def __init__(self, *command: str):
+        self.process = subprocess.Popen(
+            [*LAUNCHER, *command], cwd=ROOT, env=os.environ | ALONE_ON_A_CORE, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def until(self, line: str) -> None:
+        assert self.process.stderr is not None
+        while self.process.stderr.readline().rstrip() != line:
+            assert self.process.poll() is None
+
+    def worker(self, rank: int) -> int:
+        """The process with this number."""
+        environments = {
+            int(folder.name): (folder / "environ").read_bytes().split(b"\0")
+            for folder in Path("/proc").iterdir()
+            if folder.name.isdigit() and self._is_ours(folder)
+        }
+        (number,) = (pid for pid, of_it in environments.items() if f"RANK={rank}".encode() in of_it)
+        return number
+
+    def _is_ours(self, folder: Path) -> bool:
+        try:
+            return int((folder / "stat").read_text().rpartition(")")[2].split()[1]) == self.process.pid
+        except OSError:  # it has just ended
+            return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
+def test_a_launcher_that_is_ended_has_ended_all_at_once_and_one_says_so(tmp_path: Path, by: signal.Signals) -> None:
+    """While the first makes a base, for which the others wait."""
+    recipe = recipe_in(tmp_path)
+    started = Launched("-m", "wspace", "run", str(recipe), "--runs", str(tmp_path), "--set", "zoo.base_steps=10000000")
+    started.until("zoo starts")
+    time.sleep(1)
+    at = time.monotonic()
+    started.process.send_signal(by)
+    said = started.process.communicate(timeout=60)[1]
+    assert time.monotonic() - at < 15  # torchrun kills those that are still there after 30 s
+    word = "terminated" if by is signal.SIGTERM else "interrupted"
+    assert [line for line in said.splitlines() if "the same command goes on" in line] == [
+        f"{word}: the same command goes on from here"
+    ]
+    assert "rank1" not in said and "error:" not in said
+
+
+@pytest.mark.slow
+def test_processes_killed_in_training_are_started_again_and_nothing_is_lost(tmp_path: Path) -> None:
+    """The second first, then the first one."""
+    recipe = recipe_in(tmp_path)
+    command = ["-m", "wspace", "run", str(recipe), "--set", "train={steps: 300, batch: 4, check_every: 20}", "--runs"]
+    whole = launch(*command, str(tmp_path / "whole"))
+    assert whole.returncode == 0, whole.stderr
+    killed, seen = Launched("--max-restarts", "2", *command, str(tmp_path / "killed")), set[int]()
+    for rank in (1, 0):
+        while not (new := {file.stat().st_ino for file in _checkpoints(tmp_path / "killed")} - seen):
+            assert killed.process.poll() is None
+            time.sleep(0.02)
+        seen |= new
+        os.kill(killed.worker(rank), signal.SIGKILL)
+        time.sleep(1)
+        seen |= {file.stat().st_ino for file in _checkpoints(tmp_path / "killed")}
+    said = killed.process.communicate(timeout=300)[1]
+    assert killed.process.returncode == 0, said
+    assert said.count("train starts") == 3
+    made, expected = (next((tmp_path / name).glob("small/train-*")) for name in ("killed", "whole"))
+    assert (made / "generator.safetensors").read_bytes() == (expected / "generator.safetensors").read_bytes()
+    assert (made / "log.jsonl").read_bytes() == (expected / "log.jsonl").read_bytes()
+
+
+def _checkpoints(runs: Path) -> list[Path]:
+    return list(runs.glob("small/train-*.partial/train.checkpoint.safetensors"))
 
 
 # ---------------------------------------------------------------- half precision

@@ -93,6 +93,13 @@ def _tell(message: str) -> None:
         print(message, file=sys.stderr)
 
 
+def _helps_another() -> bool:
+    """Whether a launcher started this process beside a first one, which says all that is so of both."""
+    from wspace.support.processes import launched
+
+    return launched().rank > 0
+
+
 def _end_output() -> None:
     """Nothing more goes to standard output, which does not take it; Python would try again in the end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -139,8 +146,8 @@ class _Signals:
             yield
         finally:
             sys.unraisablehook = hook
-            for by, handler in before.items():
-                signal.signal(by, handler)
+            for by, handler in before.items():  # a launcher sends one to those that are about to end with the first
+                signal.signal(by, signal.SIG_IGN if _helps_another() else handler)
 
     def _hear(self, number: int, _: object) -> None:
         self.heard = signal.Signals(number)
@@ -166,7 +173,8 @@ class _Signals:
 
     def end(self) -> NoReturn:
         by = self.heard or signal.SIGINT
-        _tell(f"{self.WORDS[by]}: the same command goes on from here")
+        if not _helps_another():
+            _tell(f"{self.WORDS[by]}: the same command goes on from here")
         sys.exit(128 + by)
 
 
@@ -220,5 +228,6 @@ def _main(workshop: Workshop | None, signals: _Signals) -> None:
         if type(error).__module__.split(".")[0] not in ("click", "typer") or not hasattr(error, "exit_code"):
             raise
         of_help = type(error).__name__ == "NoArgsIsHelpError"  # a group by itself: its help is what was asked for
-        _tell(f"{'' if of_help else 'error: '}{error.format_message()}")  # type: ignore[attr-defined]
+        if not _helps_another():
+            _tell(f"{'' if of_help else 'error: '}{error.format_message()}")  # type: ignore[attr-defined]
         sys.exit(2)

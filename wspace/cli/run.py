@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,27 +67,49 @@ def run(
     """Do what a recipe says: zoo, opponents, train, generate, evaluate, report."""
     from wspace.recipes.schema import BoundRecipe
     from wspace.runs import pipeline
+    from wspace.support import processes
+
+    workshop = context.obj or pipeline.WORKSHOP
+    if processes.launched().rank:  # started by torchrun or accelerate, to help the first process
+        if not dry:
+            from wspace.runs.joint.training import join
+            from wspace.runs.launched import follow
+
+            follow(join)
+        return
+    with nullcontext() if dry else processes.failing_together():
+        bound = bind_any(recipe, [*(settings or ()), *_of_engine(engine, address)], plugin)
+        if isinstance(bound, BoundRecipe):
+            _run_one(bound, runs, dry, only, force, workshop, plugin)
+        else:
+            _run_several(bound, runs, dry, only, force, workshop)
+
+
+def _training_of(bound: BoundRecipe) -> tuple[str, int, int]:
+    """As `wspace.support.processes.leading` has it."""
+    return bound.device, bound.train.batch, bound.train.accumulate
+
+
+def _run_one(
+    bound: BoundRecipe,
+    runs: Path,
+    dry: bool,
+    only: str | None,
+    force: list[str] | None,
+    workshop: Any,
+    plugin: list[Path] | None,
+) -> None:
+    from wspace.runs import pipeline
     from wspace.runs.store import Store
     from wspace.support import processes, progress
     from wspace.support.names import RUN
 
-    workshop = context.obj or pipeline.WORKSHOP
-    bound = bind_any(recipe, [*(settings or ()), *_of_engine(engine, address)], plugin)
-    if not isinstance(bound, BoundRecipe):
-        _run_several(bound, runs, dry, only, force, workshop)
-        return
-    if processes.launched().rank:  # started by torchrun or accelerate, to help the first process
-        if not dry:
-            from wspace.runs.launched import follow
-
-            follow(bound)
-        return
     if dry:
         plan = pipeline.steps(bound, Store(runs / bound.name), force or (), workshop=workshop)
         for step in plan if only is None else [pipeline.only_step(plan, only)]:
             _print_step(step)
         return
-    with processes.leading(bound.device, bound.train.batch, bound.train.accumulate):
+    with processes.leading(_training_of(bound)):
         folder, plan = pipeline.run(
             bound, runs, progress.for_terminal(), force=force or (), only=only, workshop=workshop
         )
@@ -121,8 +144,6 @@ def _run_several(bound: Any, runs: Path, dry: bool, only: str | None, force: lis
     from wspace.support.errors import UserError
 
     module, called = (study, "a study") if isinstance(bound, Study) else (joint, "a joint recipe")
-    if processes.launched().count > 1:
-        raise UserError(f"{called} runs in one process: start it without torchrun or accelerate")
     if only is not None:
         raise UserError(f"--only: {called} runs all stages of its members")
     if dry:
@@ -131,7 +152,9 @@ def _run_several(bound: Any, runs: Path, dry: bool, only: str | None, force: lis
             for step in plan:
                 _print_step(step)
         return
-    folder, plan = module.run(bound, runs, progress.for_terminal(), force or (), workshop=workshop)
+    recipes = [m.recipe for m in bound.members] if isinstance(bound, Study) else [*bound.members, *bound.held_out]
+    with processes.leading(*map(_training_of, recipes)):
+        folder, plan = module.run(bound, runs, progress.for_terminal(), force or (), workshop=workshop)
     if all(step.action == "cached" for step in plan):
         print("nothing has changed: no stage had to run")
     _print_report(folder)

@@ -7,17 +7,13 @@ that takes; of training each has a part of the batch.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from wspace.interfaces import Engine
-from wspace.recipes.schema import BoundRecipe
-from wspace.runs.pieces import do_part
+from wspace.runs.pieces import do_beside, do_part, piece_of
 from wspace.runs.stages import Job
-from wspace.runs.stages.train import join
-from wspace.runs.workbench import Workbench
 from wspace.support.processes import connected, here
-from wspace.support.progress import Progress
 
 
 class Launched(Engine):
@@ -33,14 +29,24 @@ class Launched(Engine):
                 yield number, processes.answer(f"{batch} {number}")
 
 
-def follow(recipe: BoundRecipe) -> None:
-    """What every process but the first does, until that one has nothing more to ask."""
-    bench = Workbench(recipe, Progress())
-    with connected(bench.device) as processes:
+def summon(job: Job, function: Callable[[Job], None]) -> None:
+    """The others do it with this job, beside the first."""
+    here().send({"beside": json.dumps(piece_of(job, function))})
+
+
+def follow(joint: Callable[[Mapping[str, Any]], None]) -> None:
+    """What every process but the first does, until that one has nothing more to ask.
+
+    It reads no recipe: what is wrong with one is the first's to say, and what is asked comes with the recipes that it takes.
+    `joint` does what a joint training asks.
+    """
+    with connected() as processes:
         for number, work in enumerate(processes.received()):
             if "pieces" in work:
                 pieces = json.loads(work["pieces"])
                 for piece in range(processes.rank, len(pieces), processes.count):
                     processes.reply(f"{number} {piece}", do_part(pieces[piece]))
+            elif "beside" in work:
+                do_beside(work["beside"])
             else:
-                join(Job(recipe, bench, Path(work["train"]), {"zoo": Path(work["zoo"])}, bench.progress))
+                joint(json.loads(work["joint"]))

@@ -79,17 +79,22 @@ def work_off(
             yield number, answer["result"]
 
 
+def piece_of(job: Job, function: Callable[..., Any]) -> dict[str, Any]:
+    """A function of a module of stages, to be called with this job elsewhere, as JSON."""
+    told = told_of(job.recipe) | {
+        "folder": str(job.folder.absolute()),
+        "inputs": {name: str(folder.absolute()) for name, folder in job.inputs.items()},
+        "cache": str(job.bench.cache.absolute()),
+    }
+    return {"job": told, "function": f"{function.__module__.removeprefix(f'{STAGES}.')}:{function.__name__}"}
+
+
 def spread_by(engine: Engine) -> Spread:
     """A `Job.spread` that has other processes do the parts."""
 
     def spread(job: Job, function: Function, parts: Sequence[Any], label: str) -> Iterator[tuple[Any, Any]]:
-        shared = told_of(job.recipe) | {
-            "folder": str(job.folder.absolute()),
-            "inputs": {name: str(folder.absolute()) for name, folder in job.inputs.items()},
-            "cache": str(job.bench.cache.absolute()),
-        }
-        called = f"{function.__module__.removeprefix(f'{STAGES}.')}:{function.__name__}"
-        pieces = [{"job": shared, "function": called, "part": part} for part in parts]
+        shared = piece_of(job, function)
+        pieces = [shared | {"part": part} for part in parts]
         for number, result in work_off(engine, do_part, pieces, job.progress, label):
             yield parts[number], result
 
@@ -106,10 +111,21 @@ def do_part(piece: str) -> str:
     def work(notes: list[str]) -> Any:
         job, said = _job(json.dumps(order["job"], sort_keys=True))
         said.texts = notes
-        module, _, name = order["function"].partition(":")
-        return getattr(importlib.import_module(f"{STAGES}.{module}"), name)(job, order["part"])
+        return _function_of(order)(job, order["part"])
 
     return answered(order["job"], work)
+
+
+def do_beside(piece: str) -> None:
+    """What a stage has all processes do at once. Raises UserError as parts do; its notes are the first process's to say."""
+    order = json.loads(piece)
+    check(order["job"])
+    _function_of(order)(_job(json.dumps(order["job"], sort_keys=True))[0])
+
+
+def _function_of(order: dict[str, Any]) -> Callable[..., Any]:
+    module, _, name = order["function"].partition(":")
+    return getattr(importlib.import_module(f"{STAGES}.{module}"), name)
 
 
 def answered(told: dict[str, Any], work: Callable[[list[str]], Any]) -> str:
@@ -117,7 +133,7 @@ def answered(told: dict[str, Any], work: Callable[[list[str]], Any]) -> str:
     notes: list[str] = []
     result, failed = None, None
     try:
-        _check(told)
+        check(told)
         result = work(notes)
     except WspaceError as error:
         where = "" if told["host"] == platform.node() else f"worker {platform.node()}: "
@@ -131,7 +147,7 @@ def _kind_of(error: WspaceError) -> str:
     return next(kind.__name__ for kind in kinds if kind is not errors.RecipeError)  # which is made of problems
 
 
-def _check(told: dict[str, Any]) -> None:
+def check(told: dict[str, Any]) -> None:
     """Raises UserError unless this process has the same versions and plugins."""
     for name, theirs in told["versions"].items():
         if version(name) != theirs:

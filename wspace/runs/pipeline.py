@@ -121,11 +121,14 @@ def opened(bound: Bound[Engine] | None) -> Iterator[Engine | None]:
 def opened_for(
     members: Sequence[BoundRecipe], folder: Path, runs: Path, workshop: Workshop = WORKSHOP
 ) -> Iterator[Engine | None]:
-    """As `opened`, for the runs of several recipes in `folder`, where one of them has something to do."""
+    """As `opened`, for the runs of several recipes in `folder`, where one of them has something to do.
+
+    None where the processes of a launcher share out each run by itself, and so train its generator together.
+    """
     for member in members:
         if any(step.action == "run" for step in steps(member, Store(folder / member.name, runs), workshop=workshop)):
             with opened(member.engine) as engine:
-                yield engine
+                yield None if launched().count > 1 else engine
             return
     yield None
 
@@ -367,10 +370,12 @@ def _run(
     tracking: Tracking,
     engine: Engine | None,
 ) -> None:
+    from wspace.runs.launched import summon
     from wspace.runs.pieces import spread_by
-    from wspace.runs.stages import Job, one_by_one
+    from wspace.runs.stages import Job, nobody, one_by_one
 
     stage, spread = step.stage, one_by_one if engine is None else spread_by(engine)
+    summoned = summon if launched().count > 1 else nobody
     progress.say(f"{stage.name} starts" if step.why == NOT_DONE else f"{stage.name} starts: {step.why}")
     function = stage.load()
     with store.making(stage.name, step.key) as folder:
@@ -378,7 +383,7 @@ def _run(
             inputs = {name: folders[name] for name in stage.takes}
             if stage.joined and recipe.joined is not None:
                 inputs["joint"] = recipe.joined.folder
-            function(Job(recipe, bench, folder, inputs, progress, tracking.curves, spread))
+            function(Job(recipe, bench, folder, inputs, progress, tracking.curves, spread, summoned))
         manifest = _manifest(step, recipe, spent(folder))
         if mark := store.forced(stage.name, step.key):
             manifest["forced"] = mark

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,7 @@ from wspace.learning.phases import GeneratorTraining, TrainingPairs, TrainingSet
 from wspace.recipes.schema import BoundRecipe
 from wspace.runs.artifacts import Zoo
 from wspace.runs.assemble import build_system, load_system
+from wspace.runs.pieces import bound_of, check, told_of
 from wspace.runs.stages import Job
 from wspace.runs.stages.train import COLLAPSED, VALIDATION_DRAW, score_on_validation, write_trained
 from wspace.runs.telling import context_for, tell
@@ -25,6 +27,7 @@ from wspace.runs.workbench import Workbench
 from wspace.support.errors import UserError, WspaceError
 from wspace.support.files import link_or_copy, read_json, write_json
 from wspace.support.names import GENERATOR, LOG, SUMMARY
+from wspace.support.processes import here
 from wspace.support.progress import Progress
 from wspace.support.seeding import stream
 from wspace.support.settings import Reconstruction
@@ -82,15 +85,8 @@ def run(zoos: Sequence[MemberZoo], folder: Path, progress: Progress) -> None:
 
     Raises UserError where a member's system is not of the first one's shapes, and as stage train does.
     """
-    pupils = [Pupil(zoo.name, zoo.recipe, zoo.folder, progress) for zoo in zoos]
-    first, recipe = pupils[0], zoos[0].recipe
-    for other in pupils[1:]:
-        for name, component in other.system.named_children():
-            share(getattr(first.system, name), component, other.name, f"{name}.")
-    device = first.bench.device
-    pairs = (TrainingPairs(p.system, p.weights, p.prompts).to(device) for p in pupils)
-    training_set = TrainingSet(tuple(pairs), joint=True)
-    training = GeneratorTraining(training_set, device, recipe.seed, folder, progress)
+    pupils = _sharing([Pupil(zoo.name, zoo.recipe, zoo.folder, progress) for zoo in zoos])
+    first, recipe, training = pupils[0], zoos[0].recipe, _training(pupils, folder, progress)
     logs: dict[str, Log] = {}
     health: dict[str, Any] = {}
     for pupil in pupils:
@@ -104,9 +100,40 @@ def run(zoos: Sequence[MemberZoo], folder: Path, progress: Progress) -> None:
 
     logs["train"] = []
     if recipe.train.steps:
+        members = [{"zoo": str(zoo.folder.absolute()), **told_of(zoo.recipe)} for zoo in zoos]
+        here().send({"joint": json.dumps({"folder": str(folder.absolute()), "members": members})})
         logs["train"] = training.generator(recipe.train, recipe.losses, validate, precision=recipe.precision)
     accuracies = {pupil.name: pupil.of_samples() for pupil in pupils}
-    write_trained(folder, first.system, logs, {"validation_accuracies": accuracies, "processes": 1, **health})
+    write_trained(
+        folder, first.system, logs, {"validation_accuracies": accuracies, "processes": here().count, **health}
+    )
+
+
+def _sharing(pupils: Sequence[Pupil]) -> Sequence[Pupil]:
+    """The same, whose systems now have one set of parameters."""
+    first = pupils[0]
+    for other in pupils[1:]:
+        for name, component in other.system.named_children():
+            share(getattr(first.system, name), component, other.name, f"{name}.")
+    return pupils
+
+
+def _training(pupils: Sequence[Pupil], folder: Path, progress: Progress) -> GeneratorTraining:
+    bench = pupils[0].bench
+    pairs = (TrainingPairs(p.system, p.weights, p.prompts).to(bench.device) for p in pupils)
+    return GeneratorTraining(TrainingSet(tuple(pairs), joint=True), bench.device, bench.recipe.seed, folder, progress, here())
+
+
+def join(told: Mapping[str, Any]) -> None:
+    """The last phase of another process's joint training, of which nothing is written."""
+    pupils, progress = [], Progress()
+    for member in told["members"]:
+        check(member)
+        pupils.append(Pupil(member["name"], bound_of(member), Path(member["zoo"]), progress))
+    training = _training(_sharing(pupils), Path(told["folder"]), progress)
+    training.system.tokenizer.requires_grad_(False)  # a code is learnt before
+    recipe = pupils[0].bench.recipe
+    training.generator(recipe.train, recipe.losses, lambda: 0.0, precision=recipe.precision)
 
 
 def member(job: Job) -> None:

@@ -24,6 +24,14 @@ Spread = Callable[["Job", Function, Sequence[Any], str], Iterator[tuple[Any, Any
 """Job, function, parts, label -> every part and what the function gave, each as it is done."""
 
 
+Summon = Callable[["Job", Callable[["Job"], None]], None]
+"""Job, function of a module of stages: has the other processes of a launcher, if there are any, do it beside this one."""
+
+
+def nobody(job: Job, function: Callable[[Job], None]) -> None:
+    """A `Summon` of a process that has no others."""
+
+
 def one_by_one(job: Job, function: Function, parts: Sequence[Any], label: str) -> Iterator[tuple[Any, Any]]:
     """In this process, where functions show their progress themselves."""
     for part in parts:
@@ -41,6 +49,7 @@ class Job:
     progress: Progress
     watch: Watch = unwatched  # given the log of each phase of training, now and then
     spread: Spread = one_by_one  # as the recipe's engine has it
+    summon: Summon = nobody
     _made: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
 
     def each(self, function: Function, parts: Sequence[Any], label: str = "") -> Iterator[tuple[Any, Any]]:

@@ -84,7 +84,7 @@ def run(job: Job) -> None:
                 "note: train.shard_optimizer: one process trains, which keeps all that the optimiser keeps"
             )
         adversary = adversary_of(job, system)
-        here().send({"train": str(job.folder), "zoo": str(zoo.folder)})
+        job.summon(job, join)
         logs["train"] = _descend_generator_loss(job, pairs, symmetry, adversary, validation)
     if recipe.task_loss.steps and system.generator.task_loss_last:
         logs |= _descend_task_loss(job, zoo, pairs, validation)

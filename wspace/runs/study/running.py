@@ -16,7 +16,6 @@ from wspace.runs.study.file import Member, Study
 from wspace.support.errors import UserError
 from wspace.support.files import disk_errors, write_json, write_text
 from wspace.support.names import PAGE, REPORT, RUN, STUDY
-from wspace.support.processes import launched
 from wspace.support.progress import Progress
 
 
@@ -47,8 +46,6 @@ def run(
     """
     folder = runs / study.name
     pipeline.check_folder(runs)
-    if launched().count > 1:
-        raise UserError(f"{study.source}: the runs of a study take one process each; run it without a launcher")
     if (folder / RUN).is_file():
         raise UserError(
             f"{folder}: a run is there already; give the study's file another name, or --runs another folder"

@@ -179,6 +179,7 @@ class Code(nn.Module):
                 kmeans_init=True,
                 kmeans_iters=10,
                 commitment_weight=1.0,
+                sync_codebook=False,  # of several processes the first alone learns the code
             )
         elif codebook not in STEPS_OF_A_VALUE:
             sizes = ", ".join(map(str, STEPS_OF_A_VALUE))
