@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -46,25 +47,68 @@ def test_a_limit_to_the_size_of_files_is_one_sentence_and_the_run_goes_on_withou
 
 
 @pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=200k", "none", str(disk)]
-    if subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("no disk can be mounted here")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """A disk in memory, mounted with these options."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mounted(options: str) -> Path:
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(folder)], capture_output=True).returncode:
+            pytest.skip(f"no disk can be mounted here with {options}: it takes root, and for quotas CONFIG_TMPFS_QUOTA")
+        return folder
+
+    yield mounted
+    if folder.is_mount():
+        subprocess.run(["umount", str(folder)], check=True)
 
 
+def remount(disk: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)
+
+
+def held_by_quotas() -> None:
+    """Not even root is spared from here on: prctl(PR_CAPBSET_DROP, CAP_SYS_RESOURCE)."""
+    ctypes.CDLL(None).prctl(24, 24)
+
+
+@pytest.mark.parametrize(
+    ("options", "more", "prepare", "words"),
+    [
+        ("size=200k", "size=100m", None, "No space left on device"),
+        ("size=100m,nr_inodes=40", "nr_inodes=10k", None, "No space left on device"),
+        ("size=100m,usrquota,usrquota_block_hardlimit=200k", "", held_by_quotas, "Disk quota exceeded"),
+    ],
+    ids=["bytes", "files", "quota"],
+)
 def test_a_full_disk_is_one_sentence_and_the_run_goes_on_where_there_is_room(
-    small: Path, undisturbed, tiny_disk: Path
+    small: Path, undisturbed, disk, options: str, more: str, prepare: Callable[[], None] | None, words: str
 ) -> None:
-    status, line = Command(small, tiny_disk).refused()
-    assert status == 1 and line.startswith("error: /") and "cannot be written: No space left on device" in line
-    assert not [name for name in left_behind(tiny_disk) if ".wspace-" in name]
-    subprocess.run(["mount", "-o", "remount,size=100m", str(tiny_disk)], check=True)
-    Command(small, tiny_disk).whole()
-    assert contents(tiny_disk) == undisturbed[0] and left_behind(tiny_disk) == []
+    full = disk(options)
+    status, line = Command(small, full, prepare=prepare or (lambda: None)).refused()
+    assert status == 1 and line.startswith("error: /") and f"cannot be written: {words}" in line
+    assert not [name for name in left_behind(full) if ".wspace-" in name]
+    if more:
+        remount(full, more)
+    Command(small, full).whole()
+    assert contents(full) == undisturbed[0] and left_behind(full) == []
+
+
+def test_a_disk_that_becomes_read_only_is_one_sentence_and_the_run_goes_on_when_it_is_not(
+    small: Path, undisturbed, disk
+) -> None:
+    expected, marks = undisturbed
+    folder, order = disk("size=100m"), [(mark.member, mark.stage) for mark in marks]
+    for stage in ("zoo", "train"):
+        mark = next(mark for mark in marks if mark.stage == stage)
+        assert Command(small, folder).end_at(Moment(mark, 0.5 * mark.lasts), signal.SIGKILL, order)
+        before = contents(folder)
+        remount(folder, "ro")
+        status, line = Command(small, folder).refused()
+        assert status == 1 and line.startswith("error: /") and "cannot be written: Read-only file system" in line
+        assert contents(folder) == before
+        remount(folder, "rw")
+    Command(small, folder).whole()
+    assert contents(folder) == expected and left_behind(folder) == []
 
 
 def test_of_two_runs_of_one_recipe_at_once_one_is_refused(small: Path, undisturbed, tmp_path: Path) -> None:
