@@ -468,6 +468,16 @@ def test_the_train_stage_of_two_processes(tmp_path: Path) -> None:
     assert steps["zoo"] == steps["train"] == "cached"
 
 
+@pytest.mark.slow
+def test_what_two_processes_are_worth_is_measured_by_them() -> None:
+    done = launch("-m", "wspace", "bench", "training", "--recipe", "core", "--steps", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["recipe"], result["processes"], result["batch"]) == ("core", 2, 16)
+    assert len(result["seconds"]) == len(result["processor_seconds"]) == 2
+    assert result["speedup"] == pytest.approx(result["seconds"][0] / result["seconds"][1])
+
+
 # ---------------------------------------------------------------- several runs of one command
 
 

@@ -245,6 +245,11 @@ def test_the_command_prints_a_line_for_each_sampler_or_one_object(
     ("arguments", "message"),
     [
         ("zo", "error: No such command 'zo'. Did you mean 'zoo'?\n"),
+        (
+            "training",
+            "error: bench training: there is one process; start several: torchrun --standalone --nproc_per_node 2 --no-python "
+            "wspace bench training\n",
+        ),
         ("samplers", "error: Missing argument 'RUN'.\n"),
         (
             "samplers .",

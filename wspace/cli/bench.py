@@ -188,6 +188,41 @@ def bench_gpu(
     print(f"stages with {share:g} of the steps (s):", ", ".join(f"{k} {v:.1f}" for k, v in result["stages"].items()))
 
 
+@app.command("training")
+def bench_training(
+    recipe: Annotated[str, typer.Option(help="Whose generator.")] = "t2w",
+    settings: Settings = None,
+    steps: Annotated[int, typer.Option(min=1, help="At a time, five times by one process and five by all.")] = 10,
+    as_json: Json = False,
+    plugin: PluginFiles = None,
+) -> None:
+    """A generator's training by one process of a launcher, and by all: start it by torchrun."""
+    from wspace.support.errors import UserError
+    from wspace.support.processes import connected, launched
+
+    if launched().count == 1:
+        start = "torchrun --standalone --nproc_per_node 2 --no-python wspace bench training"
+        raise UserError(f"bench training: there is one process; start several: {start}")
+    bound = bind_recipe(recipe, settings, plugin)
+    from wspace.uses.bench.training import training
+
+    with connected(bound.device) as processes:
+        result = training(bound, processes, steps)
+    if launched().rank:
+        return
+    if as_json:
+        print(json.dumps(result))
+        return
+    for who, seconds, spent in zip(
+        ("one process", f"{result['processes']} processes"), result["seconds"], result["processor_seconds"], strict=True
+    ):
+        print(f"{who}: {1000 * seconds:.1f} ms a step, {1000 * spent:.1f} ms of processor time each")
+    print(
+        f"batches of {result['batch']}: {result['speedup']:.2f} x as fast, {result['speedup_by_processor_time']:.2f} x by "
+        "processor time"
+    )
+
+
 @app.command("store")
 def bench_store(
     networks: Annotated[

@@ -121,7 +121,9 @@ def _sharing(pupils: Sequence[Pupil]) -> Sequence[Pupil]:
 def _training(pupils: Sequence[Pupil], folder: Path, progress: Progress) -> GeneratorTraining:
     bench = pupils[0].bench
     pairs = (TrainingPairs(p.system, p.weights, p.prompts).to(bench.device) for p in pupils)
-    return GeneratorTraining(TrainingSet(tuple(pairs), joint=True), bench.device, bench.recipe.seed, folder, progress, here())
+    return GeneratorTraining(
+        TrainingSet(tuple(pairs), joint=True), bench.device, bench.recipe.seed, folder, progress, here()
+    )
 
 
 def join(told: Mapping[str, Any]) -> None:
