@@ -93,7 +93,7 @@ def run(zoos: Sequence[MemberZoo], folder: Path, progress: Progress) -> None:
         pupil.system.tokenizer.fit(pupil.weights)  # of a code: where it begins
     if first.system.tokenizer.lossy:
         logs["reconstruction"], health["reconstruction"] = _learn_code(training, recipe.reconstruction, pupils)
-    first.system.conditioner.fit(_merged([pupil.prompts.to(device) for pupil in pupils]))
+    first.system.conditioner.fit(_merged([pupil.prompts.to(first.bench.device) for pupil in pupils]))
 
     def validate() -> float:
         return _mean({pupil.name: pupil.of_samples() for pupil in pupils})
