@@ -89,8 +89,8 @@ def run(zoos: Sequence[MemberZoo], folder: Path, progress: Progress) -> None:
     first, recipe, training = pupils[0], zoos[0].recipe, _training(pupils, folder, progress)
     logs: dict[str, Log] = {}
     health: dict[str, Any] = {}
-    for pupil in pupils:
-        pupil.system.tokenizer.fit(pupil.weights)  # of a code: where it begins
+    for zoo in training_set.zoos:
+        zoo.system.tokenizer.fit(zoo.weights)  # of a code: where it begins
     if first.system.tokenizer.lossy:
         logs["reconstruction"], health["reconstruction"] = _learn_code(training, recipe.reconstruction, pupils)
     first.system.conditioner.fit(_merged([pupil.prompts.to(first.bench.device) for pupil in pupils]))
@@ -226,8 +226,8 @@ def _learn_code(
 
     log = training.reconstruction(settings, validate) if settings.steps else []
     training.system.tokenizer.requires_grad_(False)
-    for pupil in pupils:
-        pupil.system.tokenizer.fit(pupil.weights)
+    for zoo in training.training_set.zoos:
+        zoo.system.tokenizer.fit(zoo.weights)
     before = {pupil.name: pupil.score(pupil.held_out[: len(pupil.tasks)]) for pupil in pupils}
     after = {pupil.name: pupil.after_round_trip() for pupil in pupils}
     lost = _mean(before) - _mean(after)

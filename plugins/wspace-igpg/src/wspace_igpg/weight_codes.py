@@ -206,11 +206,11 @@ class Code(nn.Module):
 
     def _begin(self) -> None:
         """Codebooks of what was shown: the first of means, or of k-means of them where they are more, the next of the rest."""
-        if self.learnt or not self._shown:
+        if not self._shown or self.learnt:  # in this order: a GPU would be waited for
             return
         self.learnt.fill_(True)
         if self.learns_codebook:
-            means, pieces = (torch.cat(each) for each in zip(*self._shown, strict=True))
+            means, pieces = (torch.cat(each).to(self.learnt.device) for each in zip(*self._shown, strict=True))
             learning = self.quantizer.training
             self.quantizer.train()
             with torch.no_grad(), seeded(0):
@@ -237,7 +237,7 @@ class Code(nn.Module):
 
         shares = torch.tensor([0, *(pieces.shape[1] for pieces in self._of_tensors)]).cumsum(0)
         firsts = (shares * self.codebook / shares[-1]).round().long().tolist()
-        rests = [pieces.flatten(0, 1) for pieces in self._of_tensors]
+        rests = [pieces.flatten(0, 1).to(self.learnt.device) for pieces in self._of_tensors]
         for layer in self.quantizer.layers:  # type: ignore[union-attr]
             centres = torch.zeros(self.codebook, rests[0].shape[1], device=rests[0].device)
             for number, (first, after) in enumerate(pairwise(firsts)):
