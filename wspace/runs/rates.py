@@ -98,23 +98,27 @@ def once(work: Callable[[], Any], units: float = 1) -> Rate:
     return _rate(time.perf_counter() - started, time.process_time() - processor, counted, 1, units)
 
 
-def in_the_zoo(work: Callable[[World], Any], world: World) -> tuple[Rate, Rate]:
-    """Of work over the whole zoo: what it takes in any case, and for each network, by a zoo and half of it.
+def in_the_zoo(work: Callable[[World], Any], world: World) -> tuple[Rate, Rate, float]:
+    """Of work over the whole zoo: what it takes in any case, and for each network, by a zoo and half of it. And how much
+    memory it takes, at the most, for each byte of the networks.
 
     What networks take is the difference, where that is no small part; else it drowns in what else the machine does, and
     comes from the difference of what was counted, at the speed of a large product of matrices.
     """
     half = world.with_half_a_zoo()
-    of_half, of_all = once(lambda: work(half)), once(lambda: work(world))
-    count = len(world.zoo.weights)
+    of_half = once(lambda: work(half))
+    forget_peak()
+    before = resident()  # with what half of it left in the heap: the whole zoo's blocks are too large for that
+    of_all, count = once(lambda: work(world)), len(world.zoo.weights)
+    copies = max(0.0, peak_mib() * 2**20 - before) / world.zoo.weights.nbytes
     if count == len(half.zoo.weights):
-        return Rate(), of_all * (1 / count)
+        return Rate(), of_all * (1 / count), copies
     each = (of_all + of_half * -1) * (1 / (count - len(half.zoo.weights)))
     if each.processor_seconds * count < PLAIN * of_all.processor_seconds:
         speed = _product()
         factor = max(0.0, each.flops) / speed.flops
         each = replace(each, seconds=factor * speed.seconds, processor_seconds=factor * speed.processor_seconds)
-    return of_all + each * -count, each
+    return of_all + each * -count, each, copies
 
 
 @cache
@@ -232,15 +236,15 @@ def measure(recipe: BoundRecipe, bench: Workbench | None = None) -> Measured:
             system = build_system(recipe, bench.target, bench.text.dim)
             system.tell(blank_context(bench.text.dim, bench.backbone.dim))
             rates["proof"] = once(lambda: proven(recipe, bench.target, bench.dims()))
-            with _growth(copies, "train", world.zoo.weights):
-                rates |= of_closed_forms(world, system)
+            closed, copies["train"] = of_closed_forms(world, system)
         with _fitting(recipe, bench, "training the generator"):
             system.to(bench.device)
-            rates |= of_training(recipe, world, system)
+            rates |= closed | of_training(recipe, world, system)
             held["train"] = held["generate"] = resident()
             rates |= of_drawing(recipe, world, system)
-        with _fitting(recipe, bench, "the evaluation"), _growth(copies, "evaluate", world.zoo.weights):
-            rates |= of_evaluation(recipe, world)
+        with _fitting(recipe, bench, "the evaluation"):
+            evaluation, copies["evaluate"] = of_evaluation(recipe, world)
+            rates |= evaluation
         held["evaluate"] = resident()
         return Measured(counts_of(recipe, world, system), rates, held, copies)
 
@@ -258,15 +262,6 @@ def _fitting(recipe: BoundRecipe, bench: Workbench, what: str) -> Iterator[None]
             f"more than the {in_bytes(memory()[1])} of memory that are free here; the zoo of {networks:,} takes "
             f"{in_bytes(networks * size * FLOAT)} of disk"
         ) from error
-
-
-@contextmanager
-def _growth(into: dict[str, float], name: str, weights: Tensor) -> Iterator[None]:
-    """How many times the zoo's bytes the process grew by, at the most."""
-    forget_peak()
-    before = resident()
-    yield
-    into[name] = max(0.0, (peak_mib() * 2**20 - before) / weights.nbytes)
 
 
 def resident() -> int:
@@ -344,11 +339,11 @@ def of_networks(recipe: BoundRecipe, world: World) -> dict[str, Rate]:
     }
 
 
-def of_closed_forms(world: World, system: System) -> dict[str, Rate]:
-    """In any case, and for each network that is trained on."""
+def of_closed_forms(world: World, system: System) -> tuple[dict[str, Rate], float]:
+    """In any case, and for each network; and the memory of `in_the_zoo`."""
 
-    fixed, each = in_the_zoo(lambda world: take_closed_forms(world, system), world)
-    return {"closed forms": fixed, "closed forms, of each in the zoo": each}
+    fixed, each, copies = in_the_zoo(lambda world: take_closed_forms(world, system), world)
+    return {"closed forms": fixed, "closed forms, of each in the zoo": each}, copies
 
 
 def take_closed_forms(world: World, system: System) -> None:
@@ -441,8 +436,8 @@ def of_drawing(recipe: BoundRecipe, world: World, system: System) -> dict[str, R
     }
 
 
-def of_evaluation(recipe: BoundRecipe, world: World) -> dict[str, Rate]:
-    """Opponents that no image trains, nearest networks, and a task with all methods at once."""
+def of_evaluation(recipe: BoundRecipe, world: World) -> tuple[dict[str, Rate], float]:
+    """Opponents that no image trains, nearest networks, and a task with all methods at once; and as of closed forms."""
     bench, zoo = world.bench, world.zoo
     symmetry = symmetry_of(recipe, bench.target)
     job = Job(recipe, bench, Path(), {}, Progress())
@@ -473,15 +468,15 @@ def of_evaluation(recipe: BoundRecipe, world: World) -> dict[str, Rate]:
         for task in some:
             predict(bench.target, stacked, task, bench.test, bench.class_texts)
 
-    chosen, chosen_each = in_the_zoo(choosing, world)
-    aligned, aligned_each = in_the_zoo(aligning, world)
+    chosen, chosen_each, of_choosing = in_the_zoo(choosing, world)
+    aligned, aligned_each, of_aligning = in_the_zoo(aligning, world)
     of_sizes = {len(its.weights): its for its in neighbours}
-    nearest, nearest_each = in_the_zoo(lambda world: of_sizes[len(world.zoo.weights)].nearest(near), world)
+    nearest, nearest_each, of_nearest = in_the_zoo(lambda world: of_sizes[len(world.zoo.weights)].nearest(near), world)
     contest, several = (
         tried(lambda count=count: [their.weights(*contests[count]) for their in theirs]) for count in (1, len(some))
     )
     values = torch.rand(recipe.tasks.evaluate)
-    return {
+    rates = {
         "opponents chosen": chosen,
         "opponents chosen, of each in the zoo": chosen_each,
         "contest": contest,
@@ -496,6 +491,7 @@ def of_evaluation(recipe: BoundRecipe, world: World) -> dict[str, Rate]:
         ),
         "interval": tried(lambda: interval(values, recipe)),
     }
+    return rates, max(of_choosing, of_aligning, of_nearest)
 
 
 def blank_context(text_dim: int, feature_dim: int) -> Told:
