@@ -136,11 +136,13 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 def _most_held(work: Callable[[], Any]) -> int:
     """Bytes of tensors that work made and that were there at the same time, at the most."""
-    with profile(profile_memory=True, use_kineto=True) as seen:
+    seen: Any = profile(profile_memory=True, use_kineto=True)  # whose stubs know of no bytes
+    with seen:
         work()
-    results: Any = seen.kineto_results  # whose stubs know of no bytes
     held = most = 0
-    for event in sorted((e for e in results.events() if e.name() == "[memory]"), key=lambda e: e.start_ns()):
+    for event in sorted(
+        (e for e in seen.kineto_results.events() if e.name() == "[memory]"), key=lambda e: e.start_ns()
+    ):
         held += event.nbytes()
         most = max(most, held)
     return most
