@@ -43,7 +43,7 @@ class Axis:
 
 
 AXES = (
-    Axis("tasks", "tasks.seen={}", (64, 256, 1024), ("networks trained", "closed forms", "nearest networks")),
+    Axis("tasks", "tasks.seen={}", (64, 128, 256, 512), ("networks trained", "closed forms", "nearest networks")),
     Axis(
         "classes",
         "tasks.classes=[{0}, {0}]",
