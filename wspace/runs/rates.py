@@ -113,12 +113,17 @@ def in_the_zoo(work: Callable[[World], Any], world: World) -> tuple[Rate, Rate, 
     copies = max(0.0, peak_mib() * 2**20 - before) / world.zoo.weights.nbytes
     if count == len(half.zoo.weights):
         return Rate(), of_all * (1 / count), copies
-    each = (of_all + of_half * -1) * (1 / (count - len(half.zoo.weights)))
+    each = _above_zero((of_all + of_half * -1) * (1 / (count - len(half.zoo.weights))))
     if each.processor_seconds * count < PLAIN * of_all.processor_seconds:
         speed = _product()
-        factor = max(0.0, each.flops) / speed.flops
+        factor = each.flops / speed.flops
         each = replace(each, seconds=factor * speed.seconds, processor_seconds=factor * speed.processor_seconds)
-    return of_all + each * -count, each, copies
+    return _above_zero(of_all + each * -count), each, copies
+
+
+def _above_zero(rate: Rate) -> Rate:
+    """A difference may be below by what is measured, or because a small zoo takes another way."""
+    return Rate(*(max(0.0, value) for value in vars(rate).values()))
 
 
 @cache
@@ -480,7 +485,7 @@ def of_evaluation(recipe: BoundRecipe, world: World) -> tuple[dict[str, Rate], f
         "opponents chosen": chosen,
         "opponents chosen, of each in the zoo": chosen_each,
         "contest": contest,
-        "opponents' network": (several + contest * -1) * (1 / max(1, len(some) - 1)),
+        "opponents' network": _above_zero(several + contest * -1) * (1 / max(1, len(some) - 1)),
         "zoo aligned": aligned,
         "zoo aligned, of each in the zoo": aligned_each,
         "nearest": nearest * (1 / NEAR),
