@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from math import cos, pi
 
 import pytest
@@ -239,3 +240,24 @@ def test_accuracies_are_the_same_by_whatever_threads() -> None:
     for threads in (2, 4):
         with threaded(threads):
             assert torch.equal(accuracies(TARGET, weights.requires_grad_(), tasks, pool_of(5), texts()), alone)
+
+
+@pytest.mark.parametrize("concurrent", [False, True])
+def test_threads_call_a_target_at_once_only_if_it_says_that_they_may(
+    concurrent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they may not call one that puts weights into a module for as long as a call takes."""
+    monkeypatch.setattr(fitting, "CACHED", 1)
+    callers = set[int]()
+
+    class Seen(Adapter):
+        def logits(self, weights: Tensor, features: Tensor, texts: Tensor) -> Tensor:
+            callers.add(threading.get_ident())
+            return super().logits(weights, features, texts)
+
+    target = Seen(3, feature_dim=FEATURES, text_dim=TEXTS)
+    monkeypatch.setattr(Seen, "concurrent", concurrent)
+    with threaded(2):
+        fit(target, start(), TASKS, pool_of(), texts(), Schedule(steps=5, batch=4, lr=1e-3), seeded(0))
+        accuracies(target, start(), TASKS, pool_of(), texts())
+    assert (callers == {threading.get_ident()}) is not concurrent

@@ -42,6 +42,7 @@ def registry(files: Iterable[Path] = ()) -> Registry:
 class Adapter(Target):
     """temperature * cos(act(x w1 + b1) w2 + b2, texts): two layers, inputs first, and one axis that is free."""
 
+    concurrent: ClassVar[bool] = True
     outputs: ClassVar[int] = 1
 
     def __init__(

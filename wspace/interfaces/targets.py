@@ -52,6 +52,9 @@ class Target(ABC):
     spec: WeightSpec  # names, shapes and axes of the tensors that are generated
     outputs: ClassVar[int] = 0
     """The dimension that the outputs of a matrix or a kernel are on: the first, as torch lays them out."""
+    concurrent: ClassVar[bool] = False
+    """Whether several threads may call it at a time, as none may where a call changes the target, if only meanwhile:
+    `torch.func.functional_call` does, of the module that it is given."""
     statistics: tuple[str, ...] = ()
     """Tensors that follow from the others and from images, and that nobody trains: running means of batch norm."""
     places: int = 0

@@ -188,7 +188,8 @@ def _trained(
     for until in sorted({*looks, *range(AHEAD, schedule.steps, AHEAD), schedule.steps}):
         check_wanted()
         images = list(islice(drawn, until - done))
-        by_threads([partial(part.advance, done, images) for part in slices])
+        steps = [partial(part.advance, done, images) for part in slices]
+        by_threads(steps, at_once=target.concurrent)
         done = until
         if done in looks:
             yield done, weights, averaged
@@ -273,7 +274,7 @@ def accuracies(target: Target, weights: Tensor, tasks: Sequence[Task], pool: Poo
     """Accuracy (B,) of network b on all of the pool's images of tasks[b]; 0 where there are none, so no choice hangs on it."""
     count = min(len(tasks), torch.get_num_threads()) if pool.device.type == "cpu" else 1
     parts = [partial(_accuracies, target, weights[p], tasks[p], pool, class_texts) for p in _even(len(tasks), count)]
-    return torch.cat(by_threads(parts))
+    return torch.cat(by_threads(parts, at_once=target.concurrent))
 
 
 @torch.no_grad()

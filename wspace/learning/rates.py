@@ -29,7 +29,7 @@ def best_rate(
         return [(float(accuracy.mean()), rate, weights)]
 
     parts = [partial(tried, rate) for rate in rates]
-    candidates = list(chain.from_iterable(by_threads(parts) if at_once else (part() for part in parts)))
+    candidates = list(chain.from_iterable(by_threads(parts, at_once=at_once)))
     if not candidates:
         raise Diverged(f"training on images diverges at every one of opponents.rates, {', '.join(map(str, rates))}")
     _, rate, weights = max(candidates, key=lambda row: row[0])

@@ -338,7 +338,7 @@ def of_networks(recipe: BoundRecipe, world: World) -> dict[str, Rate]:
         "image": tried(lambda: bench.backbone.encode(pictures), len(pictures)),
         "network step": tried(fitting(group, settings.batch, settings.lr), len(group) * STEPS),
         "base step": tried(fitting(everything, settings.base_batch, settings.base_lr), STEPS),
-        "universal step": tried(lambda: by_threads(at_rates), STEPS * len(at_rates)),
+        "universal step": tried(lambda: by_threads(at_rates, at_once=bench.target.concurrent), STEPS * len(at_rates)),
         "look": tried(looking(some), len(some)),
         "look at all classes": tried(looking(everything)),
     }

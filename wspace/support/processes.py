@@ -326,15 +326,16 @@ def threaded(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def by_threads(parts: Sequence[Callable[[], Part]]) -> list[Part]:
+def by_threads(parts: Sequence[Callable[[], Part]], *, at_once: bool = True) -> list[Part]:
     """What each part gives, by as many threads as torch has, each of which does without torch's others.
 
-    They wait for each other once, where torch's would at every product. What a part raises is raised, and so is an
-    interruption: then others are not begun, and those that are end at their next `check_wanted`.
+    They wait for each other once, where torch's would at every product. If not `at_once`, it is one part after the other, with
+    all of torch's threads. What a part raises is raised, and so is an interruption: then others are not begun, and those
+    that are end at their next `check_wanted`.
     """
     import torch
 
-    threads = min(torch.get_num_threads(), len(parts))
+    threads = min(torch.get_num_threads(), len(parts)) if at_once else 1
     if threads == 1:
         return [part() for part in parts]
     unwanted = threading.Event()

@@ -46,7 +46,7 @@ class Universal(Opponent):
             return trained
 
         with evidence.progress.bar("universal", len(effort.rates)) as bar:
-            rate, weights = best_rate(effort.rates, at, at_once=True)  # (1, P)
+            rate, weights = best_rate(effort.rates, at, at_once=evidence.target.concurrent)  # (1, P)
         self.network = weights[0]
         return {"rate": rate}
 

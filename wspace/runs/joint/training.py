@@ -89,7 +89,7 @@ def run(zoos: Sequence[MemberZoo], folder: Path, progress: Progress) -> None:
     first, recipe, training = pupils[0], zoos[0].recipe, _training(pupils, folder, progress)
     logs: dict[str, Log] = {}
     health: dict[str, Any] = {}
-    for zoo in training_set.zoos:
+    for zoo in training.training_set.zoos:
         zoo.system.tokenizer.fit(zoo.weights)  # of a code: where it begins
     if first.system.tokenizer.lossy:
         logs["reconstruction"], health["reconstruction"] = _learn_code(training, recipe.reconstruction, pupils)

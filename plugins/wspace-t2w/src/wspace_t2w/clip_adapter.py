@@ -41,6 +41,7 @@ class ClipAdapter(Target):
     """
 
     version: ClassVar[int] = 2  # 2: `descent` is written out, and rounds otherwise
+    concurrent: ClassVar[bool] = True
     outputs: ClassVar[int] = 1  # as listing 1 multiplies, inputs first
 
     def __init__(
