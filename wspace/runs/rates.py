@@ -9,7 +9,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from math import ceil
@@ -68,6 +68,7 @@ from wspace.support.seeding import stream
 from wspace.weights.novelty import Neighbourhood
 
 STEPS = 16  # of a training that is tried
+OPERATIONS = 2000  # by which it is seen what counting takes
 PLAIN = 0.2  # share of what all networks take in which a difference shows
 ENOUGH = 0.1  # seconds that a kind of work is tried for, or once if that takes longer
 DRAWN = 8  # networks that are drawn, scored or looked at in a trial
@@ -95,7 +96,22 @@ def once(work: Callable[[], Any], units: float = 1) -> Rate:
     with _Counting() as counted:
         work()
         finish()
-    return _rate(time.perf_counter() - started, time.process_time() - processor, counted, 1, units)
+    seconds, processor = time.perf_counter() - started, time.process_time() - processor
+    counting = counted.seen * _counting_takes()
+    return _rate(max(0.0, seconds - counting), max(0.0, processor - counting), counted, 1, units)
+
+
+@cache
+def _counting_takes() -> float:
+    """Seconds of an operation, small or large."""
+    one, times = torch.ones(1), list[float]()
+    for counting in (nullcontext(), _Counting()):
+        started = time.process_time()
+        with counting:
+            for _ in range(OPERATIONS):
+                one + one
+        times.append(time.process_time() - started)
+    return max(0.0, times[1] - times[0]) / OPERATIONS
 
 
 def in_the_zoo(work: Callable[[World], Any], world: World) -> tuple[Rate, Rate, float]:
@@ -146,10 +162,12 @@ class _Counting(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.flops = self.bytes = self.calls = 0.0
+        self.seen = 0  # operations, views among them
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
+        self.seen += 1
         if not func.is_view:
             self.calls += 1
             self.bytes += sum(t.nbytes for t in tree_leaves((args, kwargs, result)) if isinstance(t, Tensor))
