@@ -264,8 +264,10 @@ class Dropped(Exception):
     ],
 )
 def test_a_failing_run_ends_with_its_status(
-    call: Call, recipe, tiny, stages, error, status: int, said: str, tmp_path: Path
+    call: Call, recipe, tiny, stages, error, status: int, said: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which jobs in the background ignore
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     stages.fails["train"] = error
     done = call("run", recipe, "--runs", tmp_path / "runs", "--plugin", tiny.plugin)
     assert done.status == status and done.err.endswith(said) and "Traceback" not in done.err and done.out == ""

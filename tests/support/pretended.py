@@ -74,6 +74,14 @@ class Pretended(Tensor):
 
 
 class _Backend(_DummyBackendModule):
+    """As one of a machine without the device, or all of torch's would be of it by default, in tests of other things, too."""
+
+    def is_available(self) -> bool:
+        return False
+
+    def device_count(self) -> int:
+        return 0
+
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.bfloat16]
 

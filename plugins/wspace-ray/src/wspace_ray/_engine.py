@@ -17,7 +17,11 @@ HANDED_ON = ("WSPACE_CACHE", "WSPACE_PLUGINS")
 """Variables of the environment that the workers are given as well."""
 
 SECONDS = 10  # that a cluster may take to answer
-UNTRACKED = {"RAY_USAGE_STATS_ENABLED": "0"}  # nothing is sent anywhere
+UNLESS_SAID = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run`, each worker would build and install the project for itself
+}
+"""Of Ray's settings in the environment."""
 
 
 class Ray(Engine):
@@ -46,7 +50,8 @@ class Ray(Engine):
 
     def open(self) -> None:
         self._knock()
-        os.environ.update(UNTRACKED)
+        for name, value in UNLESS_SAID.items():
+            os.environ.setdefault(name, value)
         import ray
 
         variables = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
