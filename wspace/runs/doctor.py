@@ -135,6 +135,13 @@ def _devices(problems: list[str], notes: list[str]) -> list[str]:
         problems.append(f"torch cannot be imported: {reason(error)}; install it again")
         return []
     notes += [f"torch: {str(warning.message).splitlines()[0]}" for warning in warned]
+    from wspace.learning.probe import check_device
+
+    for number in range(count):
+        try:
+            check_device(torch.device("cuda", number))
+        except (WspaceError, RuntimeError) as error:  # the second is torch's own, of a GPU that computes nothing
+            problems.append(str(error).splitlines()[0])
     return [f"cuda:{number}: {of.name}, {in_bytes(of.total_memory)}" for number, of in enumerate(properties)]
 
 

@@ -26,6 +26,7 @@ from wspace.interfaces import (
     Wording,
 )
 from wspace.learning.fitting import accuracies, calibrated
+from wspace.learning.probe import check_device
 from wspace.recipes.schema import BoundRecipe
 from wspace.support.errors import DataError, UserError
 from wspace.support.files import cache_folder
@@ -54,6 +55,7 @@ class Workbench:
         self.dims = dims or (lambda: {"feature_dim": self.backbone.dim, "text_dim": self.text.dim})
         self.cache = cache or cache_folder()
         self.device = device_of(recipe.device)
+        check_device(self.device)
 
     @cached_property
     def dataset(self) -> Dataset:
