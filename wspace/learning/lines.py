@@ -61,7 +61,7 @@ ROWS, COLUMNS = 16, 1024
 
 
 def product(inputs: Tensor, weight: Tensor) -> Tensor:
-    """inputs (..., C) @ weight (C, Q): (..., Q). The same bits as that, sooner for matrices of float32 on a CPU."""
+    """inputs (..., C) @ weight (C, Q): (..., Q). To the bit where it was tried; sooner for matrices of float32 on a CPU."""
     rows_begin_anywhere = weight.shape[1] % ALIGNED > 0
     plain = weight.dtype == inputs.dtype == torch.float32 and not torch.is_autocast_enabled(weight.device.type)
     if weight.device.type == "cpu" and plain and inputs.ndim == 2 and rows_begin_anywhere:
