@@ -205,9 +205,10 @@ def plan(
         return
     from wspace.runs import plan as planning
     from wspace.runs.machines import machine_of
+    from wspace.support import progress
 
     where, bound = machine_of(machine), bind_recipe(recipe, settings, plugin)
-    made = planning.plan(bound, planning.measured(bound, again=again), where)
+    made = planning.plan(bound, planning.measured(bound, progress.for_terminal(), again=again), where)
     planning.beside(made, planning.taken(bound, runs))
     if as_json:
         print(json.dumps(made))

@@ -22,12 +22,13 @@ from wspace.runs.store import Store
 from wspace.support import fingerprint
 from wspace.support.errors import FileError
 from wspace.support.files import cache_folder, read_json, write_json
+from wspace.support.progress import Progress
 
 ADAM = 4  # copies of a parameter while it is trained: itself, gradient, two moments
 KEPT = 2  # further copies: the running mean, and the best of it
 
 
-def measured(recipe: BoundRecipe, *, again: bool = False) -> Measured:
+def measured(recipe: BoundRecipe, progress: Progress, *, again: bool = False) -> Measured:
     """From the cache, if it was measured by this code on this machine; else it is tried now.
 
     That takes some seconds, most of them those of opponents' closed forms. Raises UserError for what does not fit here.
@@ -41,7 +42,8 @@ def measured(recipe: BoundRecipe, *, again: bool = False) -> Measured:
             pass  # not there, or damaged
     from wspace.runs.rates import measure
 
-    made = measure(recipe)
+    progress.say("measuring what work takes on this machine: once for a recipe, and kept")
+    made = measure(recipe, progress=progress)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, asdict(made))
     return made

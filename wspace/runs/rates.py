@@ -238,7 +238,7 @@ def _tasks(recipe: BoundRecipe, bench: Workbench, seen: int) -> TaskSet:
 # ---------------------------------------------------------------- trials
 
 
-def measure(recipe: BoundRecipe, bench: Workbench | None = None) -> Measured:
+def measure(recipe: BoundRecipe, bench: Workbench | None = None, progress: Progress | None = None) -> Measured:
     """Builds what the recipe names, and tries each kind of work of its run.
 
     Raises UserError where memory does not suffice for one, with which.
@@ -250,24 +250,28 @@ def measure(recipe: BoundRecipe, bench: Workbench | None = None) -> Measured:
         bound.component.load()  # as a run does before its stages begin
     rates["started"] = Rate(time.process_time(), time.process_time())  # of this process: it has loaded what a run does
     rates["opened"] = once(lambda: (bench.target, bench.images, bench.class_texts))
-    with limited_to_what_is_free():
+    with limited_to_what_is_free(), (progress or Progress()).bar("measuring this machine", 4) as bar:
         with _fitting(recipe, bench, "the zoo"):
             world = World.of(recipe, bench)
             rates |= of_networks(recipe, world)
             held["zoo"] = held["opponents"] = resident()
+            bar.advance()
         with _fitting(recipe, bench, "the generator"):
             system = build_system(recipe, bench.target, bench.text.dim)
             system.tell(blank_context(bench.text.dim, bench.backbone.dim))
             rates["proof"] = once(lambda: proven(recipe, bench.target, bench.dims()))
             closed, copies["train"] = of_closed_forms(world, system)
+            bar.advance()
         with _fitting(recipe, bench, "training the generator"):
             system.to(bench.device)
             rates |= closed | of_training(recipe, world, system)
             held["train"] = held["generate"] = resident()
             rates |= of_drawing(recipe, world, system)
+            bar.advance()
         with _fitting(recipe, bench, "the evaluation"):
             evaluation, copies["evaluate"] = of_evaluation(recipe, world)
             rates |= evaluation
+            bar.advance()
         held["evaluate"] = resident()
         return Measured(counts_of(recipe, world, system), rates, held, copies)
 

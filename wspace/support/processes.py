@@ -60,7 +60,10 @@ class Processes:
         if shares > batch:
             among = f"{self.count} processes" if self.count > 1 else "one process"
             each = f" in {parts} parts each (train.accumulate)" if parts > 1 else ""
-            raise UserError(f"train.batch: {batch} networks are too few for {among}{each}: it takes {shares}")
+            verb, or_else = "is" if batch == 1 else "are", "" if parts > 1 else ", or start fewer"
+            raise UserError(
+                f"train.batch: {batch} {verb} too few networks for {among}{each}: set {shares} or more{or_else}"
+            )
         cuts = [batch * number // shares for number in range(self.rank * parts, (self.rank + 1) * parts + 1)]
         return [slice(*ends) for ends in itertools.pairwise(cuts)]
 

@@ -126,9 +126,14 @@ def gpu(
     take at these rates. `waits_per_step` are operations for which the host waits, on a GPU; None elsewhere.
     """
     recipe = bench.recipe
+    if bench.device.type == "cpu":
+        bench.progress.say(
+            "note: torch sees no GPU, or the recipe asks for none: what follows is the CPU's, and may take hours"
+        )
     tasks = draw_tasks(
         recipe.tasks, len(bench.images.classes), stream(recipe.seed, "tasks"), ordered=bench.target.places > 0
     )
+    bench.progress.say(f"bench gpu: a product, then zoo, training and stages, {steps} steps each at the most")
     able = _product(bench.device, side, clock)
     return {
         "benchmark": "gpu",
