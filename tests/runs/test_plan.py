@@ -27,6 +27,7 @@ from wspace.runs.plan import Part, measured, parts, plan
 from wspace.runs.rates import World, in_the_zoo, measure, of_training, tried
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import UserError
+from wspace.support.progress import Progress
 
 ROOM = Machine(ram=2.0**30)
 WEIGHTS = 3 * (FEATURES + 1 + TEXTS) + TEXTS
@@ -245,25 +246,25 @@ def test_what_was_measured_is_kept_until_shapes_or_code_are_others(
     monkeypatch.setenv("WSPACE_CACHE", str(tmp_path / "cache"))
     tries: list[str] = []
 
-    def once(recipe: BoundRecipe) -> Measured:
+    def once(recipe: BoundRecipe, progress: Progress) -> Measured:
         tries.append(recipe.name)
         return measured_by_hand()
 
     monkeypatch.setattr("wspace.runs.rates.measure", once)
     for setting in ("seed=42", "zoo.steps=99", "train.steps=50", "opponents.steps=3"):
-        assert measured(recipe_of(tmp_path, setting)) == measured_by_hand()
+        assert measured(recipe_of(tmp_path, setting), Progress()) == measured_by_hand()
     assert len(tries) == 1, "how often is no matter of what it takes once"
     for number, setting in enumerate(("zoo.together=4", "target.rank=5", "train.batch=4", "tasks.seen=41"), 2):
-        measured(recipe_of(tmp_path, setting))
+        measured(recipe_of(tmp_path, setting), Progress())
         assert len(tries) == number, setting
     monkeypatch.setattr(planning, "identity", lambda: ["another machine"])
-    measured(recipe_of(tmp_path))
+    measured(recipe_of(tmp_path), Progress())
     assert len(tries) == 6
-    measured(recipe_of(tmp_path), again=True)
+    measured(recipe_of(tmp_path), Progress(), again=True)
     assert len(tries) == 7
     for file in (tmp_path / "cache/rates").iterdir():
         file.write_text("{}")
-    assert measured(recipe_of(tmp_path)) == measured_by_hand() and len(tries) == 8
+    assert measured(recipe_of(tmp_path), Progress()) == measured_by_hand() and len(tries) == 8
 
 
 def test_a_part_that_nobody_shares_takes_what_it_takes() -> None:

@@ -138,8 +138,16 @@ def test_every_row_of_a_batch_is_in_one_share_and_none_is_empty(batch: int, coun
     ("count", "parts", "message"),
     [
         ("5", 1, "train.batch: 4 are too few networks for 5 processes: set 5 or more, or start fewer"),
-        ("2", 3, "train.batch: 4 are too few networks for 2 processes in 3 parts each (train.accumulate): set 6 or more"),
-        ("1", 5, "train.batch: 4 are too few networks for one process in 5 parts each (train.accumulate): set 5 or more"),
+        (
+            "2",
+            3,
+            "train.batch: 4 are too few networks for 2 processes in 3 parts each (train.accumulate): set 6 or more",
+        ),
+        (
+            "1",
+            5,
+            "train.batch: 4 are too few networks for one process in 5 parts each (train.accumulate): set 5 or more",
+        ),
     ],
 )
 def test_a_batch_that_is_too_small_is_refused_before_the_run(
