@@ -16,7 +16,7 @@ from wspace.data.tasks import Task
 from wspace.learning import fitting
 from wspace.learning.fitting import Schedule, accuracies, fit, fit_until_validated, predict
 from wspace.support.errors import Diverged
-from wspace.support.processes import threaded
+from wspace.support.threads import threaded
 
 CLASSES, FEATURES, TEXTS = 6, 5, 4
 TARGET = Adapter(3, temperature=10.0, feature_dim=FEATURES, text_dim=TEXTS)

@@ -13,7 +13,7 @@ from tests.learning.test_fitting import TARGET, TASKS, pool_of, seeded, start, t
 from wspace.learning.fitting import Schedule, fit
 from wspace.learning.rates import best_rate
 from wspace.support.errors import Diverged
-from wspace.support.processes import threaded
+from wspace.support.threads import threaded
 
 ACCURACY = {1e-3: 0.2, 1e-2: 0.7, 1e-1: 0.7}
 

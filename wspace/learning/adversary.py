@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from wspace.interfaces import Discriminator
+from wspace.support.devices import steps_unread
 from wspace.support.errors import Diverged
-from wspace.support.processes import ALONE, Processes, steps_unread
+from wspace.support.processes import ALONE, Processes
 from wspace.support.settings import Adversary as Settings
 
 OUTRIGHT = 0.99

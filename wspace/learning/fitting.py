@@ -22,9 +22,11 @@ from wspace.data.features import Pool
 from wspace.data.prompts import pad
 from wspace.data.tasks import Task
 from wspace.interfaces import Target, cross_entropy
+from wspace.support.devices import steps_unread
 from wspace.support.errors import Diverged
-from wspace.support.processes import by_threads, check_wanted, steps_unread
 from wspace.support.seeding import stream
+from wspace.support.slices import even
+from wspace.support.threads import by_threads, check_wanted
 
 AVERAGED = 0.98
 """Decay of the running average that `fit_until_validated` looks at: steadier than the iterates, and better."""
@@ -115,13 +117,8 @@ class _Slice:
         schedule: Schedule,
         share: Callable[[int], float],
     ):
-        self.target, self.batches, self.where, self.schedule, self.share = (
-            target,
-            batches.part(where),
-            where,
-            schedule,
-            share,
-        )
+        self.target, self.batches, self.where = target, batches.part(where), where
+        self.schedule, self.share = schedule, share
         self.weights, self.averaged = weights[where], averaged[where]
         self.moments = torch.zeros_like(self.weights), torch.zeros_like(self.weights)
         self.count = weights.new_zeros((), dtype=torch.float32)  # of Adam's steps
@@ -183,7 +180,7 @@ def _trained(
     """
     weights, averaged = (start.to(batches.pool.device, copy=True) for _ in range(2))
     count = _slices(weights, schedule.batch * batches.pool.features.shape[1])
-    slices = [_Slice(target, weights, averaged, batches, p, schedule, share) for p in _even(len(start), count)]
+    slices = [_Slice(target, weights, averaged, batches, p, schedule, share) for p in even(len(start), count)]
     drawn, done = batches.draws(schedule.steps, schedule.batch, rng), 0
     for until in sorted({*looks, *range(AHEAD, schedule.steps, AHEAD), schedule.steps}):
         check_wanted()
@@ -207,11 +204,6 @@ def _slices(weights: Tensor, features: int) -> int:
     count = min(len(weights), -(-len(weights) * (state + features) * weights.element_size() // CACHED))
     threads = torch.get_num_threads()
     return count if count <= threads else min(len(weights), -(-count // threads) * threads)  # all busy to the end
-
-
-def _even(total: int, count: int) -> list[slice]:
-    """So many parts of a row, as long as each other or by one longer."""
-    return [slice(number * total // count, (number + 1) * total // count) for number in range(count)]
 
 
 def fit(
@@ -273,7 +265,7 @@ def _decayed(step: int, schedule: Schedule) -> float:
 def accuracies(target: Target, weights: Tensor, tasks: Sequence[Task], pool: Pool, class_texts: Tensor) -> Tensor:
     """Accuracy (B,) of network b on all of the pool's images of tasks[b]; 0 where there are none, so no choice hangs on it."""
     count = min(len(tasks), torch.get_num_threads()) if pool.device.type == "cpu" else 1
-    parts = [partial(_accuracies, target, weights[p], tasks[p], pool, class_texts) for p in _even(len(tasks), count)]
+    parts = [partial(_accuracies, target, weights[p], tasks[p], pool, class_texts) for p in even(len(tasks), count)]
     return torch.cat(by_threads(parts, at_once=target.concurrent))
 
 

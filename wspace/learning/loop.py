@@ -18,9 +18,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from wspace.learning.adversary import Adversary
 from wspace.learning.health import Health
 from wspace.support.checkpoints import fingerprint_of
+from wspace.support.devices import steps_unread
 from wspace.support.errors import Diverged
 from wspace.support.files import save_tensors
-from wspace.support.processes import ALONE, Processes, steps_unread
+from wspace.support.processes import ALONE, Processes
 from wspace.support.progress import Progress
 from wspace.support.seeding import stream
 from wspace.support.settings import Reconstruction, TaskLoss, Train

@@ -23,9 +23,10 @@ from wspace.learning.loop import Log, LogValues, Step, TrainingLoop, Watch, unwa
 from wspace.learning.shares import Share
 from wspace.learning.system import System
 from wspace.learning.terms import SYMMETRY, check_terms
+from wspace.support.devices import settled
 from wspace.support.errors import UserError
 from wspace.support.names import CHECKPOINT
-from wspace.support.processes import ALONE, Processes, settled
+from wspace.support.processes import ALONE, Processes
 from wspace.support.progress import Progress
 from wspace.support.seeding import on_device
 from wspace.support.settings import Losses, Reconstruction, TaskLoss, Train

@@ -9,7 +9,7 @@ from itertools import chain
 from torch import Tensor
 
 from wspace.support.errors import Diverged
-from wspace.support.processes import by_threads
+from wspace.support.threads import by_threads
 
 
 def best_rate(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +25,7 @@ from wspace.learning.shares import Share
 from wspace.support.errors import Diverged
 from wspace.support.memory import memory
 from wspace.support.settings import Generate
+from wspace.support.slices import even
 
 BYTES_OF_A_VALUE = 128
 """Of a network being drawn: its tokens some times over, and what a denoiser makes of them. An estimate, on the safe side."""
@@ -166,10 +166,10 @@ class System(nn.Module):
         """
         count, begin, parts = len(prompts.mask), rng.get_state(), list[Tensor]()
         shares = 1 if watch is not None else self._shares(count, prompts.mask.device)
-        for first, end in pairwise(count * number // shares for number in range(shares + 1)):
+        for rows in even(count, shares):
             rng.set_state(begin)
-            with Share(slice(first, end), count).drawing(prompts.mask.device):
-                condition = self.condition(prompts[first:end] if shares > 1 else prompts, start=True)
+            with Share(rows, count).drawing(prompts.mask.device):
+                condition = self.condition(prompts[rows] if shares > 1 else prompts, start=True)
                 parts.append(self.sample_under(condition, settings, rng, watch))
         return parts[0] if shares == 1 else torch.cat(parts)
 

@@ -15,8 +15,8 @@ from wspace.interfaces import Conditioner, Symmetry, Target, Tokenizer, TokenLay
 from wspace.learning.system import System
 from wspace.runs.store import intact
 from wspace.runs.telling import retell
+from wspace.support.devices import settled
 from wspace.support.errors import FileError
-from wspace.support.processes import settled
 from wspace.support.seeding import seeded, stream
 from wspace.weights.proof import prove
 

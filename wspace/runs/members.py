@@ -14,8 +14,8 @@ from wspace.runs import pipeline
 from wspace.runs.pieces import Noted, answered, bound_of, told_of, work_off
 from wspace.runs.pipeline import Workshop
 from wspace.runs.store import Store
-from wspace.support.processes import threaded
 from wspace.support.progress import Progress
+from wspace.support.threads import threaded
 
 
 def run_elsewhere(

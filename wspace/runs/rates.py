@@ -52,6 +52,7 @@ from wspace.runs.stages.evaluate import FOLLOWED, MARKED
 from wspace.runs.stages.opponents import asked_and_not, evidence_of
 from wspace.runs.stages.train import VALIDATION_DRAW, VALIDATION_TASKS, adversary_of
 from wspace.runs.workbench import Workbench
+from wspace.support.devices import finish
 from wspace.support.errors import UserError
 from wspace.support.memory import (
     forget_peak,
@@ -61,10 +62,10 @@ from wspace.support.memory import (
     memory,
     peak_mib,
 )
-from wspace.support.processes import by_threads, finish, threaded
 from wspace.support.progress import Progress
 from wspace.support.quantities import in_bytes
 from wspace.support.seeding import stream
+from wspace.support.threads import by_threads, threaded
 from wspace.weights.novelty import Neighbourhood
 
 STEPS = 16  # of a training that is tried

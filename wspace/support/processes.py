@@ -14,10 +14,8 @@ import itertools
 import json
 import os
 import platform
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -25,23 +23,20 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from wspace.support.errors import MissingPackage, UserError, WspaceError
+from wspace.support.slices import even
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 Key = TypeVar("Key")
-Part = TypeVar("Part")
-
-_thread = threading.local()  # of a thread of `by_threads`: its event `unwanted`
 
 LONGEST = timedelta(days=30)
 """That the others wait for the first, which makes the zoo meanwhile. A process that dies is the launcher's to see."""
 
 LOOKS_EVERY = 0.05  # seconds, of a process that waits for a message
-GRACE = (
-    3.0  # seconds that the others have to hear that the first has failed, and to say nothing of what failed for them
-)
+GRACE = 3.0
+"""Seconds that the others have to hear that the first has failed, and to say nothing of what failed for them."""
 
 GONE = "another process of this run is gone; the same command goes on from the last checkpoint"
 
@@ -64,8 +59,7 @@ class Processes:
             raise UserError(
                 f"train.batch: {batch} {verb} too few networks for {among}{each}: set {shares} or more{or_else}"
             )
-        cuts = [batch * number // shares for number in range(self.rank * parts, (self.rank + 1) * parts + 1)]
-        return [slice(*ends) for ends in itertools.pairwise(cuts)]
+        return even(batch, shares)[self.rank * parts : (self.rank + 1) * parts]
 
     def average(self, tensors: Sequence[Tensor]) -> None:
         """Each tensor becomes its mean over the processes, bit for bit the same in all of them."""
@@ -314,76 +308,6 @@ def _start() -> str:
     """Which start of the processes it is: torchrun's own store outlives a restart, with all that the dead wrote in it."""
     outlives = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     return os.environ["TORCHELASTIC_RESTART_COUNT"] if outlives else "0"
-
-
-@contextmanager
-def threaded(count: int) -> Iterator[None]:
-    """With so many threads of torch's, and afterwards as many as before."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def by_threads(parts: Sequence[Callable[[], Part]], *, at_once: bool = True) -> list[Part]:
-    """What each part gives, by as many threads as torch has, each of which does without torch's others.
-
-    They wait for each other once, where torch's would at every product. If not `at_once`, it is one part after the other, with
-    all of torch's threads. What a part raises is raised, and so is an interruption: then others are not begun, and those
-    that are end at their next `check_wanted`.
-    """
-    import torch
-
-    threads = min(torch.get_num_threads(), len(parts)) if at_once else 1
-    if threads == 1:
-        return [part() for part in parts]
-    unwanted = threading.Event()
-
-    def begin() -> None:
-        torch.set_num_threads(1)
-        _thread.unwanted = unwanted
-
-    with ThreadPoolExecutor(threads, initializer=begin) as pool:
-        try:
-            return list(pool.map(lambda part: part(), parts))
-        except BaseException:
-            unwanted.set()
-            raise
-
-
-def check_wanted() -> None:
-    """Raises CancelledError in a thread of `by_threads` for whose result nobody waits any more: for loops that take long."""
-    unwanted: threading.Event | None = getattr(_thread, "unwanted", None)
-    if unwanted is not None and unwanted.is_set():
-        raise CancelledError
-
-
-def steps_unread(device: torch.device) -> int:
-    """How many steps of a loop go by until the host reads what came of them, or gives the device more numbers to go by.
-
-    Either waits for all that a GPU was asked for, which would otherwise be ahead of the host; a CPU is never behind it.
-    """
-    return 1 if device.type == "cpu" else 64
-
-
-def finish() -> None:
-    """Wait until a GPU, where one is in use, has done all that it was asked for: before a clock is read."""
-    import torch
-
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
-
-
-def settled(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor that much is computed with: on the device, or where it lies if it would take most of what a GPU has free."""
-    import torch
-
-    has_room = device.type != "cuda" or 2 * tensor.nbytes <= torch.cuda.mem_get_info(device)[0]
-    return tensor.to(device) if has_room else tensor
 
 
 def device_of(name: str) -> torch.device:

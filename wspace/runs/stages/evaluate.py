@@ -27,13 +27,14 @@ from wspace.runs.stages import Job
 from wspace.runs.stages.generate import trained_system
 from wspace.runs.stages.opponents import asked_and_not, checked, evidence_of, zoo_of
 from wspace.runs.telling import auxiliary
+from wspace.support.devices import settled
 from wspace.support.files import save_tensors, write_json
 from wspace.support.methods import ORACLE, OURS
 from wspace.support.names import GENERATED, MISMATCHED, PER_TASK, PROMPT_TEXTS, SCORES
-from wspace.support.processes import settled, threaded
 from wspace.support.progress import Bar, Progress
 from wspace.support.seeding import stream
 from wspace.support.settings import Generate
+from wspace.support.threads import threaded
 from wspace.weights.novelty import Neighbourhood, error_overlap
 
 NEAREST = "nearest to {}"  # the zoo's network that a method's is nearest to, where the report says how new its are

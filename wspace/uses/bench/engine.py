@@ -16,8 +16,8 @@ from wspace.runs.pieces import spread_by
 from wspace.runs.stages import Job, Spread
 from wspace.runs.stages import zoo as stage
 from wspace.runs.workbench import Workbench
-from wspace.support.processes import threaded
 from wspace.support.progress import Progress
+from wspace.support.threads import threaded
 
 EMPTY = 50  # pieces that do nothing, by which the overhead of one is measured
 SHARDS = 6  # for each worker, after one that is not timed

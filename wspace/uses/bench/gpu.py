@@ -32,7 +32,7 @@ from wspace.runs.stages import Job
 from wspace.runs.stages.train import adversary_of
 from wspace.runs.telling import context_for
 from wspace.runs.workbench import Workbench
-from wspace.support.processes import finish
+from wspace.support.devices import finish
 from wspace.support.progress import Progress
 from wspace.support.seeding import stream
 

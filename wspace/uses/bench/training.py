@@ -20,9 +20,10 @@ from wspace.runs.assemble import build_system, proven
 from wspace.runs.rates import blank_context
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import UserError
-from wspace.support.processes import ALONE, Processes, threaded
+from wspace.support.processes import ALONE, Processes
 from wspace.support.progress import Progress
 from wspace.support.seeding import stream
+from wspace.support.threads import threaded
 
 REPEATS = 5  # of each, in turn: a machine may be busy now and idle then
 
