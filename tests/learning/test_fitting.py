@@ -175,13 +175,12 @@ def test_fitting_until_validated_keeps_the_best_of_each_network() -> None:
 
     averaged = start()
 
-    def look(step: int, weights: Tensor) -> bool:
+    def look(step: int, weights: Tensor) -> None:
         nonlocal averaged
         decay = min(fitting.AVERAGED, step / (step + 10))
         averaged = decay * averaged + (1 - decay) * weights
         if step % 4 == 0:
             checked.append((averaged.clone(), accuracies(TARGET, averaged, TASKS, val, texts())))
-        return False
 
     fit(TARGET, start(), TASKS, train, texts(), schedule, seeded(2), on_step=look)
     best, accuracy = fit_until_validated(

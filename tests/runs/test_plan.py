@@ -80,8 +80,8 @@ def measured_by_hand(**seconds: float) -> Measured:
     rates = {kind: Rate(1.0, 1.0, 1e9, 1e6, 1) for kind in KINDS}
     rates |= {kind.replace("_", " "): Rate(its, its) for kind, its in seconds.items()}
     counts = {
-        "weights": 1000, "tokens": 10, "token_width": 100, "parameters": 5000, "state": 6000, "images": 1024, "features": 8,
-        "images_ready": 0, "places": 0, "splits": 3, "shown": 0, "classes": 20, "methods": 10, "novel": 4,
+        "weights": 1000, "tokens": 10, "token_width": 100, "parameters": 5000, "state": 6000, "images": 1024, "blocks": 2,
+        "images_ready": 0, "places": 0, "splits": 3, "shown": 0, "methods": 10, "novel": 4,
         "held_out_per_thousand": 100, "takes_steps": 1, "tried_with": 10, "rate_tasks": 48, "checked": 64, "followed": 32,
         "marked": 20,
     }  # fmt: skip
@@ -140,9 +140,9 @@ def test_workers_share_what_is_in_pieces_and_nothing_else(tmp_path: Path) -> Non
 def test_another_machine_computes_or_moves_bytes_at_a_share_of_its_rates() -> None:
     machine = machine_of("2x h100, share=0.5, call=1e-3, ram=64e9")
     assert (machine.count, machine.ram) == (2, 64e9)
-    rate = {"seconds": 7.0, "processor_seconds": 7.0, "flops": 67e12, "bytes": 0.0, "calls": 5}
+    rate = Rate(seconds=7.0, processor_seconds=7.0, flops=67e12, bytes=0.0, calls=5)
     assert machine.seconds(rate) == pytest.approx(2 + 5e-3)
-    assert machine.seconds(rate | {"bytes": 2 * 3.35e12}) == pytest.approx(4 + 5e-3)
+    assert machine.seconds(replace(rate, bytes=2 * 3.35e12)) == pytest.approx(4 + 5e-3)
     assert machine_of("16x this").seconds(rate) == 7.0 and machine_of(THIS).count == 1
 
 

@@ -147,7 +147,7 @@ def bench_engine(
 
 @app.command("gpu")
 def bench_gpu(
-    recipe: Annotated[str, typer.Option(help="Whose sizes.")] = "recipes/paper/t2w-cifar100.yaml",
+    recipe: Annotated[str, typer.Option(help="Whose sizes.")] = "paper/t2w-cifar100",
     settings: Settings = None,
     heads: Annotated[int, typer.Option(min=1, help="Of the zoo whose hours are told.")] = 36_000,
     together: Annotated[
@@ -252,7 +252,9 @@ def bench_store(
 
 @app.command("scaling")
 def bench_scaling(
-    recipe: Annotated[str, typer.Option(help="That is made larger, setting by setting.")] = "nano",
+    recipe: Annotated[
+        str, typer.Option(help="Made larger, setting by setting; nano begins with 128 concepts and 64 tasks.")
+    ] = "nano",
     settings: Settings = None,
     as_json: Json = False,
     plugin: PluginFiles = None,
@@ -273,14 +275,14 @@ def bench_scaling(
     print(f"slopes of log-log lines, 1 is linear; {result['confidence']:.0%} intervals; {result['threads']} threads\n")
     print("by       what is done       sizes           ms                        time               memory")
     for row in result["rows"]:
-        time, memory = (
+        slopes = (
             f"{its['slope']:.2f} [{its['low']:.2f}, {its['high']:.2f}]"
             for its in (row["time_slope"], row["memory_slope"])
         )
         sizes, seconds = row["sizes"], row["seconds"]
         print(
             f"{row['axis']:8} {row['work']:18} {f'{sizes[0]} to {sizes[-1]}':15} "
-            f"{f'{1000 * seconds[0]:.1f} to {1000 * seconds[-1]:.1f}':18} {time:>18} {memory:>20}"
+            f"{f'{1000 * seconds[0]:.1f} to {1000 * seconds[-1]:.1f}':18} {'   '.join(f'{text:>17}' for text in slopes)}"
         )
     print(f"\nworse than linear: {', '.join(result['worse']) or 'nothing'}")
 
@@ -354,7 +356,9 @@ def bench_matching(
     model: Annotated[
         str | None, typer.Option(help="Of timm: time and memory of matching two of random weights, instead.")
     ] = None,
-    peer: Annotated[bool, typer.Option("--peer", help="Beside the authors' own weight matching.")] = False,
+    peer: Annotated[
+        bool, typer.Option("--peer", help="Beside Git Re-Basin's weight matching, written plainly.")
+    ] = False,
     turns: Annotated[int, typer.Option(min=1, help="Of each way, one after the other; medians are printed.")] = 1,
     as_json: Json = False,
 ) -> None:

@@ -215,12 +215,12 @@ def fit(
     schedule: Schedule,
     rng: torch.Generator,
     *,
-    on_step: Callable[[int, Tensor], bool] | None = None,
+    on_step: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """Train network b from start[b] on tasks[b], by Adam on cross-entropy; returns weights (B, P), calibrated.
 
-    Each network's numbers depend on its own images alone. `on_step(step, weights)` may look at weights not calibrated yet,
-    and stops the training by returning True. Raises Diverged when a weight is no longer finite.
+    Each network's numbers depend on its own images alone. `on_step(step, weights)` may look at weights not calibrated yet.
+    Raises Diverged when a weight is no longer finite.
     """
     batches = TaskBatches(tasks, pool, class_texts)
     unaveraged = schedule.steps - round(schedule.average * schedule.steps)
@@ -231,8 +231,8 @@ def fit(
     looks, result = range(1, schedule.steps + 1) if on_step is not None else (schedule.steps,), start
     for step, weights, averaged in _trained(target, start, batches, schedule, rng, share, looks):
         result = averaged if step > unaveraged else weights
-        if on_step is not None and on_step(step, weights):
-            break
+        if on_step is not None:
+            on_step(step, weights)
     return calibrated(target, result, tasks, pool, class_texts).to(start.device)
 
 

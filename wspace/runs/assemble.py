@@ -12,19 +12,23 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from wspace.interfaces import Conditioner, Symmetry, Target, Tokenizer, TokenLayout
+from wspace.learning.phases import GeneratorStep, TrainingPairs, TrainingSet
 from wspace.learning.system import System
 from wspace.runs.store import intact
 from wspace.runs.telling import retell
 from wspace.support.devices import settled
 from wspace.support.errors import FileError
+from wspace.support.processes import ALONE, Processes
 from wspace.support.seeding import seeded, stream
 from wspace.weights.proof import prove
 
 if TYPE_CHECKING:
     import torch
 
+    from wspace.learning.adversary import Adversary
     from wspace.recipes.schema import BoundRecipe
     from wspace.runs.artifacts import Zoo
+    from wspace.runs.workbench import Workbench
 
 
 def symmetry_of(recipe: BoundRecipe, target: Target) -> Symmetry | None:
@@ -52,6 +56,26 @@ def aligned(recipe: BoundRecipe, zoo: Zoo, weights: Tensor, symmetry: Symmetry |
     assert symmetry is not None
     there = settled(weights, device)
     return symmetry.canonicalize(there, zoo.reference.to(there.device)).to(weights.device)
+
+
+def generator_step(
+    recipe: BoundRecipe,
+    bench: Workbench,
+    pairs: TrainingPairs,
+    adversary: Adversary | None = None,
+    processes: Processes = ALONE,
+) -> GeneratorStep:
+    """A step down the generator's own loss, as the recipe trains, by itself: to be timed. Nothing is proven."""
+    return GeneratorStep(
+        TrainingSet((pairs,)),
+        recipe.train,
+        recipe.losses,
+        bench.device,
+        symmetry=symmetry_of(recipe, bench.target),
+        adversary=adversary,
+        precision=recipe.precision,
+        processes=processes,
+    )
 
 
 def build_system(recipe: BoundRecipe, target: Target, text_dim: int) -> System:

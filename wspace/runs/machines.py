@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
+from wspace.runs.measured import Rate
 from wspace.support.errors import UserError, did_you_mean
 from wspace.support.memory import memory
 
@@ -31,15 +30,11 @@ class Machine:
     call: float = 1e-5  # seconds that an operation takes at least
     ram: float = 0.0  # bytes of the computer that it is in, where the zoo is held
 
-    def seconds(self, rate: Mapping[str, float]) -> float:
+    def seconds(self, rate: Rate) -> float:
         """Of a unit of work: measured, or the longer of computing and of moving bytes, and never under its calls."""
         if self.name == THIS:
-            return rate["seconds"]
-        busy = max(rate["flops"] / self.flops, rate["bytes"] / self.bandwidth) / self.share
-        return busy + rate["calls"] * self.call
-
-    def told(self) -> dict[str, Any]:
-        return asdict(self)
+            return rate.seconds
+        return max(rate.flops / self.flops, rate.bytes / self.bandwidth) / self.share + rate.calls * self.call
 
     def __str__(self) -> str:
         if self.name == THIS:

@@ -81,7 +81,7 @@ class Part:
     def on(self, machine: Machine) -> float:
         """Seconds."""
         together = min(machine.count, self.pieces) if self.by else 1
-        return self.count * machine.seconds(asdict(self.rate)) / together
+        return self.count * machine.seconds(self.rate) / together
 
 
 def parts(recipe: BoundRecipe, made: Measured) -> Iterator[Part]:
@@ -100,7 +100,7 @@ def parts(recipe: BoundRecipe, made: Measured) -> Iterator[Part]:
     shards = -(-networks // zoo.together)
     yield part("zoo", "data and encoders opened", "opened", 1)
     if not counts["images_ready"]:
-        yield part("zoo", "features", "image", counts["images"], -(-counts["images"] // 512), "workers")
+        yield part("zoo", "features", "image", counts["images"], counts["blocks"], "workers")
     if zoo.start == "base":
         yield part("zoo", "the base", "base step", zoo.base_steps)
     if zoo.source is None:
@@ -217,7 +217,7 @@ def plan(recipe: BoundRecipe, made: Measured, machine: Machine) -> dict[str, Any
     first = min(most, key=lambda stage: most[stage])
     return {
         "recipe": recipe.name,
-        "machine": machine.told(),
+        "machine": asdict(machine),
         **{name: counts[name] for name in ("weights", "tokens", "token_width", "parameters", "images")},
         "images_per_second": 1 / max(made.rates["image"].seconds, 1e-12),
         "networks": networks,

@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from wspace.components.opponents.oracle import RATE_TASKS
-from wspace.data.features import FeatureScale
+from wspace.data.features import BLOCK, FeatureScale
 from wspace.data.splits import SEEN
 from wspace.data.tasks import Task, TaskSet, draw_tasks, with_pictures, with_ways
 from wspace.interfaces import PICTURE, TRAIN, Contest, Evidence, Opponent, Prompts, Target, Told
@@ -32,7 +32,6 @@ from wspace.learning.baselines import descriptions
 from wspace.learning.fitting import Schedule, accuracies, fit, predict
 from wspace.learning.loop import LogValues
 from wspace.learning.phases import (
-    GeneratorStep,
     ReconstructionStep,
     TaskLossStep,
     TrainingPairs,
@@ -42,7 +41,7 @@ from wspace.learning.phases import (
 from wspace.learning.system import System
 from wspace.recipes.schema import BoundRecipe
 from wspace.runs.artifacts import Zoo, keep
-from wspace.runs.assemble import build_system, proven, symmetry_of
+from wspace.runs.assemble import build_system, generator_step, proven, symmetry_of
 from wspace.runs.keys import components_of, takes_pictures, trains_on_images
 from wspace.runs.measured import FLOAT, TRIED_WITH, Measured, Rate
 from wspace.runs.pipeline import STAGES
@@ -323,12 +322,11 @@ def counts_of(recipe: BoundRecipe, world: World, system: System) -> dict[str, in
         "parameters": sum(p.numel() for p in system.parameters()),
         "state": sum(t.numel() for t in system.state_dict().values()),
         "images": len(images),
-        "features": bench.backbone.dim,
+        "blocks": -(-len(images) // BLOCK),
         "images_ready": int(bench.extraction.file.is_file()),
         "places": bench.target.places,
         "splits": len(tasks.splits),
         "shown": len(tasks.shown),
-        "classes": len(images.classes),
         "methods": methods,
         "novel": novel,
         "held_out_per_thousand": round(1000 * tasks.held_out / len(tasks.seen)),
@@ -384,7 +382,7 @@ def of_training(recipe: BoundRecipe, world: World, system: System) -> dict[str, 
     """Steps of each phase; looks at held-out tasks; and a checkpoint."""
     bench, zoo, rng = world.bench, world.zoo, stream(0, "plan")
     pairs = TrainingPairs(system, zoo.weights, world.prompts(zoo.tasks.seen)).to(bench.device)
-    training_set, rates = TrainingSet((pairs,)), dict[str, Rate]()
+    rates = dict[str, Rate]()
     trained = [p for p in system.parameters() if p.requires_grad]
 
     def stepping(step: Callable[[int, torch.Generator], Iterable[tuple[Tensor, LogValues]]], number: int) -> Rate:
@@ -399,14 +397,11 @@ def of_training(recipe: BoundRecipe, world: World, system: System) -> dict[str, 
         return tried(work)
 
     if system.tokenizer.lossy and recipe.reconstruction.steps:
-        step = ReconstructionStep(training_set, recipe.reconstruction.batch, bench.device)
+        step = ReconstructionStep(TrainingSet((pairs,)), recipe.reconstruction.batch, bench.device)
         rates["reconstruction step"] = stepping(step, 0)
     if generator_parameters(system) and recipe.train.steps:
-        step = generator_step(recipe, world, system, training_set)
-        turns = (
-            recipe.train.steps,
-            recipe.train.steps + recipe.adversary.turn,
-        )  # the discriminator's, and the generator's
+        step = generator_step(recipe, bench, pairs, adversary_of(Job(recipe, bench, Path(), {}, Progress()), system))
+        turns = (recipe.train.steps, recipe.train.steps + recipe.adversary.turn)  # a discriminator learns, and judges
         rates["generator step"] = sum((stepping(step, number) for number in turns), Rate()) * 0.5
     if system.generator.task_parameters() and recipe.task_loss.steps:
         step = TaskLossStep(
@@ -429,21 +424,6 @@ def of_training(recipe: BoundRecipe, world: World, system: System) -> dict[str, 
         file = Path(folder) / "tried.safetensors"
         rates["byte written"] = once(lambda: keep(file, {"tensor": largest.cpu()}), largest.nbytes)
     return rates
-
-
-def generator_step(recipe: BoundRecipe, world: World, system: System, training_set: TrainingSet) -> GeneratorStep:
-    """As stage train takes it."""
-    bench = world.bench
-    job = Job(recipe, bench, Path(), {}, Progress())
-    return GeneratorStep(
-        training_set,
-        recipe.train,
-        recipe.losses,
-        bench.device,
-        symmetry=proven(recipe, bench.target, bench.dims()),
-        adversary=adversary_of(job, system),
-        precision=recipe.precision,
-    )
 
 
 def of_drawing(recipe: BoundRecipe, world: World, system: System) -> dict[str, Rate]:

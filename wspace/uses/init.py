@@ -111,11 +111,10 @@ def train(run: Run, tasks: Sequence[Task], pool: Pool, start: Tensor, schedule: 
     marks = sorted({0, *spacing.round().int().tolist(), schedule.steps})
     curve = list[Tensor]()
 
-    def score(step: int, weights: Tensor) -> bool:
+    def score(step: int, weights: Tensor) -> None:
         if step in marks:
             ready = calibrated(target, weights, tasks, pool, bench.class_texts)
             curve.append(accuracies(target, ready, tasks, bench.test, bench.class_texts).cpu())
-        return False
 
     score(0, start)
     rng = stream(seed, "init images")

@@ -24,9 +24,9 @@ from wspace.data.tasks import TaskSet, draw_tasks
 from wspace.interfaces import TEST, TRAIN, VAL, Images, Text
 from wspace.learning.fitting import Schedule, fit
 from wspace.learning.loop import TrainingLoop
-from wspace.learning.phases import GeneratorStep, TrainingPairs, TrainingSet, generator_parameters
+from wspace.learning.phases import TrainingPairs, generator_parameters
 from wspace.recipes.schema import BoundRecipe
-from wspace.runs.assemble import build_system, symmetry_of
+from wspace.runs.assemble import build_system, generator_step
 from wspace.runs.pipeline import STAGES
 from wspace.runs.stages import Job
 from wspace.runs.stages.train import adversary_of
@@ -38,6 +38,7 @@ from wspace.support.seeding import stream
 
 SIDE = 8192  # of the square matrices whose product in bfloat16 is what a device can do
 PRODUCTS = 20
+SMALL = 32  # pixels along one side of a picture that nobody looks at
 
 Clock = Callable[[], float]
 """Seconds, once the device has done all that it was asked for."""
@@ -63,9 +64,6 @@ class Clouds(Images):
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Black, where somebody looks at pictures."""
         return np.zeros((len(indices), SMALL, SMALL, 3), np.uint8)
-
-
-SMALL = 32  # pixels along one side of these
 
 
 class Sentences(Text):
@@ -127,13 +125,10 @@ def gpu(
     """
     recipe = bench.recipe
     if bench.device.type == "cpu":
-        bench.progress.say(
-            "note: torch sees no GPU, or the recipe asks for none: what follows is the CPU's, and may take hours"
-        )
+        bench.progress.say("note: this is measured on the CPU: torch sees no GPU, or the recipe asks for none")
     tasks = draw_tasks(
         recipe.tasks, len(bench.images.classes), stream(recipe.seed, "tasks"), ordered=bench.target.places > 0
     )
-    bench.progress.say(f"bench gpu: a product, then zoo, training and stages, {steps} steps each at the most")
     able = _product(bench.device, side, clock)
     return {
         "benchmark": "gpu",
@@ -193,15 +188,7 @@ def _train(bench: Workbench, tasks: TaskSet, steps: int, able: float, clock: Clo
     if not generator_parameters(system):
         return None
     adversary = adversary_of(Job(recipe, bench, Path(), {}, bench.progress), system)
-    step = GeneratorStep(
-        TrainingSet((TrainingPairs(system, weights, prompts).to(device),)),
-        recipe.train,
-        recipe.losses,
-        device,
-        symmetry=symmetry_of(recipe, bench.target),
-        adversary=adversary,
-        precision=recipe.precision,
-    )
+    step = generator_step(recipe, bench, TrainingPairs(system, weights, prompts).to(device), adversary)
     loop = TrainingLoop(system, recipe.train, Path(), generator_parameters(system), adversary=adversary)
     turns = (recipe.train.steps, recipe.train.steps + recipe.adversary.turn)  # the discriminator's, and the generator's
 

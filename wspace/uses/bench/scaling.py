@@ -6,6 +6,8 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,13 @@ from scipy.special import stdtrit
 from torch.autograd.profiler import profile
 
 from wspace.learning.fitting import Schedule, accuracies, fit
-from wspace.learning.phases import TrainingPairs, TrainingSet
+from wspace.learning.phases import TrainingPairs
 from wspace.learning.system import System
 from wspace.recipes.schema import BoundRecipe
-from wspace.runs.assemble import build_system, symmetry_of
-from wspace.runs.rates import World, blank_context, generator_step, take_closed_forms
+from wspace.runs.assemble import build_system, generator_step, symmetry_of
+from wspace.runs.rates import World, blank_context, take_closed_forms
+from wspace.runs.stages import Job
+from wspace.runs.stages.train import adversary_of
 from wspace.runs.workbench import Workbench
 from wspace.support.progress import Progress
 from wspace.support.seeding import stream
@@ -156,16 +160,14 @@ class _Point:
 
     def __init__(self, recipe: BoundRecipe, world: World):
         self.recipe, self.world, self.rng = recipe, world, stream(0, "scaling")
-        self._system: System | None = None
 
-    @property
+    @cached_property
     def system(self) -> System:
-        if self._system is None:
-            bench = self.world.bench
-            self._system = build_system(self.recipe, bench.target, bench.text.dim)
-            self._system.tell(blank_context(bench.text.dim, bench.backbone.dim))
-            take_closed_forms(self.world, self._system)
-        return self._system.to(self.world.bench.device)
+        bench = self.world.bench
+        system = build_system(self.recipe, bench.target, bench.text.dim)
+        system.tell(blank_context(bench.text.dim, bench.backbone.dim))
+        take_closed_forms(self.world, system)
+        return system.to(bench.device)
 
 
 def _trained(point: _Point) -> Callable[[], Any]:
@@ -197,7 +199,8 @@ def _nearest(point: _Point) -> Callable[[], Any]:
 def _step(point: _Point) -> Callable[[], Any]:
     world, system = point.world, point.system
     pairs = TrainingPairs(system, world.zoo.weights, world.prompts(world.zoo.tasks.seen))
-    step = generator_step(point.recipe, world, system, TrainingSet((pairs,)))
+    adversary = adversary_of(Job(point.recipe, world.bench, Path(), {}, Progress()), system)
+    step = generator_step(point.recipe, world.bench, pairs, adversary)
 
     def work() -> None:
         system.zero_grad()

@@ -19,10 +19,10 @@ from wspace.data.tasks import Task
 from wspace.interfaces import Condition, Discriminator, Prompts
 from wspace.learning.denoising import sinusoids
 from wspace.learning.loop import TrainingLoop
-from wspace.learning.phases import GeneratorStep, TaskLossStep, TrainingPairs, TrainingSet, generator_parameters
+from wspace.learning.phases import TaskLossStep, TrainingPairs, generator_parameters
 from wspace.learning.system import System
 from wspace.recipes.schema import BoundRecipe
-from wspace.runs.assemble import build_system, symmetry_of
+from wspace.runs.assemble import build_system, generator_step, symmetry_of
 from wspace.runs.stages import Job
 from wspace.runs.stages.train import adversary_of
 from wspace.runs.workbench import Workbench
@@ -142,15 +142,7 @@ def _train(setting: _Setting) -> Contestants:
         raise UserError(f"bench step: the plain step is a transformer's, and {who} has no width, depth and heads")
     symmetry = symmetry_of(recipe, setting.bench.target)
     adversary = adversary_of(Job(recipe, setting.bench, Path(), {}, setting.bench.progress), system)
-    descend = GeneratorStep(
-        TrainingSet((setting.pairs,)),
-        recipe.train,
-        recipe.losses,
-        device,
-        symmetry=symmetry,
-        adversary=adversary,
-        precision=recipe.precision,
-    )
+    descend = generator_step(recipe, setting.bench, setting.pairs, adversary)
     loop = TrainingLoop(system, recipe.train, Path(), generator_parameters(system), adversary=adversary)
 
     layout, condition = system.tokenizer.layout, setting.condition(setting.pairs.prompts)

@@ -14,9 +14,9 @@ from torch.nn import functional
 
 from wspace.data.prompts import prompts_of
 from wspace.learning.loop import TrainingLoop
-from wspace.learning.phases import GeneratorStep, TrainingPairs, TrainingSet, generator_parameters
+from wspace.learning.phases import TrainingPairs, generator_parameters
 from wspace.recipes.schema import BoundRecipe
-from wspace.runs.assemble import build_system, proven
+from wspace.runs.assemble import build_system, generator_step
 from wspace.runs.rates import blank_context
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import UserError
@@ -68,15 +68,7 @@ def _steps(recipe: BoundRecipe, processes: Processes, steps: int) -> Callable[[]
     trained = generator_parameters(pairs.system)
     if not trained:
         raise UserError(f"{recipe.source}: its generator has no loss that several processes would share")
-    step = GeneratorStep(
-        TrainingSet((pairs,)),
-        recipe.train,
-        recipe.losses,
-        bench.device,
-        symmetry=proven(recipe, bench.target, bench.dims()),
-        precision=recipe.precision,
-        processes=processes,
-    )
+    step = generator_step(recipe, bench, pairs, processes=processes)
     loop = TrainingLoop(pairs.system, recipe.train, Path(), trained, processes=processes)
 
     def take(count: int) -> None:
