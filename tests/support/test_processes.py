@@ -396,7 +396,7 @@ def test_two_processes_train_as_one_does_and_one_goes_on_where_they_stopped(tmp_
 
 
 RESTARTED = """
-import os, torch
+import os, sys, torch
 from wspace.support.processes import connected
 
 start = os.environ["TORCHELASTIC_RESTART_COUNT"]
@@ -410,7 +410,7 @@ with connected("cpu") as processes:
     assert rank.item() == 0.5
     if start == "0" and processes.rank:
         os._exit(9)
-    print("start", start)
+    sys.stdout.write(f"start {start}\\n")  # in one piece: both processes write to one pipe
 """
 
 
