@@ -193,6 +193,27 @@ def test_wrong_input_ends_with_2_and_one_message(
     assert "Traceback" not in done.err and os.listdir(tmp_path) == [], "nothing left half-written"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("run core --engine lokal", "--engine: no engine named 'lokal'. Did you mean 'local'? Known: "),
+        ("run compare --engine lokal", "--engine: no engine named 'lokal'. Did you mean 'local'? Known: "),
+        (
+            "bench engine --recipe core --engine lokal",
+            "--engine: no engine named 'lokal'. Did you mean 'local'? Known: ",
+        ),
+        ("run core --engine local --address x", "--address: engine 'local' takes no 'address'. Known: workers"),
+    ],
+)
+def test_an_engine_that_there_is_not_is_told_by_its_option(call: Call, arguments: str, message: str) -> None:
+    """Once, where a study has many recipes. Which engines there are depends on the plugins that are installed."""
+    done = call(*arguments.split())
+    assert (done.status, done.out) == (2, "") and done.err.count("\n") == 1
+    assert done.err.startswith(f"error: {message}") and (
+        "Known: workers" not in message or done.err == f"error: {message}\n"
+    )
+
+
 def test_without_a_command_it_says_what_there_is(call: Call) -> None:
     done = call()
     assert done.status == 2 and "Commands:" in done.out + done.err and "check" in done.out + done.err

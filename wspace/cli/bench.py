@@ -123,15 +123,16 @@ def bench_engine(
 ) -> None:
     """A zoo by one worker of an engine, and by several."""
     bound = bind_recipe(recipe, settings, plugin)
-    from wspace.cli.options import registry_of
-    from wspace.recipes.bind import bind_one
+    from wspace.cli.options import engine_of, registry_of
     from wspace.support.progress import for_terminal
-    from wspace.uses.bench.engine import engines
 
     registry = registry_of(plugin)
 
     def of(count: int) -> Any:
-        return bind_one("engine", {"use": engine, "workers": count}, registry, "--engine")
+        return engine_of({"use": engine, "workers": count}, registry)
+
+    of(workers)  # what is wrong with it is told before torch is imported
+    from wspace.uses.bench.engine import engines
 
     result = engines(bound, of, workers, networks, for_terminal())
     if as_json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from wspace.recipes.registry import Registry
+    from wspace.recipes.schema import Bound
     from wspace.runs.report.section import Section
     from wspace.runs.run import Run
 
@@ -46,6 +48,21 @@ def registry_of(plugins: list[Path] | None) -> Any:
     for sentence in loaded.warnings:
         print(f"warning: {sentence}", file=sys.stderr)
     return loaded.registry
+
+
+def engine_of(block: Mapping[str, Any], registry: Registry) -> Bound:
+    """The engine that options name, `--engine` and those of its parameters. Raises RecipeError, of the option."""
+    from dataclasses import replace
+
+    from wspace.recipes.bind import bind_one
+    from wspace.support.errors import RecipeError
+
+    try:
+        return bind_one("engine", block, registry, "--engine")
+    except RecipeError as error:
+        own = block.keys() - {"use"}
+        of = [replace(p, line=f"--{p.where}" if p.where in own else "--engine") for p in error.problems]
+        raise RecipeError("--engine", of) from error
 
 
 @contextmanager

@@ -78,7 +78,7 @@ def run(
             follow(join)
         return
     with nullcontext() if dry else processes.failing_together():
-        bound = bind_any(recipe, [*(settings or ()), *_of_engine(engine, address)], plugin)
+        bound = bind_any(recipe, [*(settings or ()), *_of_engine(engine, address, plugin)], plugin)
         if isinstance(bound, BoundRecipe):
             _run_one(bound, runs, dry, only, force, workshop, plugin)
         else:
@@ -123,8 +123,10 @@ def _run_one(
     print(folder)
 
 
-def _of_engine(engine: str | None, address: str | None) -> list[str]:
-    """The two options as `--set` has them."""
+def _of_engine(engine: str | None, address: str | None, plugins: list[Path] | None) -> list[str]:
+    """The two options as `--set` has them. Raises RecipeError for an engine there is not, once for all of a study."""
+    from wspace.cli.options import engine_of
+    from wspace.recipes.plugins import load_plugins
     from wspace.support.errors import UserError
 
     if engine is None:
@@ -132,6 +134,7 @@ def _of_engine(engine: str | None, address: str | None) -> list[str]:
             raise UserError("--address: of which engine? Name it with --engine; `wspace list engine` has all there are")
         return []
     block = {"use": engine} | ({} if address is None else {"address": address})
+    engine_of(block, load_plugins(plugins or ()).registry)
     return [f"engine={json.dumps(block)}"]
 
 

@@ -51,13 +51,15 @@ class UserError(WspaceError):
 class Problem:
     """One thing wrong with a recipe: `recipes/t2w.yaml:14: denoiser.dpth: ...`."""
 
-    line: int | str | None  # of the file; or the option that it was written in, as "--set"
+    line: int | str | None  # of the file; or the option that it was written in, as "--set" or "--engine"
     where: str
     message: str
 
     def text(self, file: str) -> str:
-        if isinstance(self.line, str):
+        if self.line == "--set":
             return f"{self.line} {self.where}: {self.message}"
+        if isinstance(self.line, str):  # which says where by itself
+            return f"{self.line}: {self.message}"
         position = f"{file}:{self.line}" if self.line is not None else file
         return f"{position}: {self.where}: {self.message}" if self.where else f"{position}: {self.message}"
 
