@@ -7,6 +7,7 @@ import os
 import platform
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,13 +23,14 @@ from wspace.recipes.registry import Component
 from wspace.recipes.schema import BoundRecipe
 from wspace.recipes.source import find_recipe, read_recipe
 from wspace.runs import pipeline
+from wspace.runs.joint import running as joint
+from wspace.runs.joint.file import bind_joint
 from wspace.runs.keys import keys
 from wspace.runs.pieces import Noted, answered, bound_of, do_part, told_of, work_off
 from wspace.runs.pipeline import STAGES
 from wspace.runs.study import running as study
 from wspace.runs.study.file import bind_study
 from wspace.support.errors import UserError, WspaceError
-from wspace.support.names import LOCK
 from wspace.support.progress import Progress
 
 pytestmark = pytest.mark.plugins("t2w")
@@ -126,8 +128,39 @@ def test_members_of_a_study_run_elsewhere_stage_by_stage_and_share_what_they_can
 
 def test_an_engine_that_cannot_be_reached_ends_the_run_before_anything_is_made(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="^nobody answers$"):
-        pipeline.run(recipe_of("engine=unreachable"), tmp_path, Progress())
-    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == [LOCK]
+        pipeline.run(recipe_of("engine=unreachable"), tmp_path / "runs", Progress())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_engine_that_cannot_be_reached_ends_a_study_and_a_joint_recipe_so(tmp_path: Path) -> None:
+    (tmp_path / "two.yaml").write_text(
+        "study: apart/nano-ordered\nseeds: [42]\nvariants: {as it is: {}, narrow: {generator.denoiser.width: 8}}\n",
+        "utf-8",
+    )
+    (tmp_path / "joined.yaml").write_text("joint: igpg-member\nmembers: {a: {}}\n", "utf-8")
+    two = bind_study(read_recipe(tmp_path / "two.yaml"), registry(), [*SMALL, "engine=unreachable"])
+    joined = bind_joint(read_recipe(tmp_path / "joined.yaml"), registry(), ["tasks.seen=20", "engine=unreachable"])
+    workshop = replace(pipeline.WORKSHOP, check=lambda recipes, workbench: None)  # which would render pictures
+    for run in (
+        lambda: study.run(two, tmp_path / "runs", Progress(), workshop=workshop),
+        lambda: joint.run(joined, tmp_path / "runs", Progress(), workshop=workshop),
+    ):
+        with pytest.raises(UserError, match="^nobody answers$"):
+            run()
+        assert not (tmp_path / "runs").exists()
+
+
+def test_an_engine_that_cannot_be_reached_throws_nothing_away(alone: Path, tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text("study: apart/nano-ordered\nseeds: [42]\nvariants: {as it is: {}}\n", "utf-8")
+
+    def run(*settings: str, **force: Sequence[str]) -> Path:
+        bound = bind_study(read_recipe(tmp_path / "one.yaml"), registry(), [*SMALL, *settings])
+        return study.run(bound, alone.parent, Progress(), **force)[0]
+
+    before = contents(run())
+    with pytest.raises(UserError, match="^nobody answers$"):
+        run("engine=unreachable", force=["report"])
+    assert contents(alone.parent / "one") == before
 
 
 def test_an_engine_cannot_be_had_beside_a_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from safetensors.torch import load_file
 from wspace.runs.store import Store
 from wspace.support.errors import DiskError, FileError, UserError
 from wspace.support.files import disk_errors, read_json, save_tensors, write_json, write_text
-from wspace.support.names import LOCK, MANIFEST
+from wspace.support.names import LOCK, LOCK_HOLDER, MANIFEST
 
 KEY = "0123456789abcdef"
 
@@ -191,6 +192,40 @@ def test_a_folder_is_one_process_s_until_that_is_gone_however_it_went(tmp_path: 
     assert os.listdir(store.root) == [LOCK]
     with store.locked():
         pass
+
+
+def test_a_folder_made_for_a_lock_goes_unless_something_came_to_be_in_it(tmp_path: Path) -> None:
+    for made in ("runs/r", "runs/other"):
+        with pytest.raises(UserError, match="^refused$"), Store(tmp_path / made).locked():
+            raise UserError("refused")
+        assert os.listdir(tmp_path) == []
+    with Store(tmp_path / "runs/kept").locked():
+        (tmp_path / "runs/kept/zoo").mkdir()
+    with Store(tmp_path / "runs/r").locked():
+        pass
+    assert os.listdir(tmp_path / "runs") == ["kept"] and sorted(os.listdir(tmp_path / "runs/kept")) == [LOCK, "zoo"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks of Unix")
+def test_who_opened_a_lock_that_then_went_is_refused_as_a_moment_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    first, second, flock = Store(tmp_path / "r").locked(), Store(tmp_path / "r"), fcntl.flock
+
+    def late(*arguments: Any) -> None:
+        monkeypatch.setattr("fcntl.flock", flock)
+        first.__exit__(None, None, None)
+        flock(*arguments)
+
+    first.__enter__()
+    monkeypatch.setattr("fcntl.flock", late)
+    with pytest.raises(UserError, match="is being run by another process"), second.locked():
+        pass  # and would have a lock that nobody else can see
+    assert os.listdir(tmp_path) == []
+    with second.locked():
+        assert sorted(os.listdir(second.root)) == [LOCK, LOCK_HOLDER]
 
 
 def test_a_lock_goes_with_an_error(tmp_path: Path) -> None:

@@ -119,14 +119,19 @@ def opened(bound: Bound[Engine] | None) -> Iterator[Engine | None]:
 
 @contextmanager
 def opened_for(
-    members: Sequence[BoundRecipe], folder: Path, runs: Path, workshop: Workshop = WORKSHOP
+    members: Sequence[BoundRecipe],
+    folder: Path,
+    runs: Path,
+    force: Sequence[str] = (),
+    workshop: Workshop = WORKSHOP,
 ) -> Iterator[Engine | None]:
     """As `opened`, for the runs of several recipes in `folder`, where one of them has something to do.
 
     None where the processes of a launcher share out each run by itself, and so train its generator together.
     """
     for member in members:
-        if any(step.action == "run" for step in steps(member, Store(folder / member.name, runs), workshop=workshop)):
+        plan = steps(member, Store(folder / member.name, runs), force, workshop=workshop)
+        if any(step.action == "run" for step in plan):
             with opened(member.engine) as engine:
                 yield None if launched().count > 1 else engine
             return

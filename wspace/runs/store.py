@@ -10,8 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,13 +103,15 @@ class Store:
     def locked(self) -> Iterator[None]:
         """This folder for this process alone; the lock goes with the process, however it ends.
 
-        On a file system without locks it is not held, and the run goes on. Raises UserError if another process has it.
+        A folder that was made for it, and in which nothing came to be, goes as well, as of a run that is refused. On a file
+        system without locks it is not held, and the run goes on. Raises UserError if another process has it.
         """
         from filelock import FileLock, Timeout
 
         holder = self.root / LOCK_HOLDER  # a file of its own: where locks are mandatory, what is locked cannot be read
         lock = FileLock(self.root / LOCK, blocking=False, fallback_to_soft=False)
         with disk_errors(self.root):
+            made = [folder for folder in (self.root, *self.root.parents) if not folder.exists()]
             self.root.mkdir(parents=True, exist_ok=True)
             try:
                 lock.acquire()
@@ -128,6 +130,8 @@ class Store:
             yield
         finally:
             holder.unlink(missing_ok=True)
+            if made:
+                _remove_unused(made)  # before it is let go of: who has just opened it sees then that it is gone
             lock.release()
 
     def _finish(self, stage: str, key: str, made: Path) -> None:
@@ -142,6 +146,15 @@ class Store:
 
     def _beside(self, stage: str, key: str, suffix: str) -> Path:
         return self.folder(stage, key).with_suffix(suffix)
+
+
+def _remove_unused(made: Sequence[Path]) -> None:
+    """Folders that were made for a lock, that of the lock first, if it is all that is there; up to one that others use."""
+    with suppress(OSError):
+        if os.listdir(made[0]) == [LOCK]:
+            (made[0] / LOCK).unlink()
+            for folder in made:
+                folder.rmdir()
 
 
 def _is_whole(folder: Path, key: str, mark: str | None) -> bool:

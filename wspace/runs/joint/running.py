@@ -51,16 +51,17 @@ def run(
     everyone = _joined(joint, folder)
     pipeline.check_untrained({f"member {m.name!r}": (m, plans[m.name]) for m in everyone}, progress, workshop)
     with Store(folder).locked():
-        with disk_errors(folder):
-            write_json(folder / STUDY, {"study": joint.name, "members": [member.name for member in everyone]})
-        if force:
-            mark = str(time.time_ns())
-            for member in everyone:
-                pipeline.discard(member, Store(folder / member.name, runs), force, mark, workshop=workshop)
-            if {"zoo", "train"} & set(force):
-                Store(folder).discard("train", joint.key, mark)
         steps: list[Step] = []
-        with pipeline.opened_for(everyone, folder, runs, workshop) as engine:
+        # Nothing is written and nothing thrown away before it is known who does the work.
+        with pipeline.opened_for(everyone, folder, runs, force, workshop) as engine:
+            with disk_errors(folder):
+                write_json(folder / STUDY, {"study": joint.name, "members": [member.name for member in everyone]})
+            if force:
+                mark = str(time.time_ns())
+                for member in everyone:
+                    pipeline.discard(member, Store(folder / member.name, runs), force, mark, workshop=workshop)
+                if {"zoo", "train"} & set(force):
+                    Store(folder).discard("train", joint.key, mark)
             trained_on = everyone[: len(joint.members)]
             if engine is not None:
                 from wspace.runs.members import run_elsewhere

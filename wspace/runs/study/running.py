@@ -53,21 +53,20 @@ def run(
     plans = plan(study, runs, force, workshop=workshop)  # what is wrong with `force` is said before a folder is made
     members = {f"variant {m.variant!r}": (m.recipe, plans[m.recipe.name]) for m in study.members}
     pipeline.check_untrained(members, progress, workshop)  # a variant once, whatever its seeds
+    recipes = [member.recipe for member in study.members]
     with Store(folder).locked():
-        with disk_errors(folder):
-            write_json(
-                folder / STUDY, {"study": study.name, "members": [member.recipe.name for member in study.members]}
-            )
-        if force:
-            mark = str(time.time_ns())
-            for member, store in _stores(study, runs):
-                pipeline.discard(member.recipe, store, force, mark, workshop=workshop)
-        members = [member.recipe for member in study.members]
-        with pipeline.opened_for(members, folder, runs, workshop) as engine:
+        # Nothing is written and nothing thrown away before it is known who does the work.
+        with pipeline.opened_for(recipes, folder, runs, force, workshop) as engine:
+            with disk_errors(folder):
+                write_json(folder / STUDY, {"study": study.name, "members": [recipe.name for recipe in recipes]})
+            if force:
+                mark = str(time.time_ns())
+                for member, store in _stores(study, runs):
+                    pipeline.discard(member.recipe, store, force, mark, workshop=workshop)
             if engine is not None:
                 from wspace.runs.members import run_stage_by_stage  # with torch: not for a study that is done
 
-                run_stage_by_stage(members, folder, runs, engine, progress, workshop)
+                run_stage_by_stage(recipes, folder, runs, engine, progress, workshop)
         steps: list[Step] = []
         variants = list(dict.fromkeys(member.variant for member in study.members))
         for member in study.members:
