@@ -41,6 +41,10 @@ WRONG = {
     "one-class": "plot nowhere cam --classes book", "no-pictures": "generate nowhere --classes a,b --pictures nowhere",
     "no-run": "generate nowhere --classes a,b", "no-head": "predict nowhere head.safetensors picture.png",
     "no-weights": "export nowhere head.safetensors --to onnx", "no-report": "report nowhere", "no-study": "init nowhere",
+    "no-adapters": "bench adapters nowhere", "no-samplers": "bench samplers nowhere", "no-trip": "bench roundtrip nowhere",
+    "no-scale": "bench scaling --recipe nosuch", "no-engine": "bench engine --recipe core --engine nosuch",
+    "no-zoo": "bench zoo --recipe nosuch", "no-step": "bench step --recipe nosuch", "no-device": "bench gpu --recipe nosuch",
+    "alone": "bench training",
 }  # fmt: skip
 """What ends with an error, which is told at once, and not after a second's import."""
 

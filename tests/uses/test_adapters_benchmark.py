@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -13,13 +15,16 @@ from typing import Any
 import pytest
 import torch
 
+from wspace.cli import bench as commands
 from wspace.components.targets.lora import Lora
-from wspace.runs.run import Run
-from wspace.support.errors import MissingPackage, UserError
+from wspace.recipes.source import find_recipe
+from wspace.support.files import write_json
+from wspace.support.names import RECIPE, RUN
 from wspace.support.progress import Progress
 from wspace.uses.bench import adapters as benchmark
 from wspace.weights.files.network import Network
 
+pytestmark = pytest.mark.plugins("t2w")
 TASKS = ((0, 1), (2, 0), (1, 2))
 
 
@@ -46,6 +51,13 @@ class Finished:
         return Network(names, self.target.spec.unflatten(weights), origin)
 
 
+def folder_of_run(folder: Path, recipe: str) -> Path:
+    """As much of a finished run's as is looked at before torch is imported."""
+    write_json(folder / RUN, {"recipe": recipe, "stages": {}})
+    shutil.copy(find_recipe(recipe), folder / RECIPE)
+    return folder
+
+
 @pytest.fixture
 def finished() -> Finished:
     with warnings.catch_warnings():
@@ -55,14 +67,16 @@ def finished() -> Finished:
 
 
 def test_both_ways_give_the_same_scores_and_are_told_side_by_side(
-    finished: Any, monkeypatch: pytest.MonkeyPatch, inside: Callable[..., CompletedProcess[str]]
+    finished: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, inside: Callable[..., CompletedProcess[str]]
 ) -> None:
     result = benchmark.adapters(finished, 8, 5, 2)
     assert (result["adapters"], result["images"], result["difference"] < 1e-5) == (3, 5, True)
     assert result["seconds"].keys() == {"load", "one by one", "together"}
     assert all(seconds > 0 for of in result["seconds"].values() for seconds in of.values())
-    monkeypatch.setattr(Run, "open", lambda *_: finished)
-    lines = inside("bench", "adapters", "runs/lora", "--turns", 1, "--images", 2).stdout.splitlines()
+    monkeypatch.setattr(commands, "open_run", lambda *_: finished)
+    lines = inside(
+        "bench", "adapters", folder_of_run(tmp_path, "lora"), "--turns", 1, "--images", 2
+    ).stdout.splitlines()
     assert lines[0].startswith("3 adapters of") and lines[2].split() == ["wspace", "peft"]
     assert [line[:10].strip() for line in lines[3:6]] == ["load", "one by one", "together"]
 
@@ -72,16 +86,32 @@ def test_weights_that_are_mixed_up_show(finished: Any, monkeypatch: pytest.Monke
     assert benchmark.adapters(finished, 8, 5, 1)["difference"] > 1e-2
 
 
-def test_a_run_without_adapters_and_a_machine_without_peft_are_refused(
-    finished: Any, monkeypatch: pytest.MonkeyPatch
+REFUSED = """
+import sys
+from wspace.cli import main
+
+for gone in sys.argv[2:]:
+    sys.modules[gone] = None
+sys.argv = ["wspace", "bench", "adapters", sys.argv[1]]
+try:
+    main()
+except SystemExit as end:
+    print(end.code, [name for name in ("torch", "timm", "peft") if sys.modules.get(name)])
+"""
+
+
+@pytest.mark.parametrize(
+    ("recipe", "gone", "told"),
+    [
+        (None, (), "{run}: not the folder of a finished run; `wspace run RECIPE` makes one and prints it last"),
+        ("core", (), "bench adapters: {run} has no LoRA adapters: name a run of a recipe with target lora"),
+        ("lora", ("peft",), 'bench adapters needs PEFT: pip install "wspace[lora]"'),
+    ],
+)
+def test_what_it_cannot_measure_is_refused_before_torch_is_imported(
+    tmp_path: Path, recipe: str | None, gone: tuple[str, ...], told: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(MissingPackage) as caught:
-        benchmark.adapters(finished, 8, 5, 1)
-    assert str(caught.value) == 'bench adapters needs PEFT: pip install "wspace[lora]"'
-    finished.target = None
-    with pytest.raises(UserError) as refused:
-        benchmark.adapters(finished, 8, 5, 1)
-    assert str(refused.value) == (
-        "bench adapters: runs/lora has no LoRA adapters: name a run of a recipe with target lora"
-    )
+    run = tmp_path / "nowhere" if recipe is None else folder_of_run(tmp_path, recipe)
+    command = [sys.executable, "-c", REFUSED, str(run), *gone]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("2 []\n", f"error: {told.format(run=run)}\n")

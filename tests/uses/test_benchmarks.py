@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tests.support import synthetic
 from tests.support.stand_ins import Adapter
+from wspace.cli import bench as commands
 from wspace.data.prompts import prompts_of
 from wspace.data.splits import UNSEEN_TASKS
 from wspace.runs.report.intervals import interval
@@ -224,7 +225,9 @@ def call(inside: Callable[..., CompletedProcess[str]]) -> Callable[..., tuple[in
 def test_the_command_prints_a_line_for_each_sampler_or_one_object(
     opened: Callable[..., Run], call: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Run, "open", lambda *_: opened("generator.levels=15"))  # fewer steps than the command's own
+    monkeypatch.setattr(
+        commands, "open_run", lambda *_: opened("generator.levels=15")
+    )  # fewer steps than the command's own
     status, out, err = call("samplers", "here", "--tasks", 4)
     lines = out.splitlines()
     assert (status, err, len(lines)) == (0, "", 11)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from wspace.cli.options import Json, PluginFiles, RunFolder, Settings
+from wspace.cli.options import Json, PluginFiles, RunFolder, Settings, engine_of, open_run, registry_of
 from wspace.cli.run import bind_recipe
 
 app = typer.Typer(
@@ -123,7 +124,6 @@ def bench_engine(
 ) -> None:
     """A zoo by one worker of an engine, and by several."""
     bound = bind_recipe(recipe, settings, plugin)
-    from wspace.cli.options import engine_of, registry_of
     from wspace.support.progress import for_terminal
 
     registry = registry_of(plugin)
@@ -261,13 +261,14 @@ def bench_scaling(
     plugin: PluginFiles = None,
 ) -> None:
     """How time and memory grow with tasks, classes, tokens, width and batches."""
-    from wspace.support.progress import for_terminal
-    from wspace.uses.bench.scaling import scaling
-
     enough = ["dataset.concepts=128", "tasks.seen=64"] if recipe == "nano" else []  # for tasks of 32 classes
 
     def of(setting: str) -> Any:
         return bind_recipe(recipe, [*enough, *(settings or ()), setting], plugin)
+
+    bind_recipe(recipe, [*enough, *(settings or ())], plugin)  # what is wrong with it is told before torch is imported
+    from wspace.support.progress import for_terminal
+    from wspace.uses.bench.scaling import scaling
 
     result = scaling(of, for_terminal())
     if as_json:
@@ -301,10 +302,7 @@ def bench_samplers(
     plugin: PluginFiles = None,
 ) -> None:
     """A run's generator with few sampling steps and many."""
-    from wspace.runs.run import Run
-    from wspace.support.progress import for_terminal
-
-    opened = Run.open(run, plugin or (), for_terminal())
+    opened = open_run(run, plugin)
     from wspace.uses.bench.samplers import samplers
 
     result = samplers(opened, tasks, temperature or (0.0, 1.0))
@@ -333,11 +331,10 @@ def bench_roundtrip(
     plugin: PluginFiles = None,
 ) -> None:
     """A large network, of random weights, through a run's tokenizer and back: memory, time, and what is lost."""
-    from wspace.runs.run import Run
-    from wspace.support.progress import for_terminal
+    opened = open_run(run, plugin)
     from wspace.uses.bench.roundtrip import roundtrip
 
-    result = roundtrip(Run.open(run, plugin or (), for_terminal()), model)
+    result = roundtrip(opened, model)
     if as_json:
         print(json.dumps(result))
         return
@@ -407,11 +404,11 @@ def bench_adapters(
     plugin: PluginFiles = None,
 ) -> None:
     """Generated LoRA adapters, loaded and switched between, beside PEFT."""
-    from wspace.runs.run import Run
-    from wspace.support.progress import for_terminal
+    _check_adapters(run, plugin)
+    opened = open_run(run, plugin)
     from wspace.uses.bench.adapters import adapters
 
-    result = adapters(Run.open(run, plugin or (), for_terminal()), count, images, turns)
+    result = adapters(opened, count, images, turns)
     if as_json:
         print(json.dumps(result))
         return
@@ -423,6 +420,20 @@ def bench_adapters(
         ours, peers = (result["adapters"] / seconds[who] for who in ("wspace", "peft"))
         print(f"{what:10}  {ours:8.0f}  {peers:8.0f}")
     print(f"greatest difference between their scores, over the greatest score: {result['difference']:.1e}")
+
+
+def _check_adapters(run: Path, plugins: list[Path] | None) -> None:
+    """Before torch is imported. Raises NotARun, UserError for a run of another target than `lora`, and MissingPackage."""
+    from importlib.util import find_spec
+
+    from wspace.recipes.plugins import load_plugins
+    from wspace.runs.finished import recipe_of
+    from wspace.support.errors import MissingPackage, UserError
+
+    if recipe_of(run, load_plugins(plugins or ()).registry).target.name != "lora":
+        raise UserError(f"bench adapters: {run} has no LoRA adapters: name a run of a recipe with target lora")
+    if find_spec("peft") is None:
+        raise MissingPackage('bench adapters needs PEFT: pip install "wspace[lora]"')
 
 
 def _interval(summary: dict[str, float], form: str) -> str:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wspace.runs.report.section import sections
 from wspace.runs.store import intact
-from wspace.support.errors import FileError, NotARun
+from wspace.support.errors import FileError, NotARun, Renamed
 from wspace.support.files import disk_errors, read_json, read_text, write_text
 from wspace.support.names import PAGE, RECIPE, REPORT, RUN, STUDY
+
+if TYPE_CHECKING:
+    from wspace.recipes.registry import Registry
+    from wspace.recipes.schema import BoundRecipe
 
 
 def stages_of(folder: Path) -> dict[str, str]:
@@ -28,6 +33,17 @@ def stages_of(folder: Path) -> dict[str, str]:
         if Path(artifact).name != artifact or artifact in ("", ".", ".."):  # somebody else may have made the run
             raise FileError(f"{folder / RUN}: {artifact!r}, of stage {stage!r}, is not the name of a folder here")
     return stages
+
+
+def recipe_of(folder: Path, registry: Registry) -> BoundRecipe:
+    """The recipe that made a run. Raises NotARun, and RecipeError where `registry` lacks one of its components."""
+    from wspace.recipes.bind import bind  # a third of a second, which a report is spared
+    from wspace.recipes.source import read_recipe
+
+    stages_of(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Renamed)  # a run of an older version is as good as any
+        return bind(read_recipe(folder / RECIPE), registry, read_json(folder / RUN)["recipe"])
 
 
 def report_of(folder: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -23,24 +22,24 @@ from wspace.learning.expectation import Expectation
 from wspace.learning.fitting import predict
 from wspace.learning.ridge_regression import Ridge
 from wspace.learning.system import System
-from wspace.recipes.bind import bind, bind_one
+from wspace.recipes.bind import bind_one
 from wspace.recipes.plugins import load_plugins
 from wspace.recipes.registry import Registry
 from wspace.recipes.schema import BoundRecipe
-from wspace.recipes.source import read_recipe, read_value
+from wspace.recipes.source import read_value
 from wspace.runs.artifacts import TrainedOpponents, Zoo, chosen_of
 from wspace.runs.assemble import build_system, load_system
 from wspace.runs.exporting import Exported, checked, classifier_of, trial_of, write
-from wspace.runs.finished import report_of, stages_of
+from wspace.runs.finished import recipe_of, report_of, stages_of
 from wspace.runs.report.methods import methods_of
 from wspace.runs.standing import KnownClasses, Standing
 from wspace.runs.store import intact
 from wspace.runs.workbench import Workbench
 from wspace.support.classes import check_classes, trimmed
-from wspace.support.errors import FileError, Renamed, UserError, did_you_mean
-from wspace.support.files import new_folder, read_json
+from wspace.support.errors import FileError, UserError, did_you_mean
+from wspace.support.files import new_folder
 from wspace.support.methods import RIDGE, UNIVERSAL
-from wspace.support.names import GENERATOR, PROMPT_TEXTS, RECIPE, RUN
+from wspace.support.names import GENERATOR, PROMPT_TEXTS
 from wspace.support.progress import Progress
 from wspace.support.seeding import stream
 from wspace.support.templates import template
@@ -98,9 +97,7 @@ class Run:
         folder = Path(folder)
         stages = stages_of(folder)
         registry = load_plugins(plugins).registry
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Renamed)  # a run of an older version is as good as any
-            recipe = bind(read_recipe(folder / RECIPE), registry, read_json(folder / RUN)["recipe"])
+        recipe = recipe_of(folder, registry)
         artifacts = {name: folder / artifact for name, artifact in stages.items()}
         return cls(folder, recipe, artifacts, progress or Progress(), registry)
 

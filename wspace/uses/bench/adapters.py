@@ -17,7 +17,6 @@ from torch.nn import functional
 
 from wspace.components.targets.lora import Lora
 from wspace.runs.run import Run
-from wspace.support.errors import MissingPackage, UserError
 from wspace.support.progress import Progress
 from wspace.weights.files.network import Network
 from wspace.weights.files.peft import write_adapter
@@ -25,12 +24,8 @@ from wspace.weights.modules import pooled
 
 
 def adapters(run: Run, count: int, images: int, turns: int) -> dict[str, Any]:
-    """Adapters that the run generates for its unseen tasks, at most so many, each on the same test images.
-
-    Raises UserError for a run of another target than `lora`, and MissingPackage without PEFT.
-    """
-    if not isinstance(run.target, Lora):
-        raise UserError(f"bench adapters: {run.folder} has no LoRA adapters: name a run of a recipe with target lora")
+    """Adapters that a run of target `lora` generates for its unseen tasks, at most so many, each on the same test images."""
+    assert isinstance(run.target, Lora)
     tasks = run.unseen(count)
     weights = run.sample(tasks, torch.Generator().manual_seed(run.recipe.seed))
     networks = [run.network(run.names_of(t), w, "generated") for t, w in zip(tasks, weights, strict=True)]
@@ -108,12 +103,9 @@ class _Peers:
 
     def __init__(self, target: Lora, folder: Path):
         self.target, self.folder = target, folder
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of the packages it imports
-                import peft
-        except ImportError as error:
-            raise MissingPackage('bench adapters needs PEFT: pip install "wspace[lora]"') from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the packages it imports
+            import peft
         self.peft = peft
 
     def save(self, network: Network, number: int) -> None:
