@@ -306,10 +306,9 @@ def test_a_file_goes_before_a_packaged_recipe_of_its_name(tmp_path: Path, monkey
 def test_an_unknown_recipe_is_told_the_nearest_name() -> None:
     with pytest.raises(FileError) as caught:
         find_recipe("nanoo")
-    known = ", ".join(sorted(packaged_recipes()))
-    assert (
-        str(caught.value)
-        == f"nanoo: no such file, and no packaged recipe of that name. Did you mean 'nano'? Known: {known}"
+    assert str(caught.value) == (
+        "nanoo: no such file, and no packaged recipe of that name: did you mean nano, igpg-nano or apart/nano-ordered? "
+        "`wspace ls` has all there are"
     )
 
 

@@ -549,7 +549,7 @@ def test_recipes_on_several_devices_are_no_command_for_several_processes(monkeyp
 def test_what_is_wrong_is_printed_once_and_all_processes_end_with_its_status(tmp_path: Path) -> None:
     first, other = start_two("-m", "wspace", "run", "no-such", "--runs", str(tmp_path))
     assert first[0] == other[0] == 2 and other[1] == ""
-    assert first[1].startswith("error: no-such: no such file, and no packaged recipe of that name.")
+    assert first[1].startswith("error: no-such: no such file, and no packaged recipe of that name")
     assert len(first[1].splitlines()) == 1 and list(tmp_path.iterdir()) == []
 
 

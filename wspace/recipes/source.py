@@ -14,7 +14,7 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.scalarbool import ScalarBoolean
 
-from wspace.support.errors import FileError, Problem, RecipeError, Renamed, UserError, did_you_mean
+from wspace.support.errors import FileError, Problem, RecipeError, Renamed, UserError, nearest
 from wspace.support.yaml import load
 
 PACKAGE = Path(__file__).parent.parent
@@ -61,7 +61,8 @@ def find_recipe(recipe: str) -> Path:
     name = recipe.removesuffix(".yaml").removeprefix("recipes/")
     if name in packaged:
         return packaged[name]
-    raise FileError(f"{recipe}: no such file, and no packaged recipe of that name.{did_you_mean(name, list(packaged))}")
+    hint = f"{nearest(name, list(packaged)) or ';'} `wspace ls` has all there are"
+    raise FileError(f"{recipe}: no such file, and no packaged recipe of that name{hint}")
 
 
 def read_recipe(file: Path, settings: Sequence[str] = ()) -> Source:
