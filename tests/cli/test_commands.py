@@ -66,6 +66,21 @@ def forgotten():
     sys.modules.pop("plug_commands", None)
 
 
+def test_the_summary_of_every_command_fits_its_line_of_the_help(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In every group, those of plugins too: at 80 columns, nothing is cut off and ends in '...'."""
+    monkeypatch.setenv("COLUMNS", "80")
+    commands = load_plugins().commands
+    groups = [name for name, command in commands.items() if hasattr(loaded(command), "commands")]
+    assert {"bench", "zoo"} <= {*groups}
+    for group in ([], *([name] for name in groups)):
+        listed = inside(*group, "--help").stdout.partition("Commands:\n")[2].splitlines()
+        assert len(listed) > 3 and [line for line in listed if line.endswith("...") or len(line.split()) < 3] == []
+    listed = inside("--help").stdout
+    assert [name for name, command in commands.items() if f" {command.summary()}\n" not in listed] == []
+
+
 def test_a_command_of_a_one_file_plugin_makes_a_section_of_the_report(
     nano: Path, norms: Path, inside: Inside, tmp_path: Path
 ) -> None:

@@ -40,7 +40,10 @@ def bench_zoo(
     as_json: Json = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """Networks trained together against a loop over networks, and against what the machine allows."""
+    """Networks trained together against a loop over networks.
+
+    And against what the machine allows.
+    """
     bound = bind_recipe(recipe, settings, plugin)
     from wspace.runs.workbench import Workbench
     from wspace.support.progress import for_terminal
@@ -64,7 +67,10 @@ def bench_zoo(
 
 @app.command("roof")
 def bench_roof(busy: Busy = False, as_json: Json = False) -> None:
-    """What this machine multiplies and moves at most, in a few seconds."""
+    """What this machine multiplies and moves at most.
+
+    It takes a few seconds.
+    """
     from wspace.uses.bench.roof import roof
 
     result = roof(clock=_clock(busy))
@@ -90,7 +96,10 @@ def bench_step(
     as_json: Json = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """A step of training the generator against the same step written plainly, on random numbers."""
+    """A step of training against the same step written plainly.
+
+    Of a recipe's generator, on random numbers.
+    """
     bound = bind_recipe(recipe, settings, plugin)
     from wspace.support.progress import for_terminal
     from wspace.uses.bench.step import step
@@ -164,7 +173,10 @@ def bench_gpu(
     as_json: Json = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """A recipe's device at the recipe's sizes, on random features: no images, no encoders."""
+    """A recipe's device at the recipe's sizes, on random features.
+
+    It needs no images and no encoders.
+    """
     bound = bind_recipe(recipe, settings, plugin)
     from wspace.support.progress import for_terminal
     from wspace.uses.bench.gpu import Without, gpu
@@ -197,7 +209,10 @@ def bench_training(
     as_json: Json = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """A generator's training by one process of a launcher, and by all: start it by torchrun."""
+    """A generator's training by one process, and by several.
+
+    The several are those of a launcher: start it by torchrun.
+    """
     from wspace.support.errors import UserError
     from wspace.support.processes import connected, launched
 
@@ -232,7 +247,10 @@ def bench_store(
     together: Annotated[int, typer.Option(min=1, help="Networks in a shard.")] = 1000,
     as_json: Json = False,
 ) -> None:
-    """Zoos of few networks and of many, on disk: time and memory of opening, verifying and sampling."""
+    """Zoos of few networks and of many, on disk.
+
+    Time and memory of opening, verifying and sampling.
+    """
     from wspace.support.progress import for_terminal
     from wspace.uses.bench.store import store
 
@@ -260,7 +278,10 @@ def bench_scaling(
     as_json: Json = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """How time and memory grow with tasks, classes, tokens, width and batches."""
+    """How time and memory grow with a recipe's sizes.
+
+    Sizes are tasks, classes, tokens, width and batches.
+    """
     enough = ["dataset.concepts=128", "tasks.seen=64"] if recipe == "nano" else []  # for tasks of 32 classes
 
     def of(setting: str) -> Any:
@@ -330,7 +351,10 @@ def bench_roundtrip(
     as_json: Json = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """A large network, of random weights, through a run's tokenizer and back: memory, time, and what is lost."""
+    """A large network through a run's tokenizer and back.
+
+    Of random weights: memory, time, and what is lost.
+    """
     opened = open_run(run, plugin)
     from wspace.uses.bench.roundtrip import roundtrip
 
@@ -360,7 +384,10 @@ def bench_matching(
     turns: Annotated[int, typer.Option(min=1, help="Of each way, one after the other; medians are printed.")] = 1,
     as_json: Json = False,
 ) -> None:
-    """Barriers between independently trained networks, before and after matching."""
+    """Barriers between networks, before and after matching.
+
+    The networks are trained independently of each other.
+    """
     from wspace.support.progress import for_terminal
     from wspace.uses.bench.matching import of_digits, of_model
 
@@ -403,7 +430,7 @@ def bench_adapters(
     as_json: Json = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """Generated LoRA adapters, loaded and switched between, beside PEFT."""
+    """Generated LoRA adapters, loaded and switched, beside PEFT."""
     _check_adapters(run, plugin)
     opened = open_run(run, plugin)
     from wspace.uses.bench.adapters import adapters

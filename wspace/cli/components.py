@@ -40,7 +40,10 @@ def list_components(
 
 
 def show(kind: str, name: str, plugin: PluginFiles = None) -> None:
-    """A component: its parameters, their bounds and defaults, the papers it follows, where it is, and an example."""
+    """A component: its parameters, its papers, and an example.
+
+    Parameters with their bounds and defaults, the papers it follows, and where it is.
+    """
     from wspace.recipes.catalogue import described
     from wspace.recipes.signature import UnreadableSignature
     from wspace.support.errors import UserError
@@ -65,7 +68,10 @@ def new_plugin(
     name: Annotated[str, typer.Argument(help="Small letters, digits and hyphens: my-plugin.")],
     dest: Annotated[Path, typer.Option(metavar="DIR", help="Where its folder goes.")] = Path("."),
 ) -> None:
-    """Write a plugin to begin with: a package with a denoiser, a target and their tests."""
+    """Write a plugin to begin with: components and their tests.
+
+    It is a package with a denoiser, a target and their tests.
+    """
     from wspace.recipes.new_plugin import new_plugin as write
     from wspace.recipes.new_plugin import next_commands
 

@@ -22,7 +22,10 @@ def doctor(
     as_json: Json = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """What there is here to run recipes with, and what stands in the way; exit status 1 if something does."""
+    """What there is here for recipes, and what stands in the way.
+
+    Exit status 1 if something does.
+    """
     from wspace.runs.doctor import diagnose
     from wspace.support.errors import WspaceError
     from wspace.support.terminal import beside

@@ -31,9 +31,10 @@ def export(
     as_json: Json = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """Weights with their backbone, as a file or a folder for programs other than wspace: pixels in, class probabilities out.
+    """Weights with their backbone, for programs other than wspace.
 
-    What was written is tried on test pictures, and what it costs in accuracy is said.
+    A file or a folder: pixels in, class probabilities out. What was written is tried on test pictures, and what it costs in
+    accuracy is said.
     """
     from wspace.recipes.source import parse_recipe
     from wspace.support.files import check_is_file

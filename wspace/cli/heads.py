@@ -110,7 +110,10 @@ def score(run: RunFolder, head: Path, as_json: Json = False, plugin: PluginFiles
 
 
 def predict(run: RunFolder, head: Path, images: list[Path], as_json: Json = False, plugin: PluginFiles = None) -> None:
-    """The class that weights see in pictures, and how sure they are, which is not calibrated."""
+    """The class that weights see in each picture, and how sure.
+
+    How sure they are is the network's own and not calibrated.
+    """
     from wspace.support.files import check_is_file
 
     for file in (head, *images):

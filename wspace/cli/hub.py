@@ -33,9 +33,9 @@ def push(
     as_json: Json = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """Send a run, generated weights or a zoo to a model hub, with a card and a hash of every file.
+    """Send a run, generated weights or a zoo to a model hub.
 
-    What an interrupted attempt has sent is not sent again.
+    It takes a card along, and a hash of every file. What an interrupted attempt has sent is not sent again.
     """
     from wspace.support.progress import for_terminal
     from wspace.uses.hub.packing import Asked, packed
@@ -69,9 +69,10 @@ def pull(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Fetch what `push` sent, as a new folder: every hash is checked, and nothing is executed.
+    """Fetch what `push` sent, as a new folder.
 
-    After an interruption, the same command goes on. A run's folder is then one that every command takes.
+    Every hash is checked, and nothing is executed. After an interruption, the same command goes on. A run's folder is then one
+    that every command takes.
     """
     from wspace.support.progress import for_terminal
     from wspace.uses.hub import remote

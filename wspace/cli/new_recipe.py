@@ -29,7 +29,10 @@ def new_recipe(
     out: Annotated[Path | None, typer.Option(help="File to write; else called as the folder.")] = None,
     plugin: PluginFiles = None,
 ) -> None:
-    """Write a recipe for a folder of your pictures, to begin with; on a terminal, it asks what no option says."""
+    """Write a recipe for a folder of your pictures, to begin with.
+
+    On a terminal, it asks what no option says.
+    """
     from wspace.runs import new_recipe as made
     from wspace.support.errors import UserError
     from wspace.support.quantities import duration, in_words

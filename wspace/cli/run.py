@@ -64,7 +64,10 @@ def run(
     address: Annotated[str | None, typer.Option(help="Of the engine's cluster; auto: the one of this machine.")] = None,
     plugin: PluginFiles = None,
 ) -> None:
-    """Do what a recipe says: zoo, opponents, train, generate, evaluate, report."""
+    """Do what a recipe says, from its zoo to its report.
+
+    Stages are zoo, opponents, train, generate, evaluate and report; those that are done already are not run again.
+    """
     from wspace.recipes.schema import BoundRecipe
     from wspace.runs import pipeline
     from wspace.support import processes
@@ -177,7 +180,10 @@ def check(
     fill: Annotated[bool, typer.Option("--fill", help="Print the recipe with every default written out.")] = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """Every problem of a recipe at once, with file, line and the nearest known name."""
+    """Every problem of a recipe at once, with file and line.
+
+    For a name that is not known, it says the nearest that is.
+    """
     from wspace.recipes.schema import BoundRecipe
     from wspace.support.errors import UserError
     from wspace.support.yaml import dump
@@ -202,7 +208,10 @@ def plan(
     as_json: Json = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """Tokens, parameters, time, memory and disk of each stage, before anything runs."""
+    """Time, memory and disk of each stage, before anything runs.
+
+    It also says how many tokens, parameters, networks and images there are.
+    """
     if model is not None:
         _plan_of_model(bind_any(recipe, settings, plugin), model, as_json)
         return
@@ -302,7 +311,7 @@ def report(
     as_json: Json = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="As a table of GitHub's Markdown.")] = False,
 ) -> None:
-    """The table of a finished run, or of a study, and where a run's page is."""
+    """The table of a finished run or study, and where its page is."""
     from wspace.runs.finished import report_of
     from wspace.runs.study import comparing as study
     from wspace.support.names import PAGE

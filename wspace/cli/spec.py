@@ -20,7 +20,10 @@ def spec(
     out: Annotated[Path | None, typer.Option(help="File to write.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
-    """The axes of a model's tensors, inferred by tracing it, and the proof; of several models, a table of Markdown."""
+    """The axes of a model's tensors, inferred by tracing it.
+
+    With the proof. Of several models, it is a table of Markdown.
+    """
     from wspace.support.errors import UserError
     from wspace.support.files import check_file
     from wspace.weights.tracing.spec_file import spec_text, write_spec

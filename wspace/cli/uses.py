@@ -27,7 +27,10 @@ def initialise(
     as_json: Json = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """Train from generated weights and from the usual initialisations: accuracy, loss, and steps to get there."""
+    """Train from generated weights, and from usual initialisations.
+
+    Accuracy and loss on the way, and the steps to get there.
+    """
     from wspace.support.errors import UserError
     from wspace.support.files import check_file
 
@@ -73,7 +76,10 @@ def enhance(
     as_json: Json = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """Noise weights and denoise them under their task's text: what half-trained heads gain by it."""
+    """Noise weights, and denoise them under their task's text.
+
+    What half-trained heads gain by it.
+    """
     from wspace.support.errors import UserError
     from wspace.support.files import check_file, check_is_file
 
@@ -108,7 +114,10 @@ def ensemble(
     as_json: Json = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """Several draws for one task: the best of them, their averaged weights, their vote; beside as many trained heads."""
+    """Several draws for one task: the best, their mean, their vote.
+
+    The mean is that of their weights. Beside them stand as many trained heads.
+    """
     from wspace.support.errors import UserError
     from wspace.support.files import check_file
 
@@ -170,7 +179,10 @@ def plot(
     as_json: Json = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """Pictures of a run: accuracy along denoising, the loss around a head, where heads look, a map of weights."""
+    """Pictures of a run: accuracy, loss, attention and weights.
+
+    Accuracy along denoising, the loss around a head, where heads look, a map of weights.
+    """
     from wspace.support.errors import UserError, did_you_mean
 
     if picture not in PICTURES:
@@ -211,7 +223,10 @@ def fuse(
     as_json: Json = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """One head for two tasks: generated from their joined texts, or two heads fused by their weights."""
+    """One head for two tasks, of their texts or of two heads.
+
+    It is generated from their joined texts, or two heads are fused by their weights.
+    """
     from wspace.support.errors import UserError
     from wspace.support.files import check_file, check_is_file
 
@@ -256,7 +271,10 @@ def interpolate(
     as_json: Json = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """From one task to another, along the condition and along weights: accuracy on both tasks on the way."""
+    """From one task to another: accuracy on both on the way.
+
+    Along the condition, and along weights.
+    """
     from wspace.support.errors import UserError
 
     if (start is None) != (end is None):
@@ -285,7 +303,10 @@ def coherence(
     as_json: Json = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """Put layers of several generated networks into one: what it costs, if layers belong together."""
+    """Layers of several generated networks, put into one.
+
+    What it costs, if layers belong together.
+    """
     opened = open_run(run, plugin)
     from wspace.uses.coherence import study
 
@@ -302,7 +323,10 @@ def transfer(
     as_json: Json = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """Weights for the classes of another data set, scored on its pictures without any training there."""
+    """Weights for the classes of another data set.
+
+    Scored on its pictures, without any training there.
+    """
     from wspace.support.errors import UserError
 
     counts = [text.strip() for text in ways.split(",")]
@@ -323,7 +347,10 @@ def expectation(
     as_json: Json = False,
     plugin: PluginFiles = None,
 ) -> None:
-    """How often accuracies lie where `generate` expects them, on fresh tasks of every kind of classes."""
+    """How often accuracies lie where `generate` expects them.
+
+    On fresh tasks, of every kind of classes.
+    """
     opened = open_run(run, plugin)
     from wspace.uses.expectation import study
 

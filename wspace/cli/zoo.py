@@ -42,7 +42,10 @@ def import_zoo(
     settings: Settings = None,
     plugin: PluginFiles = None,
 ) -> None:
-    """Networks that others trained, made into a zoo; docs/zoo-format.md says what must lie beside them."""
+    """Networks that others trained, made into a zoo.
+
+    docs/zoo-format.md says what must lie beside them.
+    """
     from wspace.support.files import check_new_folder
 
     check_new_folder(out)
@@ -115,7 +118,10 @@ def zoo_info(zoo: ZooPlace, as_json: Json = False) -> None:
 
 @app.command("verify")
 def verify_zoo(zoo: ZooPlace, as_json: Json = False) -> None:
-    """Whether every byte of a zoo is as it was written, and every weight a finite number."""
+    """Whether every byte of a zoo is as it was written.
+
+    And whether every weight is a finite number.
+    """
     from wspace.support.errors import FileError
     from wspace.weights.zoo.format import MOST_PROBLEMS, StoredZoo
 

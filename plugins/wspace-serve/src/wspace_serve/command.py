@@ -31,7 +31,10 @@ def serve(
     rate: Annotated[int, typer.Option(min=1, help="Calls a minute, of all users together; more are refused.")] = 1200,
     plugin: PluginFiles = None,
 ) -> None:
-    """A page on a run, and a JSON API: name classes, drop pictures, see what the generated head makes of them."""
+    """A page on a run, and a JSON API.
+
+    Name classes, drop pictures, see what the generated head makes of them.
+    """
     check_port(port)
     opened = Run.open(run, plugin or ())
     check_gradio()
