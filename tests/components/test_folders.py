@@ -248,7 +248,7 @@ def test_a_picture_of_two_classes_is_counted(tmp_path: Path) -> None:
     root = paint(tmp_path / "data", "train/cat", "train/dog", "test/cat", "test/dog")
     shutil.copy(root / "test/cat/0.png", root / "test/dog/other.png")
     assert load(root).warnings == (
-        "1 of 17 pictures have the same pixels as pictures of another class: the first is test/dog/other.png, as "
+        "1 of 17 pictures has the same pixels as pictures of another class: the first is test/dog/other.png, as "
         "test/cat/0.png",
     )
 

@@ -107,7 +107,7 @@ def test_too_few_classes_are_an_error() -> None:
     assert str(caught.value) == "3 classes are too few to make seen and unseen tasks of; 4 are the least"
     with pytest.raises(DataError) as caught:
         drawn(8, 8, 8)
-    assert str(caught.value) == "8 classes make 1 different tasks of 8 to 8 classes; 4 are the least"
+    assert str(caught.value) == "8 classes make 1 different task of 8 to 8 classes; 4 are the least"
     with pytest.raises(DataError) as caught:
         drawn(30, 6, 3)
     assert str(caught.value) == "tasks.classes: 6 to 3 is an empty range"

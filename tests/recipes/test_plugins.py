@@ -193,7 +193,7 @@ def test_a_plugin_made_for_another_contract_is_told_of_and_used(
     assert (done.returncode, done.stderr) == (0, f"warning: {sentence}\n")
     line = inside("plugins").stdout.splitlines()[-1]
     assert line == (
-        f"{'newer':12} {'plug_newer':20} 1 components; is made for plugin API 2, and this wspace has 1: it may not work"
+        f"{'newer':12} {'plug_newer':20} 1 component; is made for plugin API 2, and this wspace has 1: it may not work"
     )
 
 

@@ -127,7 +127,7 @@ def test_init_for_a_users_classes_writes_the_trained_head(nano, run, inside, tmp
     done = inside("init", nano, "--classes", ", ".join(names), "--shots", "1", "--epochs", "1", "--out", file)
     assert done.returncode == 0, done.stderr
     trained = Network.load(file, run.target.spec)
-    assert trained.classes == tuple(names) and "trained from generated weights for 1 epochs" in trained.origin
+    assert trained.classes == tuple(names) and "trained from generated weights for 1 epoch" in trained.origin
 
 
 # ---------------------------------------------------------------- enhance

@@ -326,7 +326,7 @@ def cut(zoo: StoredZoo) -> None:
         (retyped, ["networks-0001.safetensors: a is float16; zoo.json says float32"]),
         (renamed, ["networks-0001.safetensors: holds tensors x; zoo.json says a, b, seen"]),
         (uneven, ["networks-0001.safetensors: its tensors have different numbers of rows: 1, 2"]),
-        (shorter, ["networks-0002.safetensors: network 'net 2.1' (row 1): there are only 1 rows"]),
+        (shorter, ["networks-0002.safetensors: network 'net 2.1' (row 1): there is only 1 row"]),
         (
             twice,
             [

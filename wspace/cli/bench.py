@@ -12,6 +12,7 @@ import typer
 
 from wspace.cli.options import Json, PluginFiles, RunFolder, Settings, engine_of, open_run, registry_of
 from wspace.cli.run import bind_recipe
+from wspace.support.quantities import counted
 
 app = typer.Typer(
     help="Measure what the documentation claims of speed.",
@@ -24,6 +25,10 @@ app = typer.Typer(
 Busy = Annotated[
     bool, typer.Option("--busy", help="Processor time in place of time on the clock; say OMP_NUM_THREADS=1, too.")
 ]
+
+
+def _threads(result: dict[str, Any]) -> str:
+    return counted(result["threads"], "thread")
 
 
 def _clock(busy: bool) -> Callable[[], float]:
@@ -54,13 +59,14 @@ def bench_zoo(
         print(json.dumps(result))
     else:
         print(
-            f"{result['heads']} heads, {result['steps']} steps, {result['threads']} threads: "
+            f"{counted(result['heads'], 'head')}, {counted(result['steps'], 'step')}, {_threads(result)}: "
             f"{result['head_steps_per_second']:,.0f} head-steps a second, {result['speedup']:.1f} x as fast as a loop over "
             f"heads, {result['speedup_fused']:.1f} x if its Adam is fused"
         )
         print(
             f"{result['speedup_through_backbone']:.0f} x as fast as heads trained through the backbone, features of all images "
-            f"counted (scaled from {result['batches_through_backbone']} batches and these steps to the recipe's zoo)"
+            f"counted (scaled from {counted(result['batches_through_backbone'], 'batch', 'batches')} and these steps to the "
+            "recipe's zoo)"
         )
         print(f"{result['share_of_roof']:.0%} of what this machine's products and memory allow")
 
@@ -80,7 +86,7 @@ def bench_roof(busy: Busy = False, as_json: Json = False) -> None:
     print("GFLOP/s: float32  bfloat16")
     for row in result["flops_per_second"]:
         print(f"{row['float32'] / 1e9:16.1f}  {row['bfloat16'] / 1e9:8.1f}  {row['what']}")
-    print(f"memory: {result['bytes_per_second'] / 1e9:.1f} GB/s; {result['threads']} threads")
+    print(f"memory: {result['bytes_per_second'] / 1e9:.1f} GB/s; {_threads(result)}")
 
 
 @app.command("step")
@@ -108,9 +114,7 @@ def bench_step(
     if as_json:
         print(json.dumps(result))
         return
-    print(
-        f"{result['recipe']}, {result['phase']}: {result['batch']}, {result['device']}, {result['threads']} threads\n"
-    )
+    print(f"{result['recipe']}, {result['phase']}: {result['batch']}, {result['device']}, {_threads(result)}\n")
     print("        parameters  precision  s/step  processor s/step")
     for who in ("plain", "ours"):
         print(
@@ -149,7 +153,7 @@ def bench_engine(
         return
     for row in result["rows"]:
         print(
-            f"{row['workers']} worker{'' if row['workers'] == 1 else 's'}: {row['networks_per_second']:.1f} networks/s; "
+            f"{counted(row['workers'], 'worker')}: {row['networks_per_second']:.1f} networks/s; "
             f"a piece of work costs {1000 * row['seconds_per_empty_piece']:.1f} ms, {row['overhead']:.2%} of a shard's time"
         )
     print(f"{result['engine']}: {result['speedup']:.2f} x as fast with {workers} workers as with one")
@@ -190,7 +194,8 @@ def bench_gpu(
     print(f"a product in bfloat16: {result['tflops_of_a_product']:.1f} TFLOP/s")
     for row in result["zoo"]:
         print(
-            f"zoo, {row['together']} together: {row['heads_per_second']:.1f} heads/s; {heads} heads in {row['hours']:.2f} h"
+            f"zoo, {row['together']} together: {row['heads_per_second']:.1f} heads/s; "
+            f"{counted(heads, 'head')} in {row['hours']:.2f} h"
         )
     if (train := result["train"]) is not None:
         waits = "" if train["waits_per_step"] is None else f", {train['waits_per_step']:g} waits for the device"
@@ -295,7 +300,7 @@ def bench_scaling(
     if as_json:
         print(json.dumps(result))
         return
-    print(f"slopes of log-log lines, 1 is linear; {result['confidence']:.0%} intervals; {result['threads']} threads\n")
+    print(f"slopes of log-log lines, 1 is linear; {result['confidence']:.0%} intervals; {_threads(result)}\n")
     print("by       what is done       sizes           ms                        time               memory")
     for row in result["rows"]:
         slopes = (
@@ -332,7 +337,7 @@ def bench_samplers(
         return
     finest = f"{result['finest']['sampler']} {result['finest']['steps']}"
     print(
-        f"{result['run']}: {result['tasks']} {result['split']}, {result['device']}, {result['threads']} threads; "
+        f"{result['run']}: {result['tasks']} {result['split']}, {result['device']}, {_threads(result)}; "
         f"accuracy (%) and its paired difference from {finest}, with {result['confidence']:.0%} intervals\n"
     )
     head = ("accuracy", "difference", "speed-up")
@@ -399,8 +404,8 @@ def bench_matching(
         print(json.dumps(result))
     elif model is not None:
         print(
-            f"{model}, {result['parameters']:,} parameters, {result['axes']} axes: {result['seconds']['weights']:.0f} s, "
-            f"{result['mib_peak']:.0f} MiB at most ({result['mib_before']:.0f} before)"
+            f"{model}, {result['parameters']:,} parameters, {counted(result['axes'], 'axis', 'axes')}: "
+            f"{result['seconds']['weights']:.0f} s, {result['mib_peak']:.0f} MiB at most ({result['mib_before']:.0f} before)"
         )
         for how, seconds in result["seconds"].items() if peer else ():
             of = f"{seconds:.1f} s, {result['processor_seconds'][how]:.1f} s of the processor"
@@ -440,7 +445,8 @@ def bench_adapters(
         print(json.dumps(result))
         return
     print(
-        f"{result['adapters']} adapters of {result['parameters']:,} values, {result['images']} images; adapters a second\n"
+        f"{counted(result['adapters'], 'adapter')} of {result['parameters']:,} values, {counted(result['images'], 'image')}; "
+        "adapters a second\n"
     )
     print("              wspace      peft")
     for what, seconds in result["seconds"].items():

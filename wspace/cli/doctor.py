@@ -48,10 +48,10 @@ def doctor(
 
 
 def _tables(found: Diagnosis) -> Iterator[tuple[str, Rows]]:
-    from wspace.support.quantities import in_bytes
+    from wspace.support.quantities import counted, in_bytes
 
     yield "versions", [("system", found.system), *found.versions.items()]
-    cores = f"{found.cores} core{'s' if found.cores > 1 else ''}"
+    cores = counted(found.cores, "core")
     free = f"{in_bytes(found.memory_free)} of {in_bytes(found.memory)} are free"
     yield "machine", [("cpu", cores), ("gpu", ", ".join(found.devices) or "none"), ("memory", free)]
     disks = [

@@ -61,10 +61,12 @@ def export(
 
 
 def _told(exported: Exported) -> list[str]:
+    from wspace.support.quantities import counted
+
     lines = [
         f"{exported.bytes / 1e6:.1f} MB: {len(exported.classes)} classes, pictures of {exported.side} x {exported.side}, "
         f"{exported.precision}",
-        f"tried on {exported.pictures} test pictures: the same class on {exported.same}, probabilities within "
+        f"tried on {counted(exported.pictures, 'test picture')}: the same class on {exported.same}, probabilities within "
         f"{exported.difference:.1g}",
     ]
     if exported.accuracy is not None and exported.network_accuracy is not None:
@@ -74,7 +76,9 @@ def _told(exported: Exported) -> list[str]:
             if not lost
             else f"{abs(lost):.1%} {'less' if lost > 0 else 'more'} than the network"
         )
-        lines.append(f"accuracy {exported.accuracy:.1%} on {exported.scored} test pictures of its classes, {cost}")
+        lines.append(
+            f"accuracy {exported.accuracy:.1%} on {counted(exported.scored, 'test picture')} of its classes, {cost}"
+        )
     else:
         lines.append("no accuracy: the data set has no test pictures of its classes")
     return lines

@@ -99,6 +99,7 @@ def generate(
 def score(run: RunFolder, head: Path, as_json: Json = False, plugin: PluginFiles = None) -> None:
     """Accuracy of weights on the test images of their classes."""
     from wspace.support.files import check_is_file
+    from wspace.support.quantities import counted
 
     check_is_file(head)
     opened = open_run(run, plugin)
@@ -106,7 +107,8 @@ def score(run: RunFolder, head: Path, as_json: Json = False, plugin: PluginFiles
     if as_json:
         print(json.dumps(result))
     else:
-        print(f"{result['accuracy']:.1%} of {result['images']} images of {len(result['classes'])} classes named right")
+        images = counted(result["images"], "image")
+        print(f"{result['accuracy']:.1%} of {images} of {len(result['classes'])} classes named right")
 
 
 def predict(run: RunFolder, head: Path, images: list[Path], as_json: Json = False, plugin: PluginFiles = None) -> None:

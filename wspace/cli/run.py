@@ -229,12 +229,15 @@ def plan(
 
 
 def _print_plan(made: dict[str, Any], where: str) -> None:
-    from wspace.support.quantities import in_bytes, in_words
+    from wspace.support.quantities import counted, in_bytes, in_words
     from wspace.support.terminal import beside
 
-    print(f"{made['weights']:,} weights as {made['tokens']:,} tokens of {made['token_width']:,} values")
+    def many(key: str, one: str) -> str:
+        return counted(made[key], one, form=",")
+
+    print(f"{many('weights', 'weight')} as {many('tokens', 'token')} of {many('token_width', 'value')}")
     print(
-        f"{made['parameters']:,} parameters to train; {made['networks']:,} networks in the zoo, {made['images']:,} images"
+        f"{many('parameters', 'parameter')} to train; {many('networks', 'network')} in the zoo, {many('images', 'image')}"
     )
     print(f"on {where}")
 

@@ -56,7 +56,8 @@ def spec(
     if not proven.free:
         print("# no axis is free, so there is nothing to prove")
     else:
-        print(f"# proven: permuting all {len(proven.free)} free axes changes the outputs by {error:.1e} of the largest")
+        axes = "the only free axis" if len(proven.free) == 1 else f"all {len(proven.free)} free axes"
+        print(f"# proven: permuting {axes} changes the outputs by {error:.1e} of the largest")
 
 
 def _proven(model: str, shape: str | None, arguments: list[str]) -> tuple[Any, int, float, tuple[float, float]]:

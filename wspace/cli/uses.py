@@ -41,12 +41,13 @@ def initialise(
         check_file(out)
     names, note = None if classes is None else classes_of(classes), changes_by([out] if out else [])
     opened = open_run(run, plugin)
+    from wspace.support.quantities import counted
     from wspace.uses.init import study
 
     chosen = opened.unseen(tasks) if names is None else [opened.task_of(names)]
     section, trained = study(opened, chosen, shots=counts, epochs=epochs, lr=lr, seed=seed)
     if out is not None:
-        origin = f"{opened.recipe.name}, trained from generated weights for {epochs} epochs"
+        origin = f"{opened.recipe.name}, trained from generated weights for {counted(epochs, 'epoch')}"
         opened.network(opened.names_of(chosen[0]), trained[0], origin).save(out)
     if note:
         opened.bench.progress.say(note)

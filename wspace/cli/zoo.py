@@ -123,6 +123,7 @@ def verify_zoo(zoo: ZooPlace, as_json: Json = False) -> None:
     And whether every weight is a finite number.
     """
     from wspace.support.errors import FileError
+    from wspace.support.quantities import counted
     from wspace.weights.zoo.format import MOST_PROBLEMS, StoredZoo
 
     opened = StoredZoo.open(zoo)
@@ -133,7 +134,8 @@ def verify_zoo(zoo: ZooPlace, as_json: Json = False) -> None:
         more = len(problems) - MOST_PROBLEMS
         raise FileError("\n".join([*problems[:MOST_PROBLEMS], *([f"and {more} more"] if more > 0 else [])]))
     if not as_json:
-        print(f"{len(opened.entries)} networks in {len(opened.header.shards)} files: all as they were written")
+        networks, files = counted(len(opened.entries), "network"), counted(len(opened.header.shards), "file")
+        print(f"{networks} in {files}: all as they were written")
 
 
 @app.command("export")

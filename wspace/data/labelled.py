@@ -19,6 +19,7 @@ from wspace.interfaces import TEST, TRAIN, VAL, Images
 from wspace.support import fingerprint
 from wspace.support.errors import DataError, DiskError
 from wspace.support.files import shown, write_text
+from wspace.support.quantities import counted
 
 READER = 1
 """Raise it when a change in how pictures are read changes a pixel."""
@@ -93,9 +94,9 @@ class Labelled:
             return f"the first: {shown(pictures[0].path)}: {unreadable[pictures[0].path]}"
 
         if not readable:
-            raise DataError(
-                f"{self.origin}: none of the {len(self.pictures)} pictures can be read, {first(self.pictures)}"
-            )
+            many = len(self.pictures)
+            none = "the only picture cannot" if many == 1 else f"none of the {many} pictures can"
+            raise DataError(f"{self.origin}: {none} be read, {first(self.pictures)}")
         left = dict(_by_class(readable))
         for name, pictures in _by_class(self.pictures):
             if name not in left:
@@ -106,9 +107,8 @@ class Labelled:
                 self._check_splits(name, {picture.split for picture in left[name]}, " that can be read")
 
     def _too_few(self, name: str, count: int, which: str) -> None:
-        pictures = "1 picture" if count == 1 else f"{count} pictures"
         raise DataError(
-            f"{self.origin}: class {name!r} has {pictures}{which}, and at least 3 are needed: "
+            f"{self.origin}: class {name!r} has {counted(count, 'picture')}{which}, and at least 3 are needed: "
             "one each to train on, to choose on and to test on"
         )
 
@@ -227,16 +227,14 @@ def _repeated(
     notes = []
     if seen:
         one, other = shown(paths[seen[0]]), shown(paths[first[contents[seen[0]]]])
+        of = f"{len(seen):,} of {int((split == TEST).sum()):,} test pictures {'has' if len(seen) == 1 else 'have'}"
         notes.append(
-            f"{len(seen):,} of {int((split == TEST).sum()):,} test pictures have the same pixels as pictures to train or to "
-            f"choose on, so scores flatter: the first is {one}, as {other}"
+            f"{of} the same pixels as pictures to train or to choose on, so scores flatter: the first is {one}, as {other}"
         )
     if doubtful:
         one, other = shown(paths[doubtful[0]]), shown(paths[earlier[contents[doubtful[0]]]])
-        notes.append(
-            f"{len(doubtful):,} of {len(paths):,} pictures have the same pixels as pictures of another class: the first is "
-            f"{one}, as {other}"
-        )
+        of = f"{len(doubtful):,} of {len(paths):,} pictures {'has' if len(doubtful) == 1 else 'have'}"
+        notes.append(f"{of} the same pixels as pictures of another class: the first is {one}, as {other}")
     return notes
 
 

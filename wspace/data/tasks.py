@@ -14,6 +14,7 @@ import torch
 from wspace.data.splits import OF_WAYS, SEEN, UNSEEN_CLASSES, UNSEEN_ORDERS, UNSEEN_TASKS, WITH_PICTURES, of_ways
 from wspace.interfaces import Task
 from wspace.support.errors import DataError
+from wspace.support.quantities import counted
 from wspace.support.settings import Tasks
 
 
@@ -110,7 +111,8 @@ def draw_tasks(
         raise DataError(f"tasks.classes: {settings.classes[0]} to {settings.classes[1]} is an empty range")
     least = 3 if ordered else 4
     if classes < least:
-        raise DataError(f"{classes} classes are too few to make seen and unseen tasks of; {least} are the least")
+        few = "1 class is" if classes == 1 else f"{classes} classes are"
+        raise DataError(f"{few} too few to make seen and unseen tasks of; {least} are the least")
     notes: list[str] = []
     apart = round(settings.unseen_classes * classes)
     if settings.unseen_classes and min(apart, classes - apart) < FEWEST_UNSEEN:
@@ -197,7 +199,7 @@ def tasks_around(
     if unseen < 1:
         raise DataError(f"the zoo's networks leave no {'set' if by_sets else 'task'} of {low} to {high} classes unseen")
     if unseen < settings.unseen:
-        notes.append(f"{unseen} unseen tasks, not {settings.unseen}: the zoo's networks leave no more")
+        notes.append(f"{counted(unseen, 'unseen task')}, not {settings.unseen}: the zoo's networks leave no more")
     if by_sets:
         drawn = _of_new_sets(known_classes, low, high, unseen, rng, _sets(given))
     else:
@@ -297,7 +299,7 @@ def _known_tasks(
     available = _number(classes, low, high, ordered)
     if available < 4:
         raise DataError(
-            f"{classes} classes make {available} different tasks of {low} to {high} classes; 4 are the least"
+            f"{classes} classes make {counted(available, 'different task')} of {low} to {high} classes; 4 are the least"
         )
     if wanted > available // 2 and wanted > 4:
         wanted = max(available // 2, 4)
@@ -320,7 +322,9 @@ def _known_sets(
     drawn = _of_new_sets(classes, low, high, min(unseen, most), rng, frozenset())
     left = _number(len(classes), low, high, True) - sum(factorial(len(task)) for task in drawn)
     if seen > left // 2:
-        notes.append(f"{len(classes)} classes: {left // 2} seen tasks, not {seen}; unseen sets leave no more")
+        notes.append(
+            f"{len(classes)} classes: {counted(left // 2, 'seen task')}, not {seen}; unseen sets leave no more"
+        )
     taken, trained = _sets(drawn), dict[Task, None]()
     while len(trained) < min(seen, left // 2):
         task = _one(classes, low, high, rng, ordered=True)
@@ -345,7 +349,7 @@ def _novel_tasks(
     available = _number(classes, low, high, ordered)
     count = min(settings.evaluate, -(-available // 2))
     if count < settings.evaluate:
-        notes.append(f"{classes} unseen classes: {count} tasks, not {settings.evaluate}; more would repeat")
+        notes.append(f"{classes} unseen classes: {counted(count, 'task')}, not {settings.evaluate}; more would repeat")
     return _distinct(others, low, high, count, rng, ordered=ordered)
 
 
@@ -410,9 +414,10 @@ def with_pictures(settings: Tasks, tasks: TaskSet, images: Sequence[int]) -> Tas
     for pictures in sorted(set(settings.pictures)) if shown else ():
         classes = {number for split in splits for task in tasks.scored(split) for number in task}
         if few := sum(images[number] < pictures for number in classes):
+            have = "has" if few == 1 else "have"
             notes.append(
-                f"{few} of {len(classes)} unseen classes have fewer than {pictures} training images, and come with all they "
-                "have where tasks show so many"
+                f"{few} of {len(classes)} unseen classes {have} fewer than {counted(pictures, 'training image')}, and "
+                f"{'comes with all it has' if few == 1 else 'come with all they have'} where tasks show so many"
             )
     return replace(tasks, shown=shown, notes=tuple(notes))
 

@@ -22,6 +22,7 @@ from wspace.recipes import hookspecs
 from wspace.recipes.commands import Command
 from wspace.recipes.registry import Component, Registry
 from wspace.support.errors import FileError, NameClash, UserError, did_you_mean, reason
+from wspace.support.quantities import counted
 
 BUILTIN = "wspace"
 BUILTIN_MODULE = "wspace.components"  # by name: they register like anybody's, and stand above this room
@@ -43,9 +44,9 @@ class PluginFact:
     @property
     def state(self) -> str:
         """In words."""
-        commands = f", {self.commands} command{'' if self.commands == 1 else 's'}" if self.commands else ""
+        commands = f", {counted(self.commands, 'command')}" if self.commands else ""
         note = f"; {self.note}" if self.note else ""
-        works = f"{self.components} components{commands}{note}"
+        works = f"{counted(self.components, 'component')}{commands}{note}"
         return "not in WSPACE_PLUGINS" if self.skipped else self.error or works
 
 

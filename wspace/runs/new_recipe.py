@@ -90,7 +90,8 @@ def look_at(folder: Path, classes: Literal["outer", "inner"] | None = None) -> L
     listing = Folder(folder, classes=classes).check()
     counts = Counter(picture.class_name for picture in listing.pictures)
     if len(counts) < FEWEST:
-        raise DataError(f"{folder}: {len(counts)} classes are too few to make tasks of; {FEWEST} are the least")
+        few = "1 class is" if len(counts) == 1 else f"{len(counts)} classes are"
+        raise DataError(f"{folder}: {few} too few to make tasks of; {FEWEST} are the least")
     every = max(1, len(listing.pictures) // LOOKED_AT)
     sides = [side for picture in listing.pictures[::every] if (side := _side(folder / picture.path))]
     if not sides:

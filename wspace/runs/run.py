@@ -41,6 +41,7 @@ from wspace.support.files import new_folder
 from wspace.support.methods import RIDGE, UNIVERSAL
 from wspace.support.names import GENERATOR, PROMPT_TEXTS
 from wspace.support.progress import Progress
+from wspace.support.quantities import counted
 from wspace.support.seeding import stream
 from wspace.support.templates import template
 from wspace.weights.files.network import Network
@@ -114,8 +115,8 @@ class Run:
         tasks, recipe = self.zoo.tasks, self.recipe
         facts = {
             "folder": str(self.folder),
-            "generator": f"{recipe.generator.name}, of {len(tasks.training)} networks",
-            "target": f"{recipe.target.name}, {self.target.spec.size:,} weights",
+            "generator": f"{recipe.generator.name}, of {counted(len(tasks.training), 'network')}",
+            "target": f"{recipe.target.name}, {counted(self.target.spec.size, 'weight', form=',')}",
             "known classes": len(tasks.classes),
         }
         return template(PACKAGE, "run.html.j2").render(

@@ -23,6 +23,7 @@ from wspace.runs.store import intact
 from wspace.runs.workbench import Workbench
 from wspace.support.methods import OURS
 from wspace.support.names import PER_TASK
+from wspace.support.quantities import counted
 
 NAMED = 8  # classes in a note, at most; the rest is counted
 
@@ -83,7 +84,7 @@ class KnownClasses:
             f"{self._spelt_alike(stranger.name)})"
             for stranger in strangers[:NAMED]
         ]
-        more = [f"{len(strangers) - NAMED} others"] if len(strangers) > NAMED else []
+        more = [counted(len(strangers) - NAMED, "other")] if len(strangers) > NAMED else []
         splits = self.zoo.tasks.splits
         by_kind = [f"{UNSEEN_NEAR}-N and {UNSEEN_FAR}-N"] if any(UNSEEN_FAR in split for split in splits) else []
         scored = [UNSEEN_CLASSES, *by_kind] if UNSEEN_CLASSES in splits else []

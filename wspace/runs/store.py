@@ -20,6 +20,7 @@ from wspace.support import fingerprint
 from wspace.support.errors import FileError, UserError
 from wspace.support.files import disk_errors, link_or_copy, read_json, remove_begun, sizes, write_json, write_text
 from wspace.support.names import LOCK, LOCK_HOLDER, MANIFEST
+from wspace.support.quantities import counted
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 """How a file system says that it has no locks."""
@@ -208,7 +209,7 @@ def _damage(folder: Path, manifest: dict[str, Any] | None, by_hash: bool) -> str
         if name not in there:
             return f"{name} is missing"
         if there[name] != size:
-            return f"{name} has {there[name]:,} bytes, where {size:,} were written"
+            return f"{name} has {counted(there[name], 'byte', form=',')}, where {size:,} were written"
     for name, expected in manifest.get("hashes", {}).items() if by_hash else ():
         if fingerprint.of_content(folder / name) != expected:
             return f"{name} changed since it was written"

@@ -11,6 +11,11 @@ SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*")
 
 
+def counted(count: int, one: str, many: str | None = None, form: str = "") -> str:
+    """1, 'step' -> '1 step'; 2, 'step' -> '2 steps'; 2, 'class', 'classes' -> '2 classes'. `form` is the number's, as ','."""
+    return f"{count:{form}} {one if count == 1 else many or f'{one}s'}"
+
+
 def in_bytes(count: float) -> str:
     """3_000_000_000 -> '2.8 GiB'."""
     size, unit = float(count), 0
@@ -20,9 +25,9 @@ def in_bytes(count: float) -> str:
 
 
 def in_words(seconds: float) -> str:
-    """600 -> '10 minutes'."""
+    """1 -> '1 second', 600 -> '10 minutes'."""
     if seconds < 100:
-        return f"{seconds:.0f} seconds"
+        return counted(round(seconds), "second")
     return f"{seconds / 60:.0f} minutes" if seconds < 6000 else f"{seconds / 3600:.3g} hours"
 
 

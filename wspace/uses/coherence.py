@@ -13,6 +13,7 @@ from wspace.runs.report.intervals import summary
 from wspace.runs.report.section import Row, Section, Table, percent
 from wspace.runs.run import Run
 from wspace.support.errors import UserError
+from wspace.support.quantities import counted
 from wspace.support.seeding import stream
 
 WHOLE = "as drawn"
@@ -84,7 +85,7 @@ def study(run: Run, tasks: Sequence[Task], *, draws: int, temperature: float, se
         if name != WHOLE
     ]
     table = Table(
-        f"{draws} draws at temperature {temperature:g}, layers exchanged: accuracy (%)",
+        f"{counted(draws, 'draw')} at temperature {temperature:g}, layers exchanged: accuracy (%)",
         {"accuracy": "percent", "from as drawn": "points"},
         [Row(name, row, own=name == WHOLE) for name, row in cells.items()],
     )

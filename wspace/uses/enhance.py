@@ -18,6 +18,7 @@ from wspace.runs.report.section import Figure, Row, Section, Table, percent
 from wspace.runs.run import Run
 from wspace.support.errors import UserError
 from wspace.support.methods import OURS
+from wspace.support.quantities import counted
 from wspace.support.seeding import stream
 from wspace.weights.files.network import Network
 
@@ -140,7 +141,7 @@ def _sentence(scores: dict[str, Tensor], run: Run, start: Start) -> str:
     wins = max(scores, key=lambda name: float(scores[name].mean()))
     return (
         f"Heads half-trained from {start} weights gain {percent(summary(gain, run.recipe), 'points')} points by enhancing, and "
-        f"lose on {int((gain < 0).sum())} of {len(gain)} tasks. Best of all: {wins}."
+        f"lose on {int((gain < 0).sum())} of {counted(len(gain), 'task')}. Best of all: {wins}."
     )
 
 

@@ -15,6 +15,7 @@ from wspace.runs.report.section import Row, Section, Table, percent
 from wspace.runs.run import Run
 from wspace.runs.workbench import Workbench
 from wspace.support.methods import OURS
+from wspace.support.quantities import counted
 from wspace.support.seeding import stream
 from wspace.weights.files.network import Network
 
@@ -121,9 +122,11 @@ def study(run: Run, tasks: Sequence[Task], *, count: int, temperature: float, se
         gain = summary(generated[way] - generated["one"], run.recipe)
         says.append(f"{way}: {percent(gain, 'points')} points over one draw at temperature {temperature:g}.")
     loss = summary(typical_scores - generated["vote"], run.recipe)
-    says.append(f"One head at temperature 0 is {percent(loss, 'points')} points from the vote of {count} draws.")
+    says.append(
+        f"One head at temperature 0 is {percent(loss, 'points')} points from the vote of {counted(count, 'draw')}."
+    )
     settings = {"tasks": len(tasks), "count": count, "temperature": temperature, "seed": seed}
-    title = f"{count} heads for one task: accuracy (%)"
+    title = f"{counted(count, 'head')} for one task: accuracy (%)"
     return Section("ensemble", "Ensembles", says, settings, [Table(title, columns, rows)])
 
 
@@ -135,5 +138,5 @@ def one(run: Run, classes: Sequence[str], *, count: int, temperature: float, see
     task = run.task_of(classes)
     section = study(run, [task], count=count, temperature=temperature, seed=seed)
     averaged = run.calibrated(drawn(run, [task], count, temperature, seed).mean(0), [task])[0]
-    origin = f"{run.recipe.name}, average of {count} draws at temperature {temperature:g}, seed {seed}"
+    origin = f"{run.recipe.name}, average of {counted(count, 'draw')} at temperature {temperature:g}, seed {seed}"
     return run.network(run.names_of(task), averaged, origin), section

@@ -17,6 +17,7 @@ from wspace.runs.report.intervals import summary
 from wspace.runs.report.section import Figure, Form, Row, Section, Table, percent
 from wspace.runs.run import Run
 from wspace.support.errors import UserError
+from wspace.support.quantities import counted
 from wspace.support.seeding import stream
 
 MIXED = "mixed"
@@ -108,8 +109,9 @@ def _section(run: Run, scored: Sequence[Expected], asked: int, seed: int) -> Sec
     low, high = inside["ci_low"], inside["ci_high"]
     verdict = "too often" if low > claimed else "too seldom" if high < claimed else "as often as it says"
     says = [
-        f"The accuracy lies in the {claimed:.0%} interval that `generate` gives in {percent(inside)} % of {len(scored)} fresh "
-        f"tasks: {verdict}. The interval is binomial, and takes tasks for independent, though they share classes.",
+        f"The accuracy lies in the {claimed:.0%} interval that `generate` gives in {percent(inside)} % of "
+        f"{counted(len(scored), 'fresh task')}: {verdict}. The interval is binomial, and takes tasks for independent, "
+        "though they share classes.",
         f"Expected accuracies are {percent(everything[OFF], 'points')} points from measured ones in the mean; a single one is "
         f"off by {percent(everything[APART])}.",
     ]

@@ -20,6 +20,7 @@ from wspace.runs.report.section import Form, Row, Section, Table, percent
 from wspace.runs.run import Run
 from wspace.support.errors import UserError, did_you_mean
 from wspace.support.methods import BASE, OURS, RIDGE, UNIVERSAL
+from wspace.support.quantities import counted
 from wspace.support.seeding import stream
 from wspace.uses.enhance import Start
 from wspace.uses.ensemble import oracles
@@ -118,8 +119,8 @@ def drawn_pairs(run: Run, count: int, seed: int, tries: int = TRIES) -> tuple[li
         if len(pairs) == count:
             return [a for a, _ in pairs], [b for _, b in pairs]
     raise UserError(
-        f"--pairs {count}: {len(classes)} known classes make no more than {len(pairs)} pairs of tasks of {size} classes "
-        "that the zoo has not"
+        f"--pairs {count}: {len(classes)} known classes make no more than {counted(len(pairs), 'pair')} of tasks of {size} "
+        "classes that the zoo has not"
     )
 
 

@@ -18,6 +18,7 @@ from wspace.runs.report.intervals import summary
 from wspace.runs.report.section import Figure, Row, Section, Table, percent
 from wspace.runs.run import Run
 from wspace.support.methods import BASE, OURS, RIDGE, UNIVERSAL
+from wspace.support.quantities import counted
 from wspace.support.seeding import stream
 
 ALL = 0
@@ -154,7 +155,7 @@ def study(
                 trained[name] = train(run, tasks, pool, start, schedule, seed)
                 bar.advance()
             kept = trained[OURS].weights if kept is None else kept
-            label = "all images" if count == ALL else f"{count} image{'s' * (count > 1)} a class"
+            label = "all images" if count == ALL else f"{counted(count, 'image')} a class"
             table, sentence = _compared(run, trained, label, schedule.steps)
             tables.append(table)
             says.append(sentence)
@@ -165,7 +166,7 @@ def study(
         for label, trained in curves.items()
     }
     caption = (
-        f"Accuracy on test images while training from each start, mean over {len(tasks)} unseen tasks; steps on a "
+        f"Accuracy on test images while training from each start, mean over {counted(len(tasks), 'unseen task')}; steps on a "
         "logarithmic axis, the start itself on its left edge."
     )
     settings = {"tasks": len(tasks), "epochs": epochs, "optimiser": "Adam", "lr": lr, "batch": batch, "seed": seed}
@@ -198,9 +199,9 @@ def _compared(run: Run, trained: Mapping[str, Trained], label: str, steps: int) 
     sentence = (
         f"{label}: trained from generated weights {percent(ours['trained'])} % ({100 * ours['at the start']['mean']:.1f} "
         f"before), {percent(ours[f'minus {best}'], 'points')} points from {best}, the best standard start, whose accuracy "
-        f"it has after {ours['steps to equal it']['mean']:.0f} of {steps} steps; {', '.join(others)}."
+        f"it has after {ours['steps to equal it']['mean']:.0f} of {counted(steps, 'step')}; {', '.join(others)}."
     )
-    return Table(f"{label}, {steps} steps: accuracy (%), by start", columns, rows), sentence
+    return Table(f"{label}, {counted(steps, 'step')}: accuracy (%), by start", columns, rows), sentence
 
 
 # ---------------------------------------------------------------- drawing

@@ -29,6 +29,7 @@ from wspace.support.files import disk_errors, save_tensors
 from wspace.support.methods import OURS
 from wspace.support.names import USES
 from wspace.support.progress import Bar
+from wspace.support.quantities import counted
 from wspace.support.seeding import stream
 from wspace.uses.shown import generated, names, task_shown, trained
 
@@ -182,7 +183,7 @@ class Cost:
 
     def __str__(self) -> str:
         part = f", {self.known:,} of them known already," if self.known else ""
-        return f"{self.points:,} points{part} would take about {duration(self.seconds)} here"
+        return f"{counted(self.points, 'point', form=',')}{part} would take about {duration(self.seconds)} here"
 
 
 def duration(seconds: float) -> str:
@@ -218,7 +219,7 @@ def study(
     task = task_shown(run, classes)
     images = len(next(iter(heads.values())).images.labels)
     about = (
-        f"Cross-entropy on {images} test images of a task of {len(task)} classes ({names(run, task)}), around its "
+        f"Cross-entropy on {counted(images, 'test image')} of a task of {len(task)} classes ({names(run, task)}), around its "
         "generated head and around one trained on its images. In the middle is the head itself; along each axis it "
         "moves in a random direction, whose every filter is as long as the head's own: at 1 it is moved by its own length."
     )

@@ -18,6 +18,7 @@ from wspace.runs.run import Run
 from wspace.runs.store import intact
 from wspace.support.methods import BASE, ORACLE, OURS, UNIVERSAL
 from wspace.support.names import GENERATED
+from wspace.support.quantities import counted
 from wspace.support.seeding import stream
 from wspace.uses.enhance import aligned
 
@@ -71,11 +72,11 @@ def study(run: Run, *, networks: int = 1000, seed: int = 0) -> Section:
     apart = (kinds[OURS] - kinds[ORACLE]).norm(dim=1)
     others = (kinds[OURS] - kinds[ORACLE].roll(1, 0)).norm(dim=1)
     says = [
-        f"The map shows the first two principal components of {even} networks each of {', '.join(FITTED)}: "
+        f"The map shows the first two principal components of {counted(even, 'network')} each of {', '.join(FITTED)}: "
         f"{shares[0]:.1%} and {shares[1]:.1%} of their variance. The other {1 - float(shares.sum()):.1%} are not on it.",
         f"In all {len(mean):,} dimensions a generated head is {float(apart.mean()):.3g} from the oracle of its own "
         f"task, on the mean, and {float(others.mean()):.3g} from that of another; nearer to its own on "
-        f"{int((apart < others).sum())} of {len(apart)} tasks.",
+        f"{int((apart < others).sum())} of {counted(len(apart), 'task')}.",
     ]
     symmetry = run.recipe.symmetry.name if run.recipe.symmetry is not None else None
     reference = "the zoo's base" if zoo.shares_base else "the zoo's first network"

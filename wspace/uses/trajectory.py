@@ -15,6 +15,7 @@ from wspace.runs.run import Run
 from wspace.runs.stages.evaluate import along_steps
 from wspace.support.errors import UserError
 from wspace.support.methods import ORACLE
+from wspace.support.quantities import counted
 
 Panel = tuple[Sequence[Mapping[str, Any]], Mapping[str, Any]]
 """Rows of a split, and its oracle."""
@@ -47,7 +48,7 @@ def study(run: Run, *, tasks: int = 32) -> Section:
     confidence = f"{100 * run.recipe.evaluate.confidence:g} %"
     caption = (
         "Accuracy on test images along the denoising steps: after each step, of the heads that would result were it the "
-        f"last; mean over {tasks} tasks of each split at most, and its {confidence} interval. Dashed: the oracle."
+        f"last; mean over {counted(tasks, 'task')} of each split at most, and its {confidence} interval. Dashed: the oracle."
     )
     figures = (Figure("steps", caption, trajectories(of_splits)),)
     return Section("plot-trajectory", "Along denoising", says, {"tasks": tasks}, tables, figures)

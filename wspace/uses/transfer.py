@@ -22,6 +22,7 @@ from wspace.runs.telling import statistics_of
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import UserError
 from wspace.support.methods import TEXT_PROTOTYPE, UNIVERSAL
+from wspace.support.quantities import counted
 from wspace.support.seeding import stream
 from wspace.uses.ensemble import oracles
 
@@ -99,7 +100,7 @@ def _check(world: Workbench) -> None:
     """Raises UserError for a data set of one class, and for one with classes that are one to the text encoder."""
     classes = world.images.classes
     if len(classes) < 2:
-        raise UserError(f"--dataset: it has {len(classes)} class, and a task is of two or more")
+        raise UserError(f"--dataset: it has {counted(len(classes), 'class', 'classes')}, and a task is of two or more")
     for group in twins(world.class_texts):
         raise UserError(
             f"--dataset: the text encoder makes one vector of its classes {listed([classes[number] for number in group])}: no "

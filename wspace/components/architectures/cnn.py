@@ -10,6 +10,7 @@ from torch import nn
 
 from wspace.interfaces import Architecture
 from wspace.support.errors import UserError
+from wspace.support.quantities import counted
 
 POOLS = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
 
@@ -35,8 +36,8 @@ class CNN(Architecture):
         width, side = inputs[0], inputs[-1]
         if side < 2 ** len(self.channels):
             raise UserError(
-                f"architecture 'cnn': pictures of {side} x {side} cannot be halved {len(self.channels)} times: use larger "
-                "ones (`backbone.side`), or fewer channels"
+                f"architecture 'cnn': pictures of {side} x {side} cannot be halved {counted(len(self.channels), 'time')}: use "
+                "larger ones (`backbone.side`), or fewer channels"
             )
         layers = OrderedDict[str, nn.Module]()
         for number, channels in enumerate(self.channels, start=1):

@@ -26,6 +26,7 @@ from wspace.interfaces import Backbone, Layers
 from wspace.support.checkpoints import check_numbers, fingerprint_of, first_misfit, read_state
 from wspace.support.errors import FileError, MissingPackage, UnknownComponent, UserError
 from wspace.support.parameters import Since
+from wspace.support.quantities import counted
 from wspace.support.seeding import seeded
 
 WHO = "backbone 'timm'"
@@ -241,7 +242,7 @@ class Stages(nn.Module):
         if not hasattr(network, "forward_intermediates") or not many:
             raise UserError(f"{WHO} {model}: timm does not give the maps of its stages: leave 'stages' out")
         if stages > many:
-            raise UserError(f"{WHO} {model}: it has {many} stages, and 'stages' is {stages}")
+            raise UserError(f"{WHO} {model}: it has {counted(many, 'stage')}, and 'stages' is {stages}")
         self.network, self.stages = network, stages
 
     def forward(self, x: Tensor) -> Tensor:

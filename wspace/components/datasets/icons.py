@@ -23,6 +23,7 @@ from wspace.interfaces import TEST, TRAIN, VAL, Dataset, Images
 from wspace.support import fingerprint
 from wspace.support.errors import DataError, MissingPackage
 from wspace.support.parameters import Since
+from wspace.support.quantities import counted
 
 RENDERER = 1
 """Raise it when a change here changes a pixel."""
@@ -332,7 +333,7 @@ class Icons(Dataset):
         concepts = concepts_drawn_in(self.styles, self.also)
         if len(concepts) < 2:
             raise DataError(
-                f"dataset 'icons' has {len(concepts)} concepts drawn in at least {self.styles} "
+                f"dataset 'icons' has {counted(len(concepts), 'concept')} drawn in at least {self.styles} "
                 f"of its {len(styles_with(self.also))} styles, and at least 2 are needed: lower 'styles'"
             )
         often = sorted(concepts, key=lambda concept: (-len(concept.glyphs), concept.name))

@@ -18,6 +18,7 @@ from wspace.interfaces import TEST, TRAIN, VAL, Dataset, Images
 from wspace.support import fingerprint
 from wspace.support.errors import DataError
 from wspace.support.files import shown
+from wspace.support.quantities import counted
 
 PARTS = {TRAIN: ("train",), TEST: ("t10k", "test")}
 """What the name of a split's files says of it."""
@@ -74,7 +75,8 @@ class Idx(Dataset):
         """Pictures (M, S, S) uint8 and labels (M,) of a split. Raises DataError."""
         pictures, numbers = read_idx(images, 3), read_idx(labels, 1)
         if len(pictures) != len(numbers):
-            raise DataError(f"{labels}: has {len(numbers):,} labels, and {images.name} {len(pictures):,} pictures")
+            has, other = counted(len(numbers), "label", form=","), counted(len(pictures), "picture", form=",")
+            raise DataError(f"{labels}: has {has}, and {images.name} {other}")
         if pictures.shape[1] != pictures.shape[2] or not pictures.shape[1]:
             raise DataError(
                 f"{images}: its pictures are {pictures.shape[1]} x {pictures.shape[2]}, and square ones are needed"
@@ -109,14 +111,16 @@ def read_idx(file: Path, dimensions: int) -> np.ndarray:
     if content[:4] != magic:
         raise DataError(
             f"{file}: its magic number is 0x{content[:4].hex()}, where 0x{magic.hex()} begins an IDX file of bytes with "
-            f"{dimensions} {'dimension' if dimensions == 1 else 'dimensions'}"
+            + counted(dimensions, "dimension")
         )
     whole = len(content) >= head
     shape = tuple(np.frombuffer(content[4:head] if whole else b"", ">u4").tolist())
     if not whole or len(content) - head < prod(shape):
-        raise DataError(f"{file}: truncated: it holds {len(content):,} bytes, fewer than its header says")
+        few = counted(len(content), "byte", form=",")
+        raise DataError(f"{file}: truncated: it holds {few}, fewer than its header says")
     if len(content) - head > prod(shape):
-        raise DataError(f"{file}: holds {len(content) - head - prod(shape):,} bytes more than its header says")
+        more = counted(len(content) - head - prod(shape), "byte", form=",")
+        raise DataError(f"{file}: holds {more} more than its header says")
     return np.frombuffer(content, np.uint8, offset=head).reshape(shape)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from wspace.interfaces import Contest, Evidence, Opponent
 from wspace.learning.baselines import matching, principal_gaussian, to_fit
+from wspace.support.quantities import counted
 
 
 class PcaGaussian(Opponent):
@@ -44,6 +45,7 @@ class PcaGaussian(Opponent):
     def _axes(self, evidence: Evidence, spanned: int) -> int:
         if self.axes is None or self.axes <= spanned:
             return self.axes or spanned
-        note = f"note: the opponent 'pca-gaussian' draws along {spanned} axes, not {self.axes}; networks span no more"
+        along = counted(spanned, "axis", "axes")
+        note = f"note: the opponent 'pca-gaussian' draws along {along}, not {self.axes}; networks span no more"
         evidence.once(("pca-gaussian spans", spanned), partial(evidence.progress.say, note))
         return spanned

@@ -20,6 +20,7 @@ from wspace.support.errors import UserError
 from wspace.support.files import disk_errors, write_json
 from wspace.support.names import REPORT, RUN, STUDY
 from wspace.support.progress import Progress
+from wspace.support.quantities import counted
 
 
 def plan(
@@ -97,7 +98,7 @@ def _train(joint: Joint, folder: Path, progress: Progress) -> None:
         return
     from wspace.runs.joint import training
 
-    progress.say(f"train: {len(joint.members)} zoos" + (f": damaged: {damage}" if damage else ""))
+    progress.say(f"train: {counted(len(joint.members), 'zoo')}" + (f": damaged: {damage}" if damage else ""))
     zoos = [
         training.MemberZoo(m.name, m, Store(folder / m.name).folder("zoo", keys(m, STAGES)["zoo"]))
         for m in joint.members

@@ -14,6 +14,7 @@ from wspace.runs.report.figures import TITLES, splits_of
 from wspace.runs.report.methods import Methods
 from wspace.runs.report.section import Figure, Form, Section, percent
 from wspace.support.methods import MISMATCHED, OURS
+from wspace.support.quantities import counted
 from wspace.support.templates import template
 
 CAPTIONS = {
@@ -180,8 +181,8 @@ def _note(report: Mapping[str, Any], confidence: str) -> str:
         )
     tasks = next(row["n"] for row in scores if row["split"] == split)
     return text + (
-        f"In brackets: {confidence} intervals, bootstrap over {tasks} tasks; differences are paired, on the same tasks "
-        "and test images. One seed: the spread over seeds is not in them."
+        f"In brackets: {confidence} intervals, bootstrap over {counted(tasks, 'task')}; differences are paired, on the same "
+        "tasks and test images. One seed: the spread over seeds is not in them."
     )
 
 
@@ -277,8 +278,8 @@ def _caption(name: str, report: Mapping[str, Any], confidence: str) -> str:
     if name == "pictures" and "pictures" in report:
         shown = report["pictures"]
         caption += (
-            f" {shown['right']} of the {shown['shown']} are right; of all {shown['images']} test images of this task, "
-            f"{_percent(shown['accuracy'])} %. Its {len(shown['classes'])} classes: {', '.join(shown['classes'])}."
+            f" {shown['right']} of the {shown['shown']} are right; of all {counted(shown['images'], 'test image')} of this "
+            f"task, {_percent(shown['accuracy'])} %. Its {len(shown['classes'])} classes: {', '.join(shown['classes'])}."
         )
     return caption
 

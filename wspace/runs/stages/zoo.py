@@ -227,7 +227,8 @@ def _checked_source(job: Job, where: Path | Address) -> StoredZoo:
     source = StoredZoo.open(where)
     if source.fetched is not None:
         shards = len(source.header.shards)
-        job.progress.say(f"zoo.source: {where}: its {shards} files come into {source.folder}, unless they are there")
+        come = "file comes into {}, unless it is" if shards == 1 else f"{shards} files come into {{}}, unless they are"
+        job.progress.say(f"zoo.source: {where}: its {come.format(source.folder)} there")
     problems = source.problems()
     if problems:
         raise FileError(f"{where}: {problems[0]}")

@@ -28,6 +28,7 @@ from wspace.runs.stages.train import adversary_of
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import UserError
 from wspace.support.progress import Progress
+from wspace.support.quantities import counted
 from wspace.support.seeding import seeded, stream
 
 NETWORKS, CLASSES = 64, 20  # of a zoo of random numbers, each for a task of so many classes
@@ -177,7 +178,7 @@ def _train(setting: _Setting) -> Contestants:
     about = {
         "parameters": _parameters(loop.parameters.values(), network),
         "precision": {"ours": recipe.precision, "plain": "float32"},
-        "batch": f"{recipe.train.batch} networks of {layout.count} tokens of {layout.width} values",
+        "batch": f"{counted(recipe.train.batch, 'network')} of {counted(layout.count, 'token')} of {layout.width} values",
         "device": str(device),
     }
     return contestants, kinds, about
@@ -307,7 +308,7 @@ def _task(setting: _Setting) -> Contestants:
     about = {
         "parameters": _parameters(trained, network),
         "precision": {"ours": "float32", "plain": "float32"},
-        "batch": f"{settings.batch} tasks of {settings.images} images",
+        "batch": f"{counted(settings.batch, 'task')} of {counted(settings.images, 'image')}",
         "device": str(setting.device),
     }
     return contestants, [0], about

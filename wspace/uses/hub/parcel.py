@@ -14,6 +14,7 @@ from wspace.support.errors import FileError
 from wspace.support.files import read_json, write_json
 from wspace.support.fingerprint import sha256_of_file
 from wspace.support.invalid import first
+from wspace.support.quantities import counted
 
 FORMAT = 1
 PARCEL = "wspace-hub.json"
@@ -50,7 +51,7 @@ class Parcel:
     @property
     def summary(self) -> str:
         """As people are told of it."""
-        return f"{self.kind} {self.name}: {_files(len(self.files))}, {sized(self.bytes)}"
+        return f"{self.kind} {self.name}: {counted(len(self.files), 'file')}, {sized(self.bytes)}"
 
     @property
     def parts(self) -> list[str]:
@@ -60,7 +61,7 @@ class Parcel:
             top, slash, _ = name.partition("/")
             parts.setdefault(top + slash, []).append(content.bytes)
         return [
-            f"{sized(sum(sizes)):>9}  {top}" + (f" ({_files(len(sizes))})" if top.endswith("/") else "")
+            f"{sized(sum(sizes)):>9}  {top}" + (f" ({counted(len(sizes), 'file')})" if top.endswith("/") else "")
             for top, sizes in parts.items()
         ]
 
@@ -119,7 +120,3 @@ def is_safe(name: str) -> bool:
 def sized(count: int) -> str:
     """So many bytes, as people read them."""
     return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
-
-
-def _files(count: int) -> str:
-    return f"{count} file{'s' if count > 1 else ''}"

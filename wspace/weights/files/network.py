@@ -13,6 +13,7 @@ from wspace.interfaces.weights import WeightSpec
 from wspace.support.classes import check_classes
 from wspace.support.errors import FileError
 from wspace.support.files import check_file, check_is_file, disk_errors, parse_json, save_tensors
+from wspace.support.quantities import counted
 from wspace.support.templates import template
 
 METADATA = "wspace"
@@ -47,10 +48,10 @@ class Network:
     def _repr_html_(self) -> str:
         tensors = list(self.tensors.items())
         return template("wspace.weights.files", "network.html.j2").render(
-            weights=f"{sum(tensor.numel() for _, tensor in tensors):,} weights",
+            weights=counted(sum(tensor.numel() for _, tensor in tensors), "weight", form=","),
             classes=", ".join(self.classes),
             tensors=[(name, " × ".join(map(str, tensor.shape)) or "1") for name, tensor in tensors[:SHOWN]],
-            more=f"and {len(tensors) - SHOWN} other tensors" if len(tensors) > SHOWN else "",
+            more=f"and {counted(len(tensors) - SHOWN, 'other tensor')}" if len(tensors) > SHOWN else "",
             origin=self.origin,
         )
 

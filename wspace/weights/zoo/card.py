@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from wspace.support.quantities import counted
 from wspace.support.yaml import dump
 from wspace.weights.zoo.format import INDEX, StoredZoo
 
@@ -59,7 +60,8 @@ def summary(zoo: StoredZoo) -> str:
     fewest, most = info["classes_of_a_network"]
     about = f"{_range(fewest, most)} of {info['classes']} classes each" if most else "no classes"
     lines = [
-        f"{info['name']}: {info['networks']} networks of {info['weights']:,} weights, {info['bytes'] / 2**20:.1f} MiB",
+        f"{info['name']}: {counted(info['networks'], 'network')} of {counted(info['weights'], 'weight', form=',')}, "
+        f"{info['bytes'] / 2**20:.1f} MiB",
         f"target   {_written(info['target']) or 'not known'}",
         f"tensors  {_listed([f'{name} {_shape(shape)}' for name, shape in info['tensors'].items()])}",
         f"tasks    {about}; the first: {'; '.join(info['texts_of_the_first'])}",
@@ -93,7 +95,8 @@ def _written(target: dict[str, Any] | None) -> str:
 
 
 def _spread(values: dict[str, Any]) -> str:
-    return f"{values['mean']:.3g} on average, {values['min']:.3g} to {values['max']:.3g} ({values['known']} networks)"
+    known = counted(values["known"], "network")
+    return f"{values['mean']:.3g} on average, {values['min']:.3g} to {values['max']:.3g} ({known})"
 
 
 def card(zoo: StoredZoo) -> str:
@@ -106,8 +109,9 @@ def card(zoo: StoredZoo) -> str:
         "size_categories": [size],
         "configs": [{"config_name": "default", "data_files": INDEX}],
     }
+    weights = counted(info["weights"], "weight", form=",")
     rows = {
-        "networks": f"{info['networks']:,}, of {info['weights']:,} weights each ({info['bytes'] / 2**20:.1f} MiB)",
+        "networks": f"{info['networks']:,}, of {weights} each ({info['bytes'] / 2**20:.1f} MiB)",
         "target": f"`{_written(info['target'])}`" if info["target"] else "not known",
         "tensors": _listed([f"`{name}` {_shape(shape)}" for name, shape in info["tensors"].items()]),
         "tasks": _tasks(info),

@@ -36,6 +36,7 @@ from wspace.support.files import parsed_json, read_json, replacing, write_json
 from wspace.support.fingerprint import of_content, of_json, sha256_of_file
 from wspace.support.invalid import first
 from wspace.support.names import ZOO_HEADER
+from wspace.support.quantities import counted
 from wspace.weights.zoo.fetched import Fetched
 
 FORMAT = 1
@@ -170,7 +171,8 @@ class Index(Sequence[Entry]):
             rows.append(entry.row)
             names.append(hash(entry.name))
         if len(rows) != header.networks:
-            raise FileError(f"{shown}: has {len(rows)} lines for the {header.networks} networks of {ZOO_HEADER}")
+            lines, networks = counted(len(rows), "line"), counted(header.networks, "network")
+            raise FileError(f"{shown}: has {lines} for the {networks} of {ZOO_HEADER}")
         self._starts, self._names = np.array(starts), np.array(names)
         self.shards = np.array(shards)
         """(n,), of each network the number of its file among the header's."""
@@ -385,7 +387,7 @@ class StoredZoo:
         except FileError as error:
             return [self._without_where(error)]
         if not file.is_file():
-            return [f"{name}: is missing, and with it {len(mine)} networks"]
+            return [f"{name}: is missing, and with it {counted(len(mine), 'network')}"]
         try:
             with _opened(file) as shard:
                 kinds = {key: _kind_of(shard, key) for key in shard.keys()}  # noqa: SIM118 (not a dict)
@@ -414,7 +416,10 @@ class StoredZoo:
                     for key, rows_of in endless.items()
                     if rows_of[place]
                 ]
-        problems += [f"{where(number)}: there are only {count} rows" for number in beyond.tolist()]
+        problems += [
+            f"{where(number)}: there {'is' if count == 1 else 'are'} only {counted(count, 'row')}"
+            for number in beyond.tolist()
+        ]
         if not problems and sha256_of_file(file) != digest:
             problems.append(
                 f"{name}: changed outside of its networks' weights: its sha256 is not the one in {ZOO_HEADER}"

@@ -259,8 +259,9 @@ class Code(nn.Module):
         used = len(self.codes_of(pieces)[:, 0].unique())
         most = min(self.codebook, len(pieces.unique(dim=0)))
         if used < max(2, COLLAPSED * most) <= most:
+            are = "is" if used == 1 else "are"
             raise UserError(
-                f"tokenizer 'vq': the codebook has collapsed: {used} of {self.codebook} codes are in use; lower "
+                f"tokenizer 'vq': the codebook has collapsed: {used} of {self.codebook} codes {are} in use; lower "
                 "reconstruction.lr, or take another tokenizer.quantizer"
             )
 

@@ -111,8 +111,9 @@ class Ray(Engine):
         except RayTaskError:
             raise  # of our own code: with its traceback
         except RayError as error:
+            times = f"{self.retries + 1} times" if self.retries else "once"
             raise WspaceError(
-                f"engine 'ray': a piece of work was lost {self.retries + 1} times; the same command goes on from here"
+                f"engine 'ray': a piece of work was lost {times}; the same command goes on from here"
             ) from error
 
     def close(self) -> None:

@@ -95,7 +95,8 @@ class Gate:
         while self._calls and self._calls[0] < now - 60:
             self._calls.popleft()
         if len(self._calls) >= self.calls_a_minute:
-            raise Refused(429, f"more than {self.calls_a_minute} calls in a minute: wait a moment, and try again")
+            calls = "one call" if self.calls_a_minute == 1 else f"{self.calls_a_minute} calls"
+            raise Refused(429, f"more than {calls} in a minute: wait a moment, and try again")
         self._calls.append(now)
 
 
