@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import exp
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from wspace_t2w.conditioned_attention import AdaptiveBlock, ConditionedAttention
+from wspace_t2w.conditioned_attention import AdaptiveBlock, ConditionedAttention, Rows, through_encoder_layer
 from wspace_t2w.prior_attention import PriorAttention
 from wspace_t2w.prior_fusion import PriorFusion, fuse
 from wspace_t2w.unit_attention import UnitAttention
@@ -422,7 +423,7 @@ def test_a_fresh_adaptive_block_changes_nothing() -> None:
 
 
 def test_left_out_the_condition_stands_before_the_weights_and_parameters_are_what_they_were() -> None:
-    """Names in their order, which random starts, optimisers and files go by; and the sums themselves."""
+    """Names in their order, which random starts, optimisers and files go by."""
     of_blocks = [name for name, _ in torch.nn.TransformerEncoderLayer(8, 2, 32).named_parameters()]
     shared = ["of_condition", "of_level.0", "of_level.2"]
     trunk = [f"{layer}.{kind}" for layer in shared for kind in ("weight", "bias")]
@@ -434,15 +435,51 @@ def test_left_out_the_condition_stands_before_the_weights_and_parameters_are_wha
     assert [name for name in names if name in trunk] == trunk
     assert [name for name, _ in of_units.named_parameters() if name in trunk] == trunk
 
-    x, level, condition, anchor = inputs()
+
+@PROJECTIONS
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("depth", [1, 3])
+def test_what_leaves_padding_out_is_torchs_own_encoder(
+    projections: Literal["own", "shared"], padded: bool, depth: int
+) -> None:
+    """Values, and gradients of every parameter."""
+    made = denoiser(projections=projections, depth=depth).double()
+    x, level, condition, anchor = (value.double() if isinstance(value, Tensor) else value for value in inputs())
+    mask = condition.mask if padded else torch.ones_like(condition.mask)
+    condition = Condition(condition.tokens.double(), mask, condition.pooled.double())
     waves = sinusoids(level, 8)
     weights = torch.einsum("bnd,ndw->bnw", x, made.enter.expand(3, -1, -1)) + made.position
     sequence = torch.cat([made.of_condition(condition.tokens), made.of_level(waves)[:, None], weights], dim=1)
-    hidden = functional.pad(~condition.mask, (0, 4), value=False)
+    hidden = functional.pad(~mask, (0, 4), value=False)
     for block in made.blocks:
         sequence = block(sequence, src_key_padding_mask=hidden)
     out = torch.einsum("bnw,nwd->bnd", made.norm(sequence[:, -3:]), made.leave.expand(3, -1, -1)) + made.leave_bias
-    assert torch.equal(made(x, level, condition, anchor), out + made.gate(waves)[..., None] * x)
+    expected, ours = out + made.gate(waves)[..., None] * x, made(x, level, condition, anchor)
+    assert torch.allclose(ours, expected, rtol=1e-10, atol=1e-12)
+    pull = torch.randn(ours.shape, generator=torch.Generator().manual_seed(5), dtype=torch.double)
+    for there, here in zip(
+        *(torch.autograd.grad((values * pull).sum(), list(made.parameters())) for values in (expected, ours)),
+        strict=True,
+    ):
+        assert torch.allclose(here, there, rtol=1e-9, atol=1e-11)
+
+
+def test_padding_that_is_kept_as_on_a_gpu_gives_the_same() -> None:
+    layer = denoiser().blocks[0]
+    assert isinstance(layer, nn.TransformerEncoderLayer)
+    _, _, condition, _ = inputs()
+    left_out = Rows.of(condition, 4)
+    kept = replace(left_out, real=None)
+    assert left_out.real is not None and len(left_out.real) == condition.mask.sum()
+    tokens = torch.randn(4, 7, 8, generator=torch.Generator().manual_seed(5))
+    for last in (None, 3):
+        without, with_padding = (
+            through_encoder_layer(layer, rows.unpadded(tokens), rows, last) for rows in (left_out, kept)
+        )
+        if last is None:
+            with_padding = left_out.unpadded(kept.padded(with_padding))
+        assert without.shape == ((int(condition.mask.sum()) + 16, 8) if last is None else (12, 8))
+        assert torch.allclose(without, with_padding, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["prior-attention", "unit-attention"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn import functional
 
 from wspace.api import Condition, Denoiser, UserError
 
@@ -52,13 +54,9 @@ class ConditionedAttention(Denoiser):
 
     def through_blocks(self, weights: Tensor, waves: Tensor, condition: Condition) -> Tensor:
         """Weight tokens (B, N, width) and the level's sinusoids (B, width) -> (B, N, width), normed."""
-        count, time = weights.shape[1], rearrange(self.of_level(waves), "b width -> b 1 width")
+        time = rearrange(self.of_level(waves), "b width -> b 1 width")
         if self.conditioning == "tokens":
-            sequence = torch.cat([self.of_condition(condition.tokens), time, weights], dim=1)  # (B, L+1+N, width)
-            hidden = padding(condition, 1 + count)
-            for block in self.blocks:
-                sequence = block(sequence, src_key_padding_mask=hidden)
-            return self.norm(sequence[:, -count:])
+            return self._beside_condition(weights, time, condition)
         if self.conditioning == "cross":
             memory, hidden = torch.cat([self.of_condition(condition.tokens), time], dim=1), padding(condition, 1)
             for block in self.blocks:
@@ -70,6 +68,97 @@ class ConditionedAttention(Denoiser):
         for block in self.blocks:
             weights = block(weights, given) if self.conditioning == "adaln" else block(weights)
         return self.norm(weights)
+
+    def _beside_condition(self, weights: Tensor, time: Tensor, condition: Condition) -> Tensor:
+        """As `through_blocks`, of tokens that stand after the condition's and the level's; the last block makes no others."""
+        batch, count, _ = weights.shape
+        rows = Rows.of(condition, 1 + count)
+        others = torch.cat([time, weights], dim=1)  # (B, 1+N, width)
+        tokens = rows.packed(self.of_condition(rows.of_condition(condition.tokens)), others)  # (R, width)
+        for number, block in enumerate(self.blocks, 1):
+            assert isinstance(block, nn.TransformerEncoderLayer)
+            tokens = through_encoder_layer(block, tokens, rows, count if number == len(self.blocks) else None)
+        return self.norm(tokens.unflatten(0, (batch, -1))[:, -count:])
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Where tokens of B sequences lie when those of all are rows of one matrix (R, width), without padding on a CPU.
+
+    First come the condition's, sequence after sequence; then the `others` of each, which all sequences have as many of.
+    """
+
+    batch: int
+    length: int  # of a condition, with padding: L
+    others: int
+    real: Tensor | None  # (R',) numbers of the condition's tokens that are no padding, among B*L; None: all are taken
+    seen: Tensor | None  # (B, 1, 1, L + others): what attention may look at; None: all of it
+
+    @classmethod
+    def of(cls, condition: Condition, others: int) -> Rows:
+        batch, length = condition.mask.shape
+        hidden = padding(condition, others)
+        if hidden is None:
+            return cls(batch, length, others, None, None)
+        # elsewhere than on a CPU, how many there are is not known without waiting
+        packs = condition.mask.device.type == "cpu"
+        real = condition.mask.flatten().nonzero()[:, 0] if packs else None
+        return cls(batch, length, others, real, ~hidden[:, None, None])
+
+    def of_condition(self, tokens: Tensor) -> Tensor:
+        """(B, L, any) -> (R', any)."""
+        flat = tokens.flatten(0, 1)
+        return flat if self.real is None else flat.index_select(0, self.real)
+
+    def packed(self, of_condition: Tensor, others: Tensor) -> Tensor:
+        """(R', any), (B, others, any) -> (R, any)."""
+        return torch.cat([of_condition, others.flatten(0, 1)])
+
+    def padded(self, rows: Tensor) -> Tensor:
+        """(R, any) -> (B, L + others, any), zero where padded."""
+        first, last = rows.tensor_split([len(rows) - self.batch * self.others])
+        if self.real is not None:
+            first = first.new_zeros(self.batch * self.length, *first.shape[1:]).index_copy(0, self.real, first)
+        return torch.cat([first.unflatten(0, (self.batch, self.length)), last.unflatten(0, (self.batch, -1))], dim=1)
+
+    def unpadded(self, tokens: Tensor) -> Tensor:
+        """(B, L + others, any) -> (R, any)."""
+        return self.packed(self.of_condition(tokens[:, : self.length]), tokens[:, self.length :])
+
+
+def through_encoder_layer(layer: nn.TransformerEncoderLayer, tokens: Tensor, rows: Rows, last: int | None) -> Tensor:
+    """What the layer, its norms first, makes of tokens (R, width): (R, width), without work on padding.
+
+    With `last`, of the last so many tokens of each sequence alone, which look at all: (B * last, width).
+    """
+    attention, normed = layer.self_attn, layer.norm1(tokens)
+    width, heads = tokens.shape[1], attention.num_heads
+    if last is None:
+        mapped = functional.linear(normed, attention.in_proj_weight, attention.in_proj_bias)
+        query, key, value = rows.padded(mapped).unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)  # (B, H, S, d) each
+    else:
+        asking, tokens = (_last_of_each(these, rows, last) for these in (normed, tokens))  # (B * last, width)
+        of_query, of_others = (
+            piece.tensor_split([width]) for piece in (attention.in_proj_weight, attention.in_proj_bias)
+        )
+        query = functional.linear(asking, of_query[0], of_others[0])
+        query = query.unflatten(0, (rows.batch, -1)).unflatten(2, (heads, -1)).transpose(1, 2)
+        mapped = functional.linear(normed, of_query[1], of_others[1])
+        key, value = rows.padded(mapped).unflatten(2, (2, heads, -1)).permute(2, 0, 3, 1, 4)
+    looked = functional.scaled_dot_product_attention(
+        query, key, value, rows.seen, dropout_p=attention.dropout if layer.training else 0.0
+    )
+    looked = looked.transpose(1, 2).flatten(2)  # (B, S, width)
+    looked = rows.unpadded(looked) if last is None else looked.flatten(0, 1)
+    tokens = tokens + layer.dropout1(attention.out_proj(looked))
+    between = layer.dropout(layer.activation(layer.linear1(layer.norm2(tokens))))
+    return tokens + layer.dropout2(layer.linear2(between))
+
+
+def _last_of_each(tokens: Tensor, rows: Rows, last: int) -> Tensor:
+    """(R, width) -> (B * last, width)."""
+    others = tokens[len(tokens) - rows.batch * rows.others :].unflatten(0, (rows.batch, -1))
+    return others[:, -last:].flatten(0, 1)
 
 
 class AdaptiveBlock(nn.Module):

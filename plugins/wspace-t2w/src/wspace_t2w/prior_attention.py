@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Lt
@@ -24,6 +24,8 @@ class PriorAttention(ConditionedAttention):
     `cross`: every block looks at them, besides; `adaln`: with the pooled condition, they scale and shift what every block
     takes in, and gate what it adds (adaLN-Zero); `concat`: they stand beside each weight token's values.
     """
+
+    version: ClassVar[int] = 2  # 2: no work on padding, which sums in another order
 
     def __init__(
         self,
@@ -53,12 +55,17 @@ class PriorAttention(ConditionedAttention):
         nn.init.zeros_(self.gate.bias)
 
     def forward(self, x: Tensor, level: Tensor, condition: Condition, anchor: Tensor) -> Tensor:
-        count, waves = x.shape[1], sinusoids(level, self.width)  # waves (B, width)
-        maps = self.enter.expand(count, -1, -1)  # (N, D, width)
-        weights = einsum(x, maps, "b n d, n d width -> b n width") + self.position
+        waves = sinusoids(level, self.width)  # (B, width)
+        weights = _mapped(x, self.enter) + self.position
         normed = self.through_blocks(weights, waves, condition)
-        maps = self.leave.expand(count, -1, -1)  # (N, width, D)
-        out = einsum(normed, maps, "b n width, n width d -> b n d") + self.leave_bias
+        out = _mapped(normed, self.leave) + self.leave_bias
         if self.skip:
             out = out + rearrange(self.gate(waves), "b n -> b n 1") * x
         return out  # (B, N, D)
+
+
+def _mapped(tokens: Tensor, maps: Tensor) -> Tensor:
+    """By a linear map of each token's own, or one for all: (B, N, D), (N or 1, D, D') -> (B, N, D')."""
+    if len(maps) == 1:
+        return tokens @ maps[0]
+    return einsum(tokens, maps, "b n d, n d out -> b n out")

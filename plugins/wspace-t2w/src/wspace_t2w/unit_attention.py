@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Lt
@@ -22,6 +22,8 @@ class UnitAttention(ConditionedAttention):
     units (an output bias) keep maps and positions of their own.
     conditioning: how units learn of level and condition, and stay interchangeable: see `prior-attention`.
     """
+
+    version: ClassVar[int] = 2  # 2: no work on padding, which sums in another order
 
     def __init__(
         self,
