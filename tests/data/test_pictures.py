@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
 import zlib
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wspace.data.pictures import Unreadable, decode_picture, open_picture
+from wspace.data.pictures import BLOCK, Unreadable, decode_picture, open_picture, stored_pixels
+from wspace.support.errors import DataError
 
 
 def reason_of(path: Path) -> str:
@@ -120,3 +122,25 @@ def test_a_picture_inside_a_picture_may_be_no_larger(tmp_path: Path) -> None:
     header = struct.pack("<HHHBBBBHHII", 0, 1, 1, 32, 32, 0, 0, 1, 32, len(inner), 22)
     (tmp_path / "x.ico").write_bytes(header + inner)
     assert reason_of(tmp_path / "x.ico").startswith("too large, 100,000,000 pixels, where 89,478,485 are allowed")
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_pictures_drawn_by_several_threads_lie_in_their_order(tmp_path: Path, threads: int) -> None:
+    callers: set[int] = set()
+
+    def picture(i: int) -> np.ndarray:
+        callers.add(threading.get_ident())
+        return np.full((2, 2, 3), i % 251, dtype=np.uint8)
+
+    pixels = stored_pixels(tmp_path / "pixels.npy", BLOCK + 44, 2, picture, threads=threads)
+    assert pixels[:, 0, 0, 0].tolist() == [i % 251 for i in range(BLOCK + 44)]
+    assert len(callers) <= threads
+
+
+def test_a_picture_that_cannot_be_drawn_ends_the_drawing(tmp_path: Path) -> None:
+    def picture(i: int) -> np.ndarray:
+        raise DataError(f"picture {i}")
+
+    with pytest.raises(DataError, match="picture 0"):
+        stored_pixels(tmp_path / "pixels.npy", 5, 2, picture, threads=2)
+    assert not (tmp_path / "pixels.npy").exists()

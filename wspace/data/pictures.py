@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from io import BytesIO
@@ -23,6 +24,8 @@ FORMATS = (
     "XPM",
 )  # fmt: skip
 """What Pillow decodes by itself. Others hand a file to a program (EPS), need a system (WMF), or only know the header."""
+
+BLOCK = 256  # pictures that are drawn ahead of the writing
 
 MOST_PIXELS = 89_478_485
 """Pillow's own limit: a small file can say that it is so large that no memory holds it."""
@@ -172,9 +175,12 @@ class StoredImages(Images):
         return np.array(self._pixels[self._rows[np.asarray(indices, dtype=np.int64)]])
 
 
-def stored_pixels(file: Path, count: int, size: int, picture: Callable[[int], np.ndarray]) -> np.ndarray:
+def stored_pixels(
+    file: Path, count: int, size: int, picture: Callable[[int], np.ndarray], *, threads: int = 1
+) -> np.ndarray:
     """(count, size, size, 3) uint8, memory-mapped from a .npy file that is made with `picture(i)` if need be.
 
+    `picture` is called by so many threads at a time, if it can be.
     It is made anew if it is truncated, of another shape, or if its first, middle or last picture is another.
     Raises DiskError.
     """
@@ -184,7 +190,7 @@ def stored_pixels(file: Path, count: int, size: int, picture: Callable[[int], np
         return pixels
     del pixels
     try:
-        _write(file, shape, picture)
+        _write(file, shape, picture, threads)
     except OSError as error:
         raise DiskError(f"{file}: cannot be written: {error.strerror or error}") from error
     pixels = _mapped(file, shape)
@@ -201,11 +207,13 @@ def _mapped(file: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     return pixels if pixels.shape == shape and pixels.dtype == np.uint8 else None
 
 
-def _write(file: Path, shape: tuple[int, ...], picture: Callable[[int], np.ndarray]) -> None:
+def _write(file: Path, shape: tuple[int, ...], picture: Callable[[int], np.ndarray], threads: int) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     # Written, not mapped: on a full disk a write raises, a store to a mapped page kills the process.
     with replacing(file) as temporary, temporary.open("wb") as stream:
         np.lib.format.write_array_header_1_0(stream, header)
-        for i in range(shape[0]):
-            stream.write(picture(i).tobytes())
+        with ThreadPoolExecutor(threads) as pool:
+            for begin in range(0, shape[0], BLOCK):  # of all at once, those drawn and not written would fill the memory
+                for pixels in pool.map(picture, range(begin, min(begin + BLOCK, shape[0]))):
+                    stream.write(pixels.tobytes())

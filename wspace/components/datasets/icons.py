@@ -15,6 +15,7 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import PIL
+import torch
 from annotated_types import Ge
 from PIL import Image, ImageDraw, ImageFont, ImageOps, features
 
@@ -320,7 +321,8 @@ class Icons(Dataset):
 
         count = len(drawings) * self.renderings
         key = self._fingerprint(concepts)
-        pixels = stored_pixels(cache / f"icons-{key[:16]}.npy", count, self.size, picture)
+        threads = torch.get_num_threads()  # most of a picture is numpy's and Pillow's work, beside which others go on
+        pixels = stored_pixels(cache / f"icons-{key[:16]}.npy", count, self.size, picture, threads=threads)
         labels = np.repeat([k for k, _ in drawings], self.renderings)
         split = np.repeat([STYLES[style].split for _, style in drawings], self.renderings)
         names = [concept.name for concept in concepts]
