@@ -45,7 +45,8 @@ class Adversary(nn.Module):
 
         `weight` is the part's in the batch; of all parts, in the mean over processes, the weights sum to 1.
         """
-        real_logits, generated_logits = self.discriminator(real), self.discriminator(generated.detach())
+        both = torch.cat([real, generated.detach()])  # at once: its gradients are as large as it is
+        real_logits, generated_logits = self.discriminator(both).split([len(real), len(generated)])
         # -log D, -log(1 - D)
         loss = functional.softplus(-real_logits).mean() + functional.softplus(generated_logits).mean()
         accuracy = ((real_logits > 0).float().mean() + (generated_logits < 0).float().mean()) / 2

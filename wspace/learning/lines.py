@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from wspace.learning.ridge_regression import Ridge
+from wspace.learning.slabs import collected
 
 
 class Line(nn.Module):
@@ -61,10 +62,14 @@ ROWS, COLUMNS = 16, 1024
 
 
 def product(inputs: Tensor, weight: Tensor) -> Tensor:
-    """inputs (..., C) @ weight (C, Q): (..., Q). To the bit where it was tried; sooner for matrices of float32 on a CPU."""
+    """inputs (..., C) @ weight (C, Q): (..., Q). To the bit where it was tried; sooner for matrices of float32 on a CPU.
+
+    The gradient of a weight whose factors are `collected` is left to who collects them.
+    """
     rows_begin_anywhere = weight.shape[1] % ALIGNED > 0
     plain = weight.dtype == inputs.dtype == torch.float32 and not torch.is_autocast_enabled(weight.device.type)
-    if weight.device.type == "cpu" and plain and inputs.ndim == 2 and rows_begin_anywhere:
+    worth_it = rows_begin_anywhere or collected(weight) is not None
+    if weight.device.type == "cpu" and plain and inputs.ndim == 2 and worth_it:
         return _Product.apply(inputs, weight)
     return inputs @ weight
 
@@ -82,6 +87,10 @@ class _Product(torch.autograd.Function):
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:  # type: ignore[override]
         inputs, weight = context.saved_tensors
         of_inputs, of_weight = context.needs_input_grad
+        factors = collected(weight) if of_weight else None
+        if factors is not None:
+            factors.append((inputs, gradient))
+            of_weight = False
         return (
             gradient @ weight.mT if of_inputs else None,
             _with_aligned_rows(inputs.mT, gradient) if of_weight else None,

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from wspace.learning.adversary import Adversary
 from wspace.learning.health import Health
+from wspace.learning.slabs import Slabs
 from wspace.support.checkpoints import fingerprint_of
 from wspace.support.devices import steps_unread
 from wspace.support.errors import Diverged
@@ -101,6 +102,8 @@ class TrainingLoop:
         self.sharded = isinstance(settings, Train) and settings.shard_optimizer and processes.count > 1
         self.optimizer, self.stepped = self._optimizers()
         self.schedule = LambdaLR(self.optimizer, self._learning_rate_factor)
+        alone = processes.count == 1 and settings.clip is None  # nothing comes between a gradient and the step down it
+        self.slabs = Slabs(self.stepped if alone else None)
 
     def _optimizers(self) -> tuple[Optimizer, AdamW]:
         """What steps all parameters; and AdamW, of those that this process steps.
@@ -175,16 +178,18 @@ class TrainingLoop:
         """
         self.optimizer.zero_grad()
         totals: dict[tuple[str, str], Tensor] = {}
-        for loss, log_values in parts:
-            loss.backward()  # before the next part is made: only one at a time takes memory
-            groups: LogValues = {"": {"loss": loss.detach()}, **log_values}
-            for group, values in groups.items():
-                for name, value in values.items():
-                    totals[group, name] = totals[group, name] + value if (group, name) in totals else value
+        with self.slabs.collecting():
+            for loss, log_values in parts:
+                loss.backward()  # before the next part is made: only one at a time takes memory
+                groups: LogValues = {"": {"loss": loss.detach()}, **log_values}
+                for group, values in groups.items():
+                    for name, value in values.items():
+                        totals[group, name] = totals[group, name] + value if (group, name) in totals else value
         means = self.processes.averaged(totals)
+        norms = self.slabs.step(means["", "loss"])
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
         self.processes.average(gradients)
-        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = torch.nn.utils.get_total_norm([*gradients, *norms])
         self.unread.append((self.step, means | {("", "gradient"): norm}))
         if len(self.unread) >= steps_unread(norm.device):
             self.read()

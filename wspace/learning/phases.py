@@ -20,6 +20,7 @@ from wspace.interfaces.weights import WeightSpec
 from wspace.learning.adversary import Adversary
 from wspace.learning.fitting import TaskBatches
 from wspace.learning.loop import Log, LogValues, Step, TrainingLoop, Watch, unwatched
+from wspace.learning.on_images import loss_on_images
 from wspace.learning.shares import Share
 from wspace.learning.system import System
 from wspace.learning.terms import SYMMETRY, check_terms
@@ -131,12 +132,8 @@ class TaskLossStep:
         settings, system = self.settings, self.pairs.system
         tasks = self.draw_tasks(settings.batch, rng)
         batches = TaskBatches(tasks, self.images, self.class_texts)
-        features, label = batches.draw(settings.images, rng)  # (B, m, F), (B, m)
-        draws = on_device(self.device, rng)
-        kept = torch.rand(features.shape, generator=draws, device=self.device).ge_(settings.dropout)  # 1 or 0
         networks = system.typical(self.prompts_of(tasks).to(self.device))  # (B, P)
-        features.mul_(kept).div_(1 - settings.dropout)
-        loss = batches.losses(self.target, networks, features, label).mean()
+        loss = loss_on_images(self.target, networks, batches, settings.images, settings.dropout, rng)
         if not settings.zoo:
             return [(loss, {})]
         rows = torch.randint(len(self.pairs.weights), (settings.batch,), generator=rng)

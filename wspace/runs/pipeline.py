@@ -44,7 +44,7 @@ STAGES = (
             "adversary", "discriminator", "precision", "auxiliary",
         ),
         ("zoo",),
-        2,
+        3,
     ),
     Stage("generate", "wspace.runs.stages.generate:run", ("generate",), ("zoo", "train"), 2),
     Stage(

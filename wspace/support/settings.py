@@ -150,7 +150,8 @@ class TaskLoss:
     )
     images: Annotated[int, Ge(1)] = 32  # of each task
     lr: Annotated[float, Gt(0)] = 6e-3
-    dropout: Annotated[float, Ge(0), Lt(1)] = 0.3  # of image features: against learning the training images by heart
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.3
+    """Share of image features, to one part in 256, that each step leaves out: against learning the training images by heart."""
     zoo: Annotated[float, Ge(0), Since("0.1")] = (
         0.0  # weight of a term beside it: squared distance to the zoo's networks, over their own
     )
