@@ -13,7 +13,8 @@ from wspace.support.errors import RecipeError
 from wspace.support.yaml import dump
 
 SECTION_KEYS = (
-    "accumulate, align, augment, batch, check_every, clip, ema, lr, shard_optimizer, steps, warmup, weight_decay"
+    "accumulate, align, augment, batch, check_every, clip, ema, lr, shard_optimizer, steps, tokens, warmup, "
+    "weight_decay"
 )
 RECIPE_KEYS = (
     "adversary, against, auxiliary, backbone, conditioner, dataset, device, discriminator, engine, evaluate, generate, "

@@ -164,7 +164,7 @@ def test_the_allow_list_admits_those_it_names(
     loaded = load_plugins()
     assert [f.name for f in loaded.facts if not f.skipped] == ["wspace", *used]
     assert [f.name for f in loaded.facts if f.skipped] == [n for n in ("one", "two") if n not in used]
-    assert set(loaded.registry.names("denoiser")) - {"mlp", "neural-graph"} == set(used)
+    assert set(loaded.registry.names("denoiser")) - {"by-token", "mlp", "neural-graph"} == set(used)
     assert {n for n in ("plug_one", "plug_two") if n in sys.modules} == {f"plug_{n}" for n in used}, (
         "a skipped one is not imported"
     )
@@ -222,7 +222,7 @@ def test_a_component_goes_by_its_old_name_with_a_note(install: Install) -> None:
     source = "import wspace\n@wspace.hookimpl\ndef wspace_register(register):\n"
     install(plug_new=source + "    register('denoiser', 'otter', 'plug_new:Net', was=('beaver', 'rat'))\n")
     registry = load_plugins().registry
-    assert registry.names("denoiser") == ["mlp", "neural-graph", "otter"], "old names are not listed"
+    assert registry.names("denoiser") == ["by-token", "mlp", "neural-graph", "otter"], "old names are not listed"
     with pytest.warns(Renamed) as caught:
         component = registry.get("denoiser", "beaver")
     assert component.name == "otter"
@@ -341,11 +341,11 @@ def test_a_plugin_that_the_allow_list_leaves_out_is_named_where_a_recipe_needs_i
     file.write_text("generator: {use: diffusion, denoiser: thing}\n")
     monkeypatch.setenv("WSPACE_PLUGINS", "")
     assert (
-        "r.yaml:1: generator.denoiser.use: no denoiser named 'thing'. Known: mlp, neural-graph; plugin 'fine' has it, "
-        "which WSPACE_PLUGINS leaves out\n"
+        "r.yaml:1: generator.denoiser.use: no denoiser named 'thing'. Known: by-token, mlp, neural-graph; plugin 'fine' has "
+        "it, which WSPACE_PLUGINS leaves out\n"
     ) in refused(file)
     file.write_text("generator: {use: diffusion, denoiser: thong}\n")
-    assert "no denoiser named 'thong'. Known: mlp, neural-graph\n" in refused(file)
+    assert "no denoiser named 'thong'. Known: by-token, mlp, neural-graph\n" in refused(file)
 
 
 @pytest.mark.parametrize("beside", ["recipe", "us"])
@@ -362,11 +362,12 @@ def test_a_one_file_plugin_that_lies_there_is_named_where_a_recipe_needs_it(
     plugin = (file.parent if beside == "recipe" else Path()) / "my plugin.py"
     plugin.write_text(GOOD.format(name="thing", module="my"))
     file.write_text("generator: {use: diffusion, denoiser: thing}\n")
-    assert f"'thing'. Known: mlp, neural-graph; if the plugin {plugin} has it, add --plugin '{plugin}'\n" in refused(
-        file
+    assert (
+        f"'thing'. Known: by-token, mlp, neural-graph; if the plugin {plugin} has it, add --plugin '{plugin}'\n"
+        in refused(file)
     )
     file.write_text("generator: {use: diffusion, denoiser: thin}\n")
-    assert "no denoiser named 'thin'. Known: mlp, neural-graph\n" in refused(file)
+    assert "no denoiser named 'thin'. Known: by-token, mlp, neural-graph\n" in refused(file)
 
 
 def test_the_registry_lists_by_kind_in_the_order_of_the_data_flow(tiny: Tiny) -> None:

@@ -92,6 +92,7 @@ def wspace_register(register: Register) -> None:
         "wspace.components.generators.hypernetwork:Hypernetwork",
         example={"width": 16, "learns": "weights"},
     )
+    register("denoiser", "by-token", "wspace.components.denoisers.by_token:ByToken", example={"width": 16, "depth": 1})
     register("denoiser", "mlp", "wspace.components.denoisers.mlp:MLP", example={"width": 16, "depth": 1})
     register(
         "denoiser",

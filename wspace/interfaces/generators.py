@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wspace.interfaces.conditions import Condition
+from wspace.interfaces.tokens import TokenLayout
 from wspace.support.errors import UserError, did_you_mean
 from wspace.support.settings import Generate
 
@@ -50,6 +51,17 @@ class Denoiser(nn.Module, ABC):
         `anchor` is the zoo's mean network as tokens, and is moved whenever x is: what a denoiser that must not know
         places can tell units apart by. One that knows places may leave it.
         """
+
+    def at(self, layout: TokenLayout) -> None:
+        """From now on, tokens are those of this layout, a part of a network's (`TokenLayout.part`).
+
+        Of a denoiser that looks at each token by itself, given its place, and is no larger for a larger network. What it says
+        of a token is then the same whatever others it is given with. Raises UserError in any other.
+        """
+        raise UserError(
+            "train.tokens: this denoiser looks at all tokens of a network at once: take one that takes each by itself, such "
+            "as 'by-token'"
+        )
 
 
 class Discriminator(nn.Module, ABC):
@@ -161,6 +173,16 @@ class Generator(nn.Module, ABC):
         `watch` is called after every step, if there are any, with the steps done and the network (B, N, D) as it would
         now end. Raises UserError for a sampler it has not.
         """
+
+    def at(self, layout: TokenLayout, anchor: Tensor) -> None:
+        """From now on, tokens are those of this layout, a part of a network's, and `anchor` (n, D) is that part of the anchor.
+
+        `loss` and `sample` are then of these tokens alone, and nothing in it is as large as the network. It may be built with
+        the layout of a part, too. Raises UserError in a generator that has to see whole networks.
+        """
+        raise UserError(
+            "train.tokens: this generator takes networks whole: take 'diffusion' or 'flow', or leave it out"
+        )
 
     def sampler_of(self, how: Generate) -> str | None:
         """The sampler asked for, or else the first; None of a generator without. Raises UserError for one it has not."""

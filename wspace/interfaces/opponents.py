@@ -70,7 +70,13 @@ class Evidence:
     shown: tuple[int, ...] = ()  # how many pictures of each class tasks come with, in contests that have such
     symmetry: Symmetry | None = None
     """The recipe's, where it names one; none in an opponent that `trains_on_images`, whose stage knows of none."""
+    given_mean: Tensor | None = None  # (P,), of `weights`, where these are too large to be together, and are not here
     _made: dict[Hashable, Any] = field(init=False, repr=False, default_factory=dict)
+
+    @property
+    def mean(self) -> Tensor:
+        """(P,), of the zoo's networks; where these are taken in parts, of those that the generator learnt from."""
+        return self.weights.mean(0) if self.given_mean is None else self.given_mean
 
     def once(self, what: Hashable, make: Callable[[], Made]) -> Made:
         """What `make` gives, made when it is first asked for under this name: fits that several opponents share.
@@ -159,6 +165,9 @@ class Opponent(ABC):
     """Whether its networks are `Target.from_linear`'s: a target without that is refused before anything is trained."""
     from_base: ClassVar[bool] = False
     """Whether it goes by the base that the zoo's networks share: it is left out where each began at weights of its own."""
+    from_zoo: ClassVar[bool] = True
+    """Whether it goes by the zoo's networks themselves (`Evidence.weights`): it is left out where these are so large that they
+    are taken in parts (`train.tokens`). Their `mean` is there in any case."""
     one_for_all: ClassVar[bool] = False
     """Whether it trains one network for every task: it is left out where the target has `places`, for no network serves two
     orders of the same classes."""

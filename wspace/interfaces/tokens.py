@@ -54,6 +54,14 @@ class TokenLayout:
         None  # (D, codes, any width): the vectors that codes stand for, as learnt by now
     )
     groups: tuple[UnitTokens, ...] = ()  # of a token for each unit of several axes: the first tokens, axis after axis
+    stretches: Tensor | None = None
+    """(N, 2), of tokens that hold weights as they are, side by side: where in the flat vector (P,) a token's begin, and how
+    many they are. A token's weights are all of one tensor, and tokens come in the order of the weights. None of others."""
+
+    def part(self, rows: Tensor) -> TokenLayout:
+        """Of the tokens with these numbers (n,) alone."""
+        places, stretches = (None if of_all is None else of_all[rows] for of_all in (self.places, self.stretches))
+        return TokenLayout(self.mask[rows], places=places, stretches=stretches)
 
     @property
     def count(self) -> int:  # N

@@ -49,6 +49,16 @@ class Denoising(Generator):
         if self.predictor is not None:
             self.predictor.fit(closed.tokens, closed.condition, closed.held_out)
 
+    def at(self, layout: TokenLayout, anchor: Tensor) -> None:
+        """Without a predictor, which is as large as a network: what it would know is taken off before tokens come here."""
+        if self.predictor is not None:
+            raise UserError(
+                "train.tokens: a predictor is as large as a network: set generator.predictor to null; the zoo's mean takes its "
+                "place"
+            )
+        self.denoiser.at(layout)
+        self.mask, self.anchor = layout.mask, anchor
+
     def task_parameters(self) -> list[nn.Parameter]:
         return [] if self.predictor is None else list(self.predictor.parameters())
 

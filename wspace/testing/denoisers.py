@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wspace.interfaces import Condition, Denoiser, Discriminator, Predictor
+from wspace.support.errors import UserError
 from wspace.testing.every import kept_in_file, reaches, repeats, rows_alone, stirred
 from wspace.testing.law import check
 from wspace.testing.subject import Instance, Subject, apart, normal
@@ -208,6 +209,22 @@ def check_leaves_its_inputs_alone(subject: Subject) -> None:
             ("anchor", given[3], anchor),
         ):
             subject.equal(f"the {what} it was given, after it ran", after, before)
+
+
+@check("denoiser")
+def check_tokens_in_parts_are_as_together(subject: Subject) -> None:
+    """Of one that takes parts of networks: what it says of a token does not hang on which others are there."""
+    for instance, denoiser in _live(subject):
+        layout, (x, level, condition, anchor) = instance.around.layout, _noisy(instance)
+        together = _denoised(denoiser, instance)
+        for rows in (torch.arange(0, layout.count, 2), torch.arange(1, layout.count, 2)):
+            try:
+                denoiser.at(layout.part(rows))
+            except UserError:
+                return
+            with torch.no_grad():
+                of_part = denoiser(x[:, rows], level, condition, anchor[:, rows])
+            subject.near("what it returns for tokens without the others", of_part, together[:, rows], 1e-5)
 
 
 @check("denoiser")

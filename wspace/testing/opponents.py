@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from math import isfinite
 from typing import Any
 
@@ -15,6 +16,7 @@ from wspace.interfaces import Contest, Evidence, Opponent, Task
 from wspace.learning.baselines import descriptions
 from wspace.learning.fitting import Schedule, accuracies, fit_until_validated
 from wspace.support import settings
+from wspace.support.errors import reason
 from wspace.support.progress import Progress
 from wspace.support.seeding import stream
 from wspace.testing import toys
@@ -32,7 +34,7 @@ PROMINENCE = ("headline", "tables", "report")
 def check_its_report_knows_what_it_is(subject: Subject) -> None:
     """Its words and its place are literals of its class: tables are made without an import."""
     made, read = _opponent(subject), subject.bound.signature.constants
-    names = ("what", "called", "place", "prominence", "novelty", "trains_on_images", "takes_pictures")
+    names = ("what", "called", "place", "prominence", "novelty", "from_zoo", "trains_on_images", "takes_pictures")
     for name in names:
         if name in read or name in ("what", "called", "place") or getattr(made, name) != getattr(Opponent, name):
             value = getattr(made, name, None)
@@ -94,6 +96,24 @@ def check_evidence_stays_as_it_is(subject: Subject) -> None:
         opponent.weights(evidence, contest)
     for what, tensor in given.items():
         subject.equal(f"{what}, afterwards", tensor, before[what])
+
+
+@check("opponent")
+def check_goes_by_no_network_of_the_zoo_if_it_says_so(subject: Subject) -> None:
+    """One that is not `from_zoo` is asked where networks are too large to be together: there is their mean alone."""
+    if _opponent(subject).from_zoo:
+        return
+    answers = [weights for _, weights in _answers(subject, _opponent(subject))]
+    opponent = _opponent(subject)
+    evidence = evidence_of(opponent)
+    evidence = replace(evidence, weights=evidence.weights[:0], given_mean=evidence.weights.mean(0))
+    try:
+        opponent.choose(evidence)
+        without = [opponent.weights(evidence, contest) for contest in contests_of(opponent)]
+    except Exception as error:
+        subject.fail(f"without the zoo's networks it should do as well, and raised {reason(error)}")
+    for one, other in zip(without, answers, strict=True):
+        subject.equal("its networks without the zoo's", one, other)
 
 
 def _opponent(subject: Subject) -> Opponent:

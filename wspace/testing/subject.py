@@ -130,6 +130,7 @@ LAYOUTS = {
     "tokens of 8 values": Chunk(8, spec=HIDDEN).layout,
 }
 UNITS = {"a token for each unit of two hidden layers": Units(spec=SPECS["two hidden layers"]).layout}
+AS_THEY_ARE = {"tokens that are weights as they are": Chunk(8, "none", spec=HIDDEN).layout}
 CODES = interfaces.TokenLayout(
     torch.ones(6, 2, dtype=torch.bool), codes=5, places=torch.cartesian_prod(*map(torch.arange, (2, 3, 1)))
 )
@@ -211,8 +212,9 @@ class Subject:
         if self.component.kind in ("symmetry", "tokenizer", "fusion"):
             return [Surroundings(name, spec, layout) for name, spec in (SPECS | self._specs_of_targets()).items()]
         if self.component.kind in ("predictor", "denoiser", "discriminator", "generator"):
-            further = {"generator": {"tokens that are codes": CODES}, "denoiser": UNITS}.get(self.component.kind, {})
-            return [Surroundings(name, HIDDEN, layout) for name, layout in (LAYOUTS | further).items()]
+            further = {"generator": {"tokens that are codes": CODES}, "denoiser": UNITS | AS_THEY_ARE}
+            layouts = LAYOUTS | further.get(self.component.kind, {})
+            return [Surroundings(name, HIDDEN, layout) for name, layout in layouts.items()]
         return [Surroundings("one hidden layer", HIDDEN, layout)]
 
     def _specs_of_targets(self) -> dict[str, WeightSpec]:

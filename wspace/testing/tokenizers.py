@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from wspace.interfaces import Tokenizer, TokenLayout
 from wspace.learning.terms import reserved_names
@@ -142,6 +143,24 @@ def _permuted(tokens: Tensor, layout: TokenLayout, axis: str, places: Tensor) ->
             moved[rows] = moved[rows][places]
         start += group.count
     return moved
+
+
+@check("tokenizer")
+def check_stretches_are_weights_side_by_side(subject: Subject) -> None:
+    """Of a layout that says where in the flat vector tokens lie: they are those weights, and nothing else is done to them."""
+    for tokenizer, others in _exact(subject):
+        where, width = tokenizer.layout.stretches, tokenizer.layout.width
+        if where is None:
+            continue
+        subject.shaped("its layout's stretches", where, (tokenizer.layout.count, 2), torch.int64)
+        in_order = torch.equal(where[1:, 0], where[:-1].sum(1)) and int(where[0, 0]) == 0
+        subject.hold(in_order, "its stretches should follow each other, from the first weight on")
+        of_tokens = [
+            functional.pad(others[:, start : start + length], (0, width - length)) for start, length in where.tolist()
+        ]
+        subject.equal(
+            "tokens, against the weights of their stretches", tokenizer.tokenize(others), torch.stack(of_tokens, 1)
+        )
 
 
 @check("tokenizer")

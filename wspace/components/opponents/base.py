@@ -16,6 +16,7 @@ class Base(Opponent):
     what: ClassVar[str] = "the shared starting point of the zoo"
     called: ClassVar[str] = "the shared base"
     place: ClassVar[int] = 50
+    from_zoo: ClassVar[bool] = False
     prominence: ClassVar[Literal["headline", "tables", "report"]] = "report"
     from_base: ClassVar[bool] = True
 

@@ -16,6 +16,7 @@ class Mismatched(Opponent):
     what: ClassVar[str] = "generated, but from the texts of another task: what the condition is worth"
     called: ClassVar[str] = "heads for another task's texts"
     place: ClassVar[int] = 80
+    from_zoo: ClassVar[bool] = False
     prominence: ClassVar[Literal["headline", "tables", "report"]] = "report"
 
     def weights(self, evidence: Evidence, contest: Contest) -> Tensor:

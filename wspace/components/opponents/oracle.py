@@ -24,6 +24,7 @@ class Oracle(Opponent):
     what: ClassVar[str] = "weights trained for that very task, on its training images"
     called: ClassVar[str] = "the oracle"
     place: ClassVar[int] = 0
+    from_zoo: ClassVar[bool] = False
     prominence: ClassVar[Literal["headline", "tables", "report"]] = "headline"
     novelty: ClassVar[bool] = True
     trains_on_images: ClassVar[bool] = True

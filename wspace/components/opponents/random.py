@@ -16,6 +16,7 @@ class Random(Opponent):
     what: ClassVar[str] = "the target's own initialisation"
     called: ClassVar[str] = "random heads"
     place: ClassVar[int] = 90
+    from_zoo: ClassVar[bool] = False
 
     def weights(self, evidence: Evidence, contest: Contest) -> Tensor:
         return evidence.target.init(len(contest.tasks), evidence.rng("random", contest.split))

@@ -21,6 +21,7 @@ class Universal(Opponent):
     )
     called: ClassVar[str] = "the universal head"
     place: ClassVar[int] = 60
+    from_zoo: ClassVar[bool] = False
     prominence: ClassVar[Literal["headline", "tables", "report"]] = "headline"
     one_for_all: ClassVar[bool] = True
     trains_on_images: ClassVar[bool] = True
