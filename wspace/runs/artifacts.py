@@ -167,6 +167,10 @@ class TrainedOpponents:
 
         Raises UserError if the run has no such opponent.
         """
+        return load_file(self.file(method, split))["weights"]
+
+    def file(self, method: str, split: str) -> Path:
+        """Where `weights` lie. Raises UserError as that does."""
         files = (self.folder / OPPONENT.format(method, split), self.folder / OPPONENT_OF_ALL.format(method))
         file = next((file for file in files if file.is_file()), None)
         if file is None:
@@ -174,7 +178,7 @@ class TrainedOpponents:
                 f"this run has no opponent {method!r} that trains on images; its recipe leaves it out of `against`, or it "
                 "does not apply to such a zoo"
             )
-        return load_file(intact(self.folder, file.name))["weights"]
+        return intact(self.folder, file.name)
 
     def has(self, method: str) -> bool:
         """Whether an opponent that trains on images was asked."""

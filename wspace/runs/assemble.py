@@ -12,15 +12,18 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from wspace.interfaces import Conditioner, Symmetry, Target, Tokenizer, TokenLayout
+from wspace.learning.parts import PartSystem, first_of
 from wspace.learning.phases import GeneratorStep, TrainingPairs, TrainingSet
 from wspace.learning.system import System
 from wspace.runs.store import intact
 from wspace.runs.telling import retell
 from wspace.support.devices import settled
 from wspace.support.errors import FileError
+from wspace.support.names import ZOO_MEAN
 from wspace.support.processes import ALONE, Processes
 from wspace.support.seeding import seeded, stream
 from wspace.weights.proof import prove
+from wspace.weights.stretches import Stretches
 
 if TYPE_CHECKING:
     import torch
@@ -84,9 +87,11 @@ def build_system(recipe: BoundRecipe, target: Target, text_dim: int) -> System:
         given: dict[str, object] = {"spec": target.spec, "text_dim": text_dim, "target": target}
         tokenizer: Tokenizer = recipe.tokenizer.build(given)
         conditioner: Conditioner = recipe.conditioner.build(given)
-        given |= {"layout": _placed(tokenizer, target)}
+        parts = recipe.train.tokens is not None
+        given |= {"layout": first_of(tokenizer.layout) if parts else _placed(tokenizer, target)}
         given |= {"condition_width": conditioner.width, "pooled_width": conditioner.pooled_width}
-        return System(target.spec, tokenizer, conditioner, recipe.generator.build(given))
+        made = PartSystem if parts else System
+        return made(target.spec, tokenizer, conditioner, recipe.generator.build(given))
 
 
 def _placed(tokenizer: Tokenizer, target: Target) -> TokenLayout:
@@ -102,6 +107,8 @@ def load_system(system: System, file: Path) -> System:
     """The system with trained parameters. Raises FileError if the file is not this system's."""
     try:
         system.load_state_dict(load_file(intact(file.parent, file.name)))
+        if isinstance(system, PartSystem):
+            system.mean = Stretches.of_file(intact(file.parent, ZOO_MEAN), system.spec)
         if system.needs_telling:
             retell(system, file.parent)
     except (SafetensorError, OSError, RuntimeError) as error:

@@ -36,6 +36,8 @@ def check(recipe: BoundRecipe, target: Target, dims: Mapping[str, int]) -> None:
 
     A system is built to that end, and thrown away: each constructor has its say.
     """
+    if recipe.train.tokens is not None:
+        _check_parts(recipe)
     proven(recipe, target, dims)
     system = build_system(recipe, target, dims["text_dim"])
     if target.places:
@@ -45,6 +47,27 @@ def check(recipe: BoundRecipe, target: Target, dims: Mapping[str, int]) -> None:
     for number, opponent in enumerate(recipe.against):
         if opponent.signature.constants.get("linear"):
             _check_linear(f"against[{number}] ({opponent.name})", target, dims)
+
+
+def _check_parts(recipe: BoundRecipe) -> None:
+    """Raises UserError for what a training on parts of networks (`train.tokens`) has no whole networks for."""
+    train, losses = recipe.train, recipe.losses
+    asked = {
+        "symmetry": (recipe.symmetry is not None, "null"),
+        "tasks.pictures": (bool(recipe.tasks.pictures), "[]"),
+        "train.augment": (train.augment > 0, "0"),
+        "train.align": (train.align, "false"),
+        "train.accumulate": (train.accumulate > 1, "1"),
+        "losses.symmetry": (losses.symmetry > 0, "0"),
+        "losses.adversarial": (losses.adversarial > 0, "0"),
+        "losses.product": (losses.product > 0, "0"),
+        "task_loss.steps": (recipe.task_loss.steps > 0, "0"),
+    }
+    for name, (there, off) in asked.items():
+        if there:
+            raise UserError(
+                f"{name}: this takes whole networks, and with train.tokens they are taken in parts: set it to {off}"
+            )
 
 
 def _check_places(recipe: BoundRecipe, places: int, conditioner: Conditioner) -> None:

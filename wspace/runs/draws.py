@@ -11,12 +11,14 @@ from torch import Tensor
 from wspace.data.splits import SEEN
 from wspace.data.tasks import first_of_task
 from wspace.interfaces import Symmetry, Task
+from wspace.learning.parts import PartSystem
 from wspace.learning.system import System
 from wspace.runs.artifacts import Zoo
 from wspace.runs.assemble import aligned
 from wspace.runs.report.intervals import summary
 from wspace.runs.workbench import Workbench
 from wspace.support.methods import ORACLE, OURS
+from wspace.weights.stretches import Stretches
 
 BEYOND = (1, 2, 4)
 """How new a network is to be at least, in units of the zoo's own distances (`wspace.weights.novelty`)."""
@@ -56,6 +58,10 @@ def accurate_and_new(bench: Workbench, zoo: Zoo, per_task: PerTask, methods: Ite
 def _of_zoo(bench: Workbench, zoo: Zoo) -> Tensor:
     """Test accuracy of the zoo's networks of each scored task that it has: (B,), the mean over those of one task."""
     tasks = zoo.tasks.scored(SEEN)
+    if bench.recipe.train.tokens is not None:
+        networks = Stretches.of_zoo(zoo.stored, range(len(tasks)), bench.target.spec)
+        each = [bench.accuracies(networks.whole(number)[None], [task], bench.test) for number, task in enumerate(tasks)]
+        return mean_of_task(torch.cat(each), tasks)
     return mean_of_task(bench.accuracies(zoo.weights[: len(tasks)], tasks, bench.test), tasks)
 
 
@@ -84,6 +90,8 @@ def gauges(
     """
     recipe, tokenizer = bench.recipe, system.tokenizer
     rms, drawing = list[dict[str, Any]](), list[dict[str, Any]]()
+    if isinstance(system, PartSystem):  # tokens of networks that are never whole, around no predictor
+        return {"temperature": recipe.generate.temperature, "rms": rms, "drawing": drawing}
     if not tokenizer.layout.codes:
         trained_on = zoo.weights[: min(REAL, len(zoo.tasks.training))]
         real = _squares(system, aligned(recipe, zoo, trained_on, symmetry, bench.device)).mean().clamp_min(1e-24)

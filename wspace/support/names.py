@@ -39,6 +39,8 @@ PROMPT_TEXTS = "said.safetensors"
 """Beside a trained generator: what it was told of classes and, where its conditioner asks, of data set and architecture."""
 DRAWN_FROM_TOLD = "told.safetensors"
 """Beside those, of a conditioner that takes long over what it was told: what it drew from that."""
+ZOO_MEAN = "mean.safetensors"
+"""Beside a generator that takes networks in parts (`train.tokens`): the mean of those it learnt from, tensor by tensor."""
 LOG = "log.jsonl"
 CHECKPOINT = "{}.checkpoint.safetensors"  # of a phase
 

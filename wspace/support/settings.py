@@ -95,6 +95,9 @@ class Train:
     """Parts that each process computes its share of a batch in, one after the other: less memory, the same gradient."""
     shard_optimizer: Annotated[bool, Since("0.2")] = False
     """Whether several processes share out what AdamW keeps of each parameter (ZeRO, stage 1): less memory, the same numbers."""
+    tokens: Annotated[Annotated[int, Ge(1)] | None, Since("0.2")] = None
+    """So many tokens of each network a step, drawn anew; networks are then read, drawn and scored part by part, never all at
+    once, and the zoo's mean takes the place of a predictor. For networks too large for anything else."""
 
 
 @dataclass(frozen=True)

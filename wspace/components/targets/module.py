@@ -91,12 +91,15 @@ class Module(Target):
             name: layer for name, layer in _norms(self.network).items() if set(_statistics(name)) <= set(chosen)
         }
         self.statistics = tuple(statistic for name in self._norms for statistic in _statistics(name))
-        self._made = {name: tensor.clone() for name, tensor in _state(self.network).items()}
+        # of parameters no copy: what they are called with takes their place, and nothing writes into them
+        self._made = {
+            name: tensor.detach() if isinstance(tensor, nn.Parameter) else tensor.clone()
+            for name, tensor in _state(self.network).items()
+        }
         self._compute_as(torch.zeros(0))
         self._check()
         self.spec = self._spec(chosen, spec)
         self.notes = (*notes, *self.spec.notes, *_unsaved(self.network))
-        self._start = self.spec.flatten({entry.name: self._made[entry.name].float() for entry in self.spec.entries})
         self._check_files(seed)
 
     # ------------------------------------------------------------ what its weights are
@@ -153,15 +156,20 @@ class Module(Target):
             in_place = {name: tuple(map(str, shape)) for name, shape in shapes.items()}
             return Inferred(in_place, (), (f"{WHO}: none of its units is permuted: {error}",))
 
+    @property
+    def _start(self) -> Tensor:
+        """(P,), of the network as it was made: put together when it is asked for, or it would be there twice."""
+        return self.spec.flatten({entry.name: self._made[entry.name].float() for entry in self.spec.entries})
+
     def init(self, count: int, rng: torch.Generator) -> Tensor:
         """As torch and the architecture initialise a module; from `file`, as far as it has the selected tensors."""
         if not self._drawn:
             return self._start.expand(count, -1).clone()
-        rows = []
+        rows, start = [], self.spec.unflatten(self._start)
         for seed in torch.randint(2**62, (count,), generator=rng).tolist():
             with seeded(seed):
                 fresh = self.architecture.build(self.inputs, self.width).state_dict()
-            tensors = self.spec.unflatten(self._start) | {name: fresh[name].float() for name in self._drawn}
+            tensors = start | {name: fresh[name].float() for name in self._drawn}
             rows.append(self.spec.flatten(tensors))
         return torch.stack(rows)
 
@@ -176,7 +184,7 @@ class Module(Target):
         rng = stream(0, "serves")
         touched = torch.zeros(self.places, self.spec.size, dtype=torch.bool)
         for _ in range(LOOKS):
-            noise = torch.randn(self._start.shape, generator=rng)
+            noise = torch.randn(self.spec.size, generator=rng)
             weights = (self.init(1, rng) + 0.1 * noise).requires_grad_()
             outputs = self._outputs(weights, torch.randn(1, LOOKED_AT, prod(self.inputs), generator=rng))[0]
             for place, values in enumerate(outputs.square().sum(0)):
@@ -338,8 +346,8 @@ class Module(Target):
         """Raises UserError unless a module computes, with the file of other weights, what it does with these weights here."""
         rng = stream(0, "module files check")
         images = torch.randn(2, prod(self.inputs), generator=rng)
-        noise = torch.randn(self._start.shape, generator=rng)
-        exported = self.exported(self._start + 0.1 * self._start.square().mean().sqrt().clamp_min(0.1) * noise)
+        start, noise = self._start, torch.randn(self.spec.size, generator=rng)
+        exported = self.exported(start + 0.1 * start.square().mean().sqrt().clamp_min(0.1) * noise)
         as_read = self.spec.flatten({entry.name: exported[entry.name].float() for entry in self.spec.entries})
         here = self._call(self._tensors(as_read), images)
         with seeded(seed):  # what is in no file, a recipe draws from it

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from wspace.data.splits import UNSEEN_TASKS
 from wspace.interfaces import Contest, Metric, Opponent, Outcome, Prompts, Symmetry, Task
 from wspace.learning.baselines import descriptions
 from wspace.learning.fitting import predictions as predictions_of
+from wspace.learning.parts import PartSystem, where_of
 from wspace.learning.system import System
 from wspace.recipes.schema import BoundRecipe
 from wspace.runs.artifacts import TrainedOpponents, Zoo
@@ -30,12 +32,13 @@ from wspace.runs.telling import auxiliary
 from wspace.support.devices import settled
 from wspace.support.files import save_tensors, write_json
 from wspace.support.methods import ORACLE, OURS
-from wspace.support.names import GENERATED, MISMATCHED, PER_TASK, PROMPT_TEXTS, SCORES
+from wspace.support.names import GENERATED, MISMATCHED, PER_TASK, PROMPT_TEXTS, SCORES, ZOO_MEAN
 from wspace.support.progress import Bar, Progress
 from wspace.support.seeding import stream
 from wspace.support.settings import Generate
 from wspace.support.threads import threaded
-from wspace.weights.novelty import Neighbourhood, error_overlap
+from wspace.weights.novelty import Nearest, Neighbourhood, error_overlap
+from wspace.weights.stretches import Stretches, squared_distances
 
 NEAREST = "nearest to {}"  # the zoo's network that a method's is nearest to, where the report says how new its are
 SPLIT_SCORES = "scores-{}.safetensors"  # of one split, until all are there
@@ -103,6 +106,8 @@ def split_scores(job: Job, part: tuple[str, int]) -> dict[str, Any]:
 
 def _split_scores(job: Job, split: str) -> dict[str, Any]:
     zoo = zoo_of(job)
+    if job.recipe.train.tokens is not None:
+        return _split_scores_in_parts(job, zoo, split)
     contestants, metrics, neighbourhood = job.once("contest", lambda: _contest(job, zoo))
     tasks, methods = zoo.tasks.scored(split), contestants.of(split)
     novel = [name for name in methods_of(bound.component for bound in job.recipe.against).novel if name in methods]
@@ -132,6 +137,57 @@ def _split_scores(job: Job, split: str) -> dict[str, Any]:
     return {"names": list(scores), "chosen": contestants.chosen, "left_out": contestants.left_out}
 
 
+def _split_scores_in_parts(job: Job, zoo: Zoo, split: str) -> dict[str, Any]:
+    """As `_split_scores`, of networks that are in memory one at a time, beside the oracle of their task."""
+    bench, tasks, texts = job.bench, zoo.tasks.scored(split), job.bench.class_texts
+    contestants = job.once("contestants", lambda: _Contestants(job, zoo, None))
+    metrics: list[Metric] = [bound.build({}) for bound in job.recipe.metrics]
+    near = _nearest_in_parts(job, zoo, contestants, split)
+    of_zoo = Stretches.of_zoo(zoo.stored, range(len(zoo.tasks.seen)), bench.target.spec)
+    values: dict[str, list[Tensor]] = {}
+    with job.progress.bar(f"evaluate {split}", len(tasks)) as bar:
+        for number, task in enumerate(tasks):
+            oracle = contestants.one(ORACLE, split, number)
+            for name in contestants.names:
+                weights = oracle if name == ORACLE else contestants.one(name, split, number)
+                ((predicted, labels),) = predictions_of(bench.target, [weights], [task], bench.test, texts)
+                outcome = Outcome(weights, oracle, [predicted[0].cpu()], [labels.cpu()])
+                for metric in metrics:
+                    values.setdefault(f"{metric.name}/{name}", []).append(metric.measure(outcome))
+                if name in near:
+                    other = of_zoo.whole(int(near[name].index[number]))[None]
+                    ((others, _),) = predictions_of(bench.target, [other], [task], bench.test, texts)
+                    overlap = error_overlap(outcome.predictions, [others[0].cpu()], outcome.labels)
+                    values.setdefault(f"error_overlap/{name}", []).append(overlap)
+            bar.advance()
+    scores = {name: torch.cat(of_each) for name, of_each in values.items()}
+    scores |= {f"novelty/{name}": its.novelty for name, its in near.items()}
+    save_tensors(job.folder / SPLIT_SCORES.format(split), scores)
+    return {"names": list(scores), "chosen": contestants.chosen, "left_out": contestants.left_out}
+
+
+def _nearest_in_parts(job: Job, zoo: Zoo, contestants: _Contestants, split: str) -> dict[str, Nearest]:
+    """As `Neighbourhood` without a symmetry, in one stream over the zoo's networks and those of each novel method."""
+    tables = methods_of(bound.component for bound in job.recipe.against)
+    files = {name: contestants.file(name, split) for name in tables.novel if name in (OURS, *contestants.kept)}
+    system, _ = job.once("system", lambda: trained_system(job, zoo))
+    layout, count = system.tokenizer.layout, len(zoo.tasks.seen)
+    of_zoo = Stretches.of_zoo(zoo.stored, range(count), job.bench.target.spec)
+    networks = [(of_zoo, number) for number in range(count)]
+    for file in files.values():
+        rows = Stretches.of_rows(file)
+        networks += [(rows, number) for number in range(len(rows))]
+    apart = squared_distances(networks, where_of(layout), layout.width).sqrt()
+    among = apart[:count, :count].clone().fill_diagonal_(torch.inf)
+    unit = among.min(1).values.median().clamp_min(1e-12)
+    nearest, first = {}, count
+    for name, file in files.items():
+        rows = len(Stretches.of_rows(file))
+        distance, index = apart[first : first + rows, :count].min(1)
+        nearest[name], first = Nearest(index, (distance / unit).float()), first + rows
+    return nearest
+
+
 def _contest(job: Job, zoo: Zoo) -> tuple[_Contestants, list[Metric], Neighbourhood]:
     """What the scores of every split are taken with."""
     symmetry = symmetry_of(job.recipe, job.bench.target)
@@ -156,8 +212,11 @@ class _Contestants:
         )
         self.described = dict(zip(zoo.tasks.splits, of_splits, strict=True))
         others = auxiliary(job.bench, zoo.tasks.classes, lambda bench: bench.class_texts)
-        self.evidence = replace(evidence_of(job, zoo, of_zoo), auxiliary=others, symmetry=symmetry)
-        self.against, self.left_out = asked_and_not(job.recipe.against, zoo)
+        in_parts = job.recipe.train.tokens is not None
+        mean = Stretches.of_file(job.inputs["train"] / ZOO_MEAN, job.bench.target.spec).whole(0) if in_parts else None
+        self.evidence = evidence_of(job, zoo, of_zoo, whole=not in_parts)
+        self.evidence = replace(self.evidence, auxiliary=others, symmetry=symmetry, given_mean=mean)
+        self.against, self.left_out = asked_and_not(job.recipe.against, zoo, in_parts=in_parts)
         for name, why in self.left_out.items():
             job.progress.say(f"note: the opponent {name!r} is left out: {why}")
         self.fitted: dict[str, Opponent] = {}
@@ -179,6 +238,30 @@ class _Contestants:
             if takes_pictures(bound) == shown:
                 methods[bound.name] = self._opponents(bound.name, contest)
         return {name: self._calibrated(weights, contest.tasks) for name, weights in methods.items()}
+
+    @property
+    def names(self) -> list[str]:
+        """Of all methods but those that take pictures."""
+        return [OURS, *(bound.name for bound in self.against if not takes_pictures(bound))]
+
+    @property
+    def kept(self) -> list[str]:
+        """Of those that stage `opponents` has trained."""
+        return [bound.name for bound in self.against if trains_on_images(bound)]
+
+    def file(self, name: str, split: str) -> Path:
+        """Where the networks of a method lie for a split, if that is a file."""
+        return self.job.inputs["generate"] / GENERATED.format(split) if name == OURS else self.trained.file(name, split)
+
+    def one(self, name: str, split: str, number: int) -> Tensor:
+        """Weights (1, P) for one of the scored tasks of a split: no others are in memory."""
+        task = self.zoo.tasks.scored(split)[number : number + 1]
+        if name == OURS or name in self.kept:
+            rows = Stretches.of_rows(self.file(name, split))
+            return self._calibrated(rows.whole(number if len(rows) > 1 else 0)[None], task)
+        others = Stretches.of_rows(self.job.inputs["generate"] / MISMATCHED.format(split)).whole(number)[None]
+        contest = Contest(split, task, self.described[split][number : number + 1], others)
+        return self._calibrated(self._opponents(name, contest), task)
 
     def oracle(self, split: str) -> Tensor:
         """Weights (B, P) trained for the tasks of a split that has no pictures."""
@@ -226,6 +309,10 @@ def _trajectory(job: Job, zoo: Zoo, system: System, texts: Tensor) -> dict[str, 
     else of the run. No rows for a generator without steps.
     """
     bench, tasks = job.bench, zoo.tasks.scored(UNSEEN_TASKS)[:FOLLOWED]
+    if isinstance(system, PartSystem):  # no network of it is there before its last step
+        rows = Stretches.of_rows(TrainedOpponents(job.inputs["opponents"]).file(ORACLE, UNSEEN_TASKS))
+        each = [bench.accuracies(rows.whole(n)[None], [task], bench.test) for n, task in enumerate(tasks)]
+        return {"trajectory": [], "trajectory_oracle": summary(torch.cat(each), job.recipe)}
 
     def accuracy(weights: Tensor) -> Tensor:
         return bench.accuracies(weights, tasks, bench.test)

@@ -50,7 +50,8 @@ def contest(job: Job, part: Sequence[str]) -> None:
     zoo, of_all = zoo_of(job), job.folder / OPPONENT_OF_ALL.format(name)
     if kept(of_all):
         return
-    evidence = job.once("evidence", lambda: evidence_of(job, zoo))
+    trained = [bound for bound in job.recipe.against if trains_on_images(bound)]
+    evidence = job.once("evidence", lambda: evidence_of(job, zoo, whole=any(map(from_zoo, trained))))
     opponent = job.once(f"opponent {name}", lambda: _ready(job, evidence, name))
     tasks = zoo.tasks.scored(split)
     asked = Contest(split, tasks, shots=job.bench.shots_of(zoo.tasks, split))
@@ -86,10 +87,15 @@ def _unmade(job: Job, zoo: Zoo, name: str) -> list[str]:
     return [split for split in splits if not kept(job.folder / OPPONENT.format(name, split))]
 
 
-def asked_and_not(against: Sequence[Bound], zoo: Zoo) -> tuple[list[Bound], dict[str, str]]:
-    """Of opponents, those that have something to go by in this zoo; and name -> why not, of the others."""
+def asked_and_not(against: Sequence[Bound], zoo: Zoo, *, in_parts: bool = False) -> tuple[list[Bound], dict[str, str]]:
+    """Of opponents, those that have something to go by in this zoo; and name -> why not, of the others.
+
+    `in_parts`: the zoo's networks are never in memory together.
+    """
     why: dict[str, str] = {}
     for bound in against:
+        if in_parts and from_zoo(bound) and not trains_on_images(bound):
+            why[bound.name] = "networks are taken in parts (train.tokens), and it goes by all of the zoo's at once"
         if bound.signature.constants.get("from_base") and not zoo.shares_base:
             why[bound.name] = "each of the zoo's networks began at weights of its own, and there is no base"
         if bound.signature.constants.get("one_for_all") and zoo.tasks.ordered:
@@ -97,8 +103,13 @@ def asked_and_not(against: Sequence[Bound], zoo: Zoo) -> tuple[list[Bound], dict
     return [bound for bound in against if bound.name not in why], why
 
 
-def evidence_of(job: Job, zoo: Zoo, described: Tensor | None = None) -> Evidence:
-    """What an opponent may go by; `described` (n, D) once there are prompts' texts."""
+def from_zoo(opponent: Bound) -> bool:
+    """Whether it goes by the zoo's networks, so that these have to be in memory."""
+    return opponent.signature.constants.get("from_zoo", True)
+
+
+def evidence_of(job: Job, zoo: Zoo, described: Tensor | None = None, *, whole: bool = True) -> Evidence:
+    """What an opponent may go by; `described` (n, D) once there are prompts' texts; `whole`: with the zoo's networks."""
     bench, recipe = job.bench, job.recipe
 
     def fit(
@@ -130,7 +141,7 @@ def evidence_of(job: Job, zoo: Zoo, described: Tensor | None = None) -> Evidence
     return Evidence(
         target=bench.target,
         shared_base=zoo.base if zoo.shares_base else None,
-        weights=zoo.weights,
+        weights=zoo.weights if whole else torch.empty(0, bench.target.spec.size),
         tasks=zoo.tasks.seen,
         held_out=zoo.tasks.held_out,
         classes=zoo.tasks.classes,

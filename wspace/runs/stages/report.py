@@ -25,6 +25,7 @@ from wspace.runs.stages import Job
 from wspace.support.files import read_json, write_json
 from wspace.support.names import GENERATED, LOG, MANIFEST, PAGE, PER_TASK, REPORT, SCORES, SUMMARY
 from wspace.support.yaml import dump
+from wspace.weights.stretches import Stretches
 
 SHOWN = 24  # pictures
 FEW = 16  # classes: a task with more has less than a picture or two of each
@@ -107,7 +108,7 @@ def _pictures(job: Job) -> tuple[str, dict[str, Any]]:
     bench, zoo = job.bench, Zoo(job.inputs["zoo"])
     tasks = zoo.tasks.scored(UNSEEN_TASKS)
     number = min(range(len(tasks)), key=lambda i: (max(len(tasks[i]), FEW), i))
-    weights = load_file(job.inputs["generate"] / GENERATED.format(UNSEEN_TASKS))["weights"][number]
+    weights = Stretches.of_rows(job.inputs["generate"] / GENERATED.format(UNSEEN_TASKS)).whole(number)
     predicted, labels = predict(bench.target, weights[None], tasks[number], bench.test, zoo.class_texts)
     names = [zoo.classes[c] for c in tasks[number]]
     right = predicted[0] == labels

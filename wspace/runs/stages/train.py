@@ -8,7 +8,7 @@ are opened and written here; `wspace.learning.phases` trains.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from torch import Tensor
 from wspace.data.tasks import Task, fresh_tasks
 from wspace.interfaces import Prompts, Symmetry, Target
 from wspace.learning.adversary import Adversary
-from wspace.learning.loop import Log
+from wspace.learning.loop import Log, TrainingLoop
+from wspace.learning.parts import PartStep, PartSystem, seeds_of
 from wspace.learning.phases import (
     GeneratorTraining,
     TaskLossStep,
@@ -37,14 +38,16 @@ from wspace.runs.telling import retell, tell
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import UserError, WspaceError
 from wspace.support.files import save_tensors, write_json
-from wspace.support.names import CHECKPOINT, GENERATOR, LOG, PROMPT_TEXTS, SUMMARY
+from wspace.support.names import CHECKPOINT, GENERATOR, LOG, PROMPT_TEXTS, SUMMARY, ZOO_MEAN
 from wspace.support.processes import here
 from wspace.support.seeding import seeded, stream
 from wspace.support.settings import Generate
+from wspace.weights.stretches import Stretches
 
 VALIDATION_DRAW = Generate(steps=10, guidance=1.0, temperature=0.0)
 """How networks are drawn at a check: always so, for what a recipe says under `generate` must not change what was trained."""
 
+VALIDATION_TASKS_IN_PARTS = 4  # of networks that are drawn one by one, which takes as long as they are large
 VALIDATION_TASKS = 64  # held-out tasks whose networks are scored on validation images at every check
 COLLAPSED = 0.005  # accuracy above the zoo's mean below which a condition is worth nothing
 ALIKE = 0.01  # of how much the zoo's networks differ: below, networks of different tasks are one network
@@ -58,6 +61,8 @@ def run(job: Job) -> None:
     recipe, bench, zoo = job.recipe, job.bench, Zoo(job.inputs["zoo"])
     zoo.check(bench.accepted)
     system = _new_system(job, zoo)
+    if isinstance(system, PartSystem):
+        return _run_in_parts(job, zoo, system)
     symmetry = proven(recipe, bench.target, bench.dims())
     networks = _Networks.of(job, zoo, symmetry)
 
@@ -98,6 +103,50 @@ def run(job: Job) -> None:
     accuracies = _accuracies(zoo, networks, validation)
     write_trained(job.folder, system, logs, {**accuracies, "processes": here().count, **health})
     _warn(job, validation, accuracies, adversary)
+
+
+def _run_in_parts(job: Job, zoo: Zoo, system: PartSystem) -> None:
+    """As `run`, of networks that are never in memory together: statistics in one stream, then the generator's own loss."""
+    recipe, bench, texts = job.recipe, job.bench, job.bench.prompt_texts
+    if here().count > 1:
+        raise UserError("train.tokens: one process alone trains on parts of networks: start no others")
+    networks = Stretches.of_zoo(zoo.stored, range(len(zoo.tasks.training)), system.spec)
+    prompts = zoo.prompts(zoo.tasks.training, texts)
+    system.fit_parts(networks, prompts, job.folder / ZOO_MEAN)
+    system.to(bench.device).eval()
+    health: dict[str, Any] = {"untold": untold} if (untold := _untold(job, zoo, system)) else {}
+    whose, tasks = "held-out", zoo.tasks.choosing
+    if _why_unknown(system, zoo.prompts(tasks, texts)) is not None:
+        whose, tasks = "seen", zoo.tasks.training
+    tasks = tasks[:VALIDATION_TASKS_IN_PARTS]
+    asked = zoo.prompts(tasks, texts).to(bench.device)
+
+    def of_samples() -> float:
+        seeds = seeds_of(len(tasks), stream(recipe.seed, "look"))
+        drawn = (system.drawn(asked[n : n + 1], VALIDATION_DRAW, seed) for n, seed in enumerate(seeds))
+        return _mean_of_each(drawn)
+
+    def _mean_of_each(drawn: Iterable[Tensor]) -> float:
+        each = [score_on_validation(bench, one[None], [task]) for one, task in zip(drawn, tasks, strict=True)]
+        return sum(each) / len(each)
+
+    logs: dict[str, Log] = {}
+    if recipe.train.steps:
+        loop = TrainingLoop(system, recipe.train, job.folder / CHECKPOINT.format("train"), generator_parameters(system))
+        step = PartStep(system, networks, prompts, recipe.train, bench.device, recipe.precision)
+        logs["train"] = loop.run(
+            "train", step, of_samples, seed=recipe.seed, device=bench.device, progress=job.progress, watch=job.watch
+        )
+    assert system.mean is not None
+    mean = system.mean.whole(0)
+    reached, zoo_mean = of_samples(), _mean_of_each(mean for _ in tasks)
+    results = {"validation_accuracy": reached, "validation_accuracy_of_zoo_mean": zoo_mean}
+    write_trained(job.folder, system, logs, {**results, "collapsed": False, "processes": 1, **health})
+    if reached < zoo_mean - COLLAPSED:
+        job.progress.say(
+            f"warning: the generator does worse than one that ignores its condition: its networks for {whose} tasks reach "
+            f"{reached:.1%} on validation images, the zoo's mean {zoo_mean:.1%}"
+        )
 
 
 def _new_system(job: Job, zoo: Zoo) -> System:
