@@ -485,7 +485,10 @@ def test_a_broken_plugin_is_a_warning(
 def test_ls_and_cp_give_the_packaged_recipes(call: Call, tmp_path: Path) -> None:
     listed = call("ls").out.splitlines()
     assert [line.split()[0] for line in listed] == list(packaged_recipes())
-    assert all("wspace run" in line for line in listed)
+    assert len({line.index(line.split(maxsplit=1)[1]) for line in listed}) == 1, "what they do stands in one column"
+    assert next(line for line in listed if line.startswith("nano ")).endswith(
+        "  the whole path in under a minute on 2 cores; too small to be good"
+    )
     assert call("cp", "nano", tmp_path) == Done(0, f"{tmp_path}/nano.yaml\n", "")
     assert (tmp_path / "nano.yaml").read_bytes() == packaged_recipes()["nano"].read_bytes()
 

@@ -286,9 +286,11 @@ def list_recipes() -> None:
     from wspace.recipes.source import packaged_recipes
     from wspace.support.terminal import beside
 
-    for name, file in packaged_recipes().items():
-        summary = file.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
-        print(beside(f"{name:20} ", summary))
+    recipes = packaged_recipes()
+    longest = max(map(len, recipes))
+    for name, file in recipes.items():  # the first line of each is the command, and what it does
+        _, _, does = file.read_text(encoding="utf-8").splitlines()[0].partition(".yaml")
+        print(beside(f"{name:{longest}}  ", does.strip()))
 
 
 def cp(name: str, dest: Path) -> None:

@@ -14,7 +14,7 @@ from wspace_t2w.conditioned_attention import ConditionedAttention
 
 
 class PriorAttention(ConditionedAttention):
-    """The prediction network of Tian et al. (2025, section 3.1 and 4.1), after Peebles et al., 2022).
+    """The prediction network of Tian et al. (2025, sections 3.1 and 4.1), after Peebles et al. (2022).
 
     "Mask-free": every token sees every other; only padding among condition tokens is hidden.
     projections: `own` gives each weight token its own linear maps in and out (eq. 5), `shared` one pair to all.
