@@ -97,7 +97,7 @@ def test_commands_that_look_do_not_load_torch(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        timeout=60,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     told = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("[[")]
@@ -133,7 +133,7 @@ def test_a_finished_run_loads_what_an_answer_needs_and_nothing_else(nano: Path, 
     def imported(*lines: tuple[object, ...]) -> Iterator[set[str]]:
         """What one process has imported after each of these commands."""
         command = [sys.executable, "-c", script, json.dumps([[str(word) for word in line] for line in lines])]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
         for line in (line for line in done.stderr.splitlines() if line.startswith("[")):
             collects, frozen, *modules = json.loads(line)
             assert collects and ("torch" not in modules or frozen > 100_000)
@@ -326,7 +326,7 @@ def test_a_reader_who_leaves_early_is_no_error(buffered: bool) -> None:
         assert process.stdout and process.stderr
         process.stdout.close()
         err = process.stderr.read()
-        assert (process.wait(timeout=60), err) == (0, b"")
+        assert (process.wait(timeout=300), err) == (0, b"")
 
 
 SCRIPT = f"{sys.executable} -c 'from wspace.cli import main; main()'"
@@ -340,7 +340,7 @@ def shell(line: str, folder: Path, **environment: str) -> Done:
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     return Done(done.returncode, done.stdout, done.stderr)
 

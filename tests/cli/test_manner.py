@@ -8,10 +8,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
+from types import SimpleNamespace
 
 import pytest
 
-from wspace.support import terminal
+from wspace.support import progress, terminal
 from wspace.support.progress import LineProgress, QuietProgress, RichProgress, for_terminal
 
 Inside = Callable[..., CompletedProcess[str]]
@@ -104,12 +105,25 @@ def test_tables_have_no_colours_where_none_are_wanted(variables: dict[str, str],
         capture_output=True,
         stdin=subprocess.DEVNULL,
         env={name: value for name, value in os.environ.items() if name != "NO_COLOR"} | variables,
-        timeout=60,
+        timeout=300,
     )
     assert b"generated" in done.stdout, done.stderr
     if escapes is not None:
         assert (b"\x1b[" in done.stdout) == escapes
     assert b"\x1b[3" not in done.stdout.replace(b"\x1b[3m", b""), "bold and italic are no colours"
+
+
+def test_a_line_is_written_in_one_piece_among_those_of_other_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where every write goes out by itself, as in the processes that torchrun starts."""
+    written = list[str]()
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(write=written.append, flush=lambda: None, isatty=lambda: False))
+    monkeypatch.setattr(progress, "LINE_EVERY", -1.0)
+    LineProgress().say("zoo starts")
+    QuietProgress().say("warning: heard")
+    with LineProgress().bar("train", 2) as bar:
+        bar.advance()
+    assert written[:2] == ["zoo starts\n", "warning: heard\n"]
+    assert len(written) == 3 and written[2].startswith("train: 1/2, ") and written[2].endswith(" left\n")
 
 
 @pytest.mark.parametrize(
@@ -124,5 +138,5 @@ def test_tables_have_no_colours_where_none_are_wanted(variables: dict[str, str],
 def test_a_shell_completes_commands_options_and_recipes(line: str, expected: list[str]) -> None:
     asked = {"_WSPACE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
     command = [sys.executable, "-c", "import sys; sys.argv = ['wspace']; from wspace.cli import main; main()"]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | asked, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | asked, timeout=300)
     assert (done.returncode, done.stdout.split()) == (0, expected), done.stderr

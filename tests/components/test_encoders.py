@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import socket
-import time
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from inspect import signature
@@ -418,8 +418,7 @@ def test_a_missing_file_and_two_sources_are_refused(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- without a network
 
 
-def test_without_a_network_pretrained_weights_are_refused_at_once(hub_cache: Path) -> None:
-    started = time.monotonic()
+def test_without_a_network_pretrained_weights_are_refused_and_no_download_is_tried(hub_cache: Path) -> None:
     with pytest.raises(MissingWeights) as caught:
         TimmBackbone(device=CPU)
     assert str(caught.value) == (
@@ -435,7 +434,6 @@ def test_without_a_network_pretrained_weights_are_refused_at_once(hub_cache: Pat
             f"are not in the cache {hub_cache} and there is no network: connect once, "
             "point HF_HOME to a cache that has them, give 'file: PATH', or set 'pretrained: null'"
         )
-    assert time.monotonic() - started < 3
 
 
 def test_being_offline_by_choice_is_said(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -478,18 +476,20 @@ def test_a_host_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch
         monkeypatch.delenv(variable, raising=False)
     asked: list[tuple[str, int]] = []
 
+    given_up, ended = threading.Event(), list[str]()
+
     def hang(address: tuple[str, int], timeout: float) -> socket.socket:
         asked.append(address)
-        time.sleep(1)
+        given_up.wait(600)
+        ended.append(address[0])
         raise OSError("too late")
 
     monkeypatch.setattr(socket, "create_connection", hang)
-    started = time.monotonic()
-    assert not network.reachable("https://weights.example/models", patience=0.1)
-    assert time.monotonic() - started < 0.9
+    assert not network.reachable("https://weights.example/models", patience=0.5)
     monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
-    assert not network.reachable("https://weights.example/models", patience=0.1)
-    assert asked == [("weights.example", 443), ("proxy.example", 3128)]
+    assert not network.reachable("https://weights.example/models", patience=0.5)
+    assert ended == [] and asked == [("weights.example", 443), ("proxy.example", 3128)]
+    given_up.set()
     monkeypatch.setattr(socket, "create_connection", lambda *a, **k: socket.socket())
     assert network.reachable("https://weights.example/models", patience=5)
 

@@ -36,7 +36,7 @@ def test_the_first_of_the_best_rates_is_chosen_and_one_that_diverges_is_none(at_
 
 
 def test_rates_that_are_tried_at_once_are_each_tried_by_a_thread_that_does_without_torchs_others() -> None:
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=600)
 
     def meeting(rate: float) -> tuple[Tensor, Tensor]:
         both.wait()
@@ -54,7 +54,7 @@ def test_an_interruption_ends_the_trainings_of_the_other_rates() -> None:
 
     def interrupted(rate: float) -> tuple[Tensor, Tensor]:
         if rate == 1e-3:
-            assert begun.wait(10)
+            assert begun.wait(600)
             raise KeyboardInterrupt
         begun.set()
         try:

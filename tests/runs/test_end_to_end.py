@@ -142,7 +142,7 @@ def test_nano_has_all_three_losses_and_their_health(nano):
     assert 0.3 < summary["discriminator_accuracy"] <= 1 and summary["equivariance_error"] > 1e-4
 
 
-def _until(condition, process: subprocess.Popen, seconds: float = 120) -> None:
+def _until(condition, process: subprocess.Popen, seconds: float = 600) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, "the run ended before it could be interrupted"

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.support.served import Client, free_port
+from tests.support.ports import kept_port
+from tests.support.served import Client
 
 USERS, CALLS, EVERY = 20, 1000, 100
 
@@ -32,8 +33,8 @@ def memory(process: int) -> float:
     return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * 4096 / 1e6
 
 
-def main(run: str, folder: Path) -> None:
-    port, classes, file = free_port(), ["book", "camera", "cloud"], picture(folder / "picture.png")
+def main(run: str, folder: Path, port: int) -> None:
+    classes, file = ["book", "camera", "cloud"], picture(folder / "picture.png")
     address = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-c", "from wspace.cli import main; main()", "serve", run, "--port", str(port)]
 
@@ -68,5 +69,5 @@ def main(run: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as scratch:
-        main(sys.argv[1], Path(scratch))
+    with tempfile.TemporaryDirectory() as scratch, kept_port() as free:
+        main(sys.argv[1], Path(scratch), free)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -35,10 +34,3 @@ class Client(AbstractContextManager["Client"]):
         if event != "event: complete":
             raise RuntimeError(given["error"])
         return given[0]
-
-
-def free_port() -> int:
-    """One that nothing listens on."""
-    with socket.socket() as tried:
-        tried.bind(("127.0.0.1", 0))
-        return tried.getsockname()[1]

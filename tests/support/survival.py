@@ -12,13 +12,14 @@ import os
 import queue
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from wspace.support.names import ELAPSED, KEPT, LOCK, MANIFEST
 
 ROOT = Path(__file__).parent.parent.parent
 STARTS = re.compile(r"(\w+)(?: starts|: \d+ zoos)")
-LONGEST = 600  # seconds that one command may take
+LONGEST = 900  # seconds that one command may take
 
 
 SMALL = """dataset: {use: digits, size: 16}
@@ -161,7 +162,13 @@ def ended_often(
     order = [(mark.member, mark.stage) for mark in marks]
     for moment, by in zip(when, how, strict=True):
         command = Command(recipe, runs)
-        assert command.end_at(moment, by, order), f"the run was done before {moment}"
+        while not command.end_at(
+            moment, by, order
+        ):  # it was done: the machine is faster than when moments were measured
+            moment = replace(moment, after=moment.after / 2)
+            for folder in runs.rglob(f"{marks[-1].stage}-*"):
+                shutil.rmtree(folder)
+            command = Command(recipe, runs)
         yield command
     Command(recipe, runs).whole()
 

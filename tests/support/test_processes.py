@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +13,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.distributed import HashStore
 
 from tests.learning.test_training_loop import ADVERSARY, PROMPTS, SETTINGS, SPEC, WEIGHTS, system_of
+from tests.support.ports import kept_port
 from tests.support.stand_ins import Judge, Units
 from wspace.components.denoisers.mlp import MLP as Denoiser
 from wspace.learning.adversary import Adversary
@@ -198,9 +199,9 @@ class Thread(Processes):
 
     def average(self, tensors: Sequence[Tensor]) -> None:
         self.brought[self.rank] = [tensor.clone() for tensor in tensors]
-        self.barrier.wait(60)
+        self.barrier.wait(LONGEST)
         means = [torch.stack(each).mean(0) for each in zip(*self.brought, strict=True)]
-        self.barrier.wait(60)
+        self.barrier.wait(LONGEST)
         for tensor, mean in zip(tensors, means, strict=True):
             tensor.copy_(mean)
 
@@ -340,32 +341,38 @@ def share_the_optimiser(folder: Path, processes: Processes, whole: TrainingLoop)
 
 LAUNCHER = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 ALONE_ON_A_CORE = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+LONGEST = 900  # seconds that one command may take: on a machine that does much else, importing torch alone is many
 
 
 def launch(*command: str) -> subprocess.CompletedProcess[str]:
     """By torchrun, as two processes."""
     return subprocess.run(
-        [*LAUNCHER, *command], cwd=ROOT, env=os.environ | ALONE_ON_A_CORE, capture_output=True, text=True, timeout=300
+        [*LAUNCHER, *command],
+        cwd=ROOT,
+        env=os.environ | ALONE_ON_A_CORE,
+        capture_output=True,
+        text=True,
+        timeout=LONGEST,
     )
 
 
 def start_two(*command: str) -> list[tuple[int, str]]:
     """Exit status of two processes, and what they print on standard error: without a third, as torchrun is, to start them."""
-    with socket.create_server(("localhost", 0)) as free:
-        port = str(free.getsockname()[1])
-    place = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, *command],
-            cwd=ROOT,
-            env=os.environ | ALONE_ON_A_CORE | place | {"RANK": rank, "LOCAL_RANK": rank},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in "01"
-    ]
-    errors = [process.communicate(timeout=300)[1] for process in started]
+    with kept_port() as port:
+        place = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        started = [
+            subprocess.Popen(
+                [sys.executable, *command],
+                cwd=ROOT,
+                env=os.environ | ALONE_ON_A_CORE | place | {"RANK": rank, "LOCAL_RANK": rank},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in "01"
+        ]
+        with ThreadPoolExecutor() as readers:  # of both at once: one that is not read waits when its pipe is full
+            errors = list(readers.map(lambda process: process.communicate(timeout=LONGEST)[1], started))
     return [(process.returncode, error) for process, error in zip(started, errors, strict=True)]
 
 
@@ -465,7 +472,7 @@ def test_the_train_stage_of_two_processes(tmp_path: Path) -> None:
     pipeline.run(bound, tmp_path, Progress(), only="zoo")
     done = launch("-m", "wspace", "run", str(recipe), "--runs", str(tmp_path), "--only", "train")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{tmp_path / 'small'}\n" and done.stderr.splitlines().count("train starts") == 1
+    assert done.stdout == f"{tmp_path / 'small'}\n" and done.stderr.count("train starts") == 1
     (folder,) = (tmp_path / "small").glob("train-*")
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     assert summary["processes"] == 2 and summary["steps"] == {"task": 2, "train": 6}
@@ -510,7 +517,7 @@ def run_twice(recipe: Path | str, folder: Path, *settings: str) -> None:
     assert done.returncode == 0, done.stderr
     subprocess.run(
         [sys.executable, *command, str(folder / "one")],
-        cwd=ROOT, env=os.environ | ALONE_ON_A_CORE, check=True, capture_output=True, timeout=300,
+        cwd=ROOT, env=os.environ | ALONE_ON_A_CORE, check=True, capture_output=True, timeout=LONGEST,
     )  # fmt: skip
     assert_runs_alike(folder / "two", folder / "one")
 
@@ -590,8 +597,10 @@ class Launched:
 
     def until(self, line: str) -> None:
         assert self.process.stderr is not None
-        while self.process.stderr.readline().rstrip() != line:
-            assert self.process.poll() is None
+        said = list[str]()
+        while not said or line not in said[-1]:  # beside which torchrun may have begun one of its own
+            said.append(self.process.stderr.readline().rstrip("\n"))
+            assert said[-1] or self.process.poll() is None, said
 
     def worker(self, rank: int) -> int:
         """The process with this number."""
@@ -617,15 +626,12 @@ def test_a_launcher_that_is_ended_has_ended_all_at_once_and_one_says_so(tmp_path
     recipe = recipe_in(tmp_path)
     started = Launched("-m", "wspace", "run", str(recipe), "--runs", str(tmp_path), "--set", "zoo.base_steps=10000000")
     started.until("zoo starts")
-    time.sleep(1)
-    at = time.monotonic()
+    time.sleep(1)  # into the base; whatever the others are at by then, they end
     started.process.send_signal(by)
-    said = started.process.communicate(timeout=60)[1]
-    assert time.monotonic() - at < 15  # torchrun kills those that are still there after 30 s
+    said = started.process.communicate(timeout=LONGEST)[1]
+    assert "forcefully" not in said  # as torchrun says of those that are still there after 30 s, which it kills
     word = "terminated" if by is signal.SIGTERM else "interrupted"
-    assert [line for line in said.splitlines() if "the same command goes on" in line] == [
-        f"{word}: the same command goes on from here"
-    ]
+    assert said.count("the same command goes on") == said.count(f"{word}: the same command goes on from here") == 1
     assert "rank1" not in said and "error:" not in said
 
 
@@ -636,25 +642,30 @@ def test_processes_killed_in_training_are_started_again_and_nothing_is_lost(tmp_
     command = ["-m", "wspace", "run", str(recipe), "--set", "train={steps: 300, batch: 4, check_every: 20}", "--runs"]
     whole = launch(*command, str(tmp_path / "whole"))
     assert whole.returncode == 0, whole.stderr
-    killed, seen = Launched("--max-restarts", "2", *command, str(tmp_path / "killed")), set[int]()
+    killed = Launched("--max-restarts", "2", *command, str(tmp_path / "killed"))
     for rank in (1, 0):
-        while not (new := {file.stat().st_ino for file in _checkpoints(tmp_path / "killed")} - seen):
+        killed.until("train starts")  # those of the start before are gone
+        before = _checkpointed(tmp_path / "killed")
+        while _checkpointed(tmp_path / "killed") == before:
             assert killed.process.poll() is None
             time.sleep(0.02)
-        seen |= new
         os.kill(killed.worker(rank), signal.SIGKILL)
-        time.sleep(1)
-        seen |= {file.stat().st_ino for file in _checkpoints(tmp_path / "killed")}
-    said = killed.process.communicate(timeout=300)[1]
+    said = killed.process.communicate(timeout=LONGEST)[1]
     assert killed.process.returncode == 0, said
-    assert said.count("train starts") == 3
+    assert said.count("train starts") == 1
     made, expected = (next((tmp_path / name).glob("small/train-*")) for name in ("killed", "whole"))
     assert (made / "generator.safetensors").read_bytes() == (expected / "generator.safetensors").read_bytes()
     assert (made / "log.jsonl").read_bytes() == (expected / "log.jsonl").read_bytes()
 
 
-def _checkpoints(runs: Path) -> list[Path]:
-    return list(runs.glob("small/train-*.partial/train.checkpoint.safetensors"))
+def _checkpointed(runs: Path) -> int:
+    """When the checkpoint of the generator's own loss was last written, in nanoseconds; 0 if it has not been."""
+    files = runs.glob("small/train-*.partial/train.checkpoint.safetensors")
+    times = []
+    for file in files:
+        with suppress(FileNotFoundError):  # the stage is done
+            times.append(file.stat().st_mtime_ns)
+    return max(times, default=0)
 
 
 # ---------------------------------------------------------------- half precision

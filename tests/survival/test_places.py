@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -113,7 +114,15 @@ def test_a_disk_that_becomes_read_only_is_one_sentence_and_the_run_goes_on_when_
 
 def test_of_two_runs_of_one_recipe_at_once_one_is_refused(small: Path, undisturbed, tmp_path: Path) -> None:
     both = [Command(small, tmp_path), Command(small, tmp_path)]
-    ends = sorted((command.refused() for command in both), key=lambda end: end[0])
+    while all(command.marks.empty() for command in both):
+        time.sleep(0.01)
+    one, other = both if not both[0].marks.empty() else reversed(both)
+    if one.process.poll() is None:  # it has the lock, and is held until the other has looked, which may start slowly
+        os.killpg(one.process.pid, signal.SIGSTOP)
+    ends = [other.refused()]
+    if one.process.returncode is None:
+        os.killpg(one.process.pid, signal.SIGCONT)
+    ends = sorted([*ends, one.refused()], key=lambda end: end[0])
     assert [status for status, _ in ends] == [0, 2]
     assert "small: is being run by " in ends[1][1] and ends[1][1].endswith(
         "or give this run another folder with --runs"

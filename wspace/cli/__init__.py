@@ -90,7 +90,7 @@ def _check_output() -> None:
 def _tell(message: str) -> None:
     """On standard error, if that takes it: what became of the command is in its exit status as well."""
     with suppress(OSError):
-        print(message, file=sys.stderr)
+        terminal.tell(message)
 
 
 def _helps_another() -> bool:

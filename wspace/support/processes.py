@@ -164,9 +164,10 @@ class Processes:
         """Of the others: raises SystemExit if the first has failed, or does so in a moment; it has said why."""
         until = time.monotonic() + GRACE
         with suppress(RuntimeError):  # the store went with the first
+            self._hear_of_failure()
             while time.monotonic() < until:
-                self._hear_of_failure()
                 time.sleep(LOOKS_EVERY)
+                self._hear_of_failure()
 
     def _hear_of_failure(self) -> None:
         if self.rank and self.store.check(["failed"]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,7 +58,7 @@ class QuietProgress(Progress):
 
     def say(self, text: str) -> None:
         if text.startswith("warning:"):
-            print(text, file=sys.stderr, flush=True)
+            terminal.tell(text)
 
 
 class LineProgress(Progress):
@@ -74,7 +73,7 @@ class LineProgress(Progress):
             self.say(f"{name}: done in {seconds:.0f} s")
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        terminal.tell(text)
 
 
 @dataclass
@@ -85,7 +84,7 @@ class _LineBar(Bar):
         super().advance(amount)
         if time.monotonic() - self.last > LINE_EVERY:
             self.last = time.monotonic()
-            print(f"{self.name}: {self.done}/{self.total}, {self.left} left", file=sys.stderr, flush=True)
+            terminal.tell(f"{self.name}: {self.done}/{self.total}, {self.left} left")
 
 
 class RichProgress(Progress):

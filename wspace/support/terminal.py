@@ -31,6 +31,12 @@ def is_live() -> bool:
     return sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
 
 
+def tell(text: str) -> None:
+    """A line on standard error, in one piece: other processes of a launcher write to the same pipe meanwhile."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
 def width() -> int | None:
     """Columns of the terminal, or as COLUMNS says; None where output is no terminal's, and is as wide as it comes."""
     if "COLUMNS" in os.environ or sys.stdout.isatty():

@@ -26,7 +26,8 @@ from wspace_serve.answers import Answers
 from wspace_serve.command import check_gradio, launched
 
 from tests.conftest import Wspace, cache, common, inside, made_once, nano, placed  # noqa: F401 (fixtures)
-from tests.support.served import Client, free_port
+from tests.support.ports import kept_port
+from tests.support.served import Client
 from wspace.api import Run, UserError
 
 # ruff: noqa: F811 (a fixture that is asked for is no redefinition)
@@ -49,10 +50,10 @@ def answers(placed: Path, tmp_path_factory: pytest.TempPathFactory) -> Answers:
 def address(answers: Answers) -> Iterator[str]:
     """Of a page that listens in this process."""
     check_gradio()
-    port = free_port()
-    page = launched(answers, port, rate=100_000)
-    yield f"http://127.0.0.1:{port}"
-    page.close(verbose=False)
+    with kept_port() as port:
+        page = launched(answers, port, rate=100_000)
+        yield f"http://127.0.0.1:{port}"
+        page.close(verbose=False)
     gc.collect()  # while its warnings are none of another test's
 
 
