@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import survival
 from tests.support.survival import SMALL, STUDY, Command, Mark, Moment, contents, ended_often, left_behind, moments
 
 pytestmark = [pytest.mark.slow, pytest.mark.plugins("t2w", "igpg")]
@@ -41,6 +42,30 @@ def test_a_run_killed_ten_times_leaves_the_bytes_of_one_that_was_not(
     assert contents(tmp_path / "killed") == expected
     assert left_behind(tmp_path / "killed") == []
     print(f"{resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime:.0f} s of processor time so far", file=sys.stderr)
+
+
+def test_a_run_that_was_done_before_its_moment_does_its_last_stage_again_and_is_ended_sooner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = list[float]()
+
+    class Faster:
+        """Than when its moments were measured: its report takes half a second."""
+
+        def __init__(self, recipe: str, runs: Path):
+            (runs / "small/report-abc").mkdir(parents=True, exist_ok=False)
+
+        def end_at(self, moment: Moment, *_: object) -> bool:
+            tried.append(moment.after)
+            return moment.after < 0.5
+
+        def whole(self) -> None:
+            pass
+
+    monkeypatch.setattr(survival, "Command", Faster)
+    mark = Mark("", "report", 1.0, 2.0)
+    ended = survival.ended_often("small", tmp_path, [mark], [Moment(mark, 1.2)], [signal.SIGKILL])
+    assert isinstance(next(ended), Faster) and tried == [1.2, 0.6, 0.3]
 
 
 def test_a_run_interrupted_and_terminated_in_each_stage_says_so_in_a_sentence_and_goes_on(tmp_path: Path) -> None:
