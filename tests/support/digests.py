@@ -23,6 +23,7 @@ import torch
 from safetensors import safe_open
 
 from wspace.support.names import RUN, SCORES
+from wspace.support.quantities import counted
 
 COMPARED = ("scores", "differences")
 """Of `scores.json`: what must be equal. What stands beside them (seconds, say) may differ."""
@@ -102,7 +103,8 @@ def main(arguments: Sequence[str]) -> int:
         artifacts = [(before / name / run / folder) for run in runs
                      for folder in _read(before / name / run / RUN)["stages"].values()]  # fmt: skip
         count = sum(len(tensor_files(artifact)) for artifact in artifacts)
-        print(f"{name}: {len(runs)} runs, {count} files of tensors compared, {len(lines)} differences")
+        files, found = counted(count, "file"), counted(len(lines), "difference")
+        print(f"{name}: {counted(len(runs), 'run')}, {files} of tensors compared, {found}")
         status = status or int(bool(lines))
     return status
 

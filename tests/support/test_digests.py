@@ -46,7 +46,7 @@ def test_other_keys_metadata_and_seconds_are_no_difference(before, after, capsys
     scores.write_text(json.dumps(SCORES | {"seconds": 9}), encoding="utf-8")
     assert main([str(before), str(after), "one", "several"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "one: 1 runs, 1 files of tensors compared, 0 differences",
+        "one: 1 run, 1 file of tensors compared, 0 differences",
         "several: 2 runs, 2 files of tensors compared, 0 differences",
     ]
 
@@ -66,7 +66,7 @@ def test_a_tensor_of_another_value_shape_or_type_is_named(before, after, capsys,
     assert main([str(before), str(after), "several"]) == 1
     assert capsys.readouterr().out.splitlines() == [
         "DIFF several/b train: generator.safetensors: w differs",
-        "several: 2 runs, 2 files of tensors compared, 1 differences",
+        "several: 2 runs, 2 files of tensors compared, 1 difference",
     ]
 
 
