@@ -169,6 +169,13 @@ def test_accuracies_are_counted_image_by_image_among_the_classes_of_the_task() -
     assert float((predicted[1] == labels).float().mean()) == pytest.approx(expected[1])
 
 
+def test_fitting_tells_how_far_it_is() -> None:
+    told = list[int]()
+    steps = 2 * fitting.AHEAD + 3
+    fit(TARGET, start(), TASKS, pool_of(0), texts(), Schedule(steps, batch=2, lr=0.1), seeded(2), advanced=told.append)
+    assert told == [fitting.AHEAD, fitting.AHEAD, 3]
+
+
 def test_fitting_until_validated_keeps_the_best_of_each_network() -> None:
     train, val, schedule = pool_of(0), pool_of(1), Schedule(steps=24, batch=4, lr=0.3, decay=False)
     checked = [(start(), accuracies(TARGET, start(), TASKS, val, texts()))]

@@ -172,10 +172,11 @@ def _trained(
     rng: torch.Generator,
     share: Callable[[int], float],
     looks: Sequence[int],
+    advanced: Callable[[int], None] | None = None,
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Train networks from start (B, P), and give step, weights and running averages at each of the steps `looks`.
 
-    The average begins at the start; after a step, it goes by `share(step)` of the way to the weights. What is given is
+    Now and then `advanced` is told how many steps were taken since. The average begins at the start; after a step, it goes by `share(step)` of the way to the weights. What is given is
     overwritten as the training goes on. Raises Diverged when a weight is no longer finite.
     """
     weights, averaged = (start.to(batches.pool.device, copy=True) for _ in range(2))
@@ -187,6 +188,8 @@ def _trained(
         images = list(islice(drawn, until - done))
         steps = [partial(part.advance, done, images) for part in slices]
         by_threads(steps, at_once=target.concurrent)
+        if advanced is not None:
+            advanced(until - done)
         done = until
         if done in looks:
             yield done, weights, averaged
@@ -216,10 +219,12 @@ def fit(
     rng: torch.Generator,
     *,
     on_step: Callable[[int, Tensor], None] | None = None,
+    advanced: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Train network b from start[b] on tasks[b], by Adam on cross-entropy; returns weights (B, P), calibrated.
 
-    Each network's numbers depend on its own images alone. `on_step(step, weights)` may look at weights not calibrated yet.
+    Each network's numbers depend on its own images alone. `on_step(step, weights)` may look at weights not calibrated yet;
+    `advanced` is told, now and then, how many steps were taken since.
     Raises Diverged when a weight is no longer finite.
     """
     batches = TaskBatches(tasks, pool, class_texts)
@@ -229,7 +234,7 @@ def fit(
         return 1 / (step - unaveraged) if step > unaveraged else 0.0
 
     looks, result = range(1, schedule.steps + 1) if on_step is not None else (schedule.steps,), start
-    for step, weights, averaged in _trained(target, start, batches, schedule, rng, share, looks):
+    for step, weights, averaged in _trained(target, start, batches, schedule, rng, share, looks, advanced):
         result = averaged if step > unaveraged else weights
         if on_step is not None:
             on_step(step, weights)

@@ -104,7 +104,8 @@ def _base(job: Job, classes: Task) -> Tensor:
     schedule = Schedule(settings.base_steps, settings.base_batch, settings.base_lr, decay=False)
     rng = stream(job.recipe.seed, "base")
     shared = classes[: bench.target.places or None]
-    base = fit(bench.target, start, [shared], bench.train, bench.class_texts, schedule, rng)
+    with job.progress.bar("base", schedule.steps) as bar:
+        base = fit(bench.target, start, [shared], bench.train, bench.class_texts, schedule, rng, advanced=bar.advance)
     keep(file, bench.target.spec.unflatten(base[0]))
     return base
 
