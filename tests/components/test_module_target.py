@@ -122,6 +122,21 @@ def test_whether_torch_calls_networks_together_does_not_depend_on_who_asks_first
         assert target_of(MLP()).together
 
 
+@pytest.mark.parametrize(("architecture", "alone"), [(CNN((4, 6)), True), (TimmModel("test_vit", 8), False)])
+def test_large_convolutions_are_called_one_by_one_and_give_the_same(
+    architecture: Architecture, alone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = Module(architecture, feature_dim=3 * 16**2, text_dim=TEXTS)
+    weights, images, texts = trained_weights(target), torch.randn(3, 4, 3 * 16**2), torch.randn(3, 2, TEXTS)
+    hidden, labels = torch.zeros(3, 1, 2, dtype=torch.bool), torch.tensor([[0, 1, 0, 1]] * 3)
+    assert target.together and target._goes_alone(torch.device("cpu")) == alone
+    losses, gradient = target.descent(weights, images, texts, hidden, labels)
+    monkeypatch.setattr(Module, "_goes_alone", lambda self, device: not alone)
+    other_losses, other_gradient = target.descent(weights, images, texts, hidden, labels)
+    torch.testing.assert_close(losses, other_losses)
+    torch.testing.assert_close(gradient, other_gradient, rtol=1e-3, atol=1e-5)
+
+
 def test_a_module_that_torch_cannot_call_together_is_called_one_by_one() -> None:
     class Hesitant(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:

@@ -176,8 +176,9 @@ def _trained(
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Train networks from start (B, P), and give step, weights and running averages at each of the steps `looks`.
 
-    Now and then `advanced` is told how many steps were taken since. The average begins at the start; after a step, it goes by `share(step)` of the way to the weights. What is given is
-    overwritten as the training goes on. Raises Diverged when a weight is no longer finite.
+    The average begins at the start; after a step, it goes by `share(step)` of the way to the weights. What is given is
+    overwritten as the training goes on. Now and then `advanced` is told how many steps were taken since. Raises Diverged
+    when a weight is no longer finite.
     """
     weights, averaged = (start.to(batches.pool.device, copy=True) for _ in range(2))
     count = _slices(weights, schedule.batch * batches.pool.features.shape[1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, MinLen
 from torch import nn
@@ -22,6 +22,7 @@ class CNN(Architecture):
     batch norm, convolutions have biases.
     """
 
+    version: ClassVar[int] = 2
     sees = "pictures"
 
     def __init__(

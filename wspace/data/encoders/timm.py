@@ -56,3 +56,10 @@ def takes_one_size(model: str) -> bool:
     """Whether it is made for pictures of one size (as transformers are), and not for any."""
     config = timm.get_pretrained_cfg(model)
     return config is not None and config.fixed_input_size
+
+
+def classifiers(model: str) -> tuple[str, ...]:
+    """What its last layers are called, one of most models: that which knows classes."""
+    config = timm.get_pretrained_cfg(model)
+    named = None if config is None else config.classifier
+    return (named,) if isinstance(named, str) else tuple(named or ())
