@@ -31,7 +31,7 @@ from wspace.support.progress import Progress
 from wspace.support.quantities import counted
 from wspace.support.seeding import seeded, stream
 
-NETWORKS, CLASSES = 64, 20  # of a zoo of random numbers, each for a task of so many classes
+NETWORKS, CLASSES = 64, 20  # of a zoo of random numbers; and of each task, where a task loss is taken
 IMAGES = 100  # of each class
 LEVELS = 1000
 
@@ -54,9 +54,10 @@ def step(
     """Time of a step as the recipe trains and of the plain one: of the same batch, sizes and losses.
 
     `phase` is the generator's own loss, or the task loss. `dims` are `feature_dim` and `text_dim`; nobody loads an encoder,
-    for weights, texts and features are random numbers. Both take turns, `count` steps after one that is not timed: where there
-    is a discriminator, of the kind in which it learns, and of that in which it judges. A time is the mean over kinds of the
-    medians. Raises UserError for a generator that has no such step.
+    for weights, texts and features are random numbers. The zoo's tasks have as many classes as the recipe says. Both take
+    turns, `count` steps after one that is not timed: where there is a discriminator, of the kind in which it learns, and of
+    that in which it judges. A time is the mean over kinds of the medians. Raises UserError for a generator that has no such
+    step.
     """
     contestants, kinds, about = PHASES[phase](_Setting.of(recipe, dims, progress))
     taken: dict[tuple[str, str, int], list[float]] = {}
@@ -102,7 +103,7 @@ class _Setting:
         texts = functional.normalize(torch.randn(4 * CLASSES, dims["text_dim"], generator=rng), dim=1)
         weights = bench.target.init(NETWORKS, rng)
         system = build_system(recipe, bench.target, dims["text_dim"])
-        pairs = TrainingPairs(system, weights, _prompts(_tasks(NETWORKS, rng), texts))
+        pairs = TrainingPairs(system, weights, _prompts(_tasks(NETWORKS, rng, recipe.tasks.classes), texts))
         system.fit(weights, pairs.prompts, (weights, pairs.prompts))
         system.to(bench.device)
         return cls(recipe, bench, system, pairs, texts, rng)
@@ -116,8 +117,10 @@ class _Setting:
             return self.system.condition(prompts.to(self.device))
 
 
-def _tasks(count: int, rng: torch.Generator) -> list[Task]:
-    return [tuple(torch.randperm(4 * CLASSES, generator=rng)[:CLASSES].tolist()) for _ in range(count)]
+def _tasks(count: int, rng: torch.Generator, classes: tuple[int, int] = (CLASSES, CLASSES)) -> list[Task]:
+    """Of as many classes as these say, or of all there are."""
+    sizes = torch.randint(classes[0], classes[1] + 1, (count,), generator=rng).tolist()
+    return [tuple(torch.randperm(4 * CLASSES, generator=rng)[:size].tolist()) for size in sizes]
 
 
 def _prompts(tasks: Sequence[Task], texts: Tensor) -> Prompts:
