@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from wspace.interfaces import ClassStatistics
 from wspace.learning import prototypes
-from wspace.learning.prototypes import FeatureSpace, Spread, WordsToPoints, semantic_matrix, with_others
+from wspace.learning.prototypes import FeatureSpace, SemanticMap, Spread, WordsToPoints, with_others
 
 CLASSES, IMAGES, FEATURES, TEXTS = 6, 40, 5, 8
 
@@ -139,7 +139,7 @@ def test_eszsl_is_its_closed_form() -> None:
     right = right + of_texts * right.diagonal().mean() * torch.eye(TEXTS)
     expected = torch.linalg.inv(left) @ x @ y @ s.mT @ torch.linalg.inv(right)
     torch.testing.assert_close(
-        semantic_matrix(features, labels, texts(), of_features, of_texts), expected.float(), rtol=1e-4, atol=1e-5
+        SemanticMap.of(features, labels, texts()).matrix(of_features, of_texts), expected.float(), rtol=1e-4, atol=1e-5
     )
 
 

@@ -98,7 +98,7 @@ def test_the_ridge_baseline_chooses_by_accuracy_without_the_held_out() -> None:
         tried.append(predicted)
         return -abs(len(tried) - 1 - 6)  # the seventh penalty is the best
 
-    assert baselines.chosen_penalty(weights, pooled, slice(8, 12), accuracy) == PENALTIES[6]
+    assert baselines.chosen_penalty(weights, pooled, slice(8, 12), 3, accuracy) == PENALTIES[6]
     for predicted, p in zip(tried, PENALTIES, strict=True):
-        expected = direct(pooled[:8].numpy(), weights[:8].numpy(), p, pooled[8:].numpy())
+        expected = direct(pooled[:8].numpy(), weights[:8].numpy(), p, pooled[8:11].numpy())
         np.testing.assert_allclose(predicted.numpy(), expected, rtol=1e-6, atol=1e-8)

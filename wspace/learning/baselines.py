@@ -127,12 +127,14 @@ def soup(evidence: Evidence, alike: Tensor, count: int, symmetry: Symmetry | Non
     return (networks if symmetry is None else symmetry.canonicalize(networks, networks[0])).mean(0)
 
 
-def chosen_penalty(weights: Tensor, described: Tensor, chosen_on: slice, accuracy: Callable[[Tensor], float]) -> float:
-    """The penalty of ridge regression from descriptions (n, C) to weights (n, P), fitted without the tasks `chosen_on`.
+def chosen_penalty(
+    weights: Tensor, described: Tensor, left_out: slice, count: int, accuracy: Callable[[Tensor], float]
+) -> float:
+    """The penalty of ridge regression from descriptions (n, C) to weights (n, P), fitted without the tasks `left_out`.
 
-    Of all penalties, the one whose weights for those tasks have the highest `accuracy` (on validation images).
+    Of all penalties, the one whose weights for the first `count` of those have the highest `accuracy` (on validation images).
     """
     kept = torch.ones(len(weights), dtype=torch.bool)
-    kept[chosen_on] = False
-    trial = Ridge.fit(described[kept], weights[kept])
-    return max(PENALTIES, key=lambda penalty: accuracy(trial.predict(described[chosen_on], penalty)))
+    kept[left_out] = False
+    trial, asked = Ridge.fit(described[kept], weights[kept]), described[left_out][:count]
+    return max(PENALTIES, key=lambda penalty: accuracy(trial.predict(asked, penalty)))

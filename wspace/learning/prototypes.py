@@ -199,21 +199,34 @@ def _gaussian(one: Tensor, other: Tensor, width: float) -> Tensor:
     return torch.exp((one @ other.mT - 1) / width**2)
 
 
-def semantic_matrix(
-    features: Tensor, labels: Tensor, texts: Tensor, feature_penalty: float, text_penalty: float
-) -> Tensor:
-    """ESZSL (Romera-Paredes and Torr, 2015, eq. 5): V (F, T) such that an image x is scored x V t for a class of text t.
+@dataclass(frozen=True)
+class SemanticMap:
+    """ESZSL (Romera-Paredes and Torr, 2015, eq. 5) for all penalties: V (F, T) such that an image x is scored x V t for a
+    class of text t.
 
-    Features (M, F), labels (M,), texts (n, T). V = (X X' + g I)^-1 X Y S' (S S' + l I)^-1, with Y in {-1, 1}; the sizes of
-    X X' and S S' are taken out of the penalties, so that they mean the same for any features and any number of images.
+    V = (X X' + g I)^-1 X Y S' (S S' + l I)^-1, with Y in {-1, 1}; the sizes of X X' and S S' are taken out of the penalties,
+    so that they mean the same for any features and any number of images.
     """
-    x, s = features.double(), texts.double()
-    sums = torch.zeros(len(texts), x.shape[1], dtype=x.dtype).index_add_(0, labels, x)  # (n, F)
-    xy = 2 * sums - x.sum(0)  # (n, F), = Y' X' by classes
-    of_features, of_texts = x.mT @ x, s.mT @ s
-    left = of_features + feature_penalty * of_features.diagonal().mean() * torch.eye(x.shape[1])
-    right = of_texts + text_penalty * of_texts.diagonal().mean() * torch.eye(s.shape[1])
-    return (torch.linalg.solve(left, xy.mT @ s) @ torch.linalg.inv(right)).float()
+
+    of_features: Tensor  # (F, F), X X'
+    of_texts: Tensor  # (T, T), S S'
+    of_both: Tensor  # (F, T), X Y S'
+
+    @classmethod
+    def of(cls, features: Tensor, labels: Tensor, texts: Tensor) -> SemanticMap:
+        """Features (M, F), labels (M,), texts (n, T): all that takes long, once."""
+        x, s = features.double(), texts.double()
+        sums = torch.zeros(len(texts), x.shape[1], dtype=x.dtype).index_add_(0, labels, x)  # (n, F)
+        xy = 2 * sums - x.sum(0)  # (n, F), = Y' X' by classes
+        return cls(x.mT @ x, s.mT @ s, xy.mT @ s)
+
+    def matrix(self, feature_penalty: float, text_penalty: float) -> Tensor:
+        """V (F, T)."""
+        left, right = (
+            of + penalty * of.diagonal().mean() * torch.eye(len(of))
+            for of, penalty in ((self.of_features, feature_penalty), (self.of_texts, text_penalty))
+        )
+        return (torch.linalg.solve(left, self.of_both) @ torch.linalg.inv(right)).float()
 
 
 def heads_at(target: Target, space: FeatureSpace, points: Tensor, texts: Tensor, tasks: Sequence[Task]) -> Tensor:

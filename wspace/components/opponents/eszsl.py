@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import product
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from wspace.data.prompts import pad
 from wspace.interfaces import Contest, Evidence, Opponent, Task
-from wspace.learning.prototypes import Heads, best_for_left_out, semantic_matrix
+from wspace.learning.prototypes import Heads, SemanticMap, best_for_left_out
 
 PENALTIES = (1e-1, 1e-3, 1e1)
 
@@ -33,10 +34,16 @@ class Eszsl(Opponent):
     def choose(self, evidence: Evidence) -> dict[str, float]:
         texts, target = evidence.class_texts, evidence.target
 
-        def fitted(known: Task, of_features: float, of_texts: float) -> Heads:
+        @cache
+        def of_known(known: Task) -> tuple[SemanticMap, Tensor, Tensor]:
+            """And the middles of their texts and features, (T,) and (F,)."""
             features, labels = evidence.images(known)
             shared, centre = texts[list(known)].mean(0), features.mean(0)
-            matrix = semantic_matrix(features - centre, labels, texts[list(known)] - shared, of_features, of_texts)
+            return SemanticMap.of(features - centre, labels, texts[list(known)] - shared), shared, centre
+
+        def fitted(known: Task, of_features: float, of_texts: float) -> Heads:
+            semantic, shared, centre = of_known(known)
+            matrix = semantic.matrix(of_features, of_texts)
             scorers = (texts - shared) @ matrix.mT  # (n, F)
 
             def heads(tasks: Sequence[Task]) -> Tensor:
