@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file
 
+import wspace
+from tests.conftest import ROOT, MadeOnce, Wspace
 from tests.support.synthetic import bench_of, recipe_of, run
 from wspace.recipes.schema import BoundRecipe
 from wspace.runs.artifacts import Zoo
 from wspace.runs.checking import check
+from wspace.runs.finished import report_of
 from wspace.runs.keys import keys
+from wspace.runs.machines import Machine
 from wspace.runs.pipeline import STAGES
+from wspace.runs.plan import plan
+from wspace.runs.rates import measure
 from wspace.support.errors import UserError
 from wspace.support.files import read_json
 from wspace.weights.novelty import Neighbourhood
@@ -123,3 +132,64 @@ def test_what_takes_whole_networks_is_refused_before_anything_is_trained(
     bench = bench_of(recipe)
     with pytest.raises(UserError, match=said):
         check(recipe, bench.target, bench.dims())
+
+
+def test_what_is_planned_does_not_grow_with_the_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wspace.runs.rates.ENOUGH", 0)
+    recipe = recipe_in_parts(tmp_path)
+    bench = bench_of(recipe)
+    bench.images.read = lambda rows: np.zeros((len(rows), 2, 2, 3), np.uint8)
+    made = measure(recipe, bench)
+    twice = replace(recipe, tasks=replace(recipe.tasks, seen=2 * recipe.tasks.seen))
+    once, grown = (plan(its, made, Machine(ram=2.0**30)) for its in (recipe, twice))
+    assert once["largest_zoo"] is None and once["weights"] == bench.target.spec.size
+    for before, after in zip(once["stages"], grown["stages"], strict=True):
+        assert before["memory"] == after["memory"] > 0 and 0 < before["seconds"] <= after["seconds"]
+    assert made.copies["train"] == 0 and made.rates["generator step"].flops > 0
+
+
+# ---------------------------------------------------------------- recipes/whole/resnet18.yaml, on a small network of timm
+
+NANO = (
+    "target.architecture.model=test_resnet", "dataset={use: icons, concepts: 24, renderings: 2, size: 64}",
+    "tasks.seen=5", "tasks.evaluate=2", "zoo.base_steps=100", "zoo.steps=5", "opponents.steps=4", "opponents.check_every=4",
+    "train.steps=10", "train.check_every=10", "train.tokens=64", "generate.steps=2", "evaluate.bootstrap=100",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def nano_parts(inside: Wspace, made_once: MadeOnce) -> Path:
+    def make(runs: Path) -> None:
+        settings = [part for setting in NANO for part in ("--set", setting)]
+        done = inside("run", ROOT / "recipes/whole/resnet18.yaml", "--runs", runs, *settings)
+        assert done.returncode == 0, done.stderr
+
+    return made_once("nano-parts-runs", make) / "resnet18"
+
+
+def test_the_whole_recipe_draws_networks_as_near_as_the_mean_is(nano_parts: Path) -> None:
+    report = report_of(nano_parts)
+    rows = {(s["metric"], s["method"], s["split"]): s["mean"] for s in report["scores"]}
+    assert {method for _, method, _ in rows} == {"generated", "oracle", "base", "zoo-mean", "mismatched"}
+    for split in ("seen", "unseen-tasks", "unseen-classes"):
+        assert 0 < rows["weight_mse", "generated", split] < 1.5 * rows["weight_mse", "zoo-mean", split]
+    assert rows["accuracy", "generated", "seen"] > report["accurate_and_new"]["of_zoo"]["seen"] - 0.1
+    assert set(report["peak_mib"]) == {"zoo", "opponents", "train", "generate", "evaluate"}
+    assert report["trajectory"] == [] and report["draws"]["drawing"] == []
+
+
+def test_a_network_asked_for_by_name_loads_into_plain_timm(nano_parts: Path) -> None:
+    opened = wspace.load(nano_parts)
+    network = opened.generate([opened.zoo.classes[number] for number in opened.zoo.tasks.classes[:3]])
+    again = opened.generate([opened.zoo.classes[number] for number in opened.zoo.tasks.classes[:3]])
+    weights = opened.target.spec.flatten(network.tensors)
+    assert torch.equal(weights, opened.target.spec.flatten(again.tensors)) and weights.isfinite().all()
+    plain = timm.create_model("test_resnet", num_classes=384)
+    plain.load_state_dict(opened.target.exported(weights), strict=True)
+    images = opened.bench.val.features[:5]
+    with torch.no_grad():
+        outputs = plain.eval()(images.unflatten(1, (3, 32, 32)))
+    texts = opened.bench.class_texts[:4]
+    ours = opened.target.logits(weights[None], images[None], texts[None])[0]
+    scores = 20 * torch.nn.functional.normalize(outputs, dim=1) @ texts.T
+    torch.testing.assert_close(scores, ours, rtol=1e-3, atol=1e-3)

@@ -259,10 +259,13 @@ def _print_plan(made: dict[str, Any], where: str) -> None:
         print(
             f"of this {kept} are work that is not shared out: {', '.join(part['what'] for part in longest)} above all"
         )
-    print(
-        f"memory of {in_bytes(made['machine']['ram'])} ends first in stage {made['breaks_first']}: "
-        f"it holds the networks of a zoo of {made['largest_zoo']:,}"
-    )
+    if made["largest_zoo"] is None:
+        print("networks are taken one by one, in parts: memory does not grow with their number")
+    else:
+        print(
+            f"memory of {in_bytes(made['machine']['ram'])} ends first in stage {made['breaks_first']}: "
+            f"it holds the networks of a zoo of {made['largest_zoo']:,}"
+        )
     print("opponents are planned at their longest: they stop when validation images say so; the report is not in it")
 
 

@@ -173,6 +173,10 @@ def memory_of(recipe: BoundRecipe, made: Measured) -> dict[str, tuple[float, flo
     counts = made.counts
     size, parameters, state = (counts[name] * FLOAT for name in ("weights", "parameters", "state"))
     small = counts["tried_with"] * size  # the zoo that was tried with
+    if recipe.train.tokens is not None:  # networks come one by one: what one takes is in what was held
+        split = 2 * recipe.tasks.evaluate * size  # of an opponent that trains on images, and put together
+        beside = {"opponents": split, "train": KEPT * counts["parameters"] * FLOAT}
+        return {stage: (max(held - small, 0) + beside.get(stage, 0), 0.0) for stage, held in made.resident.items()}
     split, methods = recipe.tasks.evaluate * size, counts["methods"] + counts["novel"]
     beside = {
         "opponents": (split, size),
@@ -214,14 +218,14 @@ def plan(recipe: BoundRecipe, made: Measured, machine: Machine) -> dict[str, Any
             for p in its
         ]
         stages.append(row)
-    first = min(most, key=lambda stage: most[stage])
+    first = min(most, key=lambda stage: most[stage]) if most else ""
     return {
         "recipe": recipe.name,
         "machine": asdict(machine),
         **{name: counts[name] for name in ("weights", "tokens", "token_width", "parameters", "images")},
         "images_per_second": 1 / max(made.rates["image"].seconds, 1e-12),
         "networks": networks,
-        "largest_zoo": most[first],
+        "largest_zoo": most[first] if most else None,  # None: memory does not grow with it
         "breaks_first": first,
         "seconds_starting": made.rates["started"].seconds,
         "stages": stages,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
@@ -30,7 +30,8 @@ from wspace.data.tasks import Task, TaskSet, draw_tasks, with_pictures, with_way
 from wspace.interfaces import PICTURE, TRAIN, Contest, Evidence, Opponent, Prompts, Target, Told
 from wspace.learning.baselines import descriptions
 from wspace.learning.fitting import Schedule, accuracies, fit, predict
-from wspace.learning.loop import LogValues
+from wspace.learning.loop import Step
+from wspace.learning.parts import PartStep, PartSystem, where_of
 from wspace.learning.phases import (
     ReconstructionStep,
     TaskLossStep,
@@ -66,11 +67,13 @@ from wspace.support.quantities import in_bytes
 from wspace.support.seeding import stream
 from wspace.support.threads import by_threads, threaded
 from wspace.weights.novelty import Neighbourhood
+from wspace.weights.stretches import Stretches, squared_distances
 
 STEPS = 16  # of a training that is tried
 OPERATIONS = 2000  # by which it is seen what counting takes
 PLAIN = 0.2  # share of what all networks take in which a difference shows
 ENOUGH = 0.1  # seconds that a kind of work is tried for, or once if that takes longer
+PARTED = 4  # networks of a zoo that no stage has in memory
 DRAWN = 8  # networks that are drawn, scored or looked at in a trial
 NEAR = 32  # networks whose nearest are looked for
 LEAST = 40 << 20  # bytes of networks, so that what is made of them shows in the memory of the process
@@ -201,6 +204,8 @@ class World:
         size, networks = real.target.spec.size, recipe.tasks.seen * recipe.zoo.copies
         room = max(1, memory()[0] // SHARE // (size * FLOAT))
         few = min(networks, TRIED_WITH, room, max(recipe.zoo.together, 2 * DRAWN, ceil(LEAST / (size * FLOAT))))
+        if recipe.train.tokens is not None:
+            few = min(few, PARTED)
         tasks = _tasks(recipe, bench, max(few, 2))
         rng = stream(0, "plan")
         weights = real.target.init(1, rng) + 0.01 * torch.randn(len(tasks.seen), size, generator=rng)
@@ -250,29 +255,37 @@ def measure(recipe: BoundRecipe, bench: Workbench | None = None, progress: Progr
         bound.component.load()  # as a run does before its stages begin
     rates["started"] = Rate(time.process_time(), time.process_time())  # of this process: it has loaded what a run does
     rates["opened"] = once(lambda: (bench.target, bench.images, bench.class_texts))
+    in_parts = recipe.train.tokens is not None
+
+    def holding() -> int:
+        """Of what is done network by network the most, for whole networks come and go; of the rest, what stays."""
+        most = int(peak_mib() * 2**20)
+        forget_peak()
+        return most if in_parts else resident()
+
     with limited_to_what_is_free(), (progress or Progress()).bar("measuring this machine", 4) as bar:
         with _fitting(recipe, bench, "the zoo"):
             world = World.of(recipe, bench)
             rates |= of_networks(recipe, world)
-            held["zoo"] = held["opponents"] = resident()
+            held["zoo"] = held["opponents"] = holding()
             bar.advance()
         with _fitting(recipe, bench, "the generator"):
             system = build_system(recipe, bench.target, bench.text.dim)
             system.tell(blank_context(bench.text.dim, bench.backbone.dim))
             rates["proof"] = once(lambda: proven(recipe, bench.target, bench.dims()))
-            closed, copies["train"] = of_closed_forms(world, system)
+            closed, copies["train"] = of_statistics(world, system) if in_parts else of_closed_forms(world, system)
             bar.advance()
         with _fitting(recipe, bench, "training the generator"):
             system.to(bench.device)
             rates |= closed | of_training(recipe, world, system)
-            held["train"] = held["generate"] = resident()
+            held["train"] = held["generate"] = holding()
             rates |= of_drawing(recipe, world, system)
             bar.advance()
         with _fitting(recipe, bench, "the evaluation"):
             evaluation, copies["evaluate"] = of_evaluation(recipe, world)
             rates |= evaluation
             bar.advance()
-        held["evaluate"] = resident()
+        held["evaluate"] = holding()
         return Measured(counts_of(recipe, world, system), rates, held, copies)
 
 
@@ -304,7 +317,7 @@ def counts_of(recipe: BoundRecipe, world: World, system: System) -> dict[str, in
     """What the stages are counted by, and of what size it is."""
     bench = world.bench
     tasks, images, layout = world.zoo.tasks, bench.images, system.tokenizer.layout
-    against, _ = asked_and_not(recipe.against, world.zoo)
+    against, _ = asked_and_not(recipe.against, world.zoo, in_parts=recipe.train.tokens is not None)
     methods = 1 + sum(not takes_pictures(bound) for bound in against)
     novel = 1 + sum(bool(bound.signature.constants.get("novelty")) for bound in against)
     takes_steps = False
@@ -314,7 +327,8 @@ def counts_of(recipe: BoundRecipe, world: World, system: System) -> dict[str, in
         takes_steps = True
 
     one = world.prompts(tasks.seen[:1]).to(bench.device)
-    system.sample(one, replace(recipe.generate, steps=2), stream(0, "plan"), watch)
+    if not isinstance(system, PartSystem):  # of which nobody can watch the steps
+        system.sample(one, replace(recipe.generate, steps=2), stream(0, "plan"), watch)
     return {
         "weights": world.target.spec.size,
         "tokens": layout.count,
@@ -345,7 +359,7 @@ def of_networks(recipe: BoundRecipe, world: World) -> dict[str, Rate]:
     room = memory()[0] // SHARE // (6 * FLOAT * bench.target.spec.size)
     group = tasks.seen[: max(1, min(settings.together, room))]
     everything = [tasks.classes[: bench.target.places or None]]
-    some, pictures = tasks.seen[:DRAWN], bench.images.read(range(min(64, len(bench.images))))
+    some, pictures = tasks.seen[: _at_once(recipe)], bench.images.read(range(min(64, len(bench.images))))
 
     def fitting(among: Sequence[Task], batch: int, lr: float) -> Callable[[], Tensor]:
         schedule, start = Schedule(STEPS, batch, lr, settings.average), world.starts(len(among))
@@ -372,6 +386,32 @@ def of_closed_forms(world: World, system: System) -> tuple[dict[str, Rate], floa
     return {"closed forms": fixed, "closed forms, of each in the zoo": each}, copies
 
 
+def _at_once(recipe: BoundRecipe) -> int:
+    """How many networks a trial draws or looks at: as many as a stage has at once, at the most."""
+    return DRAWN if recipe.train.tokens is None else 1
+
+
+@contextmanager
+def _on_disk(world: World) -> Iterator[Stretches]:
+    """The zoo's networks as a file, for what reads some weights of them at a time."""
+    with tempfile.TemporaryDirectory(prefix="wspace-plan-") as folder:
+        networks = Stretches.create_rows(
+            Path(folder) / "zoo.safetensors", len(world.zoo.weights), world.target.spec.size
+        )
+        for number, weights in enumerate(world.zoo.weights):
+            networks.put(number, 0, weights)
+        yield networks
+
+
+def of_statistics(world: World, system: System) -> tuple[dict[str, Rate], float]:
+    """Of networks that are taken in parts, as of closed forms: there are none, and no network stays in memory."""
+    assert isinstance(system, PartSystem)
+    prompts = world.prompts(world.zoo.tasks.seen)
+    with _on_disk(world) as networks, tempfile.TemporaryDirectory(prefix="wspace-plan-") as folder:
+        each = once(lambda: system.fit_parts(networks, prompts, Path(folder) / "mean.safetensors"), len(networks))
+    return {"closed forms": Rate(), "closed forms, of each in the zoo": each}, 0.0
+
+
 def take_closed_forms(world: World, system: System) -> None:
     tasks, weights, count = world.zoo.tasks, world.zoo.weights, len(world.zoo.tasks.training)
     held_out = (weights[count:], world.prompts(tasks.choosing))
@@ -381,20 +421,13 @@ def take_closed_forms(world: World, system: System) -> None:
 def of_training(recipe: BoundRecipe, world: World, system: System) -> dict[str, Rate]:
     """Steps of each phase; looks at held-out tasks; and a checkpoint."""
     bench, zoo, rng = world.bench, world.zoo, stream(0, "plan")
+    if isinstance(system, PartSystem):
+        return _of_training_in_parts(recipe, world, system)
     pairs = TrainingPairs(system, zoo.weights, world.prompts(zoo.tasks.seen)).to(bench.device)
     rates = dict[str, Rate]()
-    trained = [p for p in system.parameters() if p.requires_grad]
 
-    def stepping(step: Callable[[int, torch.Generator], Iterable[tuple[Tensor, LogValues]]], number: int) -> Rate:
-        optimizer = torch.optim.AdamW(trained, lr=0.0, fused=True)
-
-        def work() -> None:
-            optimizer.zero_grad()
-            for loss, _ in step(number, rng):
-                loss.backward()
-            optimizer.step()
-
-        return tried(work)
+    def stepping(step: Step, number: int) -> Rate:
+        return _stepping(system, step, number, rng)
 
     if system.tokenizer.lossy and recipe.reconstruction.steps:
         step = ReconstructionStep(TrainingSet((pairs,)), recipe.reconstruction.batch, bench.device)
@@ -418,17 +451,44 @@ def of_training(recipe: BoundRecipe, world: World, system: System) -> dict[str, 
         few = world.prompts(zoo.tasks.seen[:VALIDATION_TASKS]).to(bench.device)
         with torch.no_grad():
             rates["typical"] = tried(lambda: system.typical(few), len(few.mask))
+    return rates | {"byte written": _writing(system)}
+
+
+def _of_training_in_parts(recipe: BoundRecipe, world: World, system: PartSystem) -> dict[str, Rate]:
+    """As `of_training`, of some tokens of networks that lie on a disk."""
+    tasks, device = world.zoo.tasks.seen, world.bench.device
+    with _on_disk(world) as networks, tempfile.TemporaryDirectory(prefix="wspace-plan-") as folder:
+        system.fit_parts(networks, world.prompts(tasks), Path(folder) / "mean.safetensors")  # which stays open
+        system.to(device)
+        step = PartStep(system, networks, world.prompts(tasks), recipe.train, device, recipe.precision)
+        stepping = _stepping(system, step, 0, stream(0, "plan")) if recipe.train.steps else Rate()
+        return {"generator step": stepping, "byte written": _writing(system)}
+
+
+def _stepping(system: System, step: Step, number: int, rng: torch.Generator) -> Rate:
+    optimizer = torch.optim.AdamW([p for p in system.parameters() if p.requires_grad], lr=0.0, fused=True)
+
+    def work() -> None:
+        optimizer.zero_grad()
+        for loss, _ in step(number, rng):
+            loss.backward()
+        optimizer.step()
+
+    return tried(work)
+
+
+def _writing(system: System) -> Rate:
     state = {name: tensor for name, tensor in system.state_dict().items() if tensor.is_floating_point()}
     largest = max(state.values(), key=lambda tensor: tensor.nbytes)
     with tempfile.TemporaryDirectory(prefix="wspace-plan-") as folder:
         file = Path(folder) / "tried.safetensors"
-        rates["byte written"] = once(lambda: keep(file, {"tensor": largest.cpu()}), largest.nbytes)
-    return rates
+        return once(lambda: keep(file, {"tensor": largest.cpu()}), largest.nbytes)
 
 
 def of_drawing(recipe: BoundRecipe, world: World, system: System) -> dict[str, Rate]:
     """A network: for the report, and for a look at held-out tasks. By few steps; a generator may take none."""
-    prompts, rng = world.prompts(world.zoo.tasks.seen[:DRAWN]).to(world.bench.device), stream(0, "plan")
+    prompts = world.prompts(world.zoo.tasks.seen[: _at_once(recipe)]).to(world.bench.device)
+    rng = stream(0, "plan")
     count = len(prompts.mask)
     system.eval()
 
@@ -449,17 +509,20 @@ def of_evaluation(recipe: BoundRecipe, world: World) -> tuple[dict[str, Rate], f
     bench, zoo = world.bench, world.zoo
     symmetry = symmetry_of(recipe, bench.target)
     job = Job(recipe, bench, Path(), {}, Progress())
-    some = zoo.tasks.seen[:DRAWN]
-    against, _ = asked_and_not(recipe.against, zoo)
+    in_parts = recipe.train.tokens is not None
+    some = zoo.tasks.seen[: _at_once(recipe)]
+    against, _ = asked_and_not(recipe.against, zoo, in_parts=in_parts)
     names = [b for b in against if not trains_on_images(b) and not takes_pictures(b)]
-    near = zoo.weights[torch.arange(NEAR) % len(zoo.weights)] * 1.01
+    near = zoo.weights[torch.arange(0 if in_parts else NEAR) % len(zoo.weights)] * 1.01
     theirs, contests, neighbours = list[Opponent](), dict[int, tuple[Evidence, Contest]](), list[Neighbourhood]()
 
     def choosing(world: World) -> None:
         of_zoo, asked = descriptions(
             world.prompts(world.zoo.tasks.seen), world.prompts(some), places=bench.target.places
         )
-        evidence = replace(evidence_of(job, world.zoo, of_zoo), symmetry=symmetry)
+        evidence = replace(evidence_of(job, world.zoo, of_zoo, whole=not in_parts), symmetry=symmetry)
+        if in_parts:
+            evidence = replace(evidence, given_mean=world.zoo.weights[0])
         theirs[:] = [bound.build({}) for bound in names]
         for opponent in theirs:
             opponent.choose(evidence)
@@ -472,14 +535,25 @@ def of_evaluation(recipe: BoundRecipe, world: World) -> tuple[dict[str, Rate], f
         neighbours.append(Neighbourhood(its.weights, its.reference, symmetry, stream(0, "plan")))
 
     def scoring() -> None:
+        if in_parts:  # one after the other
+            for _ in range(1 + len(against)):
+                predict(bench.target, world.starts(1), some[0], bench.test, bench.class_texts)
+            return
         stacked = world.starts(1 + 2 * len(against))
         for task in some:
             predict(bench.target, stacked, task, bench.test, bench.class_texts)
 
-    chosen, chosen_each, of_choosing = in_the_zoo(choosing, world)
-    aligned, aligned_each, of_aligning = in_the_zoo(aligning, world)
-    of_sizes = {len(its.weights): its for its in neighbours}
-    nearest, nearest_each, of_nearest = in_the_zoo(lambda world: of_sizes[len(world.zoo.weights)].nearest(near), world)
+    if in_parts:
+        chosen, chosen_each, of_choosing = once(lambda: choosing(world)), Rate(), 0.0
+        aligned, aligned_each, of_aligning = Rate(), Rate(), 0.0
+        nearest, nearest_each, of_nearest = Rate(), _distance(recipe, world) * NEAR, 0.0
+    else:
+        chosen, chosen_each, of_choosing = in_the_zoo(choosing, world)
+        aligned, aligned_each, of_aligning = in_the_zoo(aligning, world)
+        of_sizes = {len(its.weights): its for its in neighbours}
+        nearest, nearest_each, of_nearest = in_the_zoo(
+            lambda world: of_sizes[len(world.zoo.weights)].nearest(near), world
+        )
     contest, several = (
         tried(lambda count=count: [their.weights(*contests[count]) for their in theirs]) for count in (1, len(some))
     )
@@ -500,6 +574,14 @@ def of_evaluation(recipe: BoundRecipe, world: World) -> tuple[dict[str, Rate], f
         "interval": tried(lambda: interval(values, recipe)),
     }
     return rates, max(of_choosing, of_aligning, of_nearest)
+
+
+def _distance(recipe: BoundRecipe, world: World) -> Rate:
+    """Between two networks, in a stream over several."""
+    layout = recipe.tokenizer.build({"spec": world.target.spec}).layout
+    with _on_disk(world) as networks:
+        pairs = [(networks, number) for number in range(len(networks))]
+        return once(lambda: squared_distances(pairs, where_of(layout), layout.width), len(pairs) ** 2)
 
 
 def blank_context(text_dim: int, feature_dim: int) -> Told:
