@@ -282,6 +282,11 @@ def _plan_of_model(bound: Any, model: str, as_json: bool) -> None:
         f"{made['memory'] / 2**30:.1f} GiB of memory; {made['tokens_per_second']:.0f} tokens a second, "
         f"{made['seconds'] / 60:.1f} min for a network"
     )
+    if made["one_network"] is not None:
+        print(
+            f"drawn in parts: so much memory whatever the network; stages that train or call it take about "
+            f"{made['one_network'] / 2**30:.1f} GiB more"
+        )
 
 
 def list_recipes() -> None:

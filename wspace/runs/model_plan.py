@@ -11,6 +11,7 @@ from wspace.data.encoders.timm import fresh
 from wspace.data.prompts import prompts_of
 from wspace.interfaces import TokenLayout
 from wspace.interfaces.weights import plain_spec
+from wspace.learning.parts import SHARD, where_of
 from wspace.learning.system import System
 from wspace.recipes.schema import BoundRecipe
 from wspace.runs.measured import FLOAT
@@ -18,6 +19,10 @@ from wspace.runs.rates import blank_context, resident, tried
 from wspace.runs.workbench import Workbench
 from wspace.support.progress import Progress
 from wspace.support.seeding import stream
+
+CALLED = 10
+"""Bytes of a process that trains or calls one network at a time, for each byte of its weights: they, their gradient, two
+moments and an average, and what they are put together from. By the peaks of runs of recipes/whole/resnet18.yaml."""
 
 TRIED = (
     64,
@@ -37,11 +42,18 @@ def plan_of_model(recipe: BoundRecipe, model: str, bench: Workbench | None = Non
     given: dict[str, Any] = {"spec": spec, "text_dim": bench.text.dim, "target": bench.target}
     tokenizer, conditioner = recipe.tokenizer.build(given), recipe.conditioner.build(given)
     layout: TokenLayout = tokenizer.layout
+    in_parts = recipe.train.tokens is not None
+    if in_parts:
+        where_of(layout)
     prompts = prompts_of([(0, 1)], torch.eye(2, bench.text.dim), ["0", "1"])
     seconds, state = {}, 0
     for count in TRIED:
-        part = replace(
-            layout, mask=layout.mask[:count], places=None if layout.places is None else layout.places[:count]
+        part = (
+            layout.part(torch.arange(count))
+            if in_parts
+            else replace(
+                layout, mask=layout.mask[:count], places=None if layout.places is None else layout.places[:count]
+            )
         )
         widths = {"condition_width": conditioner.width, "pooled_width": conditioner.pooled_width}
         system = System(spec, tokenizer, conditioner, recipe.generator.build(given | {"layout": part} | widths)).eval()
@@ -54,14 +66,16 @@ def plan_of_model(recipe: BoundRecipe, model: str, bench: Workbench | None = Non
             ).seconds
         state = sum(t.numel() for t in system.state_dict().values())
     a_token = (seconds[TRIED[1]] - seconds[TRIED[0]]) / (TRIED[1] - TRIED[0])
-    largest = max(entry.size for entry in spec.entries)
+    # through a tokenizer one tensor goes at a time; in parts, some tokens
+    at_once = SHARD * layout.width if in_parts else max(entry.size for entry in spec.entries)
     return {
         "model": model,
         "weights": spec.size,
         "tokens": layout.count,
         "token_width": layout.width,
         "parameters": state,
-        "memory": resident() + layout.count * layout.width * 8 + 4 * largest * FLOAT,
+        "memory": resident() + layout.count * layout.width * (1 if in_parts else 8) + 4 * at_once * FLOAT,
+        "one_network": CALLED * spec.size * FLOAT if in_parts else None,
         "seconds": a_token * layout.count,
         "tokens_per_second": 1 / a_token,
     }
