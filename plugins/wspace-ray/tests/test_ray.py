@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from wspace_ray._engine import Ray
 
+from tests.conftest import Wspace, cache, common, inside  # noqa: F401 (fixtures)
 from wspace.testing import conformance
 
 SMALL = [
@@ -81,6 +82,16 @@ def test_an_address_where_nobody_answers_is_one_sentence(tmp_path: Path, address
     assert str(caught.value) == (
         f"engine.address: nobody answers at {address}; `ray start --head` starts one and prints its address"
     )
+
+
+def test_a_run_whose_cluster_does_not_answer_leaves_nothing(inside: Wspace, tmp_path: Path) -> None:  # noqa: F811
+    done = inside(
+        "run", "apart/nano-ordered", "--engine", "ray", "--address", "127.0.0.1:7", "--runs", tmp_path / "runs"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (
+        2, "", "error: engine.address: nobody answers at 127.0.0.1:7; `ray start --head` starts one and prints its address\n"
+    )  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
