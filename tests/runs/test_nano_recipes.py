@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 import wspace
 from tests.conftest import ROOT, MadeOnce, Wspace
 from tests.support.nano import check_above_random
+from wspace.components.architectures.cnn import CNN
 from wspace.recipes.source import packaged_recipes
 from wspace.runs.finished import report_of
 
-LOOKED_AT = {"nano", "igpg-nano", "apart/nano-ordered"}
+LOOKED_AT = {"nano", "igpg-nano", "apart/nano-ordered", "whole/nano-cnn"}
 
 
 def test_every_nano_recipe_is_looked_at() -> None:
@@ -52,3 +55,32 @@ def test_nothing_is_expected_for_classes_that_are_not_known_where_no_scored_task
     known = [run.zoo.classes[number] for number in run.zoo.tasks.classes]
     assert run.expected_accuracy(known[:3]) is not None
     assert run.expected_accuracy([*known[:2], "otter"]) is None
+
+
+@pytest.fixture(scope="module")
+def whole(inside: Wspace, made_once: MadeOnce) -> Path:
+    def make(runs: Path) -> None:
+        done = inside("run", ROOT / "recipes/whole/nano-cnn.yaml", "--runs", runs)
+        assert done.returncode == 0, done.stderr
+
+    return made_once("whole-runs", make) / "nano-cnn"
+
+
+def test_nano_cnn_whole_networks_from_words(whole: Path) -> None:
+    check_above_random(report_of(whole))
+
+
+def test_a_whole_network_is_an_ordinary_one_of_torch_and_gives_the_same_answers(whole: Path, tmp_path: Path) -> None:
+    run = wspace.load(whole)
+    network = run.generate([run.zoo.classes[number] for number in run.zoo.tasks.unseen[0]])
+    network.save(tmp_path / "network.safetensors")
+    plain = CNN((16, 32, 64)).build((3, 16, 16), run.bench.text.dim).eval()
+    plain.load_state_dict(load_file(tmp_path / "network.safetensors"), strict=True)
+
+    images, labels = run.bench.test.of_task(run.task_of(network.classes))
+    texts = run.bench.encode_classes(network.classes)
+    outputs = plain(images.unflatten(1, (3, 16, 16)))
+    scores = torch.nn.functional.cosine_similarity(outputs[:, None], texts[None], dim=2)
+    right = float((scores.argmax(1) == labels).float().mean())
+    assert right == pytest.approx(run.score(network)["accuracy"], abs=1.5 / len(labels))
+    assert right > 1.5 / len(texts)
