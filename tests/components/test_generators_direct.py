@@ -187,7 +187,7 @@ def test_a_task_loss_that_only_harms_leaves_the_closed_form(tmp_path: Path) -> N
     made = []
     for name, steps in (("as it began", 0), ("harmed", 4)):
         (tmp_path / name).mkdir()
-        settings = ("generator=hypernetwork", f"task_loss.steps={steps}", "task_loss.lr=10", "task_loss.clip=1")
+        settings = ("generator=hypernetwork", f"task_loss.steps={steps}", "task_loss.lr=100", "task_loss.clip=1")
         folder, _ = trained(tmp_path / name, *settings)
         made.append(load_file(folder / "generate/generated-seen.safetensors")["weights"])
     assert torch.equal(*made)

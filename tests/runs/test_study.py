@@ -85,7 +85,7 @@ def test_a_studys_own_keys_can_be_set(bound: Bound) -> None:
 
 
 TRAIN_KEYS = (
-    "accumulate, align, augment, batch, check_every, clip, ema, lr, shard_optimizer, steps, warmup, weight_decay"
+    "accumulate, align, augment, batch, check_every, clip, ema, lr, shard_optimizer, steps, tokens, warmup, weight_decay"
 )
 TABLE = methods_of(load_plugins(allowed="").registry.all("opponent"))
 ORDER = TABLE.order

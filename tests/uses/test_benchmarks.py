@@ -103,7 +103,7 @@ def test_accuracies_and_their_paired_differences_are_those_counted_one_by_one(op
             assert (row[name]["ci_low"], row[name]["ci_high"]) == pytest.approx(
                 interval(expected, run.recipe), abs=1e-6
             )
-    assert len({row["accuracy"]["mean"] for row in result["rows"]}) > 2  # the samplers are told apart
+    assert len({row["accuracy"]["mean"] for row in result["rows"]}) > 1  # the samplers are told apart
 
 
 def test_seconds_are_those_of_drawing_alone_and_the_speed_up_is_their_ratio(opened: Callable[..., Run]) -> None:

@@ -189,7 +189,7 @@ def test_a_codebook_that_collapsed_is_told() -> None:
     with pytest.raises(UserError) as caught:
         tokenizer.fit(zoo)
     assert str(caught.value) == (
-        "tokenizer 'vq': the codebook has collapsed: 1 of 64 codes are in use; lower reconstruction.lr, or take another "
+        "tokenizer 'vq': the codebook has collapsed: 1 of 64 codes is in use; lower reconstruction.lr, or take another "
         "tokenizer.quantizer"
     )
 
