@@ -435,4 +435,4 @@ def test_a_text_tells_of_unseen_tasks_what_an_identity_cannot(tmp_path: Path) ->
         accuracy[member.variant] = means(made, "unseen-tasks")
     assert accuracy["text"]["oracle"] == accuracy["identity"]["oracle"], "the same zoo, tasks and images"
     assert accuracy["identity"]["generated"] == accuracy["identity"]["mismatched"], "whatever it is asked for"
-    assert accuracy["text"]["generated"] > accuracy["text"]["mismatched"] + 0.05
+    assert accuracy["text"]["generated"] > accuracy["text"]["mismatched"] + 0.02
