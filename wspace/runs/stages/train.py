@@ -100,9 +100,15 @@ def run(job: Job) -> None:
         error = _equivariance_error(recipe, system, symmetry, networks.held_out, validation.prompts)
         if error is not None:
             health["equivariance_error"] = float(error.mean())
-    accuracies = _accuracies(zoo, networks, validation)
+    zoo_mean = validation.score(networks.training.mean(0).expand(len(validation.tasks), -1))
+    accuracies = _accuracies(zoo, validation.of_samples(), zoo_mean)
     write_trained(job.folder, system, logs, {**accuracies, "processes": here().count, **health})
-    _warn(job, validation, accuracies, adversary)
+    _warn_of_collapse(job, validation.whose, accuracies)
+    if adversary is not None and adversary.wins_outright:
+        job.progress.say(
+            f"warning: the discriminator wins outright (it is right {float(adversary.accuracy):.1%} of the time), "
+            "so the adversarial loss teaches the generator nothing: lower adversary.lr, or raise adversary.noise"
+        )
 
 
 def _run_in_parts(job: Job, zoo: Zoo, system: PartSystem) -> None:
@@ -139,14 +145,9 @@ def _run_in_parts(job: Job, zoo: Zoo, system: PartSystem) -> None:
         )
     assert system.mean is not None
     mean = system.mean.whole(0)
-    reached, zoo_mean = of_samples(), _mean_of_each(mean for _ in tasks)
-    results = {"validation_accuracy": reached, "validation_accuracy_of_zoo_mean": zoo_mean}
-    write_trained(job.folder, system, logs, {**results, "collapsed": False, "processes": 1, **health})
-    if reached < zoo_mean - COLLAPSED:
-        job.progress.say(
-            f"warning: the generator does worse than one that ignores its condition: its networks for {whose} tasks reach "
-            f"{reached:.1%} on validation images, the zoo's mean {zoo_mean:.1%}"
-        )
+    accuracies = _accuracies(zoo, of_samples(), _mean_of_each(mean for _ in tasks))
+    write_trained(job.folder, system, logs, {**accuracies, "processes": 1, **health})
+    _warn_of_collapse(job, whose, accuracies)
 
 
 def _new_system(job: Job, zoo: Zoo) -> System:
@@ -166,10 +167,8 @@ def _note_that_nothing_is_trained(job: Job, system: System) -> None:
         )
 
 
-def _accuracies(zoo: Zoo, networks: _Networks, validation: _Validation) -> dict[str, Any]:
+def _accuracies(zoo: Zoo, reached: float, zoo_mean: float) -> dict[str, Any]:
     """Of samples and of the zoo's mean network, on validation images; and whether the condition is worth nothing."""
-    reached = validation.of_samples()
-    zoo_mean = validation.score(networks.training.mean(0).expand(len(validation.tasks), -1))
     several_tasks = len(set(zoo.tasks.training)) > 1  # of one task there is one to ignore
     return {
         "validation_accuracy": reached,
@@ -178,20 +177,15 @@ def _accuracies(zoo: Zoo, networks: _Networks, validation: _Validation) -> dict[
     }
 
 
-def _warn(job: Job, validation: _Validation, accuracies: Mapping[str, Any], adversary: Adversary | None) -> None:
-    """Say what went wrong in a training that ended."""
+def _warn_of_collapse(job: Job, whose: str, accuracies: Mapping[str, Any]) -> None:
+    """Where the generator is no better than the zoo's mean on these tasks, in words."""
     if accuracies["collapsed"]:
         reached, zoo_mean = accuracies["validation_accuracy"], accuracies["validation_accuracy_of_zoo_mean"]
         worse = reached < zoo_mean - COLLAPSED
         what = "does worse than one that ignores its condition" if worse else "ignores its condition"
         job.progress.say(
-            f"warning: the generator {what}: its networks for {validation.whose} tasks reach {reached:.1%} on "
+            f"warning: the generator {what}: its networks for {whose} tasks reach {reached:.1%} on "
             f"validation images, the zoo's mean {zoo_mean:.1%}"
-        )
-    if adversary is not None and adversary.wins_outright:
-        job.progress.say(
-            f"warning: the discriminator wins outright (it is right {float(adversary.accuracy):.1%} of the time), "
-            "so the adversarial loss teaches the generator nothing: lower adversary.lr, or raise adversary.noise"
         )
 
 
