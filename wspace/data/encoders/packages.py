@@ -31,6 +31,7 @@ def packaged(who: str, model: str, package: str) -> dict[str, Tensor]:
     Raises UnknownComponent for a package that is not known, UserError for one of another model's weights, MissingPackage,
     and FileError.
     """
+    package = package.replace("_", "-")  # as pip takes either
     if package not in PACKAGES:
         raise UnknownComponent(f"{who}: no package {package!r} is known to carry weights, only {', '.join(PACKAGES)}")
     of, module, pattern = PACKAGES[package]
