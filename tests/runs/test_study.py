@@ -84,7 +84,10 @@ def test_a_studys_own_keys_can_be_set(bound: Bound) -> None:
     assert str(caught.value) == "--set seed: the seeds of a study are its own, as in --set seeds=[42]"
 
 
-TRAIN_KEYS = "accumulate, align, augment, batch, check_every, clip, ema, lr, shard_optimizer, steps, tokens, warmup, weight_decay"
+TRAIN_KEYS = (
+    "accumulate, align, augment, batch, check_every, clip, ema, lr, shard_optimizer, "
+    "steps, tokens, warmup, weight_decay"
+)
 TABLE = methods_of(load_plugins(allowed="").registry.all("opponent"))
 ORDER = TABLE.order
 METHODS = ", ".join(sorted(ORDER))
