@@ -87,11 +87,11 @@ def naive_accuracies(run: Run, how: Generate, temperature: float) -> list[float]
 
 def test_accuracies_and_their_paired_differences_are_those_counted_one_by_one(opened: Callable[..., Run]) -> None:
     run = opened()
-    result = bench_samplers.samplers(run, None, (0.0, 1.0), FEW)
+    result = bench_samplers.samplers(run, None, (0.0, 1.0, 2.0), FEW)
     assert (result["tasks"], result["split"], result["finest"]) == (6, "unseen-tasks", {"sampler": "ddpm", "steps": 30})
     names = [("ddpm", 30), ("ddim", 6), ("dpm-solver++", 3)]
     found = [(row["temperature"], row["sampler"], row["steps"]) for row in result["rows"]]
-    assert found == [(temperature, *name) for temperature in (0.0, 1.0) for name in names]
+    assert found == [(temperature, *name) for temperature in (0.0, 1.0, 2.0) for name in names]
     finest = torch.zeros(6)
     for row in result["rows"]:
         how = Generate(row["steps"], 1.0, row["temperature"], row["sampler"])
@@ -103,7 +103,7 @@ def test_accuracies_and_their_paired_differences_are_those_counted_one_by_one(op
             assert (row[name]["ci_low"], row[name]["ci_high"]) == pytest.approx(
                 interval(expected, run.recipe), abs=1e-6
             )
-    assert len({row["accuracy"]["mean"] for row in result["rows"]}) > 1  # the samplers are told apart
+    assert len({row["accuracy"]["mean"] for row in result["rows"]}) > 2  # the samplers are told apart
 
 
 def test_seconds_are_those_of_drawing_alone_and_the_speed_up_is_their_ratio(opened: Callable[..., Run]) -> None:

@@ -421,7 +421,7 @@ def test_between_seen_tasks_an_identity_is_mixed_and_the_worst_point_told(small:
 @pytest.mark.slow
 def test_a_text_tells_of_unseen_tasks_what_an_identity_cannot(tmp_path: Path) -> None:
     few = {"tasks.classes": [2, 4], "tasks.seen": 60, "tasks.unseen": 8, "generate.temperature": 1.0}
-    few |= {"task_loss": {"steps": 10, "batch": 8, "images": 8}}
+    few |= {"train.steps": 600, "task_loss": {"steps": 10, "batch": 8, "images": 8}}
     small = {key: YAML(typ="safe").load(value) for key, _, value in (setting.partition("=") for setting in SMALLER)}
     source = read_recipe(ROOT / "recipes/taskid-unseen.yaml")
     members = bind_study(source, load_plugins().registry).members
@@ -435,4 +435,4 @@ def test_a_text_tells_of_unseen_tasks_what_an_identity_cannot(tmp_path: Path) ->
         accuracy[member.variant] = means(made, "unseen-tasks")
     assert accuracy["text"]["oracle"] == accuracy["identity"]["oracle"], "the same zoo, tasks and images"
     assert accuracy["identity"]["generated"] == accuracy["identity"]["mismatched"], "whatever it is asked for"
-    assert accuracy["text"]["generated"] > accuracy["text"]["mismatched"] + 0.02
+    assert accuracy["text"]["generated"] > accuracy["text"]["mismatched"] + 0.05
