@@ -22,7 +22,7 @@ import io
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ PLACED = (
 )  # fmt: skip
 """Settings of a nano run whose heads start where words and pictures place their classes."""
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
+RunOnce = Callable[..., Path]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -150,23 +151,27 @@ def made_once(common: Path, tmp_path_factory: pytest.TempPathFactory) -> MadeOnc
 
 
 @pytest.fixture(scope="session")
-def nano(inside: Wspace, made_once: MadeOnce) -> Path:
-    """The folder of a finished run of recipes/nano.yaml."""
+def run_once(inside: Wspace, made_once: MadeOnce) -> RunOnce:
+    """`run_once(name, recipe, settings)`: the folder of a finished run of recipes/RECIPE.yaml, made under this name."""
 
-    def make(runs: Path) -> None:
-        done = inside("run", ROOT / "recipes/nano.yaml", "--runs", runs)
-        assert done.returncode == 0, done.stderr
+    def get(name: str, recipe: str, settings: Sequence[str] = ()) -> Path:
+        def make(runs: Path) -> None:
+            changes = [part for change in settings for part in ("--set", change)]
+            done = inside("run", ROOT / f"recipes/{recipe}.yaml", "--runs", runs, *changes)
+            assert done.returncode == 0, done.stderr
 
-    return made_once("nano-runs", make) / "nano"
+        return made_once(name, make) / Path(recipe).name
+
+    return get
 
 
 @pytest.fixture(scope="session")
-def placed(inside: Wspace, made_once: MadeOnce) -> Path:
+def nano(run_once: RunOnce) -> Path:
+    """The folder of a finished run of recipes/nano.yaml."""
+    return run_once("nano-runs", "nano")
+
+
+@pytest.fixture(scope="session")
+def placed(run_once: RunOnce) -> Path:
     """The folder of a finished run of recipes/nano.yaml with the settings `PLACED`."""
-
-    def make(runs: Path) -> None:
-        changes = [part for change in PLACED for part in ("--set", change)]
-        done = inside("run", ROOT / "recipes/nano.yaml", "--runs", runs, *changes)
-        assert done.returncode == 0, done.stderr
-
-    return made_once("placed-runs", make) / "nano"
+    return run_once("placed-runs", "nano", PLACED)

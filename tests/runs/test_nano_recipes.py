@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 import wspace
-from tests.conftest import ROOT, MadeOnce, Wspace
+from tests.conftest import RunOnce
 from tests.support.nano import check_above_random
 from wspace.components.architectures.cnn import CNN
 from wspace.recipes.source import packaged_recipes
@@ -27,12 +27,8 @@ def test_nano(nano: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def ordered(inside: Wspace, made_once: MadeOnce) -> Path:
-    def make(runs: Path) -> None:
-        done = inside("run", ROOT / "recipes/apart/nano-ordered.yaml", "--runs", runs)
-        assert done.returncode == 0, done.stderr
-
-    return made_once("ordered-runs", make) / "nano-ordered"
+def ordered(run_once: RunOnce) -> Path:
+    return run_once("ordered-runs", "apart/nano-ordered")
 
 
 def test_nano_ordered_where_the_mean_of_the_zoo_is_at_chance(ordered: Path) -> None:
@@ -58,12 +54,8 @@ def test_nothing_is_expected_for_classes_that_are_not_known_where_no_scored_task
 
 
 @pytest.fixture(scope="module")
-def whole(inside: Wspace, made_once: MadeOnce) -> Path:
-    def make(runs: Path) -> None:
-        done = inside("run", ROOT / "recipes/whole/nano-cnn.yaml", "--runs", runs)
-        assert done.returncode == 0, done.stderr
-
-    return made_once("whole-runs", make) / "nano-cnn"
+def whole(run_once: RunOnce) -> Path:
+    return run_once("whole-runs", "whole/nano-cnn")
 
 
 def test_nano_cnn_whole_networks_from_words(whole: Path) -> None:

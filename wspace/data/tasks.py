@@ -111,8 +111,9 @@ def draw_tasks(
         raise DataError(f"tasks.classes: {settings.classes[0]} to {settings.classes[1]} is an empty range")
     least = 3 if ordered else 4
     if classes < least:
-        few = "1 class is" if classes == 1 else f"{classes} classes are"
-        raise DataError(f"{few} too few to make seen and unseen tasks of; {least} are the least")
+        raise DataError(
+            f"{counted(classes, 'class is', 'classes are')} too few to make seen and unseen tasks of; {least} are the least"
+        )
     notes: list[str] = []
     apart = round(settings.unseen_classes * classes)
     if settings.unseen_classes and min(apart, classes - apart) < FEWEST_UNSEEN:

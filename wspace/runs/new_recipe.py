@@ -17,7 +17,7 @@ from wspace.recipes.registry import Registry
 from wspace.recipes.source import find_recipe, read_recipe
 from wspace.support.errors import DataError, UserError
 from wspace.support.files import check_file, disk_errors, expanded, write_text
-from wspace.support.quantities import in_words
+from wspace.support.quantities import counted, in_words
 
 PACKAGED = "unseen"  # the recipe that a first one is like
 LOOKED_AT = 60  # pictures that are opened to see how large they are
@@ -90,7 +90,7 @@ def look_at(folder: Path, classes: Literal["outer", "inner"] | None = None) -> L
     listing = Folder(folder, classes=classes).check()
     counts = Counter(picture.class_name for picture in listing.pictures)
     if len(counts) < FEWEST:
-        few = "1 class is" if len(counts) == 1 else f"{len(counts)} classes are"
+        few = counted(len(counts), "class is", "classes are")
         raise DataError(f"{folder}: {few} too few to make tasks of; {FEWEST} are the least")
     every = max(1, len(listing.pictures) // LOOKED_AT)
     sides = [side for picture in listing.pictures[::every] if (side := _side(folder / picture.path))]

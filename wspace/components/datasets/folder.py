@@ -201,8 +201,8 @@ def _check_none_is_empty(root: Path, layout: Layout, tree: Tree, inside: Sequenc
     for parts in layout.splits:
         if layout.depth == 1 and not any(path.parts[:1] == parts for path in inside):
             loose = sum(path.parts[:1] == parts for path in tree.pictures)
-            lie = f"its {counted(loose, 'picture')} {'lies' if loose == 1 else 'lie'}"
-            which = f"{lie} in no class's folder" if loose else "has no pictures"
+            lie = counted(loose, "picture lies", "pictures lie")
+            which = f"its {lie} in no class's folder" if loose else "has no pictures"
             if loose and layout.splits[parts] != TRAIN:
                 which += "; if nothing says what they show, set 'dataset.path' to the folder to train on, which is then split"
             raise DataError(f"{shown(root / parts[0])}: {which}")

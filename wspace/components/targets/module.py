@@ -268,7 +268,7 @@ class Module(Target):
     @cached_property
     def _convolves(self) -> bool:
         """Whether it sees large pictures, by convolutions that read all channels, and nothing else but its last layer."""
-        *layers, _ = [layer for layer in self.network.modules() if isinstance(layer, nn.Linear | nn.Conv2d)] or [None]
+        layers = [layer for layer in self.network.modules() if isinstance(layer, nn.Linear | nn.Conv2d)][:-1]
         plain = all(isinstance(layer, nn.Conv2d) and layer.groups == 1 for layer in layers)
         return len(self.inputs) == 3 and self.inputs[-1] >= LARGE and bool(layers) and plain
 
