@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import wspace
-from tests.conftest import ROOT, MadeOnce, Wspace
+from tests.conftest import RunOnce
 from tests.support.synthetic import bench_of, recipe_of, run
 from wspace.recipes.schema import BoundRecipe
 from wspace.runs.artifacts import Zoo
@@ -102,6 +102,15 @@ def test_the_same_recipe_draws_the_same_bytes(made: tuple[Path, BoundRecipe, lis
         assert (tmp_path / f"{name}.safetensors").read_bytes() == (folder / f"{name}.safetensors").read_bytes()
 
 
+def test_more_tokens_than_there_are_is_said(tmp_path: Path) -> None:
+    recipe = recipe_in_parts(tmp_path, "train.tokens=1000000", "train.steps=1")
+    bench = bench_of(recipe)
+    said = run(recipe, bench, tmp_path, "zoo", "train")
+    count = sum(-(-entry.size // 8) for entry in bench.target.spec.entries)
+    (note,) = [text for text in said if text.startswith("note: train.tokens")]
+    assert note == f"note: train.tokens: a network has {count} tokens, and a step takes them all"
+
+
 def test_only_the_generator_hangs_on_the_setting(tmp_path: Path) -> None:
     some, others, none = (
         keys(recipe_of(tmp_path, *how), STAGES) for how in (["train.tokens=3"], ["train.tokens=4"], [])
@@ -158,13 +167,8 @@ NANO = (
 
 
 @pytest.fixture(scope="module")
-def nano_parts(inside: Wspace, made_once: MadeOnce) -> Path:
-    def make(runs: Path) -> None:
-        settings = [part for setting in NANO for part in ("--set", setting)]
-        done = inside("run", ROOT / "recipes/whole/resnet18.yaml", "--runs", runs, *settings)
-        assert done.returncode == 0, done.stderr
-
-    return made_once("nano-parts-runs", make) / "resnet18"
+def nano_parts(run_once: RunOnce) -> Path:
+    return run_once("nano-parts-runs", "whole/resnet18", NANO)
 
 
 def test_the_whole_recipe_draws_networks_as_near_as_the_mean_is(nano_parts: Path) -> None:

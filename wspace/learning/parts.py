@@ -223,8 +223,7 @@ class PartStep:
         """As `wspace.learning.loop.Step`. Raises UserError for a term whose name is reserved."""
         settings, system = self.settings, self.system
         numbers = torch.randint(len(self.networks), (settings.batch,), generator=rng)
-        wanted = min(settings.tokens or SHARD, system.layout.count)
-        rows = torch.randperm(system.layout.count, generator=rng)[:wanted].sort().values
+        rows = torch.randperm(system.layout.count, generator=rng)[: settings.tokens].sort().values
         pairs = system.pairs_at(rows, self.networks, numbers.tolist(), self.prompts[numbers].to(self.device))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             terms = system.generator.loss(pairs, on_device(self.device, rng))

@@ -142,8 +142,10 @@ def _split_scores_in_parts(job: Job, zoo: Zoo, split: str) -> dict[str, Any]:
     bench, tasks, texts = job.bench, zoo.tasks.scored(split), job.bench.class_texts
     contestants = job.once("contestants", lambda: _Contestants(job, zoo, None))
     metrics: list[Metric] = [bound.build({}) for bound in job.recipe.metrics]
-    near = _nearest_in_parts(job, zoo, contestants, split)
-    of_zoo = Stretches.of_zoo(zoo.stored, range(len(zoo.tasks.seen)), bench.target.spec)
+    of_zoo = job.once(
+        "zoo in parts", lambda: Stretches.of_zoo(zoo.stored, range(len(zoo.tasks.seen)), bench.target.spec)
+    )
+    near = _nearest_in_parts(job, of_zoo, contestants, split)
     values: dict[str, list[Tensor]] = {}
     with job.progress.bar(f"evaluate {split}", len(tasks)) as bar:
         for number, task in enumerate(tasks):
@@ -166,25 +168,21 @@ def _split_scores_in_parts(job: Job, zoo: Zoo, split: str) -> dict[str, Any]:
     return {"names": list(scores), "chosen": contestants.chosen, "left_out": contestants.left_out}
 
 
-def _nearest_in_parts(job: Job, zoo: Zoo, contestants: _Contestants, split: str) -> dict[str, Nearest]:
+def _nearest_in_parts(job: Job, of_zoo: Stretches, contestants: _Contestants, split: str) -> dict[str, Nearest]:
     """As `Neighbourhood` without a symmetry, in one stream over the zoo's networks and those of each novel method."""
     tables = methods_of(bound.component for bound in job.recipe.against)
-    files = {name: contestants.file(name, split) for name in tables.novel if name in (OURS, *contestants.kept)}
-    system, _ = job.once("system", lambda: trained_system(job, zoo))
-    layout, count = system.tokenizer.layout, len(zoo.tasks.seen)
-    of_zoo = Stretches.of_zoo(zoo.stored, range(count), job.bench.target.spec)
-    networks = [(of_zoo, number) for number in range(count)]
-    for file in files.values():
-        rows = Stretches.of_rows(file)
-        networks += [(rows, number) for number in range(len(rows))]
+    asked = [name for name in tables.novel if name in (OURS, *contestants.kept)]
+    novel = {name: Stretches.of_rows(contestants.file(name, split)) for name in asked}
+    system, _ = job.once("system", lambda: trained_system(job, contestants.zoo))
+    layout, count = system.tokenizer.layout, len(of_zoo)
+    networks = [(of_each, number) for of_each in (of_zoo, *novel.values()) for number in range(len(of_each))]
     apart = squared_distances(networks, where_of(layout), layout.width).sqrt()
     among = apart[:count, :count].clone().fill_diagonal_(torch.inf)
     unit = among.min(1).values.median().clamp_min(1e-12)
     nearest, first = {}, count
-    for name, file in files.items():
-        rows = len(Stretches.of_rows(file))
-        distance, index = apart[first : first + rows, :count].min(1)
-        nearest[name], first = Nearest(index, (distance / unit).float()), first + rows
+    for name, its in novel.items():
+        distance, index = apart[first : first + len(its), :count].min(1)
+        nearest[name], first = Nearest(index, (distance / unit).float()), first + len(its)
     return nearest
 
 

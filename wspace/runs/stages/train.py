@@ -40,6 +40,7 @@ from wspace.support.errors import UserError, WspaceError
 from wspace.support.files import save_tensors, write_json
 from wspace.support.names import CHECKPOINT, GENERATOR, LOG, PROMPT_TEXTS, SUMMARY, ZOO_MEAN
 from wspace.support.processes import here
+from wspace.support.quantities import counted
 from wspace.support.seeding import seeded, stream
 from wspace.support.settings import Generate
 from wspace.weights.stretches import Stretches
@@ -116,6 +117,11 @@ def _run_in_parts(job: Job, zoo: Zoo, system: PartSystem) -> None:
     recipe, bench, texts = job.recipe, job.bench, job.bench.prompt_texts
     if here().count > 1:
         raise UserError("train.tokens: one process alone trains on parts of networks: start no others")
+    assert recipe.train.tokens is not None
+    if recipe.train.tokens > (there := system.layout.count):
+        job.progress.say(
+            f"note: train.tokens: a network has {counted(there, 'token', form=',')}, and a step takes them all"
+        )
     networks = Stretches.of_zoo(zoo.stored, range(len(zoo.tasks.training)), system.spec)
     prompts = zoo.prompts(zoo.tasks.training, texts)
     system.fit_parts(networks, prompts, job.folder / ZOO_MEAN)
