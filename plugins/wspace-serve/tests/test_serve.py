@@ -25,7 +25,7 @@ from safetensors import safe_open
 from wspace_serve.answers import Answers
 from wspace_serve.command import check_gradio, launched
 
-from tests.conftest import Wspace, cache, common, inside, made_once, nano, placed  # noqa: F401 (fixtures)
+from tests.conftest import Wspace, cache, common, inside, made_once, nano, placed, run_once  # noqa: F401 (fixtures)
 from tests.support.ports import kept_port
 from tests.support.served import Client
 from wspace.api import Run, UserError
