@@ -105,6 +105,29 @@ def test_recipe_versions_and_seed_lie_beside_the_results(nano):
 # ---------------------------------------------------------------- running again
 
 
+def drawn(generate: Path, split: str) -> list[torch.Tensor]:
+    """A split's networks (n, P), of its tasks' own words and of others'."""
+    return [load_file(generate / f"{who}-{split}.safetensors")["weights"] for who in ("generated", "mismatched")]
+
+
+def test_networks_of_other_words_are_those_that_the_words_own_tasks_have(nano):
+    run, (folder,) = package.load(nano), nano.glob("generate-*")
+    for split in run.zoo.tasks.splits:
+        own, others = drawn(folder, split)
+        assert torch.equal(others, own.roll(-1, 0)) and not torch.equal(others, own)
+        first, *rest = run.zoo.tasks.scored(split)
+        torch.testing.assert_close(others, run.sample([*rest, first], torch.Generator()), rtol=1e-4, atol=1e-5)
+
+
+def test_networks_of_other_words_are_drawn_anew_where_draws_are_random(nano, inside, tmp_path):
+    shutil.copytree(nano, tmp_path / "nano", symlinks=True)
+    done = inside("run", NANO, "--runs", tmp_path, "--set", "generate.temperature=1", "--only", "generate")
+    assert done.returncode == 0, done.stderr
+    newest = max((tmp_path / "nano").glob("generate-*"), key=lambda folder: folder.stat().st_mtime)
+    own, others = drawn(newest, "seen")
+    assert not any(torch.equal(one, other) for one, other in zip(others, own.roll(-1, 0), strict=True))
+
+
 def test_a_second_run_does_nothing_and_says_so(nano, wspace):
     before = {f: f.stat().st_mtime_ns for f in nano.rglob("*") if f.is_file() and "-" in f.parent.name}
     done = wspace("run", NANO, "--runs", nano.parent)

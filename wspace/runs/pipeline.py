@@ -46,7 +46,7 @@ STAGES = (
         ("zoo",),
         3,
     ),
-    Stage("generate", "wspace.runs.stages.generate:run", ("generate",), ("zoo", "train"), 2),
+    Stage("generate", "wspace.runs.stages.generate:run", ("generate",), ("zoo", "train"), 3),
     Stage(
         "evaluate",
         "wspace.runs.stages.evaluate:run",

@@ -141,9 +141,10 @@ def parts(recipe: BoundRecipe, made: Measured) -> Iterator[Part]:
         yield part("train", "checkpoints", "byte written", checks * saved)
     yield part("train", "checks", "network looked at", checked)
 
-    drawn = 2 * scored + with_pictures * tasks.evaluate
+    written = 2 * scored + with_pictures * tasks.evaluate
+    drawn = written - scored if recipe.generate.temperature == 0 else written  # of others' words: drawn already
     yield part("generate", "networks", "network drawn", drawn)
-    yield part("generate", "written", "byte written", drawn * size)
+    yield part("generate", "written", "byte written", written * size)
 
     together = splits + with_pictures
     judged = together * tasks.evaluate

@@ -1,6 +1,9 @@
 """Stage generate: weights for the scored tasks, from their texts; and, where tasks come with pictures, from both.
 
 What a target has of statistics of images (batch norm) is taken from training images of the task, whose labels nobody reads.
+
+At temperature 0 a network follows from its prompt alone. What `mismatched` is to have for a task was drawn for another of the
+split, then, and is not drawn again.
 """
 
 from __future__ import annotations
@@ -28,45 +31,62 @@ def run(job: Job) -> None:
     system, texts = trained_system(job, zoo)
     if isinstance(system, PartSystem):
         return _run_in_parts(job, zoo, system, texts)
-    drawing, count = 0.0, 0
+    drawing, count, typical = 0.0, 0, recipe.generate.temperature == 0
     with job.progress.bar("generate", 2 * len(zoo.tasks.splits) + len(zoo.tasks.shown)) as bar:
 
-        def draw(file: str, split: str, prompts: Prompts, drawn_as: str) -> None:
+        def draw(prompts: Prompts, drawn_as: str) -> Tensor:
             nonlocal drawing, count
             rng = stream(recipe.seed, "generate", drawn_as)
             started = time.perf_counter()
             drawn = system.sample(prompts.to(job.bench.device), recipe.generate, rng)
             drawing, count = drawing + time.perf_counter() - started, count + len(drawn)
+            return drawn
+
+        def keep(file: str, split: str, drawn: Tensor) -> None:
             weights = job.bench.calibrated(drawn.to(torch.float32), zoo.tasks.scored(split))
             save_tensors(job.folder / file.format(split), {"weights": weights})
             bar.advance()
 
         for split in zoo.tasks.splits:
             tasks = zoo.tasks.scored(split)
-            for file, asked in ((GENERATED, tasks), (MISMATCHED, tasks[1:] + tasks[:1])):
-                draw(file, split, zoo.prompts(asked, texts), split)
+            prompts, after = zoo.prompts(tasks, texts), _after(len(tasks))
+            drawn = draw(prompts, split)
+            keep(GENERATED, split, drawn)
+            keep(MISMATCHED, split, drawn[after] if typical else draw(prompts[after], split))
         for split, shown in zoo.tasks.shown.items():  # of the same random numbers as without pictures
             shots = job.bench.shots_of(zoo.tasks, split)
-            draw(GENERATED, split, zoo.prompts(zoo.tasks.scored(split), texts, shots), shown.split)
+            keep(GENERATED, split, draw(zoo.prompts(zoo.tasks.scored(split), texts, shots), shown.split))
     write_json(job.folder / SUMMARY, {"seconds_per_network": drawing / count})
+
+
+def _after(count: int) -> Tensor:
+    """Of each of a split's tasks (n,) the number of the next, whose words `mismatched` is told in its place."""
+    return torch.arange(count).roll(-1)
 
 
 def _run_in_parts(job: Job, zoo: Zoo, system: PartSystem, texts: Tensor) -> None:
     """As `run`, one network after the other, each shard by shard into its file."""
     recipe, bench, drawing, count = job.recipe, job.bench, 0.0, 0
     target, spec = bench.target, bench.target.spec
-    files = [(file, split) for split in zoo.tasks.splits for file in (GENERATED, MISMATCHED)]
-    with job.progress.bar("generate", sum(len(zoo.tasks.scored(split)) for _, split in files)) as bar:
-        for file, split in files:
+    files = [(split, file) for split in zoo.tasks.splits for file in (GENERATED, MISMATCHED)]
+    with job.progress.bar("generate", sum(len(zoo.tasks.scored(split)) for split, _ in files)) as bar:
+        for split, file in files:
             tasks = zoo.tasks.scored(split)
-            asked = tasks if file == GENERATED else tasks[1:] + tasks[:1]
-            prompts = zoo.prompts(asked, texts).to(bench.device)
+            prompts, after = zoo.prompts(tasks, texts).to(bench.device), _after(len(tasks))
+            drawn_already = None
+            if file == MISMATCHED:
+                prompts = prompts[after]
+                if recipe.generate.temperature == 0:
+                    drawn_already = Stretches.of_rows(job.folder / GENERATED.format(split))
             with replacing(job.folder / file.format(split)) as begun:
                 networks = Stretches.create_rows(begun, len(tasks), spec.size)
                 for number, seed in enumerate(seeds_of(len(tasks), stream(recipe.seed, "generate", split))):
-                    started = time.perf_counter()
-                    system.draw_into(networks, number, prompts[number : number + 1], recipe.generate, seed)
-                    drawing, count = drawing + time.perf_counter() - started, count + 1
+                    if drawn_already is not None:  # but for statistics of images, which follow
+                        networks.put(number, 0, drawn_already.whole(int(after[number])))
+                    else:
+                        started = time.perf_counter()
+                        system.draw_into(networks, number, prompts[number : number + 1], recipe.generate, seed)
+                        drawing, count = drawing + time.perf_counter() - started, count + 1
                     if target.statistics:  # what takes calling the network, and is a small part of it
                         ready = bench.calibrated(networks.whole(number)[None], tasks[number : number + 1])[0]
                         for name in target.statistics:
