@@ -201,6 +201,26 @@ def test_the_best_average_is_the_one_kept(tmp_path: Path) -> None:
     assert not torch.equal(kept[2]["generator.denoiser.leave.weight"], kept[4]["generator.denoiser.leave.weight"])
 
 
+def test_without_an_average_the_parameters_are_looked_at_and_kept_and_nothing_is_saved_twice(tmp_path: Path) -> None:
+    settings = Train(steps=6, batch=4, lr=1e-2, ema=0)
+    loop, kept = loop_of(tmp_path, settings), {}
+    for until, accuracy in ((2, 0.7), (4, 0.5)):
+        steps(loop, until)
+        kept[until] = {name: p.detach().clone() for name, p in loop.parameters.items()}
+        with loop.under_ema():
+            assert not loop.module.training
+            assert all(torch.equal(p, kept[until][name]) for name, p in loop.parameters.items())
+        loop.keep_if_best(accuracy)
+    loop.save()
+    assert {name.partition(".")[0] for name in load_file(loop.checkpoint)} == {"parameters", "best", "optimizer"}
+    resumed = loop_of(tmp_path, settings, seed=1)
+    assert resumed.resume()
+    for each in (loop, resumed):
+        steps(each, 5)
+        each.finish()
+        assert all(torch.equal(p, kept[2][name]) for name, p in each.parameters.items())
+
+
 def test_a_loop_moves_its_own_parameters_alone(tmp_path: Path) -> None:
     loop = loop_of(tmp_path)
     before = {name: p.detach().clone() for name, p in loop.module.named_parameters()}

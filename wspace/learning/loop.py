@@ -67,7 +67,8 @@ def warmup_cosine(step: int, steps: int, warmup: float) -> float:
 
 
 class TrainingLoop:
-    """Parameters of a module, their EMA, the best EMA so far, the optimiser, and the checkpoint of all of it.
+    """Parameters of a module, their EMA, the best EMA so far, the optimiser, and the checkpoint of all of it. Where
+    `settings.ema` is 0 the parameters themselves are what is looked at and kept.
 
     `parameters` are those of `module` that are trained. `buffers` are what it learns beside them, by name, as a codebook's
     running means: the best are kept with the best EMA. An `adversary` is saved along, and stepped by nobody here.
@@ -96,9 +97,9 @@ class TrainingLoop:
         }
         self.buffers = dict(buffers or {})
         self.best_buffers = {name: b.clone() for name, b in self.buffers.items()}
-        averaged = self.parameters if processes.rank == 0 else {}
-        self.ema_parameters = {name: p.detach().clone() for name, p in averaged.items()}
-        self.best_parameters = {name: p.clone() for name, p in self.ema_parameters.items()}
+        kept = self.parameters if processes.rank == 0 else {}
+        self.ema_parameters = {name: p.detach().clone() for name, p in kept.items() if settings.ema}
+        self.best_parameters = {name: p.detach().clone() for name, p in kept.items()}
         self.sharded = isinstance(settings, Train) and settings.shard_optimizer and processes.count > 1
         self.optimizer, self.stepped = self._optimizers()
         self.schedule = LambdaLR(self.optimizer, self._learning_rate_factor)
@@ -255,17 +256,15 @@ class TrainingLoop:
         its decay does not grow.
         """
         decay = min(self.settings.ema, self.step / (self.step + 10))  # short at first, or the start would linger
-        if self.settings.ema and self.ema_parameters:
+        if self.ema_parameters:
             torch._foreach_lerp_(
                 list(self.ema_parameters.values()), [p.detach() for p in self.parameters.values()], 1 - decay
             )
 
     @contextmanager
     def under_ema(self) -> Iterator[None]:
-        """The module with its EMA parameters and in evaluation mode; training goes on from its own."""
-        if not self.settings.ema:
-            torch._foreach_copy_(list(self.ema_parameters.values()), [p.detach() for p in self.parameters.values()])
-        raw = {name: p.detach().clone() for name, p in self.parameters.items()}
+        """The module with its EMA parameters, if there are any, and in evaluation mode; training goes on from its own."""
+        raw = {name: self.parameters[name].detach().clone() for name in self.ema_parameters}
         self._put(self.ema_parameters)
         self.module.eval()
         try:
@@ -276,15 +275,17 @@ class TrainingLoop:
 
     @torch.no_grad()
     def _put(self, values: Mapping[str, Tensor]) -> None:
-        for name, parameter in self.parameters.items():
-            parameter.copy_(values[name])
+        for name, value in values.items():
+            self.parameters[name].copy_(value)
 
     def keep_if_best(self, accuracy: float) -> None:
         """Early stopping: the EMA parameters that sample are those whose networks did best on validation images."""
         self.log[-1]["validation_accuracy"] = accuracy
         if accuracy > self.best_accuracy:
             self.best_accuracy = accuracy
-            self.best_parameters = {name: p.clone() for name, p in self.ema_parameters.items()}
+            self.best_parameters = {
+                name: p.detach().clone() for name, p in (self.ema_parameters or self.parameters).items()
+            }
             self.best_buffers = {name: b.clone() for name, b in self.buffers.items()}
 
     @contextmanager
@@ -363,10 +364,10 @@ class TrainingLoop:
         for name, tensor in tensors.items():
             group, _, rest = name.partition(".")
             groups["ema" if group == EMA_BEFORE else group][rest] = tensor
-        self._put(groups["parameters"])
-        for name, average in self.ema_parameters.items():
-            average.copy_(groups["ema"][name])
-            self.best_parameters[name].copy_(groups["best"][name])
+        self._put({name: groups["parameters"][name] for name in self.parameters})
+        for kept, group in ((self.ema_parameters, "ema"), (self.best_parameters, "best")):
+            for name, tensor in kept.items():
+                tensor.copy_(groups[group][name])
         for name, buffer in self.buffers.items():
             buffer.copy_(groups["buffers"][name])
             self.best_buffers[name].copy_(groups["best_buffers"][name])
@@ -384,8 +385,7 @@ class TrainingLoop:
 
     def finish(self) -> Log:
         """Leave the best EMA in the module. The checkpoint stays until the stage is done: a killed run goes on."""
-        if self.best_parameters:
-            self._put(self.best_parameters)
+        self._put(self.best_parameters)
         for name, buffer in self.buffers.items():
             buffer.copy_(self.best_buffers[name])
         self.module.eval()

@@ -23,6 +23,7 @@ from wspace.support import fingerprint
 from wspace.support.errors import FileError
 from wspace.support.files import cache_folder, read_json, write_json
 from wspace.support.progress import Progress
+from wspace.support.settings import TaskLoss, Train
 
 ADAM = 4  # copies of a parameter while it is trained: itself, gradient, two moments
 KEPT = 2  # further copies: the running mean, and the best of it
@@ -121,7 +122,7 @@ def parts(recipe: BoundRecipe, made: Measured) -> Iterator[Part]:
         yield part("opponents", "the universal network", "universal step", steps)
         yield part("opponents", "the universal network", "look at all classes", steps / (5 * opponents.check_every))
 
-    checked, saved = min(counts["checked"], held_out), (ADAM + KEPT) * counts["parameters"] * FLOAT
+    checked, copy = min(counts["checked"], held_out), counts["parameters"] * FLOAT
     yield part("train", "the symmetry's proof", "proof", 1)
     yield part("train", "closed forms", "closed forms", 1)
     yield part("train", "closed forms", "closed forms, of each in the zoo", networks)
@@ -132,13 +133,13 @@ def parts(recipe: BoundRecipe, made: Measured) -> Iterator[Part]:
         yield part("train", "the task loss", "task step", task_loss.steps)
         yield part("train", "checks", "typical", checks * checked)
         yield part("train", "checks", "look", checks * checked)
-        yield part("train", "checkpoints", "byte written", checks * saved)
+        yield part("train", "checkpoints", "byte written", checks * _saved(task_loss) * copy)
     if "generator step" in rates:
         checks = train.steps / train.check_every
         yield part("train", "the generator's loss", "generator step", train.steps, train.batch, "processes")
         yield part("train", "checks", "network looked at", checks * checked)
         yield part("train", "checks", "look", checks * checked)
-        yield part("train", "checkpoints", "byte written", checks * saved)
+        yield part("train", "checkpoints", "byte written", checks * _saved(train) * copy)
     yield part("train", "checks", "network looked at", checked)
 
     written = 2 * scored + with_pictures * tasks.evaluate
@@ -167,6 +168,11 @@ def parts(recipe: BoundRecipe, made: Measured) -> Iterator[Part]:
         yield part("evaluate", "along the steps", "look at test images", 2 * marked * followed)
     rows = 2 * together * counts["methods"] * (len(recipe.metrics) + 1)
     yield part("evaluate", "intervals", "interval", rows)
+
+
+def _saved(settings: Train | TaskLoss) -> int:
+    """Copies of the parameters in a checkpoint: themselves, two moments, the best of them, and the EMA."""
+    return 4 + (settings.ema > 0)
 
 
 def memory_of(recipe: BoundRecipe, made: Measured) -> dict[str, tuple[float, float]]:
