@@ -201,6 +201,30 @@ def test_fitting_until_validated_keeps_the_best_of_each_network() -> None:
     assert len({history[:, b].tolist().index(float(history[:, b].max())) for b in range(3)}) > 1  # not all at once
 
 
+def test_some_weights_alone_are_trained_where_the_others_are_to_stay() -> None:
+    only, schedule = torch.arange(TARGET.spec.size) % 3 == 0, Schedule(steps=9, batch=4, lr=0.02)
+
+    def trained(only: Tensor | None) -> Tensor:
+        best, _ = fit_until_validated(
+            TARGET,
+            start(),
+            TASKS,
+            pool_of(),
+            pool_of(1),
+            texts(),
+            schedule,
+            seeded(2),
+            check_every=3,
+            patience=9,
+            only=only,
+        )
+        return best
+
+    partly = trained(only)
+    assert torch.equal(partly[:, ~only], start()[:, ~only]) and (partly[:, only] != start()[:, only]).any()
+    assert torch.equal(trained(torch.ones_like(only)), trained(None))
+
+
 def test_fitting_until_validated_stops_when_its_patience_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     means = iter([0.5, 0.4, 0.6, 0.6, 0.5, 0.9, 0.9, 0.9])
     counted: list[float] = []

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wspace.learning.lines import ALIGNED, product
+from wspace.learning import ridge_regression
+from wspace.learning.lines import ALIGNED, Line, product
+from wspace.learning.ridge_regression import Ridge
 
 
 def drawn(columns: int, rows: int = 20, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
@@ -47,3 +49,27 @@ def test_a_trained_weight_gets_a_gradient_laid_out_as_itself() -> None:
     weight.requires_grad_()
     product(inputs, weight).backward(gradient)
     assert weight.grad is not None and weight.grad.stride() == weight.stride()
+
+
+@pytest.mark.parametrize(("pairs", "axes"), [(30, 6), (30, 9), (5, 6), (5, 3)])
+def test_a_line_to_very_many_values_is_the_same_on_its_axes(
+    pairs: int, axes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And of at most so many parameters, and buffers, as it has axes: no matrix from all inputs."""
+    rng = torch.Generator().manual_seed(0)
+    x, y, asked = (torch.randn(shape, generator=rng) for shape in ((pairs, 9), (pairs, 40), (3, 9)))
+    lines = []
+    for large in (9 * 40, 9 * 40 - 1):
+        monkeypatch.setattr(ridge_regression, "LARGE", large)
+        lines.append(Line(9, 40, axes))
+        lines[-1].take(Ridge.fit(x, y), 0.01)
+    whole, thin = lines
+    assert whole.line_weight.shape == (9, 40) and thin.line_weight.shape == thin.weight.shape == (axes, 40)
+    torch.testing.assert_close(thin.trained(asked), whole.trained(asked), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(thin.fitted(asked), thin.trained(asked))
+    if axes >= min(pairs - 1, 9):  # nothing is left out
+        torch.testing.assert_close(thin.fitted(asked), whole.fitted(asked), rtol=1e-4, atol=1e-4)
+    before = thin.fitted(asked)
+    with torch.no_grad():
+        thin.weight.add_(1)
+    assert torch.equal(thin.fitted(asked), before) and not torch.equal(thin.trained(asked), before)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from wspace.learning import baselines
+from wspace.learning import baselines, ridge_regression
 from wspace.learning.ridge_regression import PENALTIES, Ridge
 
 
@@ -102,3 +103,18 @@ def test_the_ridge_baseline_chooses_by_accuracy_without_the_held_out() -> None:
     for predicted, p in zip(tried, PENALTIES, strict=True):
         expected = direct(pooled[:8].numpy(), weights[:8].numpy(), p, pooled[8:11].numpy())
         np.testing.assert_allclose(predicted.numpy(), expected, rtol=1e-6, atol=1e-8)
+
+
+def test_of_very_many_outputs_only_the_axes_that_the_pairs_span_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = normal(3, 12, seed=2)
+    for n in (2, 5, 30):
+        x, y = normal(n, 12, seed=n) + 2, normal(n, 4, seed=1)
+        monkeypatch.setattr(ridge_regression, "LARGE", 12 * 4)
+        whole = Ridge.fit(x, y)
+        monkeypatch.setattr(ridge_regression, "LARGE", 12 * 4 - 1)
+        thin = Ridge.fit(x, y)
+        assert whole.cross.shape == (12, 4) and thin.cross.shape == (min(n - 1, 12), 4)
+        for penalty in PENALTIES:
+            torch.testing.assert_close(thin.predict(asked, penalty), whole.predict(asked, penalty))
+            torch.testing.assert_close(thin.weight(penalty), whole.weight(penalty))
+        assert thin.best_penalty(asked, y[:1].expand(3, -1))[0] == whole.best_penalty(asked, y[:1].expand(3, -1))[0]

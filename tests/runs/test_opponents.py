@@ -130,15 +130,16 @@ def test_a_plugin_of_one_file_adds_opponents_of_both_sorts(plugin: Path, tmp_pat
 def test_tables_have_a_plugins_opponents_in_their_place(plugin: Path) -> None:
     table = methods_of(load_plugins((plugin,), allowed="").registry.all("opponent"))
     assert table.order == [
-        "oracle", "too-few", "generated", "ridge", "retrieval", "aligned-soup", "zoo-mean", "tip-linear", "half-way",
-        "text-prototype", "eszsl", "shrunk-mean", "logistic", "base", "nearest-mean", "one-step", "universal", "pca-gaussian",
-        "gaussian", "noise", "mismatched", "random",
+        "oracle", "too-few", "generated", "more-pictures", "few-pictures", "ridge", "retrieval", "aligned-soup", "zoo-mean",
+        "tip-linear", "half-way", "text-prototype", "eszsl", "shrunk-mean", "logistic", "base", "nearest-mean", "one-step",
+        "universal", "last-layer", "pca-gaussian", "gaussian", "noise", "mismatched", "random",
     ]  # fmt: skip
-    assert table.headline == ("universal", "one-step", "ridge", "oracle")
+    assert table.headline == ("last-layer", "universal", "one-step", "ridge", "oracle")
     assert table.novel == ("generated", "noise", "gaussian", "pca-gaussian", "aligned-soup", "retrieval", "oracle")
     assert table.of_several == (
-        "oracle", "too-few", "generated", "ridge", "retrieval", "aligned-soup", "zoo-mean", "tip-linear", "half-way",
-        "text-prototype", "eszsl", "shrunk-mean", "logistic", "nearest-mean", "one-step", "universal", "random",
+        "oracle", "too-few", "generated", "more-pictures", "few-pictures", "ridge", "retrieval", "aligned-soup", "zoo-mean",
+        "tip-linear", "half-way", "text-prototype", "eszsl", "shrunk-mean", "logistic", "nearest-mean", "one-step", "universal",
+        "last-layer", "random",
     )  # fmt: skip
     assert table.what("half-way") == "half-way from the base to the mean of the training weights"
     assert (table.called("one-step"), table.called("of no plugin here")) == ("a few steps", "of no plugin here")

@@ -113,6 +113,13 @@ def wspace_register(register: Register) -> None:
 
     register("opponent", "oracle", "wspace.components.opponents.oracle:Oracle")
     register("opponent", "universal", "wspace.components.opponents.universal:Universal")
+    register("opponent", "last-layer", "wspace.components.opponents.last_layer:LastLayer")
+    register(
+        "opponent", "few-pictures", "wspace.components.opponents.few_pictures:FewPictures", example={"pictures": 2}
+    )
+    register(
+        "opponent", "more-pictures", "wspace.components.opponents.more_pictures:MorePictures", example={"pictures": 3}
+    )
     register("opponent", "text-prototype", "wspace.components.opponents.text_prototype:TextPrototype")
     register("opponent", "eszsl", "wspace.components.opponents.eszsl:Eszsl")
     register("opponent", "nearest-mean", "wspace.components.opponents.nearest_mean:NearestMean")

@@ -34,11 +34,13 @@ class Fit(Protocol):
         lr: float,
         check_every: int,
         patience: int,
+        only: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Network b from start[b] on training images of tasks[b]: weights (B, P), and validation accuracies (B,).
 
         `steps` of Adam at most, on `batch` images each. Every `check_every` steps validation images are looked at; the
-        training stops when the mean has not improved for `patience` looks, and each network's best weights are kept.
+        training stops when the mean has not improved for `patience` looks, and each network's best weights are kept. With
+        `only`, booleans (P,), weights where it is false stay as they begin, but for `Target.statistics`.
         Raises Diverged for weights that are no longer finite.
         """
         ...

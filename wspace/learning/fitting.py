@@ -116,9 +116,10 @@ class _Slice:
         where: slice,
         schedule: Schedule,
         share: Callable[[int], float],
+        only: Tensor | None,  # (P,)
     ):
         self.target, self.batches, self.where = target, batches.part(where), where
-        self.schedule, self.share = schedule, share
+        self.schedule, self.share, self.only = schedule, share, only
         self.weights, self.averaged = weights[where], averaged[where]
         self.moments = torch.zeros_like(self.weights), torch.zeros_like(self.weights)
         self.count = weights.new_zeros((), dtype=torch.float32)  # of Adam's steps
@@ -132,6 +133,8 @@ class _Slice:
             self.unread.append(losses.sum())
             if (step + 1) % steps_unread(losses.device) == 0:
                 self.read(step + 1)
+            if self.only is not None:
+                gradient = gradient.mul_(self.only)  # where it is 0 from the first step on, Adam goes nowhere
             self._descend(gradient, self.schedule.lr * _decayed(step, self.schedule))
             if (share := self.share(step + 1)) > 0:
                 self.averaged.lerp_(self.weights, share)
@@ -173,6 +176,7 @@ def _trained(
     share: Callable[[int], float],
     looks: Sequence[int],
     advanced: Callable[[int], None] | None = None,
+    only: Tensor | None = None,
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Train networks from start (B, P), and give step, weights and running averages at each of the steps `looks`.
 
@@ -182,7 +186,8 @@ def _trained(
     """
     weights, averaged = (start.to(batches.pool.device, copy=True) for _ in range(2))
     count = _slices(weights, schedule.batch * batches.pool.features.shape[1])
-    slices = [_Slice(target, weights, averaged, batches, p, schedule, share) for p in even(len(start), count)]
+    only = None if only is None else only.to(weights)
+    slices = [_Slice(target, weights, averaged, batches, p, schedule, share, only) for p in even(len(start), count)]
     drawn, done = batches.draws(schedule.steps, schedule.batch, rng), 0
     for until in sorted({*looks, *range(AHEAD, schedule.steps, AHEAD), schedule.steps}):
         check_wanted()
@@ -336,11 +341,12 @@ def fit_until_validated(
     *,
     check_every: int,
     patience: int,
+    only: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Train, and keep of each network the averaged weights that were best on validation images.
 
     Stops when the mean over networks has not improved for `patience` checks. Returns weights (B, P) and their
-    validation accuracies (B,). The start itself is the first candidate.
+    validation accuracies (B,). The start itself is the first candidate. With `only` (P,), weights where it is false stay.
     """
     best = calibrated(target, start.to(train.device), tasks, train, class_texts)
     best_accuracy = accuracies(target, best, tasks, val, class_texts)
@@ -351,7 +357,7 @@ def fit_until_validated(
 
     batches = TaskBatches(tasks, train, class_texts)
     looks = range(check_every, schedule.steps + 1, check_every)
-    for _, _, averaged in _trained(target, start, batches, schedule, rng, share, looks):
+    for _, _, averaged in _trained(target, start, batches, schedule, rng, share, looks, only=only):
         candidate = calibrated(target, averaged, tasks, train, class_texts)
         now = accuracies(target, candidate, tasks, val, class_texts)
         better = now > best_accuracy

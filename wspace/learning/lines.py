@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from wspace.learning.ridge_regression import Ridge
+from wspace.learning.ridge_regression import Ridge, is_large
 from wspace.learning.slabs import collected
 
 
@@ -18,15 +18,19 @@ class Line(nn.Module):
     What is trained works on the inputs' first `axes` principal axes, each shrunk to the root of its spread, half-way to white.
     There Adam needs half as many steps: text vectors vary mostly along few axes, and what tells classes apart lies along the
     others.
+
+    Of so many values that a matrix from all inputs is large (`is_large`), `fitted` works on these axes as well, and no such
+    matrix is made. Axes beyond those that the pairs span stay at zero.
     """
 
     def __init__(self, inputs: int, values: int, axes: int):
         super().__init__()
         axes = min(axes, inputs)
+        self.thin = is_large(inputs, values)
         self.line_weight: Tensor
         self.line_bias: Tensor
         self.turn: Tensor
-        self.register_buffer("line_weight", torch.zeros(inputs, values))
+        self.register_buffer("line_weight", torch.zeros(axes if self.thin else inputs, values))
         self.register_buffer("line_bias", torch.zeros(values))
         self.register_buffer("turn", torch.eye(inputs, axes))  # (C, axes)
         self.weight = nn.Parameter(torch.zeros(axes, values))
@@ -37,20 +41,27 @@ class Line(nn.Module):
     @torch.no_grad()
     def take(self, ridge: Ridge, penalty: float) -> None:
         """Both maps are this regression's, as far as its axes reach."""
+        first = slice(max(0, len(ridge.eigenvalues) - self.turn.shape[1]), None)  # eigenvalues ascend
+        basis, variance = ridge.basis[:, first], ridge.eigenvalues[first]  # (C, axes), (axes,)
+        shrink = (variance + 1e-3 * ridge.mean_eigenvalue.clamp_min(1e-6)) ** -0.25
+        shrink = shrink / (variance * shrink.square()).mean().sqrt().clamp_min(1e-6)  # to unit size over all axes
+        if self.thin:
+            spanned = len(variance)
+            self.turn.zero_()[:, :spanned] = basis * shrink
+            self.weight.zero_()[:spanned] = ridge.on_axes(penalty)[first] / shrink[:, None]
+            self.line_weight.copy_(self.weight)
+            self.line_bias.copy_(ridge.mean_y - (ridge.mean_x @ self.turn) @ self.weight)
+            self.bias.copy_(self.line_bias / self.intercept)
+            return
         weight = ridge.weight(penalty)
         self.line_weight.copy_(weight)
         self.line_bias.copy_(ridge.mean_y - ridge.mean_x @ weight)
-
-        first = slice(len(ridge.eigenvalues) - self.turn.shape[1], None)  # eigenvalues ascend
-        basis, variance = ridge.basis[:, first], ridge.eigenvalues[first]  # (C, axes), (axes,)
-        shrink = (variance + 1e-3 * ridge.eigenvalues.mean().clamp_min(1e-6)) ** -0.25
-        shrink = shrink / (variance * shrink.square()).mean().sqrt().clamp_min(1e-6)  # to unit size over all axes
         self.turn.copy_(basis * shrink)
         self.weight.copy_((basis / shrink).T @ weight)  # turn @ this is weight, on the span of these axes
         self.bias.copy_((ridge.mean_y - (ridge.mean_x @ self.turn) @ self.weight) / self.intercept)
 
     def fitted(self, inputs: Tensor) -> Tensor:
-        return self.line_bias + product(inputs, self.line_weight)
+        return self.line_bias + product(inputs @ self.turn if self.thin else inputs, self.line_weight)
 
     def trained(self, inputs: Tensor) -> Tensor:
         return self.bias * self.intercept + product(inputs @ self.turn, self.weight)

@@ -143,10 +143,21 @@ def evidence_of(opponent: Opponent) -> Evidence:
         lr: float,
         check_every: int,
         patience: int,
+        only: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         schedule = Schedule(steps, batch, lr)
         return fit_until_validated(
-            target, start, tasks, train, val, texts, schedule, rng, check_every=check_every, patience=patience
+            target,
+            start,
+            tasks,
+            train,
+            val,
+            texts,
+            schedule,
+            rng,
+            check_every=check_every,
+            patience=patience,
+            only=only,
         )
 
     return Evidence(

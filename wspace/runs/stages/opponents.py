@@ -122,6 +122,7 @@ def evidence_of(job: Job, zoo: Zoo, described: Tensor | None = None, *, whole: b
         lr: float,
         check_every: int,
         patience: int,
+        only: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         schedule = Schedule(steps, batch, lr)
         target, texts = bench.target, bench.class_texts
@@ -136,6 +137,7 @@ def evidence_of(job: Job, zoo: Zoo, described: Tensor | None = None, *, whole: b
             rng,
             check_every=check_every,
             patience=patience,
+            only=only,
         )
 
     return Evidence(

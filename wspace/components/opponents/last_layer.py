@@ -1,0 +1,73 @@
+"""A frozen network under one last layer for every task: what a pretrained backbone gives without knowing the task."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from wspace.interfaces import Contest, Evidence, Opponent
+from wspace.interfaces.weights import WeightSpec
+from wspace.learning.rates import best_rate
+
+
+class LastLayer(Opponent):
+    """What the target's networks begin as, packaged weights for example, its last layer alone trained on all known classes.
+
+    The last layer is the module of the last tensor that is generated. Rate and steps are those that validation images like
+    best. Statistics of images (batch norm) are the images', as those of all methods are.
+    """
+
+    version: ClassVar[int] = 1
+    what: ClassVar[str] = (
+        "one set of weights for every task: what networks begin as, of which the last layer alone was trained, on the images "
+        "of all seen classes"
+    )
+    called: ClassVar[str] = "the frozen backbone with a universal last layer"
+    place: ClassVar[int] = 62
+    from_zoo: ClassVar[bool] = False
+    prominence: ClassVar[Literal["headline", "tables", "report"]] = "headline"
+    one_for_all: ClassVar[bool] = True
+    trains_on_images: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self.network = torch.empty(0)  # (P,)
+
+    def choose(self, evidence: Evidence) -> dict[str, float]:
+        effort, trained = evidence.effort, of_last_layer(evidence.target.spec)
+
+        def at(rate: float) -> tuple[Tensor, Tensor]:
+            fitted = evidence.fit(
+                evidence.target.init(1, evidence.rng("init")),
+                [evidence.classes],
+                evidence.rng("last-layer", rate),
+                steps=effort.universal_steps,
+                batch=evidence.zoo.base_batch,
+                lr=rate,
+                check_every=5 * effort.check_every,
+                patience=effort.patience,
+                only=trained,
+            )
+            bar.advance()
+            return fitted
+
+        with evidence.progress.bar("last-layer", len(effort.rates)) as bar:
+            rate, weights = best_rate(effort.rates, at, at_once=evidence.target.concurrent)  # (1, P)
+        self.network = weights[0]
+        return {"rate": rate}
+
+    def weights(self, evidence: Evidence, contest: Contest) -> Tensor:
+        return self.network
+
+
+def of_last_layer(spec: WeightSpec) -> Tensor:
+    """Which weights (P,) are of the module of the last tensor; of a tensor in no module, its own."""
+    last = spec.entries[-1].name
+    module = last.rpartition(".")[0]
+    return torch.cat(
+        [
+            torch.full((entry.size,), entry.name == last or (bool(module) and entry.name.rpartition(".")[0] == module))
+            for entry in spec.entries
+        ]
+    )
