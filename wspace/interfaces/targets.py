@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from math import prod
 from typing import ClassVar, Literal
 
@@ -107,6 +108,13 @@ class Target(ABC):
             losses = cross_entropy(self.training_logits(leaf, features, texts), hidden, labels)
             (gradient,) = torch.autograd.grad(losses.sum(), [leaf])
         return losses.detach(), gradient
+
+    def holding(self, trained: Tensor) -> AbstractContextManager[None]:
+        """Inside, nobody reads gradients of weights where `trained` (P,) is false: a target may leave them at zero, sooner.
+
+        No other thread calls the target meanwhile, unless it is `concurrent`. The default differentiates all the same.
+        """
+        return nullcontext()
 
     def calibrated(self, weights: Tensor, features: Tensor) -> Tensor:
         """Weights whose `statistics` are those of training images: (B, P), (B, M, F) -> (B, P); the others stay."""

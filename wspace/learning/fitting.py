@@ -7,6 +7,7 @@ networks do. On a CPU, a slice is as many networks as stay in its cache, and eac
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -357,14 +358,15 @@ def fit_until_validated(
 
     batches = TaskBatches(tasks, train, class_texts)
     looks = range(check_every, schedule.steps + 1, check_every)
-    for _, _, averaged in _trained(target, start, batches, schedule, rng, share, looks, only=only):
-        candidate = calibrated(target, averaged, tasks, train, class_texts)
-        now = accuracies(target, candidate, tasks, val, class_texts)
-        better = now > best_accuracy
-        best = torch.where(better[:, None], candidate, best)
-        best_accuracy = torch.where(better, now, best_accuracy)
-        mean = float(now.mean())
-        peak, since = (mean, 0) if mean > peak else (peak, since + 1)
-        if since >= patience:
-            break
+    with nullcontext() if only is None else target.holding(only):
+        for _, _, averaged in _trained(target, start, batches, schedule, rng, share, looks, only=only):
+            candidate = calibrated(target, averaged, tasks, train, class_texts)
+            now = accuracies(target, candidate, tasks, val, class_texts)
+            better = now > best_accuracy
+            best = torch.where(better[:, None], candidate, best)
+            best_accuracy = torch.where(better, now, best_accuracy)
+            mean = float(now.mean())
+            peak, since = (mean, 0) if mean > peak else (peak, since + 1)
+            if since >= patience:
+                break
     return best.to(start.device), best_accuracy.to(start.device)

@@ -75,6 +75,7 @@ class Module(Target):
     ):
         architecture = built("architecture", architecture)
         self.architecture, self.temperature, self.places = architecture, temperature, outputs or 0
+        self._held: frozenset[str] = frozenset()  # tensors of which no gradient is asked for now
         self.width = outputs or text_dim  # of what a network gives of an image
         self.inputs: tuple[int, ...] = (feature_dim,)
         if architecture.sees == "pictures":
@@ -222,6 +223,15 @@ class Module(Target):
         with self._of_these_images(features):
             return self._scores(self._outputs(weights, features), texts)
 
+    @contextmanager
+    def holding(self, trained: Tensor) -> Iterator[None]:
+        held = [name for name, place in self.spec.slices.items() if not trained[place].any()]
+        self._held = frozenset(held)
+        try:
+            yield
+        finally:
+            self._held = frozenset()
+
     @torch.no_grad()
     def calibrated(self, weights: Tensor, features: Tensor) -> Tensor:
         """As batch norm's running statistics are after one pass in training mode, with `momentum=None`."""
@@ -244,6 +254,7 @@ class Module(Target):
     def _tensors(self, weights: Tensor) -> dict[str, Tensor]:
         """(..., P) -> name: (..., *shape). Generated variances may be below 0, of which there is no root."""
         tensors = self.spec.unflatten(weights)
+        tensors |= {name: tensors[name].detach() for name in self._held}
         return tensors | {f"{name}.running_var": tensors[f"{name}.running_var"].clamp_min(0) for name in self._norms}
 
     def _each(self, function: Callable[[Tensors, Tensor], Tensors], weights: Tensor, features: Tensor) -> Tensors:
@@ -267,9 +278,9 @@ class Module(Target):
 
     @cached_property
     def _convolves(self) -> bool:
-        """Whether it sees large pictures, by convolutions that read all channels, and nothing else but its last layer."""
+        """Whether it sees large pictures, by convolutions of all channels or of one, and nothing else but its last layer."""
         layers = [layer for layer in self.network.modules() if isinstance(layer, nn.Linear | nn.Conv2d)][:-1]
-        plain = all(isinstance(layer, nn.Conv2d) and layer.groups == 1 for layer in layers)
+        plain = all(isinstance(layer, nn.Conv2d) and layer.groups in (1, layer.in_channels) for layer in layers)
         return len(self.inputs) == 3 and self.inputs[-1] >= LARGE and bool(layers) and plain
 
     def _compute_as(self, like: Tensor) -> None:
