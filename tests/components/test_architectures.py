@@ -74,6 +74,14 @@ def test_a_model_of_timm_is_made_for_the_pictures_there_are(model: str, patch: i
     assert module(torch.randn(2, 3, 32, 32)).shape == (2, 5)
 
 
+def test_a_model_of_timm_refuses_pictures_that_are_too_small() -> None:
+    assert said_by(lambda: TimmModel("test_resnet").build((3, 15, 15), 5)) == (
+        "architecture 'timm': pictures of 15 x 15 are too small for test_resnet, which makes one pixel of 32 x 32: use larger "
+        "ones (`backbone.side`), of 16 at least"
+    )
+    assert TimmModel("test_resnet").build((3, 16, 16), 5).eval()(torch.randn(2, 3, 16, 16)).shape == (2, 5)
+
+
 def test_attention_of_timm_is_the_same_without_its_fused_kernel() -> None:
     module, x = TimmModel("test_vit", 8).build((3, 16, 16), 5).eval(), torch.randn(2, 3, 16, 16)
     plain = module(x)

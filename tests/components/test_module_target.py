@@ -122,7 +122,10 @@ def test_whether_torch_calls_networks_together_does_not_depend_on_who_asks_first
         assert target_of(MLP()).together
 
 
-@pytest.mark.parametrize(("architecture", "alone"), [(CNN((4, 6)), True), (TimmModel("test_vit", 8), False)])
+@pytest.mark.parametrize(
+    ("architecture", "alone"),
+    [(CNN((4, 6)), True), (TimmModel("test_efficientnet"), True), (TimmModel("test_vit", 8), False)],
+)
 def test_large_convolutions_are_called_one_by_one_and_give_the_same(
     architecture: Architecture, alone: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +141,20 @@ def test_large_convolutions_are_called_one_by_one_and_give_the_same(
     other_losses, other_gradient = target.descent(weights, images, texts, hidden, labels)
     torch.testing.assert_close(losses, other_losses)
     torch.testing.assert_close(gradient, other_gradient)
+
+
+def test_of_weights_that_are_held_no_gradient_is_computed() -> None:
+    target = Module(CNN((4, 6)), feature_dim=3 * 8**2, text_dim=TEXTS)
+    weights, trained = trained_weights(target), torch.zeros(target.spec.size, dtype=torch.bool)
+    trained[target.spec.slices["out.weight"]] = True
+    images, texts = torch.randn(3, 4, 3 * 8**2, generator=rng(2)), torch.randn(3, 2, TEXTS, generator=rng(3))
+    asked = (weights, images, texts, torch.zeros(3, 1, 2, dtype=torch.bool), torch.tensor([[0, 1, 0, 1]] * 3))
+    losses, gradient = target.descent(*asked)
+    with target.holding(trained):
+        same, of_some = target.descent(*asked)
+    assert torch.equal(same, losses) and (gradient[:, ~trained] != 0).any()
+    torch.testing.assert_close(of_some, gradient * trained)
+    assert torch.equal(target.descent(*asked)[1], gradient)
 
 
 def test_a_module_that_torch_cannot_call_together_is_called_one_by_one() -> None:

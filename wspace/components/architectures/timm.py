@@ -10,6 +10,7 @@ from torch import nn
 from wspace.data.encoders.packages import packaged
 from wspace.data.encoders.timm import classifiers, current_name, fresh, takes_one_size
 from wspace.interfaces import Architecture
+from wspace.support.errors import UserError
 from wspace.support.parameters import Since
 
 WHO = "architecture 'timm'"
@@ -42,6 +43,7 @@ class TimmModel(Architecture):
         if self.patch is not None:
             options["patch_size"] = self.patch
         network = fresh(WHO, self.model, outputs, **options)
+        self._check_size(network, inputs[-1])
         of_classifier = tuple(f"{name}." for name in classifiers(self.model))
         given = {name: tensor for name, tensor in self.weights.items() if not name.startswith(of_classifier)}
         network.load_state_dict(given, strict=False)
@@ -49,3 +51,13 @@ class TimmModel(Architecture):
             if hasattr(layer, "fused_attn"):
                 vars(layer)["fused_attn"] = False  # the fused kernel serves one network at a time
         return network
+
+    def _check_size(self, network: nn.Module, side: int) -> None:
+        """Raises UserError where more than the last halving of a picture would halve a single pixel: padding hides it."""
+        stages = getattr(network, "feature_info", None)
+        reduction = stages[-1].get("reduction", 1) if isinstance(stages, list) and stages else 1
+        if 2 * side < reduction:
+            raise UserError(
+                f"{WHO}: pictures of {side} x {side} are too small for {self.model}, which makes one pixel of {reduction} x "
+                f"{reduction}: use larger ones (`backbone.side`), of {reduction // 2} at least"
+            )
