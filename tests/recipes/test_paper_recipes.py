@@ -96,7 +96,7 @@ def test_a_paper_recipe_has_the_papers_settings(recipe: Path) -> None:
     assert (said["adversary"]["lr"], said["adversary"]["turn"]) == (1e-2, epoch)
     assert said["generate"]["sampler"] == "ddpm"
     assert (said["generate"]["steps"], said["generate"]["temperature"]) == (1000, 1)
-    assert said["precision"] == "bfloat16" and said["seed"] == 42
+    assert said["precision"] == "auto" and said["seed"] == 42
     assert said["task_loss"]["steps"] == 0
 
 

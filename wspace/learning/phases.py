@@ -307,10 +307,14 @@ class GeneratorTraining:
     ) -> Log:
         """All that no phase before trained, in every process at once, from the state of the first; `validate` on samples.
 
-        Raises UserError as `GeneratorStep` does.
+        The `precision` is the first's, too. Raises UserError as `GeneratorStep` does.
         """
         states = [self.system.state_dict(), {} if adversary is None else adversary.state_dict()]
         self.processes.agree([tensor for state in states for tensor in state.values()])
+        if self.processes.count > 1:
+            half = torch.tensor(float(precision == "bfloat16"), device=self.device)
+            self.processes.agree([half])
+            precision = "bfloat16" if half else "float32"
         step = GeneratorStep(
             self.training_set,
             settings,

@@ -157,7 +157,9 @@ class Recipe:
     )  # where independent parts of stages are worked off; None: in this process
     seed: Annotated[int, Ge(0)] = 42
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["float32", "bfloat16"] = "float32"  # of the generator's own loss; all else stays in float32
+    precision: Literal["auto", "float32", "bfloat16"] = (
+        "float32"  # of the generator's own loss; all else stays in float32. auto: what is faster on the device, measured once
+    )
 
 
 SLOTS = tuple(field.name for field in fields(Recipe))

@@ -76,7 +76,7 @@ def generator_step(
         bench.device,
         symmetry=symmetry_of(recipe, bench.target),
         adversary=adversary,
-        precision=recipe.precision,
+        precision=bench.precision,
         processes=processes,
     )
 

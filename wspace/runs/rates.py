@@ -460,7 +460,7 @@ def _of_training_in_parts(recipe: BoundRecipe, world: World, system: PartSystem)
     with _on_disk(world) as networks, tempfile.TemporaryDirectory(prefix="wspace-plan-") as folder:
         system.fit_parts(networks, world.prompts(tasks), Path(folder) / "mean.safetensors")  # which stays open
         system.to(device)
-        step = PartStep(system, networks, world.prompts(tasks), recipe.train, device, recipe.precision)
+        step = PartStep(system, networks, world.prompts(tasks), recipe.train, device, world.bench.precision)
         stepping = _stepping(system, step, 0, stream(0, "plan")) if recipe.train.steps else Rate()
         return {"generator step": stepping, "byte written": _writing(system)}
 

@@ -21,7 +21,7 @@ from wspace.runs.artifacts import Zoo
 from wspace.runs.assemble import build_system, load_system
 from wspace.runs.pieces import bound_of, check, told_of
 from wspace.runs.stages import Job
-from wspace.runs.stages.train import COLLAPSED, VALIDATION_DRAW, score_on_validation, write_trained
+from wspace.runs.stages.train import COLLAPSED, VALIDATION_DRAW, precision_chosen, score_on_validation, write_trained
 from wspace.runs.telling import context_for, tell
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import UserError, WspaceError
@@ -102,7 +102,8 @@ def run(zoos: Sequence[MemberZoo], folder: Path, progress: Progress) -> None:
     if recipe.train.steps:
         members = [{"zoo": str(zoo.folder.absolute()), **told_of(zoo.recipe)} for zoo in zoos]
         here().send({"joint": json.dumps({"folder": str(folder.absolute()), "members": members})})
-        logs["train"] = training.generator(recipe.train, recipe.losses, validate, precision=recipe.precision)
+        logs["train"] = training.generator(recipe.train, recipe.losses, validate, precision=first.bench.precision)
+        health |= precision_chosen(first.bench)
     accuracies = {pupil.name: pupil.of_samples() for pupil in pupils}
     write_trained(
         folder, first.system, logs, {"validation_accuracies": accuracies, "processes": here().count, **health}
@@ -134,8 +135,9 @@ def join(told: Mapping[str, Any]) -> None:
         pupils.append(Pupil(member["name"], bound_of(member), Path(member["zoo"]), progress))
     training = _training(_sharing(pupils), Path(told["folder"]), progress)
     training.system.tokenizer.requires_grad_(False)  # a code is learnt before
-    recipe = pupils[0].bench.recipe
-    training.generator(recipe.train, recipe.losses, lambda: 0.0, precision=recipe.precision)
+    bench = pupils[0].bench
+    recipe = bench.recipe
+    training.generator(recipe.train, recipe.losses, lambda: 0.0, precision=bench.precision)
 
 
 def member(job: Job) -> None:

@@ -92,6 +92,7 @@ def run(job: Job) -> None:
         adversary = adversary_of(job, system)
         job.summon(job, join)
         logs["train"] = _descend_generator_loss(job, pairs, symmetry, adversary, validation)
+        health |= precision_chosen(bench)
     if recipe.task_loss.steps and system.generator.task_loss_last:
         logs |= _descend_task_loss(job, zoo, pairs, validation)
 
@@ -145,10 +146,11 @@ def _run_in_parts(job: Job, zoo: Zoo, system: PartSystem) -> None:
     logs: dict[str, Log] = {}
     if recipe.train.steps:
         loop = TrainingLoop(system, recipe.train, job.folder / CHECKPOINT.format("train"), generator_parameters(system))
-        step = PartStep(system, networks, prompts, recipe.train, bench.device, recipe.precision)
+        step = PartStep(system, networks, prompts, recipe.train, bench.device, bench.precision)
         logs["train"] = loop.run(
             "train", step, of_samples, seed=recipe.seed, device=bench.device, progress=job.progress, watch=job.watch
         )
+        health |= precision_chosen(bench)
     assert system.mean is not None
     mean = system.mean.whole(0)
     accuracies = _accuracies(zoo, of_samples(), _mean_of_each(mean for _ in tasks))
@@ -193,6 +195,11 @@ def _warn_of_collapse(job: Job, whose: str, accuracies: Mapping[str, Any]) -> No
             f"warning: the generator {what}: its networks for {whose} tasks reach {reached:.1%} on "
             f"validation images, the zoo's mean {zoo_mean:.1%}"
         )
+
+
+def precision_chosen(bench: Workbench) -> dict[str, str]:
+    """For the summary, where the recipe left it to the machine."""
+    return {"precision": bench.precision} if bench.recipe.precision == "auto" else {}
 
 
 def write_trained(folder: Path, system: System, logs: Mapping[str, Log], results: Mapping[str, Any]) -> None:
@@ -402,7 +409,7 @@ def _descend_generator_loss(
         (lambda: 0.0) if validation is None else validation.of_samples,
         symmetry=symmetry,
         adversary=adversary,
-        precision=job.recipe.precision,
+        precision=job.bench.precision,
     )
 
 

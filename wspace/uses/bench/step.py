@@ -180,7 +180,7 @@ def _train(setting: _Setting) -> Contestants:
     }
     about = {
         "parameters": _parameters(loop.parameters.values(), network),
-        "precision": {"ours": recipe.precision, "plain": "float32"},
+        "precision": {"ours": setting.bench.precision, "plain": "float32"},
         "batch": f"{counted(recipe.train.batch, 'network')} of {counted(layout.count, 'token')} of {layout.width} values",
         "device": str(device),
     }
