@@ -7,12 +7,10 @@ from typing import Annotated, Literal
 import torch
 from annotated_types import Ge
 from einops import rearrange
-from torch import Tensor, nn
-from torch.nn import functional
 
 from wspace.interfaces import TokenLayout
 from wspace.interfaces.weights import WeightSpec
-from wspace.weights.placed import PlacedTokenizer
+from wspace.weights.placed import Fitted, PlacedTokenizer, Places, Scaling, SideBySide
 
 
 class Chunk(PlacedTokenizer):
@@ -29,45 +27,21 @@ class Chunk(PlacedTokenizer):
         *,
         spec: WeightSpec,
     ):
-        self.sizes = [entry.size for entry in spec.entries]
+        sizes = [entry.size for entry in spec.entries]
         if scale == "none":
-            nn.Module.__init__(self)
-            self.layout = _as_they_are(self.sizes, size)
+            super().__init__(_as_they_are(sizes, size), SideBySide(sizes, size), Scaling())
             return
         places, tensors, blocks = [], [], 0
-        for number, entry in enumerate(spec.entries):
-            places.append(torch.arange(entry.size) + blocks * size)
-            tensors.append(torch.full((entry.size,), number))
-            blocks += -(-entry.size // size)
+        for number, length in enumerate(sizes):
+            places.append(torch.arange(length) + blocks * size)
+            tensors.append(torch.full((length,), number))
+            blocks += -(-length // size)
         place = torch.cat(places)  # (P,): where each weight lies in the padded (N*D,)
         mask = torch.zeros(blocks * size, dtype=torch.bool)
         mask[place] = True
         groups = place // size if scale == "minmax" else torch.cat(tensors)
-        super().__init__(TokenLayout(rearrange(mask, "(n d) -> n d", d=size)), place, groups, scale)
-
-    def fit(self, weights: Tensor) -> None:
-        if self.layout.stretches is None:
-            super().fit(weights)
-
-    def tokenize(self, weights: Tensor) -> Tensor:
-        return super().tokenize(weights) if self.layout.stretches is None else self.arrange(weights)
-
-    def detokenize(self, tokens: Tensor) -> Tensor:
-        return super().detokenize(tokens) if self.layout.stretches is None else self.collect(tokens)
-
-    def arrange(self, values: Tensor) -> Tensor:
-        if self.layout.stretches is None:
-            return super().arrange(values)
-        width = self.layout.width
-        padded = [functional.pad(part, (0, -part.shape[1] % width)) for part in values.split(self.sizes, dim=1)]
-        return rearrange(torch.cat(padded, dim=1), "b (n d) -> b n d", d=width)
-
-    def collect(self, tokens: Tensor) -> Tensor:
-        if self.layout.stretches is None:
-            return super().collect(tokens)
-        lengths = [size + -size % self.layout.width for size in self.sizes]
-        parts = rearrange(tokens, "b n d -> b (n d)").split(lengths, dim=1)
-        return torch.cat([part[:, :size] for part, size in zip(parts, self.sizes, strict=True)], dim=1)
+        layout = TokenLayout(rearrange(mask, "(n d) -> n d", d=size))
+        super().__init__(layout, Places(place, len(mask)), Fitted(scale, groups))
 
 
 def _as_they_are(sizes: list[int], width: int) -> TokenLayout:

@@ -10,7 +10,7 @@ from wspace.interfaces import TokenLayout
 from wspace.interfaces.axes import names_in
 from wspace.interfaces.weights import WeightSpec
 from wspace.support.errors import UserError
-from wspace.weights.placed import PlacedTokenizer
+from wspace.weights.placed import Fitted, PlacedTokenizer, Places
 
 
 class Neuron(PlacedTokenizer):
@@ -50,4 +50,4 @@ class Neuron(PlacedTokenizer):
         mask.view(-1)[units * width + len(rest) :] = False
         place = torch.empty(spec.size, dtype=torch.long)
         place[torch.cat([rows.flatten(), rest])] = torch.arange(spec.size)  # weights fill the tokens in this order
-        super().__init__(TokenLayout(mask, units), place, groups, scale)
+        super().__init__(TokenLayout(mask, units), Places(place, mask.numel()), Fitted(scale, groups))

@@ -12,7 +12,7 @@ from wspace.interfaces import Span, TokenLayout, UnitTokens
 from wspace.interfaces.axes import names_in
 from wspace.interfaces.weights import WeightEntry, WeightSpec
 from wspace.support.errors import UserError
-from wspace.weights.placed import PlacedTokenizer
+from wspace.weights.placed import Fitted, PlacedTokenizer, Places
 
 
 class Units(PlacedTokenizer):
@@ -53,7 +53,8 @@ class Units(PlacedTokenizer):
         place[weight_of[mask]] = mask.flatten().nonzero()[:, 0]
         units = groups[0].count if len(groups) == 1 else 0
         tensors = torch.cat([torch.full((entry.size,), number) for number, entry in enumerate(spec.entries)])
-        super().__init__(TokenLayout(mask, units, groups=tuple(groups)), place, tensors, scale)
+        layout = TokenLayout(mask, units, groups=tuple(groups))
+        super().__init__(layout, Places(place, mask.numel()), Fitted(scale, tensors))
 
 
 def _checked(spec: WeightSpec, axes: Sequence[str]) -> tuple[str, ...]:
