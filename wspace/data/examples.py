@@ -7,7 +7,8 @@ from pathlib import Path
 
 from wspace.data.labelled import class_names
 from wspace.data.trees import left_out, left_out_by_name, tree_of
-from wspace.support.errors import DataError, UserError, did_you_mean
+from wspace.support.classes import class_meant
+from wspace.support.errors import DataError, UserError
 
 
 def examples_of(folder: Path, classes: Sequence[str]) -> tuple[dict[str, list[Path]], list[str]]:
@@ -25,7 +26,7 @@ def examples_of(folder: Path, classes: Sequence[str]) -> tuple[dict[str, list[Pa
         raise DataError(f"{folder}: has no sub-folder with pictures; make one for each class that has some")
     for name in names.values():
         if name not in classes:
-            hint = did_you_mean(name, classes).partition(" Known:")[0]
+            hint = class_meant(name, classes)
             raise UserError(f"{folder}: has pictures of {name!r}, which is none of the classes asked for.{hint}")
     for name, sub_folder in zip(class_names(empty, str(folder)).values(), empty, strict=True):
         if name in classes:

@@ -35,8 +35,8 @@ from wspace.runs.report.methods import methods_of
 from wspace.runs.standing import KnownClasses, Standing
 from wspace.runs.store import intact
 from wspace.runs.workbench import Workbench
-from wspace.support.classes import check_classes, trimmed
-from wspace.support.errors import FileError, UserError, did_you_mean
+from wspace.support.classes import check_classes, class_meant, trimmed
+from wspace.support.errors import FileError, UserError
 from wspace.support.files import new_folder
 from wspace.support.methods import RIDGE, UNIVERSAL
 from wspace.support.names import GENERATOR, PROMPT_TEXTS
@@ -168,7 +168,7 @@ class Run:
         names, classes_with_images = self.told_apart(classes), self.bench.images.classes
         missing = [name for name in names if name not in classes_with_images]
         if missing:
-            hint = did_you_mean(missing[0], classes_with_images).partition(" Known:")[0]
+            hint = class_meant(missing[0], classes_with_images)
             raise UserError(f"the data set has no images of {', '.join(map(repr, missing))} to score on.{hint}")
         return tuple(map(classes_with_images.index, names))
 
@@ -230,7 +230,7 @@ class Run:
         self._check_takes_pictures()
         for name, files in pictures.items():
             if name not in classes:
-                hint = did_you_mean(name, classes).partition(" Known:")[0]
+                hint = class_meant(name, classes)
                 raise UserError(f"there are pictures of {name!r}, which is none of the classes asked for.{hint}")
             if isinstance(files, str | Path):
                 raise UserError(f"pictures of {name!r}: give a list of files, as [{str(files)!r}]")

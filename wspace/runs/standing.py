@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -21,10 +20,12 @@ from wspace.learning.expectation import SAME, Expectation, ScoredTasks, describe
 from wspace.runs.artifacts import Zoo
 from wspace.runs.store import intact
 from wspace.runs.workbench import Workbench
+from wspace.support.classes import misspelt
 from wspace.support.methods import OURS
 from wspace.support.names import PER_TASK
 from wspace.support.quantities import counted
 
+LETTERS = 5  # of a word that is taken for a misspelt one: shorter ones are near each other by chance
 NAMED = 8  # classes in a note, at most; the rest is counted
 
 
@@ -93,9 +94,8 @@ class KnownClasses:
 
     def _spelt_alike(self, name: str) -> str:
         """The question whether a class of the data set was meant, where one is spelt almost so and none is spelt so."""
-        spelt = {other.casefold(): other for other in self.zoo.classes}
-        alike = [] if name.casefold() in spelt else get_close_matches(name.casefold(), spelt, n=1, cutoff=0.8)
-        return f"; did you mean {spelt[alike[0]]!r}?" if alike else ""
+        other = misspelt(name, self.zoo.classes, LETTERS)
+        return "" if other is None else f"; did you mean {other!r}?"
 
     def _twins_of(self, names: Sequence[str]) -> dict[str, list[str]]:
         """Of these class names those that are, to the text encoder, other classes of the zoo, each with these."""

@@ -20,8 +20,9 @@ from wspace.learning.fitting import Schedule, accuracies, fit
 from wspace.runs.artifacts import keep, kept
 from wspace.runs.checking import check
 from wspace.runs.stages import Job
+from wspace.support.classes import class_meant
 from wspace.support.elsewhere import Address
-from wspace.support.errors import DataError, FileError, UserError, did_you_mean
+from wspace.support.errors import DataError, FileError, UserError
 from wspace.support.files import link_or_copy, save_tensors, write_json
 from wspace.support.names import TASKS, WORLD, WORLD_TENSORS
 from wspace.support.seeding import stream
@@ -275,7 +276,7 @@ def _tasks_of(source: StoredZoo, classes: tuple[str, ...], ordered: bool) -> lis
             raise UserError(f"{who} does not say the classes it tells apart")
         unknown = [name for name in entry.classes if name not in numbers]
         if unknown:
-            hint = did_you_mean(unknown[0], classes).partition(" Known:")[0]
+            hint = class_meant(unknown[0], classes)
             raise UserError(f"{who} is about {unknown[0]!r}, of which the data set has no images.{hint}")
         if twice := [name for number, name in enumerate(entry.classes) if name in entry.classes[:number]]:
             raise UserError(f"{who} names the class {twice[0]!r} twice")
