@@ -169,6 +169,11 @@ def test_a_finished_run_loads_what_an_answer_needs_and_nothing_else(nano: Path, 
         ),
         ("check core --set steps", "--set steps: expected PATH=VALUE, as in --set train.steps=500"),
         ("check core --set train.stpes=3", "train.stpes: 'train' takes no 'stpes'. Did you mean 'steps'?"),
+        (
+            "check core --set task_loss=null",
+            "--set task_loss: expected a mapping, got None; leave it out for its defaults, and to do without it set "
+            "task_loss.steps to 0\n",
+        ),
         ("check core --plugin missing.py", "missing.py: no such plugin file"),
         (
             "run core --dry --force nosuch",

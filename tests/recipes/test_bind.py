@@ -174,7 +174,16 @@ ONE_PROBLEM = [
         "15: generator.helper: expected a denoiser: a name, or {use: NAME, ...}, got 7",
     ),
     ("train: {steps: 10}", "train: [10]", "16: train: expected a mapping, got [10]"),
-    ("train: {steps: 10}", "train:", "16: train: expected a mapping, got None"),
+    (
+        "train: {steps: 10}",
+        "train:",
+        "16: train: expected a mapping, got None; leave it out for its defaults, and to do without it set train.steps to 0",
+    ),
+    (
+        "train: {steps: 10}",
+        "train: {steps: 10}\nzoo: null",
+        "17: zoo: expected a mapping, got None; leave it out for its defaults",
+    ),
     ("[count]", "count", "15: metrics: expected a list, got 'count'"),
     ("[count]", "[]", "15: metrics: name at least one"),
 ]

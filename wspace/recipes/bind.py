@@ -229,11 +229,13 @@ class _Binder:
         return Bound(component, signature, *self.arguments(signature, arguments, path, f"{kind} {component.name!r}"))
 
     def section(self, annotation: type, value: Any, path: tuple[str | int, ...]) -> Any:
+        signature = settings_signature(annotation)
         if not isinstance(value, Mapping):
-            self.problem(path, f"expected a mapping, got {value!r}")
+            hint = _instead_of_null(signature, ".".join(map(str, path))) if value is None else ""
+            self.problem(path, f"expected a mapping, got {value!r}{hint}")
             return None
         before = len(self.problems)
-        arguments, _ = self.arguments(settings_signature(annotation), value, path, f"{path[-1]!r}")
+        arguments, _ = self.arguments(signature, value, path, f"{path[-1]!r}")
         return annotation(**arguments) if len(self.problems) == before else None
 
     def composite(self, annotation: Any, value: Any, path: tuple[str | int, ...]) -> Any:
@@ -280,6 +282,13 @@ def _absolute(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_absolute(inner) for inner in value)
     return expanded(value).absolute() if isinstance(value, Path) else value
+
+
+def _instead_of_null(section: Signature, where: str) -> str:
+    """What to write where somebody wrote `null` for a section: these are always there."""
+    steps = section.settable.get("steps")
+    none = steps is not None and any(getattr(bound, "ge", None) == 0 for bound in get_args(steps.annotation)[1:])
+    return "; leave it out for its defaults" + (f", and to do without it set {where}.steps to 0" if none else "")
 
 
 def _optional_slot(annotation: Any) -> str | None:
