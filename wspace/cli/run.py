@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -109,6 +109,8 @@ def _run_one(
 
     if dry:
         plan = pipeline.steps(bound, Store(runs / bound.name), force or (), workshop=workshop)
+        if pipeline.is_untrained(plan):
+            _check_ahead({bound.source: bound})
         for step in plan if only is None else [pipeline.only_step(plan, only)]:
             _print_step(step)
         return
@@ -143,6 +145,7 @@ def _of_engine(engine: str | None, address: str | None, plugins: list[Path] | No
 
 def _run_several(bound: Any, runs: Path, dry: bool, only: str | None, force: list[str] | None, workshop: Any) -> None:
     """A study, or a joint recipe."""
+    from wspace.runs import pipeline
     from wspace.runs.joint import running as joint
     from wspace.runs.study import running as study
     from wspace.runs.study.file import Study
@@ -153,7 +156,11 @@ def _run_several(bound: Any, runs: Path, dry: bool, only: str | None, force: lis
     if only is not None:
         raise UserError(f"--only: {called} runs all stages of its members")
     if dry:
-        for name, plan in module.plan(bound, runs, force or (), workshop=workshop).items():
+        plans = module.plan(bound, runs, force or (), workshop=workshop)
+        _check_ahead(
+            {who: recipe for who, recipe in _several(bound).items() if pipeline.is_untrained(plans[recipe.name])}
+        )
+        for name, plan in plans.items():
             print(name)
             for step in plan:
                 _print_step(step)
@@ -165,6 +172,31 @@ def _run_several(bound: Any, runs: Path, dry: bool, only: str | None, force: lis
         print("nothing has changed: no stage had to run")
     _print_report(folder)
     print(folder)
+
+
+def _several(bound: Any) -> dict[str, BoundRecipe]:
+    """The recipes of what an argument RECIPE names, by what their problems are told of: a variant once, whatever its seeds."""
+    from wspace.recipes.schema import BoundRecipe
+    from wspace.runs.study.file import Study
+
+    if isinstance(bound, BoundRecipe):
+        return {bound.source: bound}
+    if isinstance(bound, Study):
+        first = [m for m in bound.members if m.seed == bound.seeds[0]]
+        return {f"{bound.source}: variant {m.variant!r}": m.recipe for m in first}
+    return {f"{bound.source}: member {m.name!r}": m for m in (*bound.members, *bound.held_out)}
+
+
+def _check_ahead(recipes: Mapping[str, BoundRecipe]) -> None:
+    """Raises UserError for what a run would refuse before it trains anything; what it would leave out is said."""
+    from wspace.runs.ahead import check_ahead
+    from wspace.support import progress
+
+    notes = check_ahead(recipes)
+    if notes:
+        say = progress.for_terminal().say
+        for note in notes:
+            say(note)
 
 
 def _print_step(step: Any) -> None:
@@ -182,7 +214,8 @@ def check(
 ) -> None:
     """Every problem of a recipe at once, with file and line.
 
-    For a name that is not known, it says the nearest that is.
+    For a name that is not known, it says the nearest that is. Where it takes torch to know whether a network can be made as
+    the recipe has it, it is made.
     """
     from wspace.recipes.schema import BoundRecipe
     from wspace.support.errors import UserError
@@ -191,7 +224,11 @@ def check(
     bound = bind_any(recipe, settings, plugin)
     if fill and not isinstance(bound, BoundRecipe):
         raise UserError(f"{bound.source}: has no one recipe to fill; --fill the recipe that it names")
-    print(dump(bound.filled) if fill else f"{bound.source}: no problems", end="" if fill else "\n")
+    if fill:
+        print(dump(bound.filled), end="")
+        return
+    _check_ahead(_several(bound))
+    print(f"{bound.source}: no problems")
 
 
 def plan(
@@ -216,10 +253,14 @@ def plan(
         _plan_of_model(bind_any(recipe, settings, plugin), model, as_json)
         return
     from wspace.runs import plan as planning
+    from wspace.runs.ahead import left_out
     from wspace.runs.machines import machine_of
     from wspace.support import progress
 
     where, bound = machine_of(machine), bind_recipe(recipe, settings, plugin)
+    say = progress.for_terminal().say
+    for sentence in left_out(bound):
+        say(f"note: {sentence}")
     made = planning.plan(bound, planning.measured(bound, progress.for_terminal(), again=again), where)
     planning.beside(made, planning.taken(bound, runs))
     if as_json:

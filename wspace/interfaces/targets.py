@@ -56,6 +56,9 @@ class Target(ABC):
     concurrent: ClassVar[bool] = False
     """Whether several threads may call it at a time, as none may where a call changes the target, if only meanwhile:
     `torch.func.functional_call` does, of the module that it is given."""
+    of_module: ClassVar[tuple[str, ...]] = ()
+    """Settings that say which torch module its networks are. Where one is not at its default, only torch can tell whether there
+    is such a module, and `wspace check` builds it. A literal of the class itself, read without an import."""
     statistics: tuple[str, ...] = ()
     """Tensors that follow from the others and from images, and that nobody trains: running means of batch norm."""
     places: int = 0

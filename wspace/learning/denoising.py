@@ -13,6 +13,12 @@ from wspace.interfaces import Closed, Condition, Denoiser, Generator, Pairs, Pre
 from wspace.support.errors import UserError, did_you_mean
 from wspace.support.settings import Generate
 
+TOO_LARGE = (
+    "train.tokens: a predictor is as large as a network: set generator.predictor to null; the zoo's mean takes "
+    "its place"
+)
+"""What is said of a predictor where networks are taken in parts."""
+
 
 def sinusoids(level: Tensor, width: int) -> Tensor:
     """Embedding of noise levels in [0, 1], (B,) -> (B, width): Vaswani et al. (2017), section 3.5, on 1000 * level."""
@@ -51,12 +57,13 @@ class Denoising(Generator):
 
     def at(self, layout: TokenLayout, anchor: Tensor) -> None:
         """Without a predictor, which is as large as a network: what it would know is taken off before tokens come here."""
-        if self.predictor is not None:
-            raise UserError(
-                "train.tokens: a predictor is as large as a network: set generator.predictor to null; the zoo's mean takes its "
-                "place"
-            )
-        self.denoiser.at(layout)
+        problems = [] if self.predictor is None else [TOO_LARGE]
+        try:
+            self.denoiser.at(layout)
+        except UserError as error:
+            problems.append(str(error))
+        if problems:
+            raise UserError("\n".join(problems))
         self.mask, self.anchor = layout.mask, anchor
 
     def task_parameters(self) -> list[nn.Parameter]:

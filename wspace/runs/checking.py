@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 import torch
 
-from wspace.interfaces import Conditioner, Target
+from wspace.interfaces import Conditioner, Target, TokenLayout
+from wspace.learning.parts import where_of
 from wspace.recipes.schema import SLOTS, BoundRecipe
 from wspace.runs.assemble import build_system, proven
 from wspace.runs.workbench import Workbench
 from wspace.support import fingerprint
-from wspace.support.errors import UserError
+from wspace.support.errors import MissingWeights, UserError
+from wspace.support.network import without_downloads
+from wspace.support.progress import Progress
+from wspace.support.seeding import seeded
+from wspace.weights.placed import PlacedTokenizer
 
 
 def check_all(recipes: Mapping[str, BoundRecipe], workbench: Callable[[BoundRecipe], Workbench]) -> None:
@@ -19,6 +25,31 @@ def check_all(recipes: Mapping[str, BoundRecipe], workbench: Callable[[BoundReci
 
     Raises UserError, with the name, for the first that is refused, and for one whose components cannot be imported.
     """
+    for name, error in _refusals(recipes, workbench):
+        raise _of(name, error) from error
+
+
+def build_all(recipes: Mapping[str, BoundRecipe]) -> list[str]:
+    """As `check_all`, on the CPU, where all of them are looked at before the first is refused, and nothing is downloaded.
+
+    Returns a note on each whose encoders are not here.
+    """
+    notes, problems = [], []
+    with without_downloads():
+        for name, error in _refusals(recipes, lambda recipe: Workbench(replace(recipe, device="cpu"), Progress())):
+            if isinstance(error, MissingWeights):
+                notes.append(f"note: {name}: whether its components go together is not known yet: {error}")
+            else:
+                problems.append(str(_of(name, error)))
+    if problems:
+        raise UserError("\n".join(problems))
+    return notes
+
+
+def _refusals(
+    recipes: Mapping[str, BoundRecipe], workbench: Callable[[BoundRecipe], Workbench]
+) -> Iterator[tuple[str, UserError]]:
+    """Those that are refused, each with why."""
     dims: dict[str, Mapping[str, int]] = {}
     for name, recipe in recipes.items():
         encoders = fingerprint.of_json([recipe.backbone.filled(), recipe.text.filled()])
@@ -28,7 +59,12 @@ def check_all(recipes: Mapping[str, BoundRecipe], workbench: Callable[[BoundReci
             dims[encoders] = dims.get(encoders) or workbench(recipe).dims()
             check(recipe, recipe.target.build(dims[encoders]), dims[encoders])
         except UserError as error:
-            raise UserError(f"{name}: {error}") from error
+            yield name, error
+
+
+def _of(name: str, error: UserError) -> UserError:
+    """The same, of the recipe of this name, in each of its lines."""
+    return UserError("\n".join(f"{name}: {line}" for line in str(error).splitlines()))
 
 
 def check(recipe: BoundRecipe, target: Target, dims: Mapping[str, int]) -> None:
@@ -37,7 +73,7 @@ def check(recipe: BoundRecipe, target: Target, dims: Mapping[str, int]) -> None:
     A system is built to that end, and thrown away: each constructor has its say.
     """
     if recipe.train.tokens is not None:
-        _check_parts(recipe)
+        _check_parts(recipe, target, dims["text_dim"])
     proven(recipe, target, dims)
     system = build_system(recipe, target, dims["text_dim"])
     if target.places:
@@ -49,8 +85,8 @@ def check(recipe: BoundRecipe, target: Target, dims: Mapping[str, int]) -> None:
             _check_linear(f"against[{number}] ({opponent.name})", target, dims)
 
 
-def _check_parts(recipe: BoundRecipe) -> None:
-    """Raises UserError for what a training on parts of networks (`train.tokens`) has no whole networks for."""
+def _check_parts(recipe: BoundRecipe, target: Target, text_dim: int) -> None:
+    """Raises UserError, a line for each, for all that a training on parts of networks (`train.tokens`) cannot go with."""
     train, losses = recipe.train, recipe.losses
     asked = {
         "symmetry": (recipe.symmetry is not None, "null"),
@@ -63,11 +99,50 @@ def _check_parts(recipe: BoundRecipe) -> None:
         "losses.product": (losses.product > 0, "0"),
         "task_loss.steps": (recipe.task_loss.steps > 0, "0"),
     }
-    for name, (there, off) in asked.items():
-        if there:
-            raise UserError(
-                f"{name}: this takes whole networks, and with train.tokens they are taken in parts: set it to {off}"
-            )
+    problems = [
+        f"{name}: this takes whole networks, and with train.tokens they are taken in parts: set it to {off}"
+        for name, (there, off) in asked.items()
+        if there
+    ]
+    given: dict[str, object] = {"spec": target.spec, "text_dim": text_dim, "target": target}
+    with seeded(0):  # the global random state is left as it was
+        problems += _told(lambda: _check_tokens(recipe, given))
+        problems += _told(lambda: _check_generator(recipe, given))
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+ONE_TOKEN = TokenLayout(
+    torch.ones(1, 1, dtype=torch.bool), places=torch.zeros(1, 3, dtype=torch.long), stretches=torch.tensor([[0, 1]])
+)
+"""A part of a network that is as small as can be, and holds a weight as it is."""
+
+
+def _check_tokens(recipe: BoundRecipe, given: Mapping[str, object]) -> None:
+    """Raises UserError unless tokens are weights as they are. What else one lacks whose tokens never are, is of no account."""
+    try:
+        layout = recipe.tokenizer.build(given).layout
+    except UserError:
+        if not issubclass(recipe.tokenizer.component.load(), PlacedTokenizer):
+            raise
+        layout = replace(ONE_TOKEN, stretches=None)
+    where_of(layout)
+
+
+def _check_generator(recipe: BoundRecipe, given: Mapping[str, object]) -> None:
+    """Raises UserError for one that takes no part of a network."""
+    conditioner = recipe.conditioner.build(given)
+    widths = {"condition_width": conditioner.width, "pooled_width": conditioner.pooled_width}
+    recipe.generator.build({**given, **widths, "layout": ONE_TOKEN}).at(ONE_TOKEN, torch.zeros(ONE_TOKEN.mask.shape))
+
+
+def _told(work: Callable[[], object]) -> list[str]:
+    """What is wrong, if anything is."""
+    try:
+        work()
+    except UserError as error:
+        return [str(error)]
+    return []
 
 
 def _check_places(recipe: BoundRecipe, places: int, conditioner: Conditioner) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from wspace.recipes.imports import UNCHANGED, Changes, changes, sources_of
 from wspace.recipes.schema import Bound, BoundRecipe
+from wspace.runs.ahead import left_out
 from wspace.runs.keys import Stage, components_of, files_of, keys, modules_of, slots_of
 from wspace.runs.spent import Spent, spending, spent
 from wspace.runs.store import Store, manifest_of, write_manifest
@@ -158,12 +159,13 @@ def check_untrained(
 
     Raises UserError, with its name, for one that would be refused.
     """
-    untrained = {
-        name: recipe
-        for name, (recipe, plan) in runs.items()
-        if any(step.action == "run" and step.stage.name in ("zoo", "train") for step in plan)
-    }
+    untrained = {name: recipe for name, (recipe, plan) in runs.items() if is_untrained(plan)}
     workshop.check(untrained, lambda recipe: workshop.workbench(recipe, progress))
+
+
+def is_untrained(plan: Sequence[Step]) -> bool:
+    """Whether a run is yet to train anything."""
+    return any(step.action == "run" and step.stage.name in ("zoo", "train") for step in plan)
 
 
 def steps(recipe: BoundRecipe, store: Store, force: Sequence[str] = (), *, workshop: Workshop = WORKSHOP) -> list[Step]:
@@ -292,6 +294,7 @@ def run(
                     for bound in components_of(recipe, step.stage):
                         bound.component.load()  # what a component lacks is told now, not hours later
             bench = workshop.workbench(recipe, progress)
+            _tell_what_is_left_out(recipe, plan, progress)
         with opened(recipe.engine) if works and engine is None else nullcontext(engine) as engine, ExitStack() as stack:
             if works:
                 _discard(plan, store, str(time.time_ns()))  # once it is known who does the work
@@ -311,6 +314,14 @@ def run(
         if all(store.manifest(name, key) for name, key in at.items()):
             _finish(recipe, store, folders)
     return store.root, chosen
+
+
+def _tell_what_is_left_out(recipe: BoundRecipe, plan: Sequence[Step], progress: Progress) -> None:
+    """Before a run's first stage what stage evaluate will leave out, which says so itself, and perhaps hours later."""
+    names = [step.stage.name for step in plan if step.action == "run"]
+    if "evaluate" in names[1:]:
+        for sentence in left_out(recipe):
+            progress.say(f"note: {sentence}")
 
 
 def _attempted(store: Store, last: Stage, at: Mapping[str, str]) -> str:

@@ -32,7 +32,8 @@ KEPT = 2  # further copies: the running mean, and the best of it
 def measured(recipe: BoundRecipe, progress: Progress, *, again: bool = False) -> Measured:
     """From the cache, if it was measured by this code on this machine; else it is tried now.
 
-    That takes some seconds, most of them those of opponents' closed forms. Raises UserError for what does not fit here.
+    That takes some seconds, most of them those of opponents' closed forms. Raises UserError for what a run would refuse, before
+    anything is tried, and for what does not fit here.
     """
     file = cache_folder() / "rates" / f"{_identity(recipe)[:32]}.json"
     if not again:
@@ -43,7 +44,6 @@ def measured(recipe: BoundRecipe, progress: Progress, *, again: bool = False) ->
             pass  # not there, or damaged
     from wspace.runs.rates import measure
 
-    progress.say("measuring what work takes on this machine: once for a recipe, and kept")
     made = measure(recipe, progress=progress)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, asdict(made))

@@ -43,6 +43,7 @@ from wspace.learning.system import System
 from wspace.recipes.schema import BoundRecipe
 from wspace.runs.artifacts import Zoo, keep
 from wspace.runs.assemble import build_system, generator_step, proven, symmetry_of
+from wspace.runs.checking import check
 from wspace.runs.keys import components_of, takes_pictures, trains_on_images
 from wspace.runs.measured import FLOAT, TRIED_WITH, Measured, Rate
 from wspace.runs.pipeline import STAGES
@@ -246,7 +247,8 @@ def _tasks(recipe: BoundRecipe, bench: Workbench, seen: int) -> TaskSet:
 def measure(recipe: BoundRecipe, bench: Workbench | None = None, progress: Progress | None = None) -> Measured:
     """Builds what the recipe names, and tries each kind of work of its run.
 
-    Raises UserError where memory does not suffice for one, with which.
+    Raises UserError for components that do not go together, before any is tried, and where memory does not suffice for one
+    kind, with which.
     """
     keep_freed_memory()  # as a run does
     bench = bench or Workbench(recipe, Progress())
@@ -255,6 +257,9 @@ def measure(recipe: BoundRecipe, bench: Workbench | None = None, progress: Progr
         bound.component.load()  # as a run does before its stages begin
     rates["started"] = Rate(time.process_time(), time.process_time())  # of this process: it has loaded what a run does
     rates["opened"] = once(lambda: (bench.target, bench.images, bench.class_texts))
+    check(recipe, bench.target, bench.dims())
+    if progress is not None:
+        progress.say("measuring what work takes on this machine: once for a recipe, and kept")
     in_parts = recipe.train.tokens is not None
 
     def holding() -> int:

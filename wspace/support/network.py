@@ -4,12 +4,33 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from threading import Thread
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 PATIENCE = 2.0
 """Seconds a host has to answer. A download without a network fails by itself only after 46."""
+
+
+_downloads = ContextVar("downloads", default=True)
+
+
+@contextmanager
+def without_downloads() -> Iterator[None]:
+    """While it lasts, pretrained weights that are not here are missing."""
+    token = _downloads.set(False)
+    try:
+        yield
+    finally:
+        _downloads.reset(token)
+
+
+def may_download() -> bool:
+    """Whether nobody has asked to do `without_downloads`."""
+    return _downloads.get()
 
 
 def offline_by_choice() -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt
@@ -38,6 +38,8 @@ class Lora(Target):
     Scores are temperature · cos(pooled output, text), texts brought to the output's width by a fixed random projection.
     Only products count: B M and M⁻¹ A are the same network for every invertible M (symmetry `gl`).
     """
+
+    of_module: ClassVar[tuple[str, ...]] = ("base", "modules", "width", "heads", "model", "patch", "file")
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Gt
@@ -48,7 +48,8 @@ class Module(Target):
     whose order means something then. A task of fewer classes leaves the last ones unused, and `temperature` is of no account.
 
     `select` says what is generated, by globs over the names of its state dict: `["*"]` all, `["out.*"]` the last layer of
-    ours, `["*", "-*.bias"]` all but biases. Running means and variances of batch norm go with their layer; they are taken
+    ours. A glob after `-` leaves out what it matches, wherever it stands in the list: `["*", "-*.bias"]` is all but biases,
+    `["*", "-conv1.*"]` all but the first layer. Running means and variances of batch norm go with their layer; they are taken
     from training images after a network was trained or generated. Any other buffer (a mask, the mean of inputs) is generated
     only by a glob that matches buffers alone: `["*", "encoder.mask"]`. What is not selected stays as `file` or `seed` made it.
 
@@ -59,6 +60,8 @@ class Module(Target):
     Which hidden units may be permuted is found by tracing the module, unless the architecture says it or `spec` does, a file
     as `wspace.weights.tracing.spec_file` has it.
     """
+
+    of_module: ClassVar[tuple[str, ...]] = ("architecture", "select", "spec", "file", "outputs")
 
     def __init__(
         self,
@@ -357,7 +360,10 @@ class Module(Target):
             alone, both = self._call({}, images[:1]), self._call({}, images)
         except Exception as error:
             shape = " x ".join(map(str, self.inputs))
-            raise UserError(f"{WHO}: {why}this architecture fails on images of {shape}: {reason(error)}") from error
+            whose = ", as backbone.side has it" if self.architecture.sees == "pictures" else ""
+            raise UserError(
+                f"{WHO}: {why}this architecture fails on images of {shape}{whose}: {reason(error)}"
+            ) from error
         wanted = (2, self.width)
         if not isinstance(both, Tensor) or tuple(both.shape) != wanted:
             got = tuple(both.shape) if isinstance(both, Tensor) else f"a {type(both).__name__}"

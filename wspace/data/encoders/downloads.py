@@ -13,7 +13,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from wspace.support.errors import MissingWeights
-from wspace.support.network import offline_by_choice, reachable
+from wspace.support.network import may_download, offline_by_choice, reachable
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,8 @@ def find_or_download(source: Hub | Url, who: str, remedy: str) -> Path:
     if cached is not None:
         return cached
     absent = f"{who}: its pretrained weights ({source.name}) are not in the cache {source.cache}"
+    if not may_download():
+        raise MissingWeights(f"{absent}, and nothing is downloaded now")
     if offline_by_choice():
         raise MissingWeights(f"{absent} and HF_HUB_OFFLINE is set: unset it, {source.other_cache}, {remedy}")
     if not reachable(source.address):

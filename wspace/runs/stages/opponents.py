@@ -11,6 +11,7 @@ from wspace.data.tasks import Task
 from wspace.interfaces import Contest, Evidence, Opponent
 from wspace.learning.fitting import Schedule, fit_until_validated
 from wspace.recipes.schema import Bound
+from wspace.runs.ahead import from_zoo, why_left_out
 from wspace.runs.artifacts import Zoo, keep, kept
 from wspace.runs.keys import takes_pictures, trains_on_images
 from wspace.runs.stages import Job
@@ -92,20 +93,9 @@ def asked_and_not(against: Sequence[Bound], zoo: Zoo, *, in_parts: bool = False)
 
     `in_parts`: the zoo's networks are never in memory together.
     """
-    why: dict[str, str] = {}
-    for bound in against:
-        if in_parts and from_zoo(bound) and not trains_on_images(bound):
-            why[bound.name] = "networks are taken in parts (train.tokens), and it goes by all of the zoo's at once"
-        if bound.signature.constants.get("from_base") and not zoo.shares_base:
-            why[bound.name] = "each of the zoo's networks began at weights of its own, and there is no base"
-        if bound.signature.constants.get("one_for_all") and zoo.tasks.ordered:
-            why[bound.name] = "outputs stand for a task's classes in its order, and no one network serves two orders"
+    here = {"in_parts": in_parts, "has_base": zoo.shares_base, "ordered": zoo.tasks.ordered}
+    why = {bound.name: reason for bound in against if (reason := why_left_out(bound, **here)) is not None}
     return [bound for bound in against if bound.name not in why], why
-
-
-def from_zoo(opponent: Bound) -> bool:
-    """Whether it goes by the zoo's networks, so that these have to be in memory."""
-    return opponent.signature.constants.get("from_zoo", True)
 
 
 def evidence_of(job: Job, zoo: Zoo, described: Tensor | None = None, *, whole: bool = True) -> Evidence:

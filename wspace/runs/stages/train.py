@@ -33,6 +33,7 @@ from wspace.learning.system import System
 from wspace.recipes.schema import BoundRecipe
 from wspace.runs.artifacts import Zoo
 from wspace.runs.assemble import aligned, build_system, proven, symmetry_of
+from wspace.runs.checking import check
 from wspace.runs.stages import Job
 from wspace.runs.telling import retell, tell
 from wspace.runs.workbench import Workbench
@@ -61,6 +62,7 @@ def run(job: Job) -> None:
     """
     recipe, bench, zoo = job.recipe, job.bench, Zoo(job.inputs["zoo"])
     zoo.check(bench.accepted)
+    check(recipe, bench.target, bench.dims())  # as stage zoo has, which may have been of another recipe's run
     system = _new_system(job, zoo)
     if isinstance(system, PartSystem):
         return _run_in_parts(job, zoo, system)
