@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
+from tests.conftest import Wspace
 from tests.support.stand_ins import Judge
 from tests.support.synthetic import FEATURES, TEXTS, bench_of, recipe_of
 from wspace.components.denoisers.mlp import MLP
 from wspace.recipes.schema import BoundRecipe
+from wspace.recipes.source import packaged_recipes
 from wspace.runs import plan as planning
 from wspace.runs.assemble import build_system
 from wspace.runs.machines import THIS, Machine, machine_of
@@ -275,8 +278,38 @@ def test_a_part_that_nobody_shares_takes_what_it_takes() -> None:
 def test_a_model_is_planned_at_the_workbench_that_is_given(tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path, "losses={}", "symmetry=null", "tokenizer=chunk")
     planned = plan_of_model(recipe, "test_resnet", bench_of(recipe))
-    assert planned["weights"] > 100_000 and planned["tokens"] * planned["token_width"] >= planned["weights"]
+    as_made = timm.create_model("test_resnet", num_classes=TEXTS).state_dict().values()
+    assert planned["weights"] == sum(t.numel() for t in as_made if t.is_floating_point())
+    assert planned["outputs"] == TEXTS and planned["tokens"] * planned["token_width"] >= planned["weights"]
     assert planned["seconds"] == pytest.approx(planned["tokens"] / planned["tokens_per_second"])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "took"), [(0.2, "less than a second"), (1.0, "1 second"), (42.0, "42 seconds"), (600.0, "10 minutes")]
+)
+def test_a_planned_model_is_told_in_words(
+    inside: Wspace, monkeypatch: pytest.MonkeyPatch, seconds: float, took: str
+) -> None:
+    made = {
+        "model": "vit", "outputs": 1000, "weights": 304_326_632, "tokens": 528_457, "token_width": 1152, "memory": 3 << 29,
+        "one_network": 3 << 32, "seconds": seconds, "tokens_per_second": 12_345.6,
+    }  # fmt: skip
+    monkeypatch.setattr("wspace.runs.model_plan.plan_of_model", lambda recipe, model: made)
+    done = inside("plan", "core", "--model", "vit")
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.splitlines() == [
+        "vit: 304,326,632 weights, with 1,000 outputs, as 528,457 tokens of 1,152 values",
+        f"1.5 GiB of memory; 12,346 tokens a second, {took} for a network",
+        "drawn in parts: so much memory whatever the network; stages that train or call it take about 12.0 GiB more",
+    ]
+
+
+@pytest.mark.plugins("t2w")
+def test_no_model_is_planned_under_several_recipes(inside: Wspace) -> None:
+    done = inside("plan", "compare", "--model", "test_resnet")
+    file = packaged_recipes()["compare"]
+    assert (done.returncode, done.stdout) == (2, "") and done.stderr == (
+        f"error: {file}: a study, of which `run`, `check` and `report` know what to do; name its recipe\n"
+    )
 
 
 # ---------------------------------------------------------------- and what runs took

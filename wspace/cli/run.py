@@ -35,11 +35,15 @@ def bind_any(recipe: str, settings: list[str] | None, plugins: list[Path] | None
 
 def bind_recipe(recipe: str, settings: list[str] | None, plugins: list[Path] | None) -> BoundRecipe:
     """As `bind_any`, where a study or a joint recipe will not do."""
+    return _only_recipe(bind_any(recipe, settings, plugins))
+
+
+def _only_recipe(bound: Any) -> BoundRecipe:
+    """Raises UserError for a study, or a joint recipe."""
     from wspace.runs.joint.file import Joint
     from wspace.runs.study.file import Study
     from wspace.support.errors import UserError
 
-    bound = bind_any(recipe, settings, plugins)
     if isinstance(bound, Study | Joint):
         called = "a study" if isinstance(bound, Study) else "a joint recipe"
         raise UserError(
@@ -313,20 +317,24 @@ def _print_plan(made: dict[str, Any], where: str) -> None:
 def _plan_of_model(bound: Any, model: str, as_json: bool) -> None:
     from wspace.runs.joint.file import Joint
     from wspace.runs.model_plan import plan_of_model
+    from wspace.support.quantities import counted, in_bytes, in_words
 
-    made = plan_of_model(bound.members[0] if isinstance(bound, Joint) else bound, model)
+    made = plan_of_model(bound.members[0] if isinstance(bound, Joint) else _only_recipe(bound), model)
     if as_json:
         print(json.dumps(made))
         return
-    print(f"{made['model']}: {made['weights']:,} weights as {made['tokens']:,} tokens of {made['token_width']} values")
+    width, outputs = (
+        counted(made[key], one, form=",") for key, one in (("token_width", "value"), ("outputs", "output"))
+    )
+    print(f"{made['model']}: {made['weights']:,} weights, with {outputs}, as {made['tokens']:,} tokens of {width}")
     print(
-        f"{made['memory'] / 2**30:.1f} GiB of memory; {made['tokens_per_second']:.0f} tokens a second, "
-        f"{made['seconds'] / 60:.1f} min for a network"
+        f"{in_bytes(made['memory'])} of memory; {made['tokens_per_second']:,.0f} tokens a second, "
+        f"{in_words(made['seconds']) if made['seconds'] >= 1 else 'less than a second'} for a network"
     )
     if made["one_network"] is not None:
         print(
             f"drawn in parts: so much memory whatever the network; stages that train or call it take about "
-            f"{made['one_network'] / 2**30:.1f} GiB more"
+            f"{in_bytes(made['one_network'])} more"
         )
 
 

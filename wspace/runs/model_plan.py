@@ -14,6 +14,7 @@ from wspace.interfaces.weights import plain_spec
 from wspace.learning.parts import SHARD, where_of
 from wspace.learning.system import System
 from wspace.recipes.schema import BoundRecipe
+from wspace.runs.checking import check
 from wspace.runs.measured import FLOAT
 from wspace.runs.rates import blank_context, resident, tried
 from wspace.runs.workbench import Workbench
@@ -33,12 +34,17 @@ TRIED = (
 def plan_of_model(recipe: BoundRecipe, model: str, bench: Workbench | None = None) -> dict[str, Any]:
     """A model of timm under a recipe's tokenizer and generator: tokens, memory and time. Of it there are only shapes.
 
-    Time is that of the last of a few hundred tokens, on this machine; where later tokens look further back, it is more.
+    It has as many outputs as the recipe's networks, and is for pictures of timm's own size. Time is that of the last of a few
+    hundred tokens, on this machine; where later tokens look further back, it is more. Raises UserError for a recipe that a run
+    would refuse, before anything is timed, and for a model that timm has not.
     """
+    bench = bench or Workbench(recipe, Progress())
+    check(recipe, bench.target, bench.dims())
+    outputs = recipe.target.arguments.get("outputs") or bench.text.dim
     with torch.device("meta"):
-        network = fresh("plan --model", model, 1000)
+        network = fresh("plan --model", model, outputs)
     shapes = {n: tuple(t.shape) for n, t in network.state_dict().items() if t.is_floating_point() and t.numel()}
-    spec, bench = plain_spec(shapes), bench or Workbench(recipe, Progress())
+    spec = plain_spec(shapes)
     given: dict[str, Any] = {"spec": spec, "text_dim": bench.text.dim, "target": bench.target}
     tokenizer, conditioner = recipe.tokenizer.build(given), recipe.conditioner.build(given)
     layout: TokenLayout = tokenizer.layout
@@ -70,6 +76,7 @@ def plan_of_model(recipe: BoundRecipe, model: str, bench: Workbench | None = Non
     at_once = SHARD * layout.width if in_parts else max(entry.size for entry in spec.entries)
     return {
         "model": model,
+        "outputs": outputs,
         "weights": spec.size,
         "tokens": layout.count,
         "token_width": layout.width,
