@@ -26,7 +26,7 @@ from wspace.testing import cases, cases_of
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/writing-plugins.md").read_text(encoding="utf-8")
 EXAMPLE = ROOT / "docs/example-plugin"
-BLOCK = re.compile(r"^```(sh|console|python|toml|text|)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(sh|console|python|toml|yaml|text|)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILES = {file.removesuffix(".py"): code for _, file, code in BLOCK.findall(PAGE) if re.fullmatch(r"[a-z_]+\.py", file)}
 """The page's files outside of the example, by module."""
 COMPONENTS = sorted(module for module, code in FILES.items() if "def wspace_register(" in code)
