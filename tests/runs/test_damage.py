@@ -45,6 +45,12 @@ COMMANDS = [
 ]
 """A stage, a file of its artifact, and a command that reads it."""
 
+WITHOUT = {
+    "zoo.json": "error: {artifact}: the run came here without the zoo's networks; ",
+    "oracle-unseen-tasks.safetensors": "error: this run has no opponent 'oracle' that trains on images; ",
+}
+"""What may not be there in a run that is whole: how that is told."""
+
 HALF = "half.txt"  # that every tiny stage leaves
 Go = Callable[..., list[Step]]
 
@@ -215,6 +221,35 @@ def test_no_command_reads_a_file_with_a_flipped_bit(nano, inside: Wspace, tmp_pa
     assert (done.returncode, done.stdout) == (2, "") and not os.listdir(tmp_path)
     assert done.stderr.startswith(f"error: {file}: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.plugins("t2w")
+@pytest.mark.parametrize(("stage", "name", "command"), COMMANDS, ids=[name for _, name, _ in COMMANDS])
+def test_a_file_that_has_gone_is_told_in_a_sentence(nano, inside: Wspace, tmp_path, stage, name, command) -> None:
+    (artifact,) = nano.glob(f"{stage}-*")
+    asked = [str(part).format(out=tmp_path / "out.safetensors", run=nano) for part in command]
+    (artifact / name).rename(tmp_path / "kept")
+    try:
+        done = inside(*asked)
+    finally:
+        (tmp_path / "kept").rename(artifact / name)
+    assert (done.returncode, done.stdout) == (2, "") and not os.listdir(tmp_path)
+    begins = WITHOUT.get(name, "error: {artifact}/{name}: ").format(artifact=artifact, name=name)
+    assert done.stderr.startswith(begins) and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.plugins("t2w")
+def test_a_stage_that_was_forced_and_is_not_made_anew_is_told_in_a_sentence(nano, inside: Wspace, tmp_path) -> None:
+    (artifact,) = nano.glob("evaluate-*")
+    artifact.rename(tmp_path / "kept")
+    try:
+        done = inside("generate", nano, "--classes", "book, camera", "--out", tmp_path / "out.safetensors")
+    finally:
+        (tmp_path / "kept").rename(artifact)
+    assert (done.returncode, done.stdout, os.listdir(tmp_path)) == (2, "", [])
+    assert done.stderr == (
+        f"error: {artifact}: there is no such folder, so stage 'evaluate' is not done: the same `wspace run` goes on with it\n"
+    )
 
 
 @pytest.mark.plugins("t2w")

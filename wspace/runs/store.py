@@ -190,15 +190,18 @@ def manifest_of(folder: Path) -> dict[str, Any] | None:
 
 
 def intact(artifact: Path, name: str) -> Path:
-    """A file of an artifact, to be read. Raises FileError if its bytes are not those that were written."""
+    """A file of an artifact, to be read. Raises FileError if the artifact or the file has gone, or was changed since."""
+    if not artifact.is_dir():  # as after `--force` until the stage was made anew
+        raise FileError(
+            f"{artifact}: there is no such folder, so stage {artifact.name.partition('-')[0]!r} is not done: the same "
+            "`wspace run` goes on with it"
+        )
     file, manifest = artifact / name, manifest_of(artifact) or {}
     expected = manifest.get("hashes", {}).get(name)
-    if expected is not None and file.is_file() and fingerprint.of_content(file) != expected:
-        raise FileError(
-            f"{file}: changed since it was written: its sha256 is not the one in {MANIFEST}; `wspace run` with --force "
-            f"{manifest['stage']} makes it again"
-        )
-    return file
+    if expected is None or (file.is_file() and fingerprint.of_content(file) == expected):
+        return file
+    what = "changed since it was written: its sha256 is not the one in" if file.is_file() else "it has gone, and is in"
+    raise FileError(f"{file}: {what} {MANIFEST}; `wspace run` with --force {manifest['stage']} makes it again")
 
 
 def _damage(folder: Path, manifest: dict[str, Any] | None, by_hash: bool) -> str | None:
