@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from torch.nn import functional
 from tests.support.synthetic import bench_of, recipe_of, run
 from wspace.interfaces import Condition, Prompts
 from wspace.learning.baselines import descriptions
-from wspace.recipes.schema import BoundRecipe
+from wspace.recipes.schema import Bound, BoundRecipe
 from wspace.runs.artifacts import Zoo
 from wspace.runs.assemble import build_system
 from wspace.runs.checking import check_all
@@ -169,12 +171,20 @@ def test_what_cannot_be_told_in_order_is_refused_before_anything_is_trained(
     assert not list((tmp_path / "zoo").iterdir())
 
 
-def test_of_several_recipes_the_one_that_is_refused_is_named_and_encoders_are_built_once(tmp_path: Path) -> None:
+def test_of_several_recipes_the_one_that_is_refused_is_named_and_what_they_share_is_built_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipes = {
         "variant 'a'": recipe_of(tmp_path, *ORDERED),
         "variant 'b'": recipe_of(tmp_path, *ORDERED, "train.steps=7", "conditioner=text-set"),
     }
-    built: list[str] = []
+    built, targets, make = list[str](), list[str](), Bound.build
+
+    def counted(bound: Bound[Any], given: Mapping[str, Any]) -> Any:
+        targets.extend([bound.name] if bound.component.kind == "target" else [])
+        return make(bound, given)
+
+    monkeypatch.setattr(Bound, "build", counted)
 
     def workbench(recipe: BoundRecipe) -> Workbench:
         built.append(recipe.conditioner.name)
@@ -184,7 +194,7 @@ def test_of_several_recipes_the_one_that_is_refused_is_named_and_encoders_are_bu
         UserError, match=r"^variant 'b': conditioner \(text-set\): this conditioner says the same of every"
     ):
         check_all(recipes, workbench)
-    assert built == ["text-list"]
+    assert built == ["text-list"] and targets == ["module"]
     check_all({"variant 'a'": recipes["variant 'a'"]}, workbench)
 
 

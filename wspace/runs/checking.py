@@ -21,7 +21,7 @@ from wspace.weights.placed import PlacedTokenizer
 
 
 def check_all(recipes: Mapping[str, BoundRecipe], workbench: Callable[[BoundRecipe], Workbench]) -> None:
-    """`check` several recipes, by their names. Encoders that they share are built once.
+    """`check` several recipes, by their names.
 
     Raises UserError, with the name, for the first that is refused, and for one whose components cannot be imported.
     """
@@ -49,15 +49,18 @@ def build_all(recipes: Mapping[str, BoundRecipe]) -> list[str]:
 def _refusals(
     recipes: Mapping[str, BoundRecipe], workbench: Callable[[BoundRecipe], Workbench]
 ) -> Iterator[tuple[str, UserError]]:
-    """Those that are refused, each with why."""
+    """Those that are refused, each with why. What several have in common is built once: encoders, and the target."""
     dims: dict[str, Mapping[str, int]] = {}
+    targets: dict[str, Target] = {}
     for name, recipe in recipes.items():
         encoders = fingerprint.of_json([recipe.backbone.filled(), recipe.text.filled()])
+        its = fingerprint.of_json([encoders, recipe.target.filled()])
         try:
             for bound in recipe.components(SLOTS):
                 bound.component.load()
             dims[encoders] = dims.get(encoders) or workbench(recipe).dims()
-            check(recipe, recipe.target.build(dims[encoders]), dims[encoders])
+            targets[its] = targets.get(its) or recipe.target.build(dims[encoders])
+            check(recipe, targets[its], dims[encoders])
         except UserError as error:
             yield name, error
 
