@@ -107,10 +107,10 @@ def test_commands_that_look_do_not_load_torch(tmp_path: Path) -> None:
 
 NOT_FOR_WEIGHTS = (
     "timm", "torchvision", "open_clip", "transformers", "matplotlib", "qtawesome", "iconipy",
-    "wspace.components.datasets.icons", "wspace.components.backbones.timm",
+    "wspace.components.datasets.icons", "wspace.components.backbones.timm", "torch._dynamo",
 )  # fmt: skip
 NOT_FOR_PLACES = (
-    *NOT_FOR_WEIGHTS, "diffusers", "scipy", "sympy", "torch._dynamo", "wspace.data.labelled", "wspace.runs.stages",
+    *NOT_FOR_WEIGHTS, "diffusers", "scipy", "sympy", "wspace.data.labelled", "wspace.runs.stages",
     "wspace.runs.report.page", "wspace.weights.files.peft",
 )  # fmt: skip
 NOT_FOR_A_PICTURE = (
@@ -146,6 +146,40 @@ def test_a_finished_run_loads_what_an_answer_needs_and_nothing_else(nano: Path, 
     assert not by_places.intersection(NOT_FOR_PLACES) and not by_weights.intersection(NOT_FOR_WEIGHTS)
     (by_picture,), (by_report,) = imported(("predict", nano, head, picture)), imported(("report", nano))
     assert not by_picture.intersection(NOT_FOR_A_PICTURE) and not by_report.intersection(HEAVY)
+
+
+SCHEDULER = "from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler"
+
+
+def test_diffusers_does_without_the_compiler_here_and_others_have_it() -> None:
+    script = f"""
+import sys, torch
+from wspace.cli.uncompiled import uncompiled
+before = len(sys.meta_path)
+with uncompiled():
+    {SCHEDULER}
+from diffusers.utils.torch_utils import maybe_allow_in_graph
+assert "torch._dynamo" not in sys.modules and len(sys.meta_path) == before
+assert maybe_allow_in_graph(int) is int
+DPMSolverMultistepScheduler(1000).set_timesteps(timesteps=[999, 499])
+import torch._dynamo
+assert torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)) == 2
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+def test_diffusers_has_the_compiler_where_that_is_there_already() -> None:
+    script = f"""
+import torch._dynamo
+from wspace.cli.uncompiled import uncompiled
+with uncompiled():
+    {SCHEDULER}
+from diffusers.utils.torch_utils import maybe_allow_in_graph
+assert maybe_allow_in_graph is torch._dynamo.allow_in_graph
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 # ---------------------------------------------------------------- exit statuses
