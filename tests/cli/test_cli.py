@@ -626,4 +626,5 @@ def test_a_report_that_was_taken_away_is_told_by_name(call: Call, recipe, tiny, 
     (file,) = (tmp_path / "runs/tiny").glob("report-*/report.json")
     file.unlink()
     done = call("report", tmp_path / "runs/tiny")
-    assert (done.status, done.err) == (2, f"error: {file}: cannot be read: No such file or directory\n")
+    said = "it has gone, and is in artifact.json; `wspace run` with --force report makes it again"
+    assert (done.status, done.err) == (2, f"error: {file}: {said}\n")
