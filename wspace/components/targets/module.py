@@ -269,8 +269,9 @@ class Module(Target):
             chunk = max(1, TOGETHER // features.shape[1])
             return vmap(function, chunk_size=chunk if chunk < count else None)(tensors, images)
         layout = torch.channels_last if alone else torch.contiguous_format
+        each = {name: batch.unbind() for name, batch in tensors.items()}  # their gradient is put together once
         rows = [
-            function({name: batch[b] for name, batch in tensors.items()}, images[b].contiguous(memory_format=layout))
+            function({name: batch[b] for name, batch in each.items()}, images[b].contiguous(memory_format=layout))
             for b in range(count)
         ]
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
