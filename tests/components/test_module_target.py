@@ -55,8 +55,8 @@ class Given(Architecture):
         return self.said
 
 
-def target_of(architecture: Architecture, **arguments: Any) -> Module:
-    return Module(architecture, **arguments, feature_dim=PIXELS, text_dim=TEXTS)
+def target_of(architecture: Architecture, side: int = SIDE, **arguments: Any) -> Module:
+    return Module(architecture, **arguments, feature_dim=3 * side**2, text_dim=TEXTS)
 
 
 def of_module(make: Callable[[], nn.Module], inputs: int = 3, outputs: int = 2, **arguments: Any) -> Module:
@@ -74,8 +74,8 @@ def trained_weights(target: Module, count: int = 3) -> Tensor:
     return target.spec.flatten({n: t.abs() + 0.1 if n.endswith("running_var") else t for n, t in moved.items()})
 
 
-def inputs(count: int = 3, images: int = 7) -> tuple[Tensor, Tensor]:
-    features = torch.randn(count, images, PIXELS, generator=rng(2))
+def inputs(count: int = 3, images: int = 7, side: int = SIDE) -> tuple[Tensor, Tensor]:
+    features = torch.randn(count, images, 3 * side**2, generator=rng(2))
     return features, functional.normalize(torch.randn(count, 4, TEXTS, generator=rng(3)), dim=2)
 
 
@@ -190,9 +190,13 @@ def test_gradients_agree_with_finite_differences_running_statistics_included(nam
 # ---------------------------------------------------------------- batch norm
 
 
-@pytest.mark.parametrize("architecture", [MLP((6, 4), norm="batch"), CNN((4, 6)), TimmModel("test_resnet")])
-def test_statistics_are_those_of_a_pass_in_training_mode_without_momentum(architecture: Architecture) -> None:
-    target, (features, _) = target_of(architecture), inputs(2, 16)
+@pytest.mark.parametrize(
+    ("architecture", "side"), [(MLP((6, 4), norm="batch"), SIDE), (CNN((4, 6)), SIDE), (TimmModel("test_resnet"), 16)]
+)
+def test_statistics_are_those_of_a_pass_in_training_mode_without_momentum(
+    architecture: Architecture, side: int
+) -> None:
+    target, (features, _) = target_of(architecture, side), inputs(2, 16, side)
     weights = trained_weights(target, 2)
     before = weights.clone()
     found = target.calibrated(weights, features)
