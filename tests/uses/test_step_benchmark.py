@@ -47,7 +47,7 @@ def plain_of(*settings: str) -> tuple[bench_step.PlainTraining, list[int]]:
 
 def test_the_command_sets_ours_against_the_plain_one(inside: Callable[..., CompletedProcess[str]]) -> None:
     arguments: Sequence[object] = ["--features", 12, "--texts", 10, "--steps", 1]
-    settings = [part for setting in SMALL for part in ("--set", setting)]
+    settings = [part for setting in (*SMALL, "precision=bfloat16") for part in ("--set", setting)]
     done = inside("bench", "step", *arguments, *settings, "--json")
     result = json.loads(done.stdout)
     assert (done.returncode, result["benchmark"], result["recipe"]) == (0, "step", "t2w-cifar100")

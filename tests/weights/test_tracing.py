@@ -525,6 +525,7 @@ def test_an_axis_on_which_no_output_depends_is_not_proven() -> None:
 
 
 def test_a_right_spec_is_not_refused_for_the_rounding_of_float32() -> None:
+    torch.manual_seed(3)  # of many seeds one whose network rounds much
     x = torch.zeros(2, 4)
     deep = nn.Sequential(*(part for _ in range(3) for part in (nn.Linear(6, 6), Net(lambda _, x: torch.sin(40 * x)))))
     net = nn.Sequential(nn.Linear(4, 6), *deep, nn.Linear(6, 2))

@@ -7,6 +7,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -56,7 +57,8 @@ class Gate:
         except Exception as error:  # Gradio's, of a call that names no endpoint or has other arguments
             print(f"{scope['path']}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
             if started:  # as of an event that ended or never began: what has been answered ends here
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                with suppress(RuntimeError):  # shorter than its header said: the server closes the connection
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
                 return
             sentence = "the call failed: there may be no such endpoint, or it takes other arguments"
             if str(error).startswith("No value provided for required argument"):
