@@ -85,6 +85,7 @@ def pretrained(run_once: RunOnce) -> Path:
     return run_once("pretrained-runs", "whole/nano-lite0")
 
 
+@pytest.mark.slow
 def test_nano_lite0_a_pretrained_network_from_words_backbone_and_all(pretrained: Path) -> None:
     report = report_of(pretrained)
     check_above_random(report)
@@ -92,6 +93,7 @@ def test_nano_lite0_a_pretrained_network_from_words_backbone_and_all(pretrained:
     assert report["chosen"]["last-layer_rate"] == 1e-3
 
 
+@pytest.mark.slow
 def test_a_generated_lite0_is_an_ordinary_one_of_timm_and_gives_the_same_answers(
     pretrained: Path, tmp_path: Path
 ) -> None:
@@ -114,6 +116,7 @@ def test_a_generated_lite0_is_an_ordinary_one_of_timm_and_gives_the_same_answers
     assert right == pytest.approx(run.score(network)["accuracy"], abs=1.5 / len(labels))
 
 
+@pytest.mark.slow
 def test_of_a_pretrained_network_all_but_the_last_layer_is_frozen_for_its_opponent(pretrained: Path) -> None:
     run = wspace.load(pretrained)
     spec = run.target.spec

@@ -23,7 +23,7 @@ from wspace.support.files import read_json, write_json
 Precision = Literal["float32", "bfloat16"]
 
 WORTH = 0.9  # of the time in float32: what bfloat16 may take at most, or its rounding buys nothing
-WIDTH, ROWS = 512, 1024  # of a transformer's feed-forward block, and tokens of a batch
+WIDTH, ROWS = 512, 256  # of a transformer's feed-forward block, and tokens of a batch
 REPEATS = 4  # after one that is not timed; the fastest counts
 
 
