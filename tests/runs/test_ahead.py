@@ -10,11 +10,13 @@ import pytest
 from tests.conftest import Wspace
 from tests.runs.test_in_parts import recipe_in_parts
 from tests.support.synthetic import Said, bench_of, recipe_of, run
+from wspace.recipes.schema import BoundRecipe
 from wspace.recipes.source import packaged_recipes
 from wspace.runs import pipeline
 from wspace.runs.ahead import check_ahead, left_out, takes_torch
-from wspace.runs.checking import check
+from wspace.runs.checking import check, check_all
 from wspace.runs.pipeline import STAGES, Workshop
+from wspace.runs.workbench import Workbench
 from wspace.support.errors import UserError
 from wspace.support.network import may_download
 
@@ -187,6 +189,15 @@ def test_a_plan_measures_nothing_for_a_recipe_that_a_run_would_refuse(inside: Ws
 
 
 # ---------------------------------------------------------------- what a run would leave out
+
+
+def test_a_generator_that_memory_has_no_room_for_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    def no_room(recipe: BoundRecipe) -> Workbench:
+        raise MemoryError
+
+    says = r"^this: to make its networks and its generator takes more than the \S+ \S+ that are free$"
+    with pytest.raises(UserError, match=says):
+        check_all({"this": recipe_of(tmp_path)}, no_room)
 
 
 def test_what_has_nothing_to_go_by_is_left_out_for_a_reason(tmp_path: Path) -> None:

@@ -14,8 +14,10 @@ from wspace.runs.assemble import build_system, proven
 from wspace.runs.workbench import Workbench
 from wspace.support import fingerprint
 from wspace.support.errors import MissingWeights, UserError
+from wspace.support.memory import is_want_of_memory, limited_to_what_is_free, memory
 from wspace.support.network import without_downloads
 from wspace.support.progress import Progress
+from wspace.support.quantities import in_bytes
 from wspace.support.seeding import seeded
 from wspace.weights.placed import PlacedTokenizer
 
@@ -35,7 +37,7 @@ def build_all(recipes: Mapping[str, BoundRecipe]) -> list[str]:
     Returns a note on each whose encoders are not here.
     """
     notes, problems = [], []
-    with without_downloads():
+    with without_downloads(), limited_to_what_is_free():
         for name, error in _refusals(recipes, lambda recipe: Workbench(replace(recipe, device="cpu"), Progress())):
             if isinstance(error, MissingWeights):
                 notes.append(f"note: {name}: whether its components go together is not known yet: {error}")
@@ -63,6 +65,15 @@ def _refusals(
             check(recipe, targets[its], dims[encoders])
         except UserError as error:
             yield name, error
+        except (MemoryError, RuntimeError) as error:
+            if not is_want_of_memory(error):
+                raise
+            yield (
+                name,
+                UserError(
+                    f"to make its networks and its generator takes more than the {in_bytes(memory()[1])} that are free"
+                ),
+            )
 
 
 def _of(name: str, error: UserError) -> UserError:

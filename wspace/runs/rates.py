@@ -257,7 +257,8 @@ def measure(recipe: BoundRecipe, bench: Workbench | None = None, progress: Progr
         bound.component.load()  # as a run does before its stages begin
     rates["started"] = Rate(time.process_time(), time.process_time())  # of this process: it has loaded what a run does
     rates["opened"] = once(lambda: (bench.target, bench.images, bench.class_texts))
-    check(recipe, bench.target, bench.dims())
+    with limited_to_what_is_free(), _fitting(recipe, bench, "the generator"):
+        check(recipe, bench.target, bench.dims())
     if progress is not None:
         progress.say("measuring what work takes on this machine: once for a recipe, and kept")
     in_parts = recipe.train.tokens is not None
