@@ -104,7 +104,7 @@ def test_a_rate_at_which_it_diverges_is_no_candidate(monkeypatch: pytest.MonkeyP
         opponent.choose(evidence)
     assert (
         str(caught.value)
-        == "2 pictures a class: training on images diverges at every one of opponents.rates, 0.001, 0.01"
+        == "2 pictures a class: training on images diverges at every one of opponents.rates, 0.001, 0.01: give a lower one"
     )
 
 
@@ -114,6 +114,17 @@ def test_a_rate_at_which_it_diverges_is_no_candidate(monkeypatch: pytest.MonkeyP
         (by(("stem.weight", 2), ("stem.bias", 1), ("out.weight", 3), ("out.bias", 1)), [0, 0, 0, 1, 1, 1, 1]),
         (by(("stem.weight", 2), ("head.fc.weight", 2), ("fc.weight", 1)), [0, 0, 0, 0, 1]),
         (by(("a", 2), ("b", 1)), [0, 0, 1]),
+        (
+            WeightSpec(
+                (
+                    WeightEntry("w1", (1, 2), ("r", "i")),
+                    WeightEntry("b1", (1,), ("r",)),
+                    WeightEntry("w2", (2, 1), ("o", "r")),
+                    WeightEntry("b2", (2,), ("o",)),
+                )
+            ),
+            [0, 0, 0, 1, 1, 1, 1],
+        ),
     ],
 )
 def test_the_last_layer_is_the_module_of_the_last_tensor(spec: WeightSpec, trained: list[int]) -> None:

@@ -179,7 +179,7 @@ def test_a_check_downloads_nothing_and_says_what_it_could_not_look_at(inside: Ws
     assert (done.returncode, done.stdout) == (0, f"{file}: no problems\n") and may_download()
     assert done.stderr.startswith(
         f"note: {file}: whether its components go together is not known yet: backbone 'timm' resnet18: its pretrained weights ("
-    ) and done.stderr.endswith(", and nothing is downloaded now\n")
+    ) and done.stderr.endswith(", and nothing is downloaded now: `wspace run` would\n")
 
 
 def test_a_plan_measures_nothing_for_a_recipe_that_a_run_would_refuse(inside: Wspace) -> None:

@@ -35,7 +35,7 @@ class _Uncompiled(Loader):
         try:
             self.loader.exec_module(module)
         finally:
-            del sys.modules[COMPILER]
+            sys.modules.pop(COMPILER, None)
 
 
 class _Finder(MetaPathFinder):

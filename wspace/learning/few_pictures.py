@@ -21,7 +21,8 @@ class OnFewPictures(Opponent):
     """A network for each task, all of it trained from where the zoo's networks began, on a few pictures of each class.
 
     They are drawn from the training images, the same ones for any number of them: 4 are among 16. Rate and steps are those that
-    do best on validation images of held-out tasks; of the task itself, no validation image is looked at.
+    do best on validation images of held-out tasks; of the task itself, no validation image is looked at. A class that has fewer
+    training images gives all of them, and a note says so.
     """
 
     def __init__(self, pictures: int):
@@ -40,7 +41,7 @@ class OnFewPictures(Opponent):
         if not found:
             raise Diverged(
                 f"{self._name}: training on images diverges at every one of opponents.rates, "
-                f"{', '.join(map(str, effort.rates))}"
+                f"{', '.join(map(str, effort.rates))}: give a lower one"
             )
         self.rate, self.steps = max(found, key=found.__getitem__)
         return {"rate": self.rate, "steps": float(self.steps)}
@@ -50,11 +51,17 @@ class OnFewPictures(Opponent):
         return True
 
     def weights(self, evidence: Evidence, contest: Contest) -> Tensor:
-        rows = list[Tensor]()
+        rows, few = list[Tensor](), False
         with evidence.progress.bar(f"{self._name} {contest.split}", len(contest.tasks)) as bar:
             for number, task in enumerate(contest.tasks):
+                labels = evidence.images(task)[1]
+                few |= int(labels.bincount(minlength=len(task)).min()) < self.pictures
                 rows.append(self._trained(evidence, task, (contest.split, number), self.rate, self.steps))
                 bar.advance()
+        if few:
+            evidence.progress.say(
+                f"note: {self._name}: some classes of {contest.split} have fewer, and give all of them"
+            )
         return torch.cat(rows)
 
     @property

@@ -43,8 +43,11 @@ def _is_default(bound: Bound, name: str) -> bool:
 def left_out(recipe: BoundRecipe) -> Iterator[str]:
     """On opponents of which its settings say that they have nothing to go by: a sentence for each reason."""
     who: dict[str, list[str]] = {}
+    ordered = bool(recipe.target.arguments.get("outputs"))
     for bound in recipe.against:
-        why = why_left_out(bound, in_parts=recipe.train.tokens is not None, has_base=recipe.zoo.start == "base")
+        why = why_left_out(
+            bound, in_parts=recipe.train.tokens is not None, has_base=recipe.zoo.start == "base", ordered=ordered
+        )
         if why is not None:
             who.setdefault(why, []).append(repr(bound.name))
     for why, names in who.items():

@@ -19,6 +19,7 @@ from wspace.support import fingerprint
 from wspace.support.devices import finish
 from wspace.support.errors import FileError
 from wspace.support.files import read_json, write_json
+from wspace.support.seeding import seeded
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -32,7 +33,8 @@ def faster(device: torch.device, cache: Path) -> tuple[Precision, float]:
 
     Measured once, in less than a second, and kept in the folder `cache`.
     """
-    file = cache / "rates" / f"precision-{fingerprint.of_json([identity(), str(device)])[:32]}.json"
+    here = [*identity(), str(device), torch.cuda.get_device_name(device) if device.type == "cuda" else ""]
+    file = cache / "rates" / f"precision-{fingerprint.of_json(here)[:32]}.json"
     try:
         seconds = {name: float(read_json(file)[name]) for name in ("float32", "bfloat16")}
     except (FileError, KeyError, TypeError, ValueError):  # not there, or damaged
@@ -45,7 +47,8 @@ def faster(device: torch.device, cache: Path) -> tuple[Precision, float]:
 
 def measured(device: torch.device) -> Mapping[str, float]:
     """Precision -> seconds of a feed-forward block, there and back, by autocast as in training. Takes turns."""
-    block = nn.Sequential(nn.Linear(WIDTH, 4 * WIDTH), nn.GELU(), nn.Linear(4 * WIDTH, WIDTH)).to(device)
+    with seeded(0):
+        block = nn.Sequential(nn.Linear(WIDTH, 4 * WIDTH), nn.GELU(), nn.Linear(4 * WIDTH, WIDTH)).to(device)
     tokens = torch.ones(ROWS, WIDTH, device=device)
 
     def seconds(half: bool) -> float:

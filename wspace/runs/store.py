@@ -190,7 +190,8 @@ def manifest_of(folder: Path) -> dict[str, Any] | None:
 
 
 def intact(artifact: Path, name: str) -> Path:
-    """A file of an artifact, to be read. Raises FileError if the artifact or the file has gone, or was changed since."""
+    """A file of an artifact, to be read. Raises FileError if the artifact has gone, or the file that its manifest lists, or was
+    changed since."""
     if not artifact.is_dir():  # as after `--force` until the stage was made anew
         raise FileError(
             f"{artifact}: there is no such folder, so stage {artifact.name.partition('-')[0]!r} is not done: the same "
@@ -200,8 +201,8 @@ def intact(artifact: Path, name: str) -> Path:
     expected = manifest.get("hashes", {}).get(name)
     if expected is None or (file.is_file() and fingerprint.of_content(file) == expected):
         return file
-    what = "changed since it was written: its sha256 is not the one in" if file.is_file() else "it has gone, and is in"
-    raise FileError(f"{file}: {what} {MANIFEST}; `wspace run` with --force {manifest['stage']} makes it again")
+    what = f"changed since it was written: its sha256 is not the one in {MANIFEST}" if file.is_file() else "it has gone"
+    raise FileError(f"{file}: {what}; `wspace run` with --force {manifest['stage']} makes it again")
 
 
 def _damage(folder: Path, manifest: dict[str, Any] | None, by_hash: bool) -> str | None:

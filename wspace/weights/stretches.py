@@ -189,6 +189,18 @@ class Stretches:
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
+    def copy(self, number: int, other: Stretches, its: int) -> None:
+        """Make one network what one of another file is, `TOGETHER` weights at a time. Raises OSError."""
+        for tensor in other._networks[its].tensors:
+            for begin in range(0, tensor.size, TOGETHER):
+                count = min(TOGETHER, tensor.size - begin)
+                place = (other._networks[its].row * tensor.size + begin) * tensor.dtype.itemsize
+                self.put(
+                    number,
+                    tensor.start + begin,
+                    other._networks[its].file.read(tensor.begin + place, count, tensor.dtype),
+                )
+
     def put(self, number: int, start: int, values: Tensor) -> None:
         """Weights (n,) of one network from `start` on, which may be of several tensors. Raises OSError."""
         network, end = self._networks[number], start + len(values)

@@ -54,6 +54,8 @@ class TimmModel(Architecture):
 
     def _check_size(self, network: nn.Module, side: int) -> None:
         """Raises UserError where more than the last halving of a picture would halve a single pixel: padding hides it."""
+        if hasattr(network, "patch_embed"):  # which timm itself refuses
+            return
         stages = getattr(network, "feature_info", None)
         reduction = stages[-1].get("reduction", 1) if isinstance(stages, list) and stages else 1
         if 2 * side < reduction:

@@ -12,7 +12,8 @@ from wspace.learning.few_pictures import OnFewPictures
 class FewPictures(OnFewPictures):
     """A network for each task, fine-tuned whole from where the zoo's began on so many `pictures` of each of its classes.
 
-    Rate and steps are chosen on held-out tasks; of the task itself, no other image is looked at.
+    Rate and steps are chosen on held-out tasks. Of the task itself no other image is trained on; but statistics of images
+    (batch norm) are taken, as those of all methods are, from all of its training images, whose labels nobody reads.
     """
 
     version: ClassVar[int] = 1

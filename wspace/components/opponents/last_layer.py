@@ -15,8 +15,8 @@ from wspace.learning.rates import best_rate
 class LastLayer(Opponent):
     """What the target's networks begin as, packaged weights for example, its last layer alone trained on all known classes.
 
-    The last layer is the module of the last tensor that is generated. Rate and steps are those that validation images like
-    best. Statistics of images (batch norm) are the images', as those of all methods are.
+    The last layer is the module of the last tensor that is generated, or the last matrix and its bias. Rate and steps are
+    those that validation images like best. Statistics of images (batch norm) are the images', as those of all methods are.
     """
 
     version: ClassVar[int] = 1
@@ -62,12 +62,13 @@ class LastLayer(Opponent):
 
 
 def of_last_layer(spec: WeightSpec) -> Tensor:
-    """Which weights (P,) are of the module of the last tensor; of a tensor in no module, its own."""
-    last = spec.entries[-1].name
-    module = last.rpartition(".")[0]
+    """Which weights (P,) are of the module of the last tensor; where that is in none, of the last matrix and what follows."""
+    module = spec.entries[-1].name.rpartition(".")[0]
+    matrices = [number for number, entry in enumerate(spec.entries) if len(entry.shape) > 1]
+    first = matrices[-1] if matrices else len(spec.entries) - 1
     return torch.cat(
         [
-            torch.full((entry.size,), entry.name == last or (bool(module) and entry.name.rpartition(".")[0] == module))
-            for entry in spec.entries
+            torch.full((entry.size,), entry.name.rpartition(".")[0] == module if module else number >= first)
+            for number, entry in enumerate(spec.entries)
         ]
     )

@@ -229,11 +229,11 @@ class Module(Target):
     @contextmanager
     def holding(self, trained: Tensor) -> Iterator[None]:
         held = [name for name, place in self.spec.slices.items() if not trained[place].any()]
-        self._held = frozenset(held)
+        before, self._held = self._held, frozenset(held)
         try:
             yield
         finally:
-            self._held = frozenset()
+            self._held = before
 
     @torch.no_grad()
     def calibrated(self, weights: Tensor, features: Tensor) -> Tensor:

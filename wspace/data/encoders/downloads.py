@@ -108,7 +108,7 @@ def find_or_download(source: Hub | Url, who: str, remedy: str) -> Path:
         return cached
     absent = f"{who}: its pretrained weights ({source.name}) are not in the cache {source.cache}"
     if not may_download():
-        raise MissingWeights(f"{absent}, and nothing is downloaded now")
+        raise MissingWeights(f"{absent}, and nothing is downloaded now: `wspace run` would")
     if offline_by_choice():
         raise MissingWeights(f"{absent} and HF_HUB_OFFLINE is set: unset it, {source.other_cache}, {remedy}")
     if not reachable(source.address):

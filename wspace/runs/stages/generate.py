@@ -82,7 +82,7 @@ def _run_in_parts(job: Job, zoo: Zoo, system: PartSystem, texts: Tensor) -> None
                 networks = Stretches.create_rows(begun, len(tasks), spec.size)
                 for number, seed in enumerate(seeds_of(len(tasks), stream(recipe.seed, "generate", split))):
                     if drawn_already is not None:  # but for statistics of images, which follow
-                        networks.put(number, 0, drawn_already.whole(int(after[number])))
+                        networks.copy(number, drawn_already, int(after[number]))
                     else:
                         started = time.perf_counter()
                         system.draw_into(networks, number, prompts[number : number + 1], recipe.generate, seed)
