@@ -626,5 +626,5 @@ def test_a_report_that_was_taken_away_is_told_by_name(call: Call, recipe, tiny, 
     (file,) = (tmp_path / "runs/tiny").glob("report-*/report.json")
     file.unlink()
     done = call("report", tmp_path / "runs/tiny")
-    said = "it has gone, and is in artifact.json; `wspace run` with --force report makes it again"
+    said = "it has gone; `wspace run` with the same recipe makes it again"
     assert (done.status, done.err) == (2, f"error: {file}: {said}\n")

@@ -76,8 +76,8 @@ def test_a_model_of_timm_is_made_for_the_pictures_there_are(model: str, patch: i
 
 def test_a_model_of_timm_refuses_pictures_that_are_too_small() -> None:
     assert said_by(lambda: TimmModel("test_resnet").build((3, 15, 15), 5)) == (
-        "architecture 'timm': pictures of 15 x 15 are too small for test_resnet, which makes one pixel of 32 x 32: use larger "
-        "ones (`backbone.side`), of 16 at least"
+        "architecture 'timm': pictures of 15 x 15 are too small for test_resnet, which halves them until one pixel stands "
+        "for 32 x 32: use larger ones (`backbone.side`)"
     )
     assert TimmModel("test_resnet").build((3, 16, 16), 5).eval()(torch.randn(2, 3, 16, 16)).shape == (2, 5)
 

@@ -269,5 +269,5 @@ def test_a_file_that_came_without_its_manifest_is_read(tmp_path: Path) -> None:
         intact(tmp_path, "w.safetensors")
     assert str(caught.value) == (
         f"{tmp_path}/w.safetensors: changed since it was written: its sha256 is not the one in artifact.json; `wspace run` "
-        "with --force zoo makes it again"
+        "with the same recipe makes it again"
     )

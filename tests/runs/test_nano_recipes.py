@@ -137,8 +137,8 @@ def test_of_a_pretrained_network_all_but_the_last_layer_is_frozen_for_its_oppone
         ("target.select=['*', '-*']", "target 'module': select leaves nothing to generate"),
         (
             "backbone.side=8",
-            "architecture 'timm': pictures of 8 x 8 are too small for tf_efficientnet_lite0, which makes one pixel of 32 x 32: "
-            "use larger ones (`backbone.side`), of 16 at least",
+            "architecture 'timm': pictures of 8 x 8 are too small for tf_efficientnet_lite0, which halves them until one "
+            "pixel stands for 32 x 32: use larger ones (`backbone.side`)",
         ),
         (
             "target.architecture.package=lite4",

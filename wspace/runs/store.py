@@ -202,7 +202,7 @@ def intact(artifact: Path, name: str) -> Path:
     if expected is None or (file.is_file() and fingerprint.of_content(file) == expected):
         return file
     what = f"changed since it was written: its sha256 is not the one in {MANIFEST}" if file.is_file() else "it has gone"
-    raise FileError(f"{file}: {what}; `wspace run` with --force {manifest['stage']} makes it again")
+    raise FileError(f"{file}: {what}; `wspace run` with the same recipe makes it again")
 
 
 def _damage(folder: Path, manifest: dict[str, Any] | None, by_hash: bool) -> str | None:

@@ -60,6 +60,6 @@ class TimmModel(Architecture):
         reduction = stages[-1].get("reduction", 1) if isinstance(stages, list) and stages else 1
         if 2 * side < reduction:
             raise UserError(
-                f"{WHO}: pictures of {side} x {side} are too small for {self.model}, which makes one pixel of {reduction} x "
-                f"{reduction}: use larger ones (`backbone.side`), of {reduction // 2} at least"
+                f"{WHO}: pictures of {side} x {side} are too small for {self.model}, which halves them until one pixel stands for "
+                f"{reduction} x {reduction}: use larger ones (`backbone.side`)"
             )
