@@ -60,6 +60,6 @@ class TimmModel(Architecture):
         reduction = stages[-1].get("reduction", 1) if isinstance(stages, list) and stages else 1
         if 2 * side < reduction:
             raise UserError(
-                f"{WHO}: pictures of {side} x {side} are too small for {self.model}, which halves them until one pixel stands for "
-                f"{reduction} x {reduction}: use larger ones (`backbone.side`)"
+                f"{WHO}: pictures of {side} x {side} are too small for {self.model}, which halves them until one pixel stands "
+                f"for {reduction} x {reduction}: use larger ones (`backbone.side`)"
             )
