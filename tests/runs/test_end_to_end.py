@@ -254,6 +254,15 @@ def test_what_a_run_can_do_is_known_without_trying(nano):
     assert not run.takes_pictures and {"onnx", "torch"} <= set(run.formats)
 
 
+def test_an_unknown_class_makes_no_task_easier(nano, known):
+    """Scored tasks have such classes alone or none, and a line through these said 94 % of a mixture."""
+    run, names = package.load(nano), ["folder", "book"]
+    of_known = run.expected_accuracy(["cloud", *names])
+    for unknown in ("clowd", "zzqq"):
+        assert run.expected_accuracy([unknown, *names]).mean < of_known.mean + 0.05
+    assert run.expected_accuracy(["otter", "lamp", "crab"]).mean < of_known.mean - 0.1
+
+
 def test_class_names_need_not_be_in_the_data_set(nano, inside, tmp_path):
     done = inside("generate", nano, "--classes", "otter, lamp, Übergröße", "--out", tmp_path / "odd.safetensors")
     assert done.returncode == 0, done.stderr

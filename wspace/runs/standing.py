@@ -116,7 +116,11 @@ class KnownClasses:
         novelty, mask = novelty_of(texts, self._texts), torch.ones(1, len(texts), dtype=torch.bool)
         if not self._unknown_scored and (novelty > SAME).any():
             return None
-        return self._scored_tasks.expect(described(texts[None], novelty[None], mask)[0])
+        expected = [
+            self._scored_tasks.expect(described(texts[None], share * novelty[None], mask)[0]) for share in (1.0, 0.0)
+        ]
+        # an unknown class makes no task easier: of scored tasks, which have such classes alone or none, a line may say so
+        return min(expected, key=lambda one: one.mean)
 
     @cached_property
     def _texts(self) -> Tensor:
