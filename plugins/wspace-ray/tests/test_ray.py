@@ -86,8 +86,9 @@ def test_an_address_where_nobody_answers_is_one_sentence(tmp_path: Path, address
 
 def test_a_run_whose_cluster_does_not_answer_leaves_nothing(inside: Wspace, tmp_path: Path) -> None:  # noqa: F811
     done = inside(
-        "run", "apart/nano-ordered", "--engine", "ray", "--address", "127.0.0.1:7", "--runs", tmp_path / "runs"
-    )
+        "run", "apart/nano-ordered", "--engine", "ray", "--address", "127.0.0.1:7", "--runs", tmp_path / "runs",
+        "--set", "against=[oracle]",
+    )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (
         2, "", "error: engine.address: nobody answers at 127.0.0.1:7; `ray start --head` starts one and prints its address\n"
     )  # fmt: skip
