@@ -54,9 +54,10 @@ class OnFewPictures(Opponent):
         rows, few = list[Tensor](), False
         with evidence.progress.bar(f"{self._name} {contest.split}", len(contest.tasks)) as bar:
             for number, task in enumerate(contest.tasks):
-                labels = evidence.images(task)[1]
-                few |= int(labels.bincount(minlength=len(task)).min()) < self.pictures
-                rows.append(self._trained(evidence, task, (contest.split, number), self.rate, self.steps))
+                name = (contest.split, number)
+                pool = self._pool(evidence, task, name)
+                few |= int(pool.counts.min()) < self.pictures
+                rows.append(self._trained(evidence, task, pool, name, self.rate, self.steps))
                 bar.advance()
         if few:
             evidence.progress.say(
@@ -79,24 +80,29 @@ class OnFewPictures(Opponent):
                 accuracies[step].append(float(evidence.accuracy(weights, [task])))
 
         for number, task in enumerate(tasks):
-            self._trained(evidence, task, ("choosing", number), rate, looks[-1], partial(look, task))
+            name = ("choosing", number)
+            self._trained(evidence, task, self._pool(evidence, task, name), name, rate, looks[-1], partial(look, task))
         return {(rate, steps): sum(values) / len(values) for steps, values in accuracies.items()}
+
+    def _pool(self, evidence: Evidence, task: Task, name: tuple[str, int]) -> Pool:
+        """The few pictures of each class that there are."""
+        features, labels = evidence.images(task)
+        shuffled = torch.randperm(len(labels), generator=evidence.rng("few pictures", *name))
+        rows = torch.cat([shuffled[labels[shuffled] == label][: self.pictures] for label in range(len(task))])
+        return Pool.of(features[rows], labels[rows], len(task))
 
     def _trained(
         self,
         evidence: Evidence,
         task: Task,
+        pool: Pool,
         name: tuple[str, int],
         rate: float,
         steps: int,
         on_step: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
         """(1, P). The rate is constant, so that fewer steps are the beginning of more."""
-        features, labels = evidence.images(task)
-        shuffled = torch.randperm(len(labels), generator=evidence.rng("few pictures", *name))
-        rows = torch.cat([shuffled[labels[shuffled] == label][: self.pictures] for label in range(len(task))])
-        pool = Pool.of(features[rows], labels[rows], len(task))
-        schedule = Schedule(steps, min(evidence.zoo.batch, max(2, len(rows))), rate, decay=False)
+        schedule = Schedule(steps, min(evidence.zoo.batch, max(2, len(pool.features))), rate, decay=False)
         return fit(
             evidence.target,
             evidence.starts(1, evidence.rng("few pictures", *name, "fresh")),

@@ -7,12 +7,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from wspace.interfaces import Contest, Evidence, Opponent
+from wspace.interfaces import Evidence
 from wspace.interfaces.weights import WeightSpec
-from wspace.learning.rates import best_rate
+from wspace.learning.one_for_all import OneForAll
 
 
-class LastLayer(Opponent):
+class LastLayer(OneForAll):
     """What the target's networks begin as, packaged weights for example, its last layer alone trained on all known classes.
 
     The last layer is the module of the last tensor that is generated, or the last matrix and its bias. Rate and steps are
@@ -30,35 +30,13 @@ class LastLayer(Opponent):
     prominence: ClassVar[Literal["headline", "tables", "report"]] = "headline"
     one_for_all: ClassVar[bool] = True
     trains_on_images: ClassVar[bool] = True
+    known_as: ClassVar[str] = "last-layer"
 
     def __init__(self) -> None:
-        self.network = torch.empty(0)  # (P,)
+        super().__init__()
 
-    def choose(self, evidence: Evidence) -> dict[str, float]:
-        effort, trained = evidence.effort, of_last_layer(evidence.target.spec)
-
-        def at(rate: float) -> tuple[Tensor, Tensor]:
-            fitted = evidence.fit(
-                evidence.target.init(1, evidence.rng("init")),
-                [evidence.classes],
-                evidence.rng("last-layer", rate),
-                steps=effort.universal_steps,
-                batch=evidence.zoo.base_batch,
-                lr=rate,
-                check_every=5 * effort.check_every,
-                patience=effort.patience,
-                only=trained,
-            )
-            bar.advance()
-            return fitted
-
-        with evidence.progress.bar("last-layer", len(effort.rates)) as bar:
-            rate, weights = best_rate(effort.rates, at, at_once=evidence.target.concurrent)  # (1, P)
-        self.network = weights[0]
-        return {"rate": rate}
-
-    def weights(self, evidence: Evidence, contest: Contest) -> Tensor:
-        return self.network
+    def trained(self, evidence: Evidence) -> Tensor:
+        return of_last_layer(evidence.target.spec)
 
 
 def of_last_layer(spec: WeightSpec) -> Tensor:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-import torch
-from torch import Tensor
-
-from wspace.interfaces import Contest, Evidence, Opponent
-from wspace.learning.rates import best_rate
+from wspace.learning.one_for_all import OneForAll
 
 
-class Universal(Opponent):
+class Universal(OneForAll):
     """A network for all classes that are not set apart, with rate and steps as validation images like best."""
 
     version: ClassVar[int] = 1
@@ -25,31 +21,7 @@ class Universal(Opponent):
     prominence: ClassVar[Literal["headline", "tables", "report"]] = "headline"
     one_for_all: ClassVar[bool] = True
     trains_on_images: ClassVar[bool] = True
+    known_as: ClassVar[str] = "universal"
 
     def __init__(self) -> None:
-        self.network = torch.empty(0)  # (P,)
-
-    def choose(self, evidence: Evidence) -> dict[str, float]:
-        effort = evidence.effort
-
-        def at(rate: float) -> tuple[Tensor, Tensor]:
-            trained = evidence.fit(
-                evidence.target.init(1, evidence.rng("init")),
-                [evidence.classes],
-                evidence.rng("universal", rate),
-                steps=effort.universal_steps,
-                batch=evidence.zoo.base_batch,
-                lr=rate,
-                check_every=5 * effort.check_every,
-                patience=effort.patience,
-            )
-            bar.advance()
-            return trained
-
-        with evidence.progress.bar("universal", len(effort.rates)) as bar:
-            rate, weights = best_rate(effort.rates, at, at_once=evidence.target.concurrent)  # (1, P)
-        self.network = weights[0]
-        return {"rate": rate}
-
-    def weights(self, evidence: Evidence, contest: Contest) -> Tensor:
-        return self.network
+        super().__init__()
