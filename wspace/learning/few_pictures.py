@@ -12,6 +12,7 @@ from torch import Tensor
 from wspace.data.features import Pool
 from wspace.interfaces import Contest, Evidence, Opponent, Task
 from wspace.learning.fitting import Schedule, fit
+from wspace.learning.rates import at_every
 from wspace.support.errors import Diverged
 
 CHOOSING = 16  # held-out tasks on which rate and steps are chosen
@@ -39,10 +40,7 @@ class OnFewPictures(Opponent):
                     found |= self._tried(evidence, tasks, rate, looks)
                 bar.advance()
         if not found:
-            raise Diverged(
-                f"{self._name}: training on images diverges at every one of opponents.rates, "
-                f"{', '.join(map(str, effort.rates))}: give a lower one"
-            )
+            raise Diverged(f"{self._name}: {at_every(effort.rates)}: give a lower one")
         self.rate, self.steps = max(found, key=found.__getitem__)
         return {"rate": self.rate, "steps": float(self.steps)}
 

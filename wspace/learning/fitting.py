@@ -22,7 +22,7 @@ from torch.optim.adam import adam
 from wspace.data.features import Pool
 from wspace.data.prompts import pad
 from wspace.data.tasks import Task
-from wspace.interfaces import Target, cross_entropy
+from wspace.interfaces import Fit, Target, cross_entropy
 from wspace.support.devices import steps_unread
 from wspace.support.errors import Diverged
 from wspace.support.seeding import stream
@@ -370,3 +370,24 @@ def fit_until_validated(
             if since >= patience:
                 break
     return best.to(start.device), best_accuracy.to(start.device)
+
+
+def fit_on(target: Target, train: Pool, val: Pool, class_texts: Tensor) -> Fit:
+    """`Evidence.fit`, as opponents are given it: `fit_until_validated` on these images."""
+
+    def fit(
+        start: Tensor,
+        tasks: Sequence[Task],
+        rng: torch.Generator,
+        *,
+        steps: int,
+        batch: int,
+        lr: float,
+        check_every: int,
+        patience: int,
+        only: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        schedule, effort = Schedule(steps, batch, lr), {"check_every": check_every, "patience": patience}
+        return fit_until_validated(target, start, tasks, train, val, class_texts, schedule, rng, **effort, only=only)
+
+    return fit

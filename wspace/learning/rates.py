@@ -31,6 +31,11 @@ def best_rate(
     parts = [partial(tried, rate) for rate in rates]
     candidates = list(chain.from_iterable(by_threads(parts, at_once=at_once)))
     if not candidates:
-        raise Diverged(f"training on images diverges at every one of opponents.rates, {', '.join(map(str, rates))}")
+        raise Diverged(at_every(rates))
     _, rate, weights = max(candidates, key=lambda row: row[0])
     return rate, weights
+
+
+def at_every(rates: Sequence[float]) -> str:
+    """What is said where a training diverges at each of these."""
+    return f"training on images diverges at every one of opponents.rates, {', '.join(map(str, rates))}"

@@ -14,7 +14,7 @@ from wspace.data.features import Pool
 from wspace.data.shots import draw_shots
 from wspace.interfaces import Contest, Evidence, Opponent, Task
 from wspace.learning.baselines import descriptions
-from wspace.learning.fitting import Schedule, accuracies, fit_until_validated
+from wspace.learning.fitting import accuracies, fit_on
 from wspace.support import settings
 from wspace.support.errors import reason
 from wspace.support.progress import Progress
@@ -133,33 +133,6 @@ def evidence_of(opponent: Opponent) -> Evidence:
     target, texts = Toy(HIDDEN), normal(CLASSES, TEXTS, seed=70)
     train, val = (_pool(seed) for seed in (71, 72))
 
-    def fit(
-        start: Tensor,
-        tasks: Any,
-        rng: torch.Generator,
-        *,
-        steps: int,
-        batch: int,
-        lr: float,
-        check_every: int,
-        patience: int,
-        only: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        schedule = Schedule(steps, batch, lr)
-        return fit_until_validated(
-            target,
-            start,
-            tasks,
-            train,
-            val,
-            texts,
-            schedule,
-            rng,
-            check_every=check_every,
-            patience=patience,
-            only=only,
-        )
-
     return Evidence(
         target=target,
         shared_base=normal(HIDDEN.size, seed=73),
@@ -170,7 +143,7 @@ def evidence_of(opponent: Opponent) -> Evidence:
         class_texts=texts,
         images=train.of_task,
         accuracy=lambda weights, tasks: accuracies(target, weights, tasks, val, texts),
-        fit=fit,
+        fit=fit_on(target, train, val, texts),
         rng=lambda *names: stream(0, *names),
         effort=settings.Opponents(steps=4, universal_steps=4, check_every=2, patience=1, rates=(1e-3, 1e-2)),
         zoo=settings.Zoo(base_batch=8, steps=4, batch=4, together=5),

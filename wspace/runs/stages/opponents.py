@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from wspace.data.tasks import Task
 from wspace.interfaces import Contest, Evidence, Opponent
-from wspace.learning.fitting import Schedule, fit_until_validated
+from wspace.learning.fitting import fit_on
 from wspace.recipes.schema import Bound
 from wspace.runs.ahead import from_zoo, why_left_out
 from wspace.runs.artifacts import Zoo, keep, kept
@@ -102,34 +101,6 @@ def evidence_of(job: Job, zoo: Zoo, described: Tensor | None = None, *, whole: b
     """What an opponent may go by; `described` (n, D) once there are prompts' texts; `whole`: with the zoo's networks."""
     bench, recipe = job.bench, job.recipe
 
-    def fit(
-        start: Tensor,
-        tasks: Sequence[Task],
-        rng: torch.Generator,
-        *,
-        steps: int,
-        batch: int,
-        lr: float,
-        check_every: int,
-        patience: int,
-        only: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        schedule = Schedule(steps, batch, lr)
-        target, texts = bench.target, bench.class_texts
-        return fit_until_validated(
-            target,
-            start,
-            tasks,
-            bench.train,
-            bench.val,
-            texts,
-            schedule,
-            rng,
-            check_every=check_every,
-            patience=patience,
-            only=only,
-        )
-
     return Evidence(
         target=bench.target,
         shared_base=zoo.base if zoo.shares_base else None,
@@ -140,7 +111,7 @@ def evidence_of(job: Job, zoo: Zoo, described: Tensor | None = None, *, whole: b
         class_texts=bench.class_texts,
         images=lambda task: bench.train.of_task(task),
         accuracy=lambda weights, tasks: bench.accuracies(weights, tasks, bench.val),
-        fit=fit,
+        fit=lambda *given, **effort: fit_on(bench.target, bench.train, bench.val, bench.class_texts)(*given, **effort),
         rng=lambda *names: stream(recipe.seed, *names),
         effort=recipe.opponents,
         zoo=recipe.zoo,
