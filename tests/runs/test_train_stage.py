@@ -21,11 +21,13 @@ from wspace.components.denoisers.mlp import MLP
 from wspace.components.generators.diffusion import Diffusion
 from wspace.components.opponents.oracle import RATE_TASKS
 from wspace.interfaces import Generator, Prompts
+from wspace.learning import fitting
 from wspace.learning.denoising import Denoising
 from wspace.learning.system import System
 from wspace.runs.artifacts import TrainedOpponents, Zoo
 from wspace.runs.run import Run
 from wspace.runs.stages import train as train_stage
+from wspace.runs.stages import zoo as zoo_stage
 from wspace.support.errors import UserError
 from wspace.support.files import read_json
 from wspace.support.progress import Progress
@@ -258,14 +260,14 @@ def test_base_and_universal_are_trained_on_one_task_of_all_known_classes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fitted: list[list[tuple[int, ...]]] = []
-    for module, name in (("zoo", "fit"), ("opponents", "fit_until_validated")):
-        original = getattr(__import__(f"wspace.runs.stages.{module}", fromlist=[name]), name)
+    for module, name in ((zoo_stage, "fit"), (fitting, "fit_until_validated")):
+        original = getattr(module, name)
 
         def spy(target: Any, start: Tensor, tasks: Any, *rest: Any, original: Any = original, **more: Any) -> Any:
             fitted.append(list(tasks))
             return original(target, start, tasks, *rest, **more)
 
-        monkeypatch.setattr(f"wspace.runs.stages.{module}.{name}", spy)
+        monkeypatch.setattr(module, name, spy)
     recipe = recipe_of(tmp_path)
     run(recipe, bench_of(recipe), tmp_path, "zoo", "opponents")
     tasks = Zoo(tmp_path / "zoo").tasks
