@@ -51,15 +51,20 @@ def in_two_lines(name: str, width: int = 13) -> str:
 
 
 def encoded(figure: Figure, *, colours: int | None = 128) -> str:
-    """As a PNG of so many colours, a third of the size; None: of as many as there are."""
+    """As a PNG of so many colours, a third of the size; None: of as many as there are.
+
+    Drawn once, where `Figure.savefig` would draw all twice, the first time for the layout alone.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
-    buffer = io.BytesIO()
+    canvas, buffer = FigureCanvasAgg(figure), io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a class named in a script that the font lacks
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-    if colours is not None:
-        image = Image.open(buffer).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
-        buffer = io.BytesIO()
-        image.save(buffer, "png", optimize=True)
+        if colours is None:
+            canvas.print_png(buffer, metadata={"Software": None})
+        else:
+            canvas.draw()
+            image = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba(), "raw", "RGBA", 0, 1)
+            image.convert("RGB").quantize(colours, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
