@@ -151,16 +151,24 @@ def test_a_finished_run_loads_what_an_answer_needs_and_nothing_else(nano: Path, 
 SCHEDULER = "from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler"
 
 
-def test_diffusers_does_without_the_compiler_here_and_others_have_it() -> None:
+def test_diffusers_does_without_what_it_does_not_use_here_and_others_have_it() -> None:
+    """The compiler not at all; statistics and the list of packages when they are asked for."""
     script = f"""
-import sys, torch
-from wspace.cli.uncompiled import uncompiled
-before = len(sys.meta_path)
-with uncompiled():
+import importlib.metadata, sys, torch
+from wspace.cli.deferred import deferred
+before, list_all = len(sys.meta_path), importlib.metadata.packages_distributions
+with deferred():
     {SCHEDULER}
+from diffusers.utils import import_utils
 from diffusers.utils.torch_utils import maybe_allow_in_graph
-assert "torch._dynamo" not in sys.modules and len(sys.meta_path) == before
+assert not {{"torch._dynamo", "scipy.stats"}} & {{*sys.modules}} and len(sys.meta_path) == before
 assert maybe_allow_in_graph(int) is int
+assert importlib.metadata.packages_distributions is list_all
+assert "_listed" not in vars(import_utils._package_map) and dict(import_utils._package_map) == list_all()
+assert import_utils._is_distribution_installed("yaml")[0] and not import_utils._is_distribution_installed("nosuch")[0]
+DPMSolverMultistepScheduler(1000, use_beta_sigmas=True).set_timesteps(4)
+import scipy.stats
+assert scipy.stats.beta.ppf(0.5, 1, 1) == 0.5
 DPMSolverMultistepScheduler(1000).set_timesteps(timesteps=[999, 499])
 import torch._dynamo
 assert torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)) == 2
@@ -172,8 +180,8 @@ assert torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)) == 2
 def test_diffusers_has_the_compiler_where_that_is_there_already() -> None:
     script = f"""
 import torch._dynamo
-from wspace.cli.uncompiled import uncompiled
-with uncompiled():
+from wspace.cli.deferred import deferred
+with deferred():
     {SCHEDULER}
 from diffusers.utils.torch_utils import maybe_allow_in_graph
 assert maybe_allow_in_graph is torch._dynamo.allow_in_graph

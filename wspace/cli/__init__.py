@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NoReturn
 import typer
 
 from wspace.cli.commands import Commands
-from wspace.cli.uncompiled import uncompiled
+from wspace.cli.deferred import deferred
 from wspace.support import terminal
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def _main(workshop: Workshop | None, signals: _Signals) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two torch processes on few cores would starve each other
     try:
         _check_output()
-        with _notes(), signals.recognised(), uncompiled():
+        with _notes(), signals.recognised(), deferred():
             status = app(standalone_mode=False, obj=workshop)
         if status == 130:  # what typer makes of a KeyboardInterrupt
             raise KeyboardInterrupt
