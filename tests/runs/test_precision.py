@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support.synthetic import Said, recipe_of
+from tests.support.synthetic import Said, bench_of, recipe_of, run
 from wspace.runs import precision
 from wspace.runs.workbench import Workbench
+from wspace.support.errors import FileError
 
 CPU = torch.device("cpu")
 
@@ -56,3 +57,34 @@ def test_a_recipe_that_leaves_it_open_is_told_what_it_became_and_another_is_not(
     for named in ("float32", "bfloat16"):
         assert Workbench(recipe_of(tmp_path, f"precision={named}"), said, tmp_path).precision == named
     assert not said.lines
+
+
+def test_a_training_goes_on_in_what_it_began_in_whatever_is_faster_now(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, "precision=auto", "task_loss.steps=0", "losses.adversarial=0")
+    bench, train = bench_of(recipe), tmp_path / "train"
+    bench.cache = tmp_path
+    kept(tmp_path, {"float32": 1.0, "bfloat16": 2.0})
+    run(recipe, bench, tmp_path, "zoo")
+
+    def trained() -> tuple[str, bytes]:
+        run(recipe, bench, tmp_path, "train")
+        assert not (train / "precision.json").exists()  # a training that has ended begins anew
+        chosen = json.loads((train / "summary.json").read_text(encoding="utf-8"))["precision"]
+        return chosen, (train / "generator.safetensors").read_bytes()
+
+    chosen, whole = trained()
+    assert chosen == "float32"
+    (train / "precision.json").write_text('{"precision": "bfloat16"}', encoding="utf-8")  # as another machine began it
+    chosen, half = trained()
+    assert chosen == "bfloat16" and half != whole
+
+
+def test_what_a_training_began_in_is_written_once(tmp_path: Path) -> None:
+    assert precision.as_begun(tmp_path, lambda: "bfloat16") == "bfloat16"
+    assert precision.as_begun(tmp_path, lambda: "float32") == "bfloat16"
+    for damaged in ("[]", "{}", '{"precision": "float8"}'):
+        (tmp_path / "precision.json").write_text(damaged, encoding="utf-8")
+        with pytest.raises(FileError) as caught:
+            precision.as_begun(tmp_path, lambda: "float32")
+        told = "precision.json: no precision of a training; remove it, and the checkpoints beside it"
+        assert str(caught.value) == f"{tmp_path}/{told}"

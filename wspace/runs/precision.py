@@ -7,9 +7,9 @@ half of it.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from wspace.support import fingerprint
 from wspace.support.devices import finish
 from wspace.support.errors import FileError
 from wspace.support.files import read_json, write_json
+from wspace.support.names import PRECISION
 from wspace.support.seeding import seeded
 
 Precision = Literal["float32", "bfloat16"]
@@ -26,6 +27,21 @@ Precision = Literal["float32", "bfloat16"]
 WORTH = 0.9  # of the time in float32: what bfloat16 may take at most, or its rounding buys nothing
 WIDTH, ROWS = 512, 256  # of a transformer's feed-forward block, and tokens of a batch
 REPEATS = 4  # after one that is not timed; the fastest counts
+
+
+def as_begun(folder: Path, here: Callable[[], Precision]) -> Precision:
+    """What a training began in whose checkpoints are in `folder`; if it begins now, what is faster `here`.
+
+    That is written down beside them. A training that goes on elsewhere, or in several processes of which each would measure for
+    itself, is in one precision all along. Raises FileError for a file that names none.
+    """
+    file = folder / PRECISION
+    if not file.is_file():
+        write_json(file, {"precision": here()})
+    begun = read_json(file)
+    if not isinstance(begun, dict) or begun.get("precision") not in get_args(Precision):
+        raise FileError(f"{file}: no precision of a training; remove it, and the checkpoints beside it")
+    return begun["precision"]
 
 
 def faster(device: torch.device, cache: Path) -> tuple[Precision, float]:

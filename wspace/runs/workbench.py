@@ -67,6 +67,12 @@ class Workbench:
         self.progress.say(f"note: precision auto is {chosen} here: bfloat16 takes {share:.2f} times as long as float32")
         return chosen
 
+    def precision_in(self, folder: Path) -> precision.Precision:
+        """As `precision`, of the training whose checkpoints are in a folder: where that is auto, what it began in."""
+        if self.recipe.precision != "auto":
+            return self.recipe.precision
+        return precision.as_begun(folder, lambda: self.precision)
+
     @cached_property
     def dataset(self) -> Dataset:
         return self.recipe.dataset.build({})

@@ -101,9 +101,10 @@ def run(zoos: Sequence[MemberZoo], folder: Path, progress: Progress) -> None:
     logs["train"] = []
     if recipe.train.steps:
         members = [{"zoo": str(zoo.folder.absolute()), **told_of(zoo.recipe)} for zoo in zoos]
+        health |= precision_chosen(first.bench, folder)
+        precision = first.bench.precision_in(folder)  # before others look for it
         here().send({"joint": json.dumps({"folder": str(folder.absolute()), "members": members})})
-        logs["train"] = training.generator(recipe.train, recipe.losses, validate, precision=first.bench.precision)
-        health |= precision_chosen(first.bench)
+        logs["train"] = training.generator(recipe.train, recipe.losses, validate, precision=precision)
     accuracies = {pupil.name: pupil.of_samples() for pupil in pupils}
     write_trained(
         folder, first.system, logs, {"validation_accuracies": accuracies, "processes": here().count, **health}
@@ -135,9 +136,9 @@ def join(told: Mapping[str, Any]) -> None:
         pupils.append(Pupil(member["name"], bound_of(member), Path(member["zoo"]), progress))
     training = _training(_sharing(pupils), Path(told["folder"]), progress)
     training.system.tokenizer.requires_grad_(False)  # a code is learnt before
-    bench = pupils[0].bench
-    recipe = bench.recipe
-    training.generator(recipe.train, recipe.losses, lambda: 0.0, precision=bench.precision)
+    bench, recipe = pupils[0].bench, pupils[0].recipe
+    precision = bench.precision_in(Path(told["folder"]))
+    training.generator(recipe.train, recipe.losses, lambda: 0.0, precision=precision)
 
 
 def member(job: Job) -> None:

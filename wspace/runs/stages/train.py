@@ -39,7 +39,7 @@ from wspace.runs.telling import retell, tell
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import UserError, WspaceError
 from wspace.support.files import save_tensors, write_json
-from wspace.support.names import CHECKPOINT, GENERATOR, LOG, PROMPT_TEXTS, SUMMARY, ZOO_MEAN
+from wspace.support.names import CHECKPOINT, GENERATOR, LOG, PRECISION, PROMPT_TEXTS, SUMMARY, ZOO_MEAN
 from wspace.support.processes import here
 from wspace.support.quantities import counted
 from wspace.support.seeding import seeded, stream
@@ -92,9 +92,9 @@ def run(job: Job) -> None:
                 "note: train.shard_optimizer: one process trains, which keeps all that the optimiser keeps"
             )
         adversary = adversary_of(job, system)
+        health |= precision_chosen(bench, job.folder)  # before others look for it
         job.summon(job, join)
         logs["train"] = _descend_generator_loss(job, pairs, symmetry, adversary, validation)
-        health |= precision_chosen(bench)
     if recipe.task_loss.steps and system.generator.task_loss_last:
         logs |= _descend_task_loss(job, zoo, pairs, validation)
 
@@ -148,11 +148,12 @@ def _run_in_parts(job: Job, zoo: Zoo, system: PartSystem) -> None:
     logs: dict[str, Log] = {}
     if recipe.train.steps:
         loop = TrainingLoop(system, recipe.train, job.folder / CHECKPOINT.format("train"), generator_parameters(system))
-        step = PartStep(system, networks, prompts, recipe.train, bench.device, bench.precision)
+        precision = bench.precision_in(job.folder)
+        step = PartStep(system, networks, prompts, recipe.train, bench.device, precision)
         logs["train"] = loop.run(
             "train", step, of_samples, seed=recipe.seed, device=bench.device, progress=job.progress, watch=job.watch
         )
-        health |= precision_chosen(bench)
+        health |= precision_chosen(bench, job.folder)
     assert system.mean is not None
     mean = system.mean.whole(0)
     accuracies = _accuracies(zoo, of_samples(), _mean_of_each(mean for _ in tasks))
@@ -199,9 +200,9 @@ def _warn_of_collapse(job: Job, whose: str, accuracies: Mapping[str, Any]) -> No
         )
 
 
-def precision_chosen(bench: Workbench) -> dict[str, str]:
-    """For the summary, where the recipe left it to the machine."""
-    return {"precision": bench.precision} if bench.recipe.precision == "auto" else {}
+def precision_chosen(bench: Workbench, folder: Path) -> dict[str, str]:
+    """Of a training in `folder`, for the summary, where the recipe left it to the machine."""
+    return {"precision": bench.precision_in(folder)} if bench.recipe.precision == "auto" else {}
 
 
 def write_trained(folder: Path, system: System, logs: Mapping[str, Log], results: Mapping[str, Any]) -> None:
@@ -215,8 +216,8 @@ def write_trained(folder: Path, system: System, logs: Mapping[str, Log], results
         **results,
     }
     write_json(folder / SUMMARY, summary)
-    for checkpoint in folder.glob(CHECKPOINT.format("*")):
-        checkpoint.unlink()
+    for begun in [*folder.glob(CHECKPOINT.format("*")), folder / PRECISION]:
+        begun.unlink(missing_ok=True)
 
 
 def score_on_validation(bench: Workbench, networks: Tensor, tasks: Sequence[Task]) -> float:
@@ -411,7 +412,7 @@ def _descend_generator_loss(
         (lambda: 0.0) if validation is None else validation.of_samples,
         symmetry=symmetry,
         adversary=adversary,
-        precision=job.bench.precision,
+        precision=job.bench.precision_in(job.folder),
     )
 
 
