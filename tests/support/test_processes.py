@@ -356,30 +356,56 @@ def launch(*command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def start_two(*command: str) -> list[tuple[int, str]]:
-    """Exit status of two processes, and what they print on standard error: without a third, as torchrun is, to start them."""
+TWINS = """
+import json, os, runpy, sys
+import accelerate.utils, torch
+from wspace.cli.deferred import deferred
+with deferred():
+    from diffusers.schedulers import scheduling_dpmsolver_multistep
+
+folder, module, *rest = sys.argv[1:]
+sys.argv[1:] = rest
+started = []
+for rank in "01":
+    if not (process := os.fork()):
+        os.environ |= {"RANK": rank, "LOCAL_RANK": rank}
+        for place, name in enumerate(("out", "err"), 1):
+            os.dup2(os.open(f"{folder}/{rank}.{name}", os.O_CREAT | os.O_WRONLY), place)
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        break
+    started.append(process)
+else:
+    print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in started]))
+"""
+"""Two processes that differ from those of a launcher in nothing but that they imported once what takes seconds."""
+
+
+@dataclass(frozen=True)
+class End:
+    status: int
+    out: str
+    err: str
+
+
+def start_two(folder: Path, module: str, *arguments: str) -> list[End]:
+    """`python -m` of this module as two processes: without a third, as torchrun is, that starts them and sees to them."""
+    folder.mkdir(parents=True)
     with kept_port() as port:
         place = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-        started = [
-            subprocess.Popen(
-                [sys.executable, *command],
-                cwd=ROOT,
-                env=os.environ | ALONE_ON_A_CORE | place | {"RANK": rank, "LOCAL_RANK": rank},
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for rank in "01"
-        ]
-        with ThreadPoolExecutor() as readers:  # of both at once: one that is not read waits when its pipe is full
-            errors = list(readers.map(lambda process: process.communicate(timeout=LONGEST)[1], started))
-    return [(process.returncode, error) for process, error in zip(started, errors, strict=True)]
+        done = subprocess.run(
+            [sys.executable, "-c", TWINS, str(folder), module, *arguments],
+            cwd=ROOT, env=os.environ | ALONE_ON_A_CORE | place, capture_output=True, text=True, timeout=LONGEST,
+        )  # fmt: skip
+    said = [[(folder / f"{rank}.{name}").read_text("utf-8") for name in ("out", "err")] for rank in "01"]
+    assert done.returncode == 0, (done.stderr, said)
+    return [End(status, *texts) for status, texts in zip(json.loads(done.stdout), said, strict=True)]
 
 
-def test_two_processes_train_as_one_does_and_one_goes_on_where_they_stopped(tmp_path: Path) -> None:
-    program = "import sys, pathlib, tests.support.test_processes as t; t.worker(pathlib.Path(sys.argv[1]))"
-    ends = start_two("-c", program, str(tmp_path))
-    assert [status for status, _ in ends] == [0, 0], ends
+def test_two_processes_train_as_one_does_and_one_goes_on_where_they_stopped(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    ends = start_two(tmp_path_factory.mktemp("said") / "both", "tests.support.test_processes", str(tmp_path))
+    assert [end.status for end in ends] == [0, 0], ends
     first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in (0, 1))
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
     logs = [json.loads((tmp_path / f"{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1)]
@@ -470,9 +496,12 @@ def test_the_train_stage_of_two_processes(tmp_path: Path) -> None:
     recipe = recipe_in(tmp_path)
     bound = bind(read_recipe(recipe), load_plugins().registry)
     pipeline.run(bound, tmp_path, Progress(), only="zoo")
-    done = launch("-m", "wspace", "run", str(recipe), "--runs", str(tmp_path), "--only", "train")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{tmp_path / 'small'}\n" and done.stderr.count("train starts") == 1
+    first, other = start_two(
+        tmp_path / "said", "wspace", "run", str(recipe), "--runs", str(tmp_path), "--only", "train"
+    )
+    assert first.status == other.status == 0, (first, other)
+    assert first.out == f"{tmp_path / 'small'}\n" and other.out == ""
+    assert (first.err + other.err).count("train starts") == 1
     (folder,) = (tmp_path / "small").glob("train-*")
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     assert summary["processes"] == 2 and summary["steps"] == {"task": 2, "train": 6}
@@ -554,18 +583,21 @@ def test_recipes_on_several_devices_are_no_command_for_several_processes(monkeyp
 
 
 def test_what_is_wrong_is_printed_once_and_all_processes_end_with_its_status(tmp_path: Path) -> None:
-    first, other = start_two("-m", "wspace", "run", "no-such", "--runs", str(tmp_path))
-    assert first[0] == other[0] == 2 and other[1] == ""
-    assert first[1].startswith("error: no-such: no such file, and no packaged recipe of that name")
-    assert len(first[1].splitlines()) == 1 and list(tmp_path.iterdir()) == []
+    runs = tmp_path / "runs"
+    first, other = start_two(tmp_path / "said", "wspace", "run", "no-such", "--runs", str(runs))
+    assert first.status == other.status == 2 and other.err == ""
+    assert first.err.startswith("error: no-such: no such file, and no packaged recipe of that name")
+    assert len(first.err.splitlines()) == 1 and not runs.exists()
 
 
 @pytest.mark.slow
 def test_a_training_that_diverges_is_told_once(tmp_path: Path) -> None:
     recipe = recipe_in(tmp_path)
-    first, other = start_two("-m", "wspace", "run", str(recipe), "--runs", str(tmp_path), "--set", "train.lr=1e38")
-    assert first[0] == other[0] == 1 and other[1] == ""
-    assert first[1].splitlines()[-1].startswith("error: ") and first[1].count("lower train.lr") == 1
+    first, other = start_two(
+        tmp_path / "said", "wspace", "run", str(recipe), "--runs", str(tmp_path), "--set", "train.lr=1e38"
+    )
+    assert first.status == other.status == 1 and other.err == ""
+    assert first.err.splitlines()[-1].startswith("error: ") and first.err.count("lower train.lr") == 1
 
 
 def test_what_ends_another_process_is_told_by_its_number_unless_the_first_has_failed_as_well(
@@ -703,3 +735,7 @@ def test_who_keeps_what_the_optimiser_keeps_is_no_part_of_the_recipe_of_a_run() 
     whole, sharded = bind(source, registry), bind(with_it, registry)
     assert (whole.train.shard_optimizer, sharded.train.shard_optimizer) == (False, True)
     assert keys(whole, STAGES) == keys(sharded, STAGES) and whole.decisive == sharded.decisive
+
+
+if __name__ == "__main__":
+    worker(Path(sys.argv[1]))
