@@ -16,7 +16,7 @@ from wspace.components.architectures.cnn import CNN
 from wspace.recipes.source import packaged_recipes
 from wspace.runs.finished import report_of
 
-LOOKED_AT = {"nano", "igpg-nano", "apart/nano-ordered", "whole/nano-cnn", "whole/nano-lite0"}
+LOOKED_AT = {"nano", "igpg-nano", "apart/nano-ordered", "whole/nano-cnn", "whole/nano-lite0", "whole/nano-ordered-cnn"}
 
 
 def test_every_nano_recipe_is_looked_at() -> None:
@@ -77,6 +77,17 @@ def test_a_whole_network_is_an_ordinary_one_of_torch_and_gives_the_same_answers(
     right = float((scores.argmax(1) == labels).float().mean())
     assert right == pytest.approx(run.score(network)["accuracy"], abs=1.5 / len(labels))
     assert right > 1.5 / len(texts)
+
+
+@pytest.mark.slow
+def test_nano_ordered_cnn_beats_what_no_network_for_all_can_do(run_once: RunOnce) -> None:
+    report = report_of(run_once("ordered-cnn-runs", "whole/nano-ordered-cnn"))
+    check_above_random(report)
+    rows = {(s["method"], s["split"]): s["mean"] for s in report["scores"] if s["metric"] == "accuracy"}
+    assert rows["zoo-mean", "unseen-tasks"] < rows["random", "unseen-tasks"] + 0.1
+    for split in ("unseen-tasks", "seen"):
+        assert rows["generated", split] > max(rows["mismatched", split], rows["base", split]) + 0.4
+    assert rows["generated", "unseen-tasks"] > rows["retrieval", "unseen-tasks"] + 0.1
 
 
 @pytest.fixture(scope="module")
