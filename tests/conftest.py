@@ -31,6 +31,7 @@ from unittest import mock
 import pytest
 
 from tests.support.sharing import once
+from tests.support.undrawn import undrawn
 
 ROOT = Path(__file__).parent.parent
 Wspace = Callable[..., subprocess.CompletedProcess[str]]
@@ -159,12 +160,16 @@ def made_once(common: Path, tmp_path_factory: pytest.TempPathFactory) -> MadeOnc
 
 @pytest.fixture(scope="session")
 def run_once(inside: Wspace, made_once: MadeOnce) -> RunOnce:
-    """`run_once(name, recipe, settings)`: the folder of a finished run of recipes/RECIPE.yaml, made under this name."""
+    """`run_once(name, recipe, settings)`: the folder of a finished run of recipes/RECIPE.yaml, made under this name.
 
-    def get(name: str, recipe: str, settings: Sequence[str] = ()) -> Path:
+    Unless it is to be `drawn`, its report has no figures.
+    """
+
+    def get(name: str, recipe: str, settings: Sequence[str] = (), *, drawn: bool = False) -> Path:
         def make(runs: Path) -> None:
             changes = [part for change in settings for part in ("--set", change)]
-            done = inside("run", ROOT / f"recipes/{recipe}.yaml", "--runs", runs, *changes)
+            with contextlib.nullcontext() if drawn else undrawn():
+                done = inside("run", ROOT / f"recipes/{recipe}.yaml", "--runs", runs, *changes)
             assert done.returncode == 0, done.stderr
 
         return made_once(name, make) / Path(recipe).name
@@ -175,10 +180,10 @@ def run_once(inside: Wspace, made_once: MadeOnce) -> RunOnce:
 @pytest.fixture(scope="session")
 def nano(run_once: RunOnce) -> Path:
     """The folder of a finished run of recipes/nano.yaml."""
-    return run_once("nano-runs", "nano")
+    return run_once("nano-runs", "nano", drawn=True)
 
 
 @pytest.fixture(scope="session")
 def placed(run_once: RunOnce) -> Path:
     """The folder of a finished run of recipes/nano.yaml with the settings `PLACED`."""
-    return run_once("placed-runs", "nano", PLACED)
+    return run_once("placed-runs", "nano", PLACED, drawn=True)

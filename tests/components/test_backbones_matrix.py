@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import wspace
+from tests.support.undrawn import undrawn
 from wspace.components.backbones.timm import TimmBackbone
 from wspace.interfaces import TEST
 from wspace.support.files import read_json
@@ -128,9 +129,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def matrix(recipe: Path, runs: Path, inside: Called, own_cache: Path, thorough: bool) -> dict[tuple[str, str], Cell]:
     """The pairs, one after the other in one run's folder; with each, a head is generated, written and scored."""
     cells, folder = {}, runs / "matrix"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("wspace.runs.stages.report._figures", lambda *_: {})  # the slowest part, the same for all
-        patch.setattr("wspace.runs.report.figures.picture_sheet", lambda *_: "")
+    with undrawn():
         for model, text in PAIRS if thorough else FEW:
             file, before = runs / f"{model}-{text}.safetensors", len(list(own_cache.glob("features/*")))
             done = inside("run", recipe, "--runs", runs, *settings_of(model, text))

@@ -11,6 +11,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from tests.support.undrawn import undrawn
+
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -29,7 +31,7 @@ SHORTER = {
 
 
 def test_every_block_of_the_tutorial_runs(nano, inside, tmp_path):
-    """Its first run is the one that other tests have made: it finds everything done."""
+    """Its first run is the one that other tests have made, figures and all: it finds everything done."""
     shutil.copytree(nano, tmp_path / "runs/nano")
     run_blocks("docs/tutorial.md", 8, inside, tmp_path)
 
@@ -43,7 +45,7 @@ def run_blocks(page, at_least, inside, folder):
     blocks = BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))
     assert len(blocks) >= at_least
     names: dict[str, object] = {}
-    with contextlib.chdir(folder):
+    with contextlib.chdir(folder), undrawn():
         for language, code in blocks:
             if language == "python":  # later blocks use the names of earlier ones
                 exec(compile(code, page, "exec"), names)

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 from tests.support.stand_ins import Units
+from tests.support.undrawn import undrawn
 from wspace.learning.fitting import calibrated
 from wspace.runs.run import Run
 from wspace.support.seeding import stream
@@ -44,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, inside: Wspace) -> Iterator
     (code,) = re.findall(r"^```python residual.py\n(.*?)^```$", SECTION, re.MULTILINE | re.DOTALL)
     (folder / "residual.py").write_text(code, encoding="utf-8")
     (commands,) = re.findall(r"^```console\n(.*?)^```$", SECTION, re.MULTILINE | re.DOTALL)
-    with contextlib.chdir(folder):
+    with contextlib.chdir(folder), undrawn():
         for line in commands.splitlines():
             command, verb, *arguments = shlex.split(line)
             assert command == "wspace"

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from tests.support.synthetic import Said
+from tests.support.undrawn import undrawn
 from wspace.api import Engine
 from wspace.components.engines.local import Local
 from wspace.recipes.bind import bind
@@ -85,6 +86,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 # ---------------------------------------------------------------- the same bytes
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_figures() -> Iterator[None]:
+    with undrawn():
+        yield
 
 
 @pytest.fixture(scope="module")
