@@ -59,10 +59,12 @@ def whole(run_once: RunOnce) -> Path:
     return run_once("whole-runs", "whole/nano-cnn")
 
 
+@pytest.mark.slow
 def test_nano_cnn_whole_networks_from_words(whole: Path) -> None:
     check_above_random(report_of(whole))
 
 
+@pytest.mark.slow
 def test_a_whole_network_is_an_ordinary_one_of_torch_and_gives_the_same_answers(whole: Path, tmp_path: Path) -> None:
     run = wspace.load(whole)
     network = run.generate([run.zoo.classes[number] for number in run.zoo.tasks.unseen[0]])
