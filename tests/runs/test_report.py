@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -362,22 +362,30 @@ document.body.dataset.looked = JSON.stringify({
 """What is asked of the page from within."""
 
 
-def browse(folder: Path, page: str, width: int, *flags: str) -> str:
-    """What chromium prints of the page in a frame of this width: a window of its own is at least 500 wide."""
+def browse(folder: Path, page: str, widths: Sequence[int], *flags: str) -> str:
+    """What chromium prints of the page in frames of these widths, one below the other: a window is at least 500 wide.
+
+    What each asks of itself (`LOOK`) is an item of a list in the end.
+    """
     browser = shutil.which("chromium")
     if browser is None:
         pytest.skip("chromium is not installed: the page is not looked at")
     (folder / "report.html").write_text(page, encoding="utf-8")
+    frames = "".join(
+        f'<iframe src=report.html style="border:0;display:block;width:{width}px;height:2400px"></iframe>'
+        for width in widths
+    )
     (folder / "frame.html").write_text(
-        f'<body style="margin:0"><iframe id=f src=report.html style="border:0;width:{width}px;height:2400px"></iframe>'
-        "<script>f.onload = () => document.body.dataset.looked = f.contentDocument.body.dataset.looked</script></body>",
+        f'<body style="margin:0">{frames}<script>onload = () => document.body.dataset.looked = JSON.stringify('
+        "[...document.querySelectorAll('iframe')].map(f => JSON.parse(f.contentDocument.body.dataset.looked || null)))"
+        "</script></body>",
         encoding="utf-8",
     )
     command = [
         browser,
         *FLAGS,
         f"--user-data-dir={folder / 'profile'}",
-        f"--window-size={max(width, 500)},2400",
+        f"--window-size={max(*widths, 500)},2400",
         *flags,
     ]
     done = subprocess.run(
@@ -389,7 +397,7 @@ def browse(folder: Path, page: str, width: int, *flags: str) -> str:
 @pytest.mark.parametrize("width", [360, 1200])
 def test_a_browser_shows_the_page(page: str, tmp_path: Path, width: int) -> None:
     picture = tmp_path / "report.png"
-    browse(tmp_path, page, width, f"--screenshot={picture}")
+    browse(tmp_path, page, [width], f"--screenshot={picture}")
     with Image.open(picture) as image:
         shot = np.asarray(image.convert("RGB")).astype(int)[:, :width]
     assert shot.shape[:2] == (2400, width)
@@ -398,8 +406,12 @@ def test_a_browser_shows_the_page(page: str, tmp_path: Path, width: int) -> None
     assert plain[:, -8:].all()  # and nothing runs over the right edge
 
 
-@pytest.mark.parametrize("width", [360, 800, 1200, 1400])
-def test_the_page_fits_or_scrolls_and_nothing_is_cut(drawn: dict[str, str], tmp_path: Path, width: int) -> None:
+WIDTHS = (360, 800, 1200, 1400)
+
+
+@pytest.fixture(scope="module")
+def looked(drawn: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
+    """What the page of a large report finds of itself in each width."""
     report = report_of(("seen", "unseen-tasks", "unseen-classes"))
     report["scores"] += [
         row(method, "unseen-tasks", metric, 0.000278, 0.000232, 0.000331)
@@ -408,9 +420,14 @@ def test_the_page_fits_or_scrolls_and_nothing_is_cut(drawn: dict[str, str], tmp_
     ]
     page = html.render(report, drawn, "seed: 42\n", {"python": "3.11"}, METHODS)
     page = re.sub(r"<meta http-equiv=.Content-Security-Policy.*?>", "", page).replace("</body>", LOOK)
-    looked = re.search(r'data-looked="([^"]*)"', browse(tmp_path, page, width, "--dump-dom"))
+    looked = re.search(r'data-looked="([^"]*)"', browse(tmp_path_factory.mktemp("looked"), page, WIDTHS, "--dump-dom"))
     assert looked is not None
-    seen = json.loads(unescape(looked[1]))
+    return dict(zip(WIDTHS, json.loads(unescape(looked[1])), strict=True))
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_page_fits_or_scrolls_and_nothing_is_cut(looked: dict[int, dict[str, Any]], width: int) -> None:
+    seen = looked[width]
     assert seen["window"] == width and seen["page"] <= width and seen["cut"] == []
     assert max(seen["over"]) <= 0 and seen["left"] >= 0 and not any(seen["hidden"])
     assert 900 < seen["needed"][0] < 1100 or width > 1200
