@@ -190,6 +190,7 @@ def test_interrupted_rendering_leaves_nothing_behind(tmp_path: Path, monkeypatch
 
 def test_icons_without_their_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     icons_module.concepts_drawn_in.cache_clear()
+    icons_module._spelt.cache_clear()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingPackage) as caught:
         Icons(concepts=2).load(tmp_path)
@@ -200,14 +201,14 @@ def test_icons_without_their_packages(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_further_icons_are_there_where_they_are_asked_for(tmp_path: Path) -> None:
     few, more = (
-        {frozenset(concept.name.split()): set(concept.glyphs) for concept in icons_module.concepts_drawn_in(8, also)}
+        {frozenset(concept.name.split()): set(concept.glyphs) for concept in icons_module.concepts_drawn_in(11, also)}
         for also in ((), ("fluent",))
     )
     further = {i for i, style in enumerate(STYLES) if style.further == "fluent"}
     assert len(more) > len(few) and not any(styles & further for styles in few.values())
     assert all(more[words] - further == styles for words, styles in few.items())
     plain, with_fluent = (
-        Icons(size=16, styles=9, renderings=1, also=also).load(tmp_path) for also in ((), ("fluent",))
+        Icons(size=16, styles=11, renderings=1, also=also).load(tmp_path) for also in ((), ("fluent",))
     )
     assert len(with_fluent.classes) > len(plain.classes)
     assert plain.fingerprint != with_fluent.fingerprint
@@ -215,6 +216,7 @@ def test_further_icons_are_there_where_they_are_asked_for(tmp_path: Path) -> Non
 
 def test_further_icons_without_their_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     icons_module.concepts_drawn_in.cache_clear()
+    icons_module._spelt.cache_clear()
     spec_of = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "tkinter_icons_fluent" else spec_of(name)

@@ -193,11 +193,16 @@ def _spellings(styles: Iterable[int]) -> dict[Words, dict[int, list[Spelling]]]:
     """Sorted words -> style -> the glyphs so called: 'circle-check' and 'check-circle' are one concept."""
     spellings: dict[Words, dict[int, list[Spelling]]] = defaultdict(lambda: defaultdict(list))
     for i in styles:
-        style = STYLES[i]
-        for glyph_name, code in style.font.codes().items():
-            if words := words_of(glyph_name, style.pattern):
-                spellings[tuple(sorted(words))][i].append((words, glyph_name, code))
+        for spelling in _spelt(STYLES[i]):
+            spellings[tuple(sorted(spelling[0]))][i].append(spelling)
     return spellings
+
+
+@cache
+def _spelt(style: Style) -> tuple[Spelling, ...]:
+    """The glyphs of a style that are called by words."""
+    named = ((words_of(name, style.pattern), name, code) for name, code in style.font.codes().items())
+    return tuple((words, name, code) for words, name, code in named if words)
 
 
 def _usual_order(styles: Iterable[list[Spelling]]) -> Words:
