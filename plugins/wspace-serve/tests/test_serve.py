@@ -226,6 +226,13 @@ def test_what_an_export_cannot_be_is_said_in_the_words_of_the_call(client: Clien
         assert sentence(refused) == said
 
 
+def test_the_server_says_nothing_of_what_it_refuses(client: Client, capfd: Any) -> None:
+    for name in ("book", "star"):  # the second is answered when all is done that the first brings about
+        with pytest.raises(RuntimeError, match="leaves nothing to tell apart"):
+            client.call("describe", classes=[name])
+    assert "".join(capfd.readouterr()) == ""
+
+
 def test_a_picture_of_fifty_megabytes_is_refused_in_a_sentence(client: Client) -> None:
     answer = client.http.post("/upload", files={"files": ("large.png", b"\0" * 50_000_000)})
     assert answer.status_code == 413 and "exceeded maximum allowed size" in answer.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import signal
 import socket
 import tempfile
@@ -75,6 +76,8 @@ def check_port(port: int) -> None:
 def launched(answers: Answers, port: int, rate: int) -> gr.Blocks:
     """The page, listening; its `close` ends it."""
     os.environ["GRADIO_TEMP_DIR"] = str(answers.uploads)
+    # After so many events: never. After each that fails, it would make a table of all, which nobody here can see.
+    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(sys.maxsize)
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
