@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import signal
 import socket
+import sys
 import tempfile
 import threading
 from pathlib import Path
