@@ -65,6 +65,6 @@ def encoded(figure: Figure, *, colours: int | None = 128) -> str:
             canvas.print_png(buffer, metadata={"Software": None})
         else:
             canvas.draw()
-            image = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba(), "raw", "RGBA", 0, 1)
+            image = Image.frombytes("RGBA", canvas.get_width_height(), bytes(canvas.buffer_rgba()))
             image.convert("RGB").quantize(colours, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
