@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import wspace as package
+from wspace.support.errors import UserError
 
 pytestmark = pytest.mark.plugins("t2w")
 
@@ -229,6 +231,65 @@ def test_python_and_command_line_make_the_same_weights(nano, head, known):
     written = load_file(head)
     assert set(written) == set(network.tensors)
     assert all(torch.equal(written[name], tensor) for name, tensor in network.tensors.items())
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"steps": 0}, "generate.steps: must be greater than or equal to 1, got 0"),
+        ({"temperature": -1}, "generate.temperature: must be greater than or equal to 0, got -1"),
+        ({"temperature": float("inf")}, "generate.temperature: expected a plain finite value, got inf"),
+        ({"guidance": "x"}, "generate.guidance: expected float, got 'x'"),
+        ({"seed": -1}, "seed: must be at least 0, got -1"),
+        ({"count": 0}, "count: must be at least 1, got 0"),
+    ],
+)
+def test_python_refuses_what_the_command_line_refuses(nano, known, given, said):
+    with pytest.raises(UserError) as caught:
+        package.load(nano).generate_many(known, **{"count": 1, **given})
+    assert str(caught.value) == said
+
+
+def test_pictures_are_a_list_and_may_be_none(nano, known):
+    run = package.load(nano)
+    network = run.generate(known)
+    assert run.predict(network, []) == []
+    with pytest.raises(UserError, match=r"^pictures are a list of files: give \['a.png'\]$"):
+        run.predict(network, "a.png")
+
+
+def test_an_export_does_not_write_over_the_weights_it_reads(nano, inside, head, tmp_path):
+    own, link = tmp_path / "head.safetensors", tmp_path / "link.onnx"
+    shutil.copy(head, own)
+    link.symlink_to(own)
+    for out in (own, link):
+        done = inside("export", nano, own, "--to", "onnx", "--out", out)
+        told = f"error: --out {out}: this is the file of the weights; name another for what is made of them\n"
+        assert (done.returncode, done.stderr) == (2, told)
+    assert own.read_bytes() == head.read_bytes()
+
+
+def test_too_little_memory_ends_with_a_sentence(nano, inside, tmp_path):
+    done = inside("run", "nano", "--set", "zoo.batch=100000000", "--runs", tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert re.fullmatch(
+        r"error: this takes [\d.]+ TiB of memory at once, more than there is; `wspace plan RECIPE` says what each stage takes",
+        done.stderr.splitlines()[-1],
+    )
+
+
+def test_settings_of_drawing_are_said_to_count_for_nothing_where_nothing_is_drawn(placed, inside, tmp_path):
+    classes = ", ".join(package.load(placed).zoo.classes[:3])
+    files = [tmp_path / name for name in ("as-it-is.safetensors", "asked.safetensors")]
+    plain = inside("generate", placed, "--classes", classes, "--out", files[0])
+    asked = inside("generate", placed, "--classes", classes, "--out", files[1], "--steps", 3, "--temperature", 5)
+    assert "of no account" not in plain.stderr
+    assert (
+        "note: 'steps' and 'temperature' are of no account: this run's generator 'predicted' draws nothing"
+        in asked.stderr.splitlines()
+    )
+    first, second = map(load_file, files)
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
 def test_a_network_forms_step_by_step_and_ends_as_the_generated_one(nano, known):

@@ -176,6 +176,23 @@ def test_networks_that_are_the_same_for_all_tasks_are_told_while_training_goes_o
     assert not [line for line in said if "are one network" in line]
 
 
+@pytest.mark.parametrize(
+    ("reached", "mean", "ignores"),
+    [
+        (0.6, 0.6, True),
+        (0.604, 0.6, True),
+        (0.61, 0.6, False),
+        (1.0, 1.0, False),
+        (0.996, 1.0, False),
+        (0.99, 1.0, True),
+    ],
+)
+def test_of_a_mean_that_is_all_but_perfect_nobody_can_say_whether_words_are_heard(
+    reached: float, mean: float, ignores: bool
+) -> None:
+    assert train_stage.ignores_condition(reached, mean) == ignores
+
+
 def test_a_generator_that_its_condition_misleads_is_not_said_to_ignore_it(
     go: Go, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from wspace.support.classes import class_meant, misspelt
+from wspace.support.classes import check_classes, class_meant, misspelt
+from wspace.support.errors import UserError
 
 CLASSES = ("otter", "folder", "umbrella", "book", "bicycle", "house")
 
@@ -43,3 +44,8 @@ def test_a_class_was_meant_where_few_letters_are_wrong(name: str, meant: str | N
 )
 def test_a_message_asks_about_a_class_alone_that_is_spelt_almost_so(name: str, hint: str) -> None:
     assert class_meant(name, CLASSES) == hint
+
+
+def test_a_name_is_text() -> None:
+    with pytest.raises(UserError, match=r"^class names are text, and 3 is none$"):
+        check_classes(["book", 3])  # type: ignore[list-item]

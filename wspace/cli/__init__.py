@@ -22,6 +22,7 @@ import typer
 from wspace.cli.commands import Commands
 from wspace.cli.deferred import deferred
 from wspace.support import terminal
+from wspace.support.memory import is_want_of_memory, wanted
 
 if TYPE_CHECKING:
     from wspace.runs.pipeline import Workshop
@@ -226,6 +227,11 @@ def _main(workshop: Workshop | None, signals: _Signals) -> None:
             raise
         sys.exit(1)
     except Exception as error:
+        if is_want_of_memory(error):
+            if terminal.manner.verbose:
+                traceback.print_exc()
+            _tell(f"error: {wanted(error)}; `wspace plan RECIPE` says what each stage takes")
+            sys.exit(1)
         if type(error).__module__.split(".")[0] not in ("click", "typer") or not hasattr(error, "exit_code"):
             raise
         of_help = type(error).__name__ == "NoArgsIsHelpError"  # a group by itself: its help is what was asked for

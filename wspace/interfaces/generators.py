@@ -108,6 +108,7 @@ class Generator(nn.Module, ABC):
 
     version: ClassVar[int] = 1  # part of every cached artifact's key: raise it when the class computes something else
     samplers: ClassVar[tuple[str, ...]] = ()  # names that `generate.sampler` may have; the first is the default
+    draws: ClassVar[bool] = True  # False: a network depends on nothing that `Generate` says; users are told
     task_loss_last: bool = False
     """Whether a task loss goes on from what `loss` has trained, on the same parameters. If not, it comes first, and `loss`
     leaves its parameters alone."""

@@ -11,7 +11,7 @@ import types
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -34,6 +34,8 @@ from wspace.support.elsewhere import NO_ADDRESS
 from wspace.support.errors import Problem, RecipeError, UnknownComponent, UserError, did_you_mean
 from wspace.support.files import expanded
 from wspace.support.methods import ORACLE, OURS
+
+Section = TypeVar("Section")
 
 
 def bind(source: Source, registry: Registry, name: str | None = None) -> BoundRecipe:
@@ -71,6 +73,15 @@ def bind_one(kind: str, block: Any, registry: Registry, where: str) -> Bound:
     bound = binder.component(kind, block, ())
     if bound is None or binder.problems:
         raise RecipeError(where, binder.problems)
+    return bound
+
+
+def bind_section(section: type[Section], values: Mapping[str, Any], where: str) -> Section:
+    """Settings as a recipe's section would have them. Raises UserError with all problems, as of `where`."""
+    binder = _Binder(Source(where, {}), Registry())
+    bound = binder.section(section, values, (where,))
+    if binder.problems:
+        raise UserError("\n".join(f"{problem.where}: {problem.message}" for problem in binder.problems))
     return bound
 
 

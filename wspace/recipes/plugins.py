@@ -79,7 +79,8 @@ def load_plugins(
     allow_list = os.environ.get("WSPACE_PLUGINS") if allowed is None else allowed
     plugins = built_in()
     entries = entry_points(group="wspace") if installed is None else installed
-    for entry in sorted(entries, key=lambda entry: entry.name):
+    entries = sorted(entries, key=lambda entry: entry.name)
+    for entry in entries:
         source = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
         if allow_list is not None and entry.name not in [name.strip() for name in allow_list.split(",")]:
             plugins.facts.append(PluginFact(entry.name, source, skipped=True))
@@ -90,6 +91,15 @@ def load_plugins(
             raise
         except (Exception, SystemExit) as error:  # somebody's fault: told by `wspace plugins`, stops nobody
             plugins.facts.append(PluginFact(entry.name, source, error=reason(error)))
+    there = [entry.name for entry in entries]
+    for name in filter(None, map(str.strip, (allow_list or "").split(","))):
+        if name not in there:
+            hint = did_you_mean(name, there)
+            plugins.facts.append(
+                PluginFact(
+                    name, "WSPACE_PLUGINS", error=f"WSPACE_PLUGINS names it, and no installed package has it.{hint}"
+                )
+            )
     for file in files:
         module = _module_from(file)
         try:

@@ -22,7 +22,7 @@ from wspace.learning.expectation import Expectation
 from wspace.learning.fitting import predict
 from wspace.learning.ridge_regression import Ridge
 from wspace.learning.system import System
-from wspace.recipes.bind import bind_one
+from wspace.recipes.bind import bind_one, bind_section
 from wspace.recipes.plugins import load_plugins
 from wspace.recipes.registry import Registry
 from wspace.recipes.schema import BoundRecipe
@@ -43,6 +43,7 @@ from wspace.support.names import GENERATOR, PROMPT_TEXTS
 from wspace.support.progress import Progress
 from wspace.support.quantities import counted
 from wspace.support.seeding import stream
+from wspace.support.settings import Generate
 from wspace.support.templates import template
 from wspace.weights.files.network import Network
 
@@ -337,16 +338,28 @@ class Run:
         guidance: float | None = None,
         temperature: float | None = None,
     ) -> list[Network]:
-        """`count` draws for one task. At temperature 0 there is only one, so more are drawn at 1 if none is given."""
+        """`count` draws for one task. At temperature 0 there is only one, so more are drawn at 1 if none is given.
+
+        Raises UserError as `generate`, and for numbers out of their range.
+        """
+        for name, value, least in (("count", count, 1), ("seed", seed, 0)):
+            if value is not None and value < least:
+                raise UserError(f"{name}: must be at least {least}, got {value}")
         names, defaults = self.told_apart(classes), self.recipe.generate
         seed = self.recipe.seed if seed is None else seed
         if temperature is None and count > 1 and defaults.temperature == 0:
             temperature = 1.0
         asked = {"steps": steps, "guidance": guidance, "temperature": temperature}
-        settings = replace(defaults, **{name: value for name, value in asked.items() if value is not None})
+        given = {name: value for name, value in asked.items() if value is not None}
+        settings = bind_section(Generate, vars(defaults) | given, "generate")
         prompts = self.prompts_for(names, count, pictures, unlabelled)
         for note in self._known_classes.notes(names, [name for name in names if (pictures or {}).get(name)]):
             self.bench.progress.say(f"note: {note}")
+        if given and not self.system.generator.draws:
+            self.bench.progress.say(
+                f"note: {listed([*given])} {'is' if len(given) == 1 else 'are'} of no account: this run's generator "
+                f"{self.recipe.generator.name!r} draws nothing"
+            )
         drawn = self.system.sample(prompts, settings, stream(seed, "generate")).cpu()
         if count > 1 and (drawn - drawn[:1]).abs().max() <= ROUNDING * drawn.abs().max():
             self.bench.progress.say(
@@ -499,7 +512,11 @@ class Run:
         return {"accuracy": accuracy, "images": len(labels), "classes": list(network.classes), "chance": 1 / len(task)}
 
     def predict(self, network: Network, pictures: Sequence[str | Path]) -> list[Prediction]:
-        """Raises DataError for a picture that cannot be read."""
+        """Raises DataError for a picture that cannot be read, and UserError for what is no list of pictures."""
+        if isinstance(pictures, str | Path):
+            raise UserError(f"pictures are a list of files: give [{str(pictures)!r}]")
+        if not pictures:
+            return []
         paths = [Path(picture) for picture in pictures]
         features = self._features(paths)
         texts = self.bench.encode_classes(network.classes)

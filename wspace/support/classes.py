@@ -11,6 +11,9 @@ def trimmed(classes: Sequence[str]) -> tuple[str, ...]:
     """Names without what white space is around and doubled in them. Raises UserError for an empty one, and for a string."""
     if isinstance(classes, str):
         raise UserError(f"classes are a list of names, not the string {classes!r}: give [{classes!r}]")
+    for name in classes:
+        if not isinstance(name, str):
+            raise UserError(f"class names are text, and {name!r} is none")
     names = tuple(" ".join(name.split()) for name in classes)
     if any(names) and not all(names):
         raise UserError("one of the class names is empty")

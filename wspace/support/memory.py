@@ -8,10 +8,13 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from wspace.support.quantities import in_bytes
 
 TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8  # parameters of mallopt(3)
 LARGEST = 32 << 20  # bytes: the most that glibc takes for its threshold of blocks that are mapped one by one
@@ -74,6 +77,13 @@ def limited_to_what_is_free() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def wanted(error: BaseException) -> str:
+    """Of an allocation that failed: a sentence on how much it asked for, as far as it says."""
+    asked = re.search(r"allocate (\d+) bytes", str(error))
+    much = "more memory" if asked is None else f"{in_bytes(int(asked[1]))} of memory at once, more"
+    return f"this takes {much} than there is"
 
 
 def is_want_of_memory(error: BaseException) -> bool:

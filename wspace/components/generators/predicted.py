@@ -19,6 +19,8 @@ class Predicted(Generator):
     With predictor `offset` and a conditioner that starts from networks (`class-prototypes`), it writes those.
     """
 
+    draws = False
+
     def __init__(self, predictor: Predictor = Default("linear"), *, layout: TokenLayout, pooled_width: int):
         super().__init__()
         if layout.codes:

@@ -21,7 +21,13 @@ from wspace.runs.artifacts import Zoo
 from wspace.runs.assemble import build_system, load_system
 from wspace.runs.pieces import bound_of, check, told_of
 from wspace.runs.stages import Job
-from wspace.runs.stages.train import COLLAPSED, VALIDATION_DRAW, precision_chosen, score_on_validation, write_trained
+from wspace.runs.stages.train import (
+    VALIDATION_DRAW,
+    ignores_condition,
+    precision_chosen,
+    score_on_validation,
+    write_trained,
+)
 from wspace.runs.telling import context_for, tell
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import UserError, WspaceError
@@ -155,7 +161,7 @@ def member(job: Job) -> None:
     results = {
         "validation_accuracy": reached,
         "validation_accuracy_of_zoo_mean": mean,
-        "collapsed": reached < mean + COLLAPSED,
+        "collapsed": ignores_condition(reached, mean),
         "reconstruction": round_trip,
     }
     write_json(job.folder / SUMMARY, read_json(joint / SUMMARY) | results)

@@ -184,8 +184,13 @@ def _accuracies(zoo: Zoo, reached: float, zoo_mean: float) -> dict[str, Any]:
     return {
         "validation_accuracy": reached,
         "validation_accuracy_of_zoo_mean": zoo_mean,
-        "collapsed": reached < zoo_mean + COLLAPSED and several_tasks,
+        "collapsed": ignores_condition(reached, zoo_mean) and several_tasks,
     }
+
+
+def ignores_condition(reached: float, zoo_mean: float) -> bool:
+    """Whether samples are no better than the zoo's mean, by accuracy. Of one that is all but perfect nobody can say."""
+    return reached < min(zoo_mean + COLLAPSED, 1 - COLLAPSED)
 
 
 def _warn_of_collapse(job: Job, whose: str, accuracies: Mapping[str, Any]) -> None:

@@ -32,8 +32,9 @@ class Network:
     origin: str = ""  # the run it comes from, and how it was drawn
     zoo: str = ""  # the artifact that its run stands on; none of weights from elsewhere
 
-    def save(self, file: Path) -> None:
+    def save(self, file: str | Path) -> None:
         """As safetensors, the classes in its metadata. Raises DiskError, and UserError for what cannot be a file."""
+        file = Path(file)
         check_file(file)
         with disk_errors(file):
             file.parent.mkdir(parents=True, exist_ok=True)
