@@ -15,7 +15,7 @@ from wspace.support import moved
 from wspace.support.parameters import build_defaults_with
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
     from typing import Any
 
@@ -38,7 +38,7 @@ hookimpl = pluggy.HookimplMarker("wspace")
 moved.install()
 
 
-def load(what: str | Path) -> Run | Any:
+def load(what: str | Path, plugins: Sequence[str | Path] = ()) -> Run | Any:
     """Open a finished run's folder: `wspace.load("runs/t2w").generate(["book", "camera"])`.
 
     Or what `wspace push` sent to a hub, as `"hf://user/name"`, `"hf://user/name@revision"` or, of a zoo,
@@ -46,12 +46,13 @@ def load(what: str | Path) -> Run | Any:
     is executed.
 
     The folder of a zoo, or an address at which one lies (`https://...`), gives a `StoredZoo`; generated weights, a file or the
-    folder of `wspace export --to huggingface`, give a `Network`. Raises UserError for what is none of these, or is not on the
-    hub, and FileError for a file that is not what was sent.
+    folder of `wspace export --to huggingface`, give a `Network`. A run whose recipe names components of one-file plugins needs
+    these files, as `plugins=["otters.py"]`. Raises UserError for what is none of these, or is not on the hub, and FileError for
+    a file that is not what was sent.
     """
     from wspace.uses.hub.opening import load
 
-    return load(what)
+    return load(what, plugins)
 
 
 def _default(kind: str, name: str, given: Mapping[str, Any]) -> Any:

@@ -496,3 +496,14 @@ def test_a_folder_of_pictures_works_as_icons_do(nano, inside, tmp_path):
 def test_every_table_of_a_run_can_be_read_without_colour(nano, inside):
     text = inside("report", nano).stdout
     assert "generated" in text and "oracle" in text and "\x1b" not in text
+
+
+def test_weights_of_another_run_are_said_to_be(nano, inside, head, tmp_path):
+    whose, of_another = tmp_path / "own.safetensors", tmp_path / "other.safetensors"
+    run = package.load(nano)
+    network = run.load_network(head)
+    network.save(whose)
+    replace(network, zoo="zoo-of-another").save(of_another)
+    told = f"note: these weights are of another run (its zoo is zoo-of-another, and here it is {run.zoo.folder.name})"
+    assert told in inside("score", nano, of_another).stderr.splitlines()
+    assert "another run" not in inside("score", nano, whose).stderr

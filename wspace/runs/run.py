@@ -507,6 +507,7 @@ class Run:
         """Accuracy on the test images of the network's classes. Raises UserError if the data set has not all of them."""
         self.zoo.check(self.bench.accepted)
         task = self.task_of(network.classes)
+        self._say_whose(network)
         predicted, labels = predict(self.target, self.flat(network), task, self.bench.test, self.bench.class_texts)
         accuracy = float((predicted[0] == labels).float().mean())
         return {"accuracy": accuracy, "images": len(labels), "classes": list(network.classes), "chance": 1 / len(task)}
@@ -517,6 +518,7 @@ class Run:
             raise UserError(f"pictures are a list of files: give [{str(pictures)!r}]")
         if not pictures:
             return []
+        self._say_whose(network)
         paths = [Path(picture) for picture in pictures]
         features = self._features(paths)
         texts = self.bench.encode_classes(network.classes)
@@ -525,6 +527,13 @@ class Run:
             Prediction(path, network.classes, tuple(row.tolist()))
             for path, row in zip(paths, logits.softmax(1), strict=True)
         ]
+
+    def _say_whose(self, network: Network) -> None:
+        """Where weights are another run's: they are of this one's shapes, and what they see may be scaled otherwise."""
+        if network.zoo not in ("", self.zoo.folder.name):
+            self.bench.progress.say(
+                f"note: these weights are of another run (its zoo is {network.zoo}, and here it is {self.zoo.folder.name})"
+            )
 
     def flat(self, network: Network) -> Tensor:
         """A network's tensors as one row of weights: (1, P)."""

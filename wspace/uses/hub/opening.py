@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from wspace.runs.run import Run
@@ -14,18 +15,18 @@ from wspace.weights.files.network import Network
 from wspace.weights.zoo.format import StoredZoo
 
 
-def load(what: str | Path) -> Run | StoredZoo | Network:
+def load(what: str | Path, plugins: Sequence[str | Path] = ()) -> Run | StoredZoo | Network:
     """As `wspace.load`."""
     if isinstance(what, str) and what.startswith(SCHEME):
-        return _opened(cached(Place.read(what), Progress()))
+        return _opened(cached(Place.read(what), Progress()), plugins)
     place = place_of(what) if isinstance(what, str) else what
-    return _opened(place) if isinstance(place, Path) else StoredZoo.open(place)
+    return _opened(place, plugins) if isinstance(place, Path) else StoredZoo.open(place)
 
 
-def _opened(place: Path) -> Run | StoredZoo | Network:
+def _opened(place: Path, plugins: Sequence[str | Path]) -> Run | StoredZoo | Network:
     kind = kind_of(place)
     if kind == "zoo":
         return StoredZoo.open(place)
     if kind == "weights":
         return Network.read(place / HUB_WEIGHTS if place.is_dir() else place)
-    return Run.open(place)
+    return Run.open(place, [Path(file) for file in plugins])
