@@ -136,14 +136,14 @@ def _training(pupils: Sequence[Pupil], folder: Path, progress: Progress) -> Gene
 
 def join(told: Mapping[str, Any]) -> None:
     """The last phase of another process's joint training, of which nothing is written."""
-    pupils, progress = [], Progress()
+    pupils, progress = list[Pupil](), Progress()
     for member in told["members"]:
         check(member)
         pupils.append(Pupil(member["name"], bound_of(member), Path(member["zoo"]), progress))
     training = _training(_sharing(pupils), Path(told["folder"]), progress)
     training.system.tokenizer.requires_grad_(False)  # a code is learnt before
-    bench, recipe = pupils[0].bench, pupils[0].recipe
-    precision = bench.precision_in(Path(told["folder"]))
+    bench = pupils[0].bench
+    recipe, precision = bench.recipe, bench.precision_in(Path(told["folder"]))
     training.generator(recipe.train, recipe.losses, lambda: 0.0, precision=precision)
 
 
