@@ -507,3 +507,16 @@ def test_weights_of_another_run_are_said_to_be(nano, inside, head, tmp_path):
     told = f"note: these weights are of another run (its zoo is zoo-of-another, and here it is {run.zoo.folder.name})"
     assert told in inside("score", nano, of_another).stderr.splitlines()
     assert "another run" not in inside("score", nano, whose).stderr
+
+
+def test_a_run_is_loaded_with_one_file_plugins(nano, tmp_path):
+    file = tmp_path / "otter_mixer.py"
+    file.write_text(
+        "from wspace import hookimpl\n\n@hookimpl\ndef wspace_register(register):\n"
+        "    register('denoiser', 'otter-mixer', 'otter_mixer:OtterMixer')\n",
+        encoding="utf-8",
+    )
+    assert "otter-mixer" in package.load(nano, plugins=[str(file)]).registry.names("denoiser")
+    assert "otter-mixer" not in package.load(nano).registry.names("denoiser")
+    with pytest.raises(UserError, match="nosuch.py: no such plugin file"):
+        package.load(nano, plugins=["nosuch.py"])
