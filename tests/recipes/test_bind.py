@@ -322,6 +322,12 @@ def test_a_default_that_may_not_be_left_out_is_told_where_nobody_registered_it(t
     assert problems(tiny, tiny.recipe) == "tiny.yaml: wording.use: no wording named 'template'. Known: (none)"
 
 
+def test_a_task_has_no_fewer_classes_at_most_than_at_least(tiny: Tiny) -> None:
+    assert problems(tiny, tiny.recipe + "tasks: {classes: [6, 3]}\n").endswith(
+        "tasks.classes: 6 to 3 is an empty range"
+    )
+
+
 def test_an_int_will_do_for_a_float_and_becomes_one(tiny: Tiny) -> None:
     written = tiny.bind(tiny.recipe.replace("plain", "{use: plain, dropout: 0}"))
     assert repr(written.conditioner.arguments["dropout"]) == "0.0"

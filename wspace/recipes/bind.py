@@ -54,6 +54,7 @@ def bind(source: Source, registry: Registry, name: str | None = None) -> BoundRe
         binder.sampler(arguments["generator"], arguments["generate"].sampler)
         binder.opponents(arguments["against"])
         binder.trackers(arguments["tracker"])
+        binder.classes(arguments["tasks"])
         binder.pictures(arguments["tasks"], arguments["conditioner"], arguments["against"])
         binder.auxiliary(arguments["auxiliary"], arguments["conditioner"])
     if binder.problems:
@@ -195,6 +196,12 @@ class _Binder:
         for number, name in enumerate(names):
             if name in names[:number]:
                 self.problem(("tracker", number), f"the tracker {name!r} is named twice")
+
+    def classes(self, tasks: settings.Tasks) -> None:
+        """How many a task has at least and at most."""
+        least, most = tasks.classes
+        if least > most:
+            self.problem(("tasks", "classes"), f"{least} to {most} is an empty range")
 
     def pictures(self, tasks: settings.Tasks, conditioner: Bound, against: Sequence[Bound]) -> None:
         """Tasks with pictures are for who looks at these, and who looks at them is asked for no other tasks."""
