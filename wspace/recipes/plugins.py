@@ -92,8 +92,8 @@ def load_plugins(
         except (Exception, SystemExit) as error:  # somebody's fault: told by `wspace plugins`, stops nobody
             plugins.facts.append(PluginFact(entry.name, source, error=reason(error)))
     there = [entry.name for entry in entries]
-    for name in filter(None, map(str.strip, (allow_list or "").split(","))):
-        if name not in there:
+    for name in map(str.strip, (allow_list or "").split(",")) if allowed is None else ():
+        if name and name not in there:
             hint = did_you_mean(name, there)
             plugins.facts.append(
                 PluginFact(
