@@ -180,6 +180,10 @@ def test_a_plugin_that_is_named_and_not_there_is_told(install: Install, monkeypa
         "plugin 'nothing' cannot be used: WSPACE_PLUGINS names it, and no installed package has it. Known: one",
     ]
     assert "one" in loaded.registry.names("denoiser")
+    monkeypatch.setenv("WSPACE_PLUGINS", "other")
+    loaded = load_plugins()
+    assert [f.name for f in loaded.facts if not f.skipped and not f.error] == ["wspace"]
+    assert "one" not in loaded.registry.names("denoiser")
 
 
 # ---------------------------------------------------------------- the number of the contract

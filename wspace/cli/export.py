@@ -49,7 +49,7 @@ def export(
         usual = precision == exporter.precisions[0]
         called = weights if usual else weights.with_stem(f"{weights.stem}-{precision}")
         out = exporter.beside(called, block["use"])
-    if out.absolute() == weights.absolute() or (out.exists() and out.samefile(weights)):
+    if out.exists() and out.samefile(weights):
         raise UserError(f"--out {out}: this is the file of the weights; name another for what is made of them")
     replaced, note = out.is_file(), changes_by([out])
     exported = opened.export(network, block, out, precision=precision)

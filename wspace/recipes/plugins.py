@@ -77,12 +77,13 @@ def load_plugins(
     plugin: the user named that file in this very command.
     """
     allow_list = os.environ.get("WSPACE_PLUGINS") if allowed is None else allowed
+    admitted = None if allow_list is None else [name for name in map(str.strip, allow_list.split(",")) if name]
     plugins = built_in()
     entries = entry_points(group="wspace") if installed is None else installed
     entries = sorted(entries, key=lambda entry: entry.name)
     for entry in entries:
         source = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
-        if allow_list is not None and entry.name not in [name.strip() for name in allow_list.split(",")]:
+        if admitted is not None and entry.name not in admitted:
             plugins.facts.append(PluginFact(entry.name, source, skipped=True))
             continue
         try:
@@ -92,8 +93,8 @@ def load_plugins(
         except (Exception, SystemExit) as error:  # somebody's fault: told by `wspace plugins`, stops nobody
             plugins.facts.append(PluginFact(entry.name, source, error=reason(error)))
     there = [entry.name for entry in entries]
-    for name in map(str.strip, (allow_list or "").split(",")) if allowed is None else ():
-        if name and name not in there:
+    for name in admitted or ():
+        if allowed is None and name not in there:
             hint = did_you_mean(name, there)
             plugins.facts.append(
                 PluginFact(

@@ -43,9 +43,8 @@ ZOO_MEAN = "mean.safetensors"
 """Beside a generator that takes networks in parts (`train.tokens`): the mean of those it learnt from, tensor by tensor."""
 LOG = "log.jsonl"
 CHECKPOINT = "{}.checkpoint.safetensors"  # of a phase
-PRECISION = (
-    "precision.json"  # beside checkpoints: what a training began in, where its recipe leaves that to the machine
-)
+PRECISION = "precision.json"
+"""Beside checkpoints: what a training began in, where its recipe leaves that to the machine."""
 
 # stage generate
 GENERATED = "generated-{}.safetensors"  # of a split

@@ -107,8 +107,8 @@ def run(zoos: Sequence[MemberZoo], folder: Path, progress: Progress) -> None:
     logs["train"] = []
     if recipe.train.steps:
         members = [{"zoo": str(zoo.folder.absolute()), **told_of(zoo.recipe)} for zoo in zoos]
-        health |= precision_chosen(first.bench, folder)
         precision = first.bench.precision_in(folder)  # before others look for it
+        health |= precision_chosen(first.bench, folder)
         here().send({"joint": json.dumps({"folder": str(folder.absolute()), "members": members})})
         logs["train"] = training.generator(recipe.train, recipe.losses, validate, precision=precision)
     accuracies = {pupil.name: pupil.of_samples() for pupil in pupils}
