@@ -125,7 +125,7 @@ def wspace(cache: Path) -> Wspace:
     """The command line in a process of its own, as a user calls it."""
 
     def call(*arguments: object, cwd: Path = ROOT, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", "from wspace.cli import main; main()", *map(str, arguments)]
+        command = [sys.executable, "-c", "from wspace.__main__ import run; run()", *map(str, arguments)]
         return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout)
 
     return call

@@ -376,7 +376,7 @@ def test_a_reader_who_leaves_early_is_no_error(buffered: bool) -> None:
         assert (process.wait(timeout=300), err) == (0, b"")
 
 
-SCRIPT = f"{sys.executable} -c 'from wspace.cli import main; main()'"
+SCRIPT = f"{sys.executable} -c 'from wspace.__main__ import run; run()'"
 
 
 def shell(line: str, folder: Path, **environment: str) -> Done:

@@ -137,6 +137,39 @@ def test_a_line_is_written_in_one_piece_among_those_of_other_processes(monkeypat
 )
 def test_a_shell_completes_commands_options_and_recipes(line: str, expected: list[str]) -> None:
     asked = {"_WSPACE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
-    command = [sys.executable, "-c", "import sys; sys.argv = ['wspace']; from wspace.cli import main; main()"]
+    command = [sys.executable, "-c", "import sys; sys.argv = ['wspace']; from wspace.__main__ import run; run()"]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | asked, timeout=300)
     assert (done.returncode, done.stdout.split()) == (0, expected), done.stderr
+
+
+SENDS = "threading.Thread(target=lambda: (threading.main_thread().join(), print('sent'))).start()"
+LAST_WORDS = """
+import atexit, sys, threading
+import wspace.__main__ as process
+
+atexit.register(print, "behind it")
+{before}
+sys.argv = ["wspace", *{arguments}]
+process.run()
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "arguments", "status", "out"),
+    [
+        ("", ["--version"], 0, ["behind it"]),
+        ("", ["gnerate"], 2, ["behind it"]),
+        (SENDS, ["ls"], 0, ["sent", "behind it", "left"]),
+        ("sys.setprofile(lambda *_: None)", ["ls"], 0, ["behind it", "left"]),
+    ],
+    ids=["ends", "refuses", "sends", "profiled"],
+)  # fmt: skip
+def test_a_process_ends_at_once_but_for_who_has_the_last_word(
+    before: str, arguments: list[str], status: int, out: list[str]
+) -> None:
+    """At once: without taking modules apart, which `left` would tell of."""
+    left = "import os\nclass Left:\n    def __del__(self, write=os.write): write(1, b'left\\n')\nthe_last = Left()\n"
+    script = left + LAST_WORDS.format(before=before, arguments=arguments)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    told = [line for line in done.stdout.splitlines() if line in ("behind it", "sent", "left")]
+    assert (done.returncode, told) == (status, out), done.stderr

@@ -181,7 +181,8 @@ def test_a_killed_and_an_interrupted_run_go_on_to_the_same_bytes(nano, inside, t
     for stage in ("opponents", "evaluate", "report"):
         (folder,) = nano.glob(f"{stage}-*")
         shutil.copytree(folder, tmp_path / "nano" / folder.name)
-    command = [sys.executable, "-c", "from wspace.cli import main; main()", "run", str(NANO), "--runs", str(tmp_path)]
+    code = "from wspace.__main__ import run; run()"
+    command = [sys.executable, "-c", code, "run", str(NANO), "--runs", str(tmp_path)]
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
 
     first = subprocess.Popen(command, **silent)

@@ -36,7 +36,7 @@ def memory(process: int) -> float:
 def main(run: str, folder: Path, port: int) -> None:
     classes, file = ["book", "camera", "cloud"], picture(folder / "picture.png")
     address = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-c", "from wspace.cli import main; main()", "serve", run, "--port", str(port)]
+    command = [sys.executable, "-c", "from wspace.__main__ import run; run()", "serve", run, "--port", str(port)]
 
     def answered(number: int) -> float:
         """Seconds, of a user who comes and goes."""

@@ -82,7 +82,7 @@ class Command:
         cache: Path | None = None,
         prepare: Callable[[], object] = lambda: None,  # in the process, before it is a wspace
     ):
-        code = "from wspace.cli import main; main()"
+        code = "from wspace.__main__ import run; run()"
         command = [sys.executable, "-c", code, "run", str(recipe), "--runs", str(runs)]
         self.started = time.monotonic()
         self.process = subprocess.Popen(
