@@ -5,7 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,9 @@ MOST_TEXT = 50_000
 NOT_BARE = ("'", '"', "|", ">", "!", "*")
 """What a YAML scalar begins with that is not written as it is."""
 
+Lines = dict[tuple[str | int, ...], int | str | None]
+"""Path of a key -> its line; "--set" if that is where it is from."""
+
 
 @dataclass
 class Source:
@@ -36,7 +41,7 @@ class Source:
 
     file: str
     values: dict[str, Any]
-    lines: dict[tuple[str | int, ...], int | str | None] = field(default_factory=dict)
+    lines: Lines = field(default_factory=dict)
 
     def line(self, path: Sequence[str | int]) -> int | str | None:
         """The line of a key, or of the nearest enclosing one; "--set" of one that was set there."""
@@ -107,10 +112,8 @@ def _new_key(keys: list[str], settings: Sequence[tuple[list[str], Any]]) -> list
 
 
 def parse_recipe(text: str, file: str) -> Source:
-    source = Source(file, {})
     try:
-        loaded = load(text, MOST_TEXT, with_lines=True)
-        values = _plain(loaded, (), source.lines)
+        values, lines = _read(text)
     except DuplicateKeyError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         key = str(error.problem).split('"')[1] if '"' in str(error.problem) else "?"
@@ -120,13 +123,20 @@ def parse_recipe(text: str, file: str) -> Source:
         raise RecipeError(file, [Problem(line, "", f"not YAML: {error.problem}")]) from error
     except YAMLError as error:
         raise RecipeError(file, [Problem(None, "", f"not YAML: {error}")]) from error
-    if loaded is None:
+    if values is None:
         raise RecipeError(file, [Problem(None, "", "the recipe is empty")])
-    if not isinstance(loaded, Mapping):
+    if not isinstance(values, dict):
         raise RecipeError(file, [Problem(1, "", "a recipe is a mapping of keys to values")])
-    source.values = values
+    source = Source(file, deepcopy(values), dict(lines))
     _with_new_keys(source)
     return source
+
+
+@lru_cache(maxsize=16)
+def _read(text: str) -> tuple[Any, Lines]:
+    """Values, plain, and their lines; not to be changed. One text is asked for several times, by a study or a page."""
+    lines: Lines = {}
+    return _plain(load(text, MOST_TEXT, with_lines=True), (), lines), lines
 
 
 def _with_new_keys(source: Source) -> None:
@@ -157,7 +167,7 @@ def read_value(text: str, option: str, name: str) -> Any:
     return text if is_scalar and is_bare and ("#" in text or isinstance(value, str)) else value
 
 
-def _plain(node: Any, path: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int | str | None]) -> Any:
+def _plain(node: Any, path: tuple[str | int, ...], lines: Lines) -> Any:
     if isinstance(node, CommentedMap):
         for key in node:
             if key in (node.lc.data or {}):  # not merged in from elsewhere by `<<`

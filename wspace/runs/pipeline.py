@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -434,6 +435,7 @@ def _manifest(step: Step, recipe: BoundRecipe, took: Spent) -> dict[str, Any]:
     }
 
 
+@cache
 def installed_version(distribution: str) -> str:
     try:
         return version(distribution)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from functools import cache
 from pathlib import Path
 
 import timm
@@ -44,8 +45,14 @@ def packaged(who: str, model: str, package: str) -> dict[str, Tensor]:
     if not files:
         raise FileError(f"{Path(spec.origin).parent}: package {package} has no {pattern} in it")
     tensors = list(read_state(files[0]).values())
-    with torch.device("meta"):
-        expected = timm.create_model(model).state_dict()
-    if [t.shape for t in tensors] != [t.shape for t in expected.values()]:
+    expected = _shapes(model)
+    if [t.shape for t in tensors] != list(expected.values()):
         raise FileError(f"{files[0]}: its tensors are not those of {model}")
     return dict(zip(expected, tensors, strict=True))
+
+
+@cache
+def _shapes(model: str) -> dict[str, torch.Size]:
+    """Of all tensors of a model of timm, by name, in their order."""
+    with torch.device("meta"):
+        return {name: tensor.shape for name, tensor in timm.create_model(model).state_dict().items()}
