@@ -64,6 +64,7 @@ def test_the_light_door_imports_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
 
 
+@pytest.mark.slow
 def test_the_door_of_plugins_does_not_import_the_compiler_of_torch() -> None:
     """It takes longer than torch itself, every command waits for it, and only tracing and exporting need it."""
     script = (

@@ -154,6 +154,7 @@ def test_a_finished_run_loads_what_an_answer_needs_and_nothing_else(nano: Path, 
 SCHEDULER = "from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler"
 
 
+@pytest.mark.slow
 def test_diffusers_does_without_what_it_does_not_use_here_and_others_have_it() -> None:
     """The compiler not at all; statistics and the list of packages when they are asked for.
 

@@ -199,6 +199,7 @@ def test_icons_without_their_packages(tmp_path: Path, monkeypatch: pytest.Monkey
     )
 
 
+@pytest.mark.slow
 def test_further_icons_are_there_where_they_are_asked_for(tmp_path: Path) -> None:
     few, more = (
         {frozenset(concept.name.split()): set(concept.glyphs) for concept in icons_module.concepts_drawn_in(11, also)}
@@ -279,6 +280,7 @@ def test_a_glyph_the_font_lacks_is_no_drawing() -> None:
         assert icons_module.glyph(style, 0x20, 32) is None
 
 
+@pytest.mark.slow
 def test_icons_import_no_icon_package() -> None:
     program = (
         "import sys; from wspace.components.datasets.icons import concepts_drawn_in; assert concepts_drawn_in(12, ('fluent',));"

@@ -11,6 +11,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.support.undrawn import undrawn
 
 ROOT = Path(__file__).parents[2]
@@ -30,12 +32,14 @@ SHORTER = {
 """To save time: a setting of the pages -> what is set besides. What it takes to run is looked at elsewhere."""
 
 
+@pytest.mark.slow
 def test_every_block_of_the_tutorial_runs(nano, inside, tmp_path):
     """Its first run is the one that other tests have made, figures and all: it finds everything done."""
     shutil.copytree(nano, tmp_path / "runs/nano")
     run_blocks("docs/tutorial.md", 8, inside, tmp_path)
 
 
+@pytest.mark.slow
 def test_every_block_about_symmetries_runs(inside, tmp_path):
     run_blocks("docs/symmetries.md", 4, inside, tmp_path)
 

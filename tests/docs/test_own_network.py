@@ -25,6 +25,8 @@ from wspace.support.seeding import stream
 from wspace.testing import cases
 from wspace.weights.proof import prove
 
+pytestmark = pytest.mark.slow
+
 PAGE = (Path(__file__).parents[2] / "docs/writing-plugins.md").read_text(encoding="utf-8")
 SECTION = PAGE.partition("## Your own network\n")[2].partition("\n## ")[0]
 SMALLER = (

@@ -119,6 +119,7 @@ def test_a_paper_recipe_says_what_it_takes_and_what_to_compare(recipe: Path) -> 
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda file: file.stem)
+@pytest.mark.slow
 def test_a_paper_recipe_runs_from_data_to_report(recipe: Path, tmp_path: Path) -> None:
     own = CLASSES[recipe.stem]
     classes = [*own, *(f"thing_{k}" for k in range(10))]

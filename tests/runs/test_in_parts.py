@@ -171,6 +171,7 @@ def nano_parts(run_once: RunOnce) -> Path:
     return run_once("nano-parts-runs", "whole/resnet18", NANO)
 
 
+@pytest.mark.slow
 def test_the_whole_recipe_draws_networks_as_near_as_the_mean_is(nano_parts: Path) -> None:
     report = report_of(nano_parts)
     rows = {(s["metric"], s["method"], s["split"]): s["mean"] for s in report["scores"]}
@@ -186,6 +187,7 @@ def test_the_whole_recipe_draws_networks_as_near_as_the_mean_is(nano_parts: Path
     )
 
 
+@pytest.mark.slow
 def test_a_network_asked_for_by_name_loads_into_plain_timm(nano_parts: Path) -> None:
     opened = wspace.load(nano_parts)
     network = opened.generate([opened.zoo.classes[number] for number in opened.zoo.tasks.classes[:3]])

@@ -395,6 +395,7 @@ def browse(folder: Path, page: str, widths: Sequence[int], *flags: str) -> str:
 
 
 @pytest.mark.parametrize("width", [360, 1200])
+@pytest.mark.slow
 def test_a_browser_shows_the_page(page: str, tmp_path: Path, width: int) -> None:
     picture = tmp_path / "report.png"
     browse(tmp_path, page, [width], f"--screenshot={picture}")

@@ -401,6 +401,7 @@ def start_two(folder: Path, module: str, *arguments: str) -> list[End]:
     return [End(status, *texts) for status, texts in zip(json.loads(done.stdout), said, strict=True)]
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does_and_one_goes_on_where_they_stopped(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -492,6 +493,7 @@ def recipe_in(folder: Path) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_the_train_stage_of_two_processes(tmp_path: Path) -> None:
     recipe = recipe_in(tmp_path)
     bound = bind(read_recipe(recipe), load_plugins().registry)
@@ -582,6 +584,7 @@ def test_recipes_on_several_devices_are_no_command_for_several_processes(monkeyp
 # ---------------------------------------------------------------- what goes wrong
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_printed_once_and_all_processes_end_with_its_status(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     first, other = start_two(tmp_path / "said", "wspace", "run", "no-such", "--runs", str(runs))

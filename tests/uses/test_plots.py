@@ -445,6 +445,7 @@ LOOK = """<script>onload = () => { document.body.dataset.found = JSON.stringify(
 
 
 @pytest.mark.parametrize("width", [360, 1200])
+@pytest.mark.slow
 def test_a_browser_shows_every_figure_of_a_run(plotted: Path, tmp_path: Path, width: int) -> None:
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:

@@ -365,7 +365,9 @@ def test_tracing_leaves_the_module_as_it_was(nets: Nets) -> None:
 # ---------------------------------------------------------------- that they are right
 
 
-@each
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "resnet18" else name for name in NETS]
+)
 def test_moving_every_free_axis_changes_nothing(nets: Nets, name: str) -> None:
     net, x, found = nets[name]
     assert module_error(net, found, [x], rng_of(1)) < ERROR

@@ -147,6 +147,7 @@ def test_a_head_and_its_classifier_are_files_to_download(
     assert client.http.get(address + made["url"]).content.startswith(b"PK")
 
 
+@pytest.mark.slow
 def test_twenty_users_at_once_are_all_answered(address: str, answers: Answers, pictures: list[Path]) -> None:
     def ask(number: int) -> str:
         with Client(address) as user:
@@ -395,6 +396,7 @@ def test_type_drop_answer_download(page: Any, answers: Answers, pictures: list[P
 
 
 @in_browser
+@pytest.mark.slow
 def test_by_keyboard_alone_with_pasted_pictures_and_another_description(
     page: Any, answers: Answers, pictures: list[Path]
 ) -> None:
@@ -414,6 +416,7 @@ def test_by_keyboard_alone_with_pasted_pictures_and_another_description(
 
 
 @in_browser
+@pytest.mark.slow
 def test_pictures_are_added_for_a_class(page: Any, answers: Answers, pictures: list[Path]) -> None:
     page.get_by_role("button", name="Pictures of a class").click()
     page.get_by_label("Class", exact=True).click()
