@@ -44,6 +44,7 @@ def test_the_command_prints_a_spec_and_its_proof(inside: Wspace, tmp_path: Path)
     assert {name: list(dims) for name, dims in read_spec(file, shapes).axes.items()} == said["tensors"]
 
 
+@pytest.mark.slow
 def test_the_command_makes_a_table_of_several_models(
     inside: Wspace,
 ) -> None:
@@ -56,6 +57,7 @@ def test_the_command_makes_a_table_of_several_models(
     assert all(re.fullmatch(r"\d+\.\d s", seconds) for line in lines[2:] for seconds in line[5:])
 
 
+@pytest.mark.slow
 def test_below_the_table_stands_what_was_not_understood_and_of_which_model(
     inside: Wspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

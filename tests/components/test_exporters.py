@@ -112,6 +112,7 @@ def test_the_script_prepares_a_picture_as_wspace_does(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize(("precision", "share"), [("float16", 0.6), ("int8", 0.4)])
+@pytest.mark.slow
 def test_a_backbone_in_fewer_bytes_answers_nearly_the_same(tmp_path: Path, precision: Precision, share: float) -> None:
     with seeded(0):
         network = nn.Sequential(nn.Conv2d(3, 256, 8), nn.ReLU(), nn.Flatten()).requires_grad_(False)
@@ -122,6 +123,7 @@ def test_a_backbone_in_fewer_bytes_answers_nearly_the_same(tmp_path: Path, preci
     assert 0 < difference(made, Onnx(), tmp_path / "small.onnx") < 0.02
 
 
+@pytest.mark.slow
 def test_pictures_are_resized_inside_the_file_and_500_classes_have_room(tmp_path: Path) -> None:
     backbone = TimmBackbone("test_resnet", pretrained=False, size=24, precision="float32", stages=2, device=CPU)
     with seeded(0):

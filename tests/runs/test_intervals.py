@@ -86,6 +86,7 @@ def test_seeds_that_differ_widen_the_interval() -> None:
 
 
 @pytest.mark.parametrize(("of_seeds", "low", "high"), [(0.0, 0.93, 1.0), (1.0, 0.80, 0.95)])
+@pytest.mark.slow
 def test_intervals_hold_the_truth_about_as_often_as_they_say(of_seeds: float, low: float, high: float) -> None:
     """Six seeds: too wide where seeds do not differ (tasks are drawn twice), too narrow where they alone do."""
     held, rng = 0, seeded(3)

@@ -427,6 +427,7 @@ def looked(drawn: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> d
 
 
 @pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.slow
 def test_the_page_fits_or_scrolls_and_nothing_is_cut(looked: dict[int, dict[str, Any]], width: int) -> None:
     seen = looked[width]
     assert seen["window"] == width and seen["page"] <= width and seen["cut"] == []

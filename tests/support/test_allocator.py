@@ -11,7 +11,7 @@ import pytest
 
 SIZE = 16_000_000  # bytes
 SEEN = f"""
-import ctypes, torch
+import ctypes, numpy
 from wspace.support.memory import keep_freed_memory
 
 class Info(ctypes.Structure):  # mallinfo2(3)
@@ -23,7 +23,7 @@ mallinfo.restype = Info
 if {{keep}}:
     keep_freed_memory()
 before = mallinfo().hblkhd
-block = torch.empty({SIZE // 4})
+block = numpy.empty({SIZE // 8})
 mapped = mallinfo().hblkhd - before
 del block
 print(mapped, mallinfo().fordblks)
