@@ -9,16 +9,20 @@ import pytest
 
 from tests.conftest import Wspace
 from tests.runs.test_in_parts import recipe_in_parts
-from tests.support.synthetic import Said, bench_of, recipe_of, run
+from tests.support.stand_ins import registry
+from tests.support.synthetic import RECIPE, Said, bench_of, recipe_of, run
+from wspace.recipes.bind import bind
 from wspace.recipes.schema import BoundRecipe
-from wspace.recipes.source import packaged_recipes
+from wspace.recipes.source import packaged_recipes, read_recipe
 from wspace.runs import pipeline
 from wspace.runs.ahead import check_ahead, left_out, takes_torch
 from wspace.runs.checking import check, check_all
 from wspace.runs.pipeline import STAGES, Workshop
+from wspace.runs.rates import measure
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import UserError
 from wspace.support.network import may_download
+from wspace.support.quantities import in_bytes
 
 BY_T2W = pytest.mark.plugins("t2w")
 """Of what has that plugin's symmetry, `permutation`."""
@@ -186,6 +190,133 @@ def test_a_plan_measures_nothing_for_a_recipe_that_a_run_would_refuse(inside: Ws
     done = inside("plan", "core", "--set", "target.select=['outt.*']")
     assert (done.returncode, done.stdout) == (2, "") and "measuring" not in done.stderr
     assert done.stderr.endswith(f"error: {NO_TENSOR}\n")
+
+
+HOPELESS = {
+    "train.batch=1000000000": ("train.batch", "1,000,000,000", "1000000000*size"),
+    "task_loss.batch=1000000000": ("task_loss.batch", "1,000,000,000", "1000000000*size"),
+    "task_loss.images=4000000000": ("task_loss.images", "4,000,000,000", "4000000000*8"),
+    "zoo.batch=4000000000": ("zoo.batch", "4,000,000,000", "20*4000000000*8"),
+    "zoo.base_batch=90000000000": ("zoo.base_batch", "90,000,000,000", "90000000000*8"),
+    "evaluate.bootstrap=9000000000": ("evaluate.bootstrap", "9,000,000,000", "6*9000000000*8"),
+}
+
+
+def with_memory(monkeypatch: pytest.MonkeyPatch, total: int, gpu: int = 0) -> None:
+    monkeypatch.setattr("wspace.runs.checking.memory", lambda: (total, total))
+    monkeypatch.setattr("wspace.runs.checking.gpu_memory", lambda: gpu)
+
+
+@pytest.mark.parametrize("setting", HOPELESS)
+def test_what_no_memory_is_enough_for_is_refused_before_a_zoo_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    with_memory(monkeypatch, 16 << 30)
+    recipe = recipe_of(tmp_path, setting)
+    bench = bench_of(recipe)
+    name, value, least = HOPELESS[setting]
+    takes = in_bytes(eval(least, {"size": bench.target.spec.size * 4}))
+    says = f"{name}: {value} at once take at least {takes} of memory, and this machine has 16.0 GiB: set it lower"
+    for refused in (lambda: run(recipe, bench, tmp_path, "zoo"), lambda: measure(recipe, bench)):  # `run`, and `plan`
+        with pytest.raises(UserError) as caught:
+            refused()
+        assert str(caught.value) == says
+    assert list((tmp_path / "zoo").iterdir()) == []
+
+
+def test_what_might_fit_is_not_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = recipe_of(tmp_path, "train.batch=1000000")
+    bench = bench_of(recipe)
+    with_memory(monkeypatch, 1 << 20, gpu=1000000 * bench.target.spec.size * 4)
+    check(recipe, bench.target, bench.dims())
+    with_memory(monkeypatch, 1 << 20, gpu=1000000 * bench.target.spec.size * 4 - 1)
+    with pytest.raises(UserError, match=r"^train\.batch: 1,000,000 at once take at least"):
+        check(recipe, bench.target, bench.dims())
+    idle = recipe_of(tmp_path, "train.batch=1000000", "train.steps=0")
+    check(idle, bench.target, bench.dims())
+
+
+def test_networks_trained_at_once_are_no_more_than_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = recipe_of(tmp_path, "zoo.together=1000000000")
+    bench = bench_of(recipe)
+    with_memory(monkeypatch, 1 << 30)
+    check(recipe, bench.target, bench.dims())
+    with_memory(monkeypatch, 2 * 40 * bench.target.spec.size * 4 - 1)
+    with pytest.raises(UserError, match=r"^zoo\.together: 40 at once take at least"):
+        check(recipe, bench.target, bench.dims())
+
+
+DENOISERS = """from torch import nn
+
+import wspace
+from wspace.api import Denoiser
+
+
+@wspace.hookimpl
+def wspace_register(register):
+    for name in ("Flat", "Pair", "Unfit", "Fit"):
+        register("denoiser", name.lower(), f"odd:{name}")
+
+
+class Flat(Denoiser):
+    def __init__(self, *, layout):
+        super().__init__()
+        self.layer = nn.Linear(layout.width, 1)
+
+    def forward(self, x, level, condition, anchor):
+        return self.layer(x)
+
+
+class Pair(Flat):
+    def __init__(self, *, layout):
+        super().__init__(layout=layout)
+
+    def forward(self, x, level, condition, anchor):
+        return level.tolist()
+
+
+class Unfit(Flat):
+    def __init__(self, *, layout):
+        super().__init__(layout=layout)
+
+    def forward(self, x, level, condition, anchor):
+        return self.layer(condition.tokens)
+
+
+class Fit(Flat):
+    def __init__(self, *, layout):
+        super().__init__(layout=layout)
+
+    def forward(self, x, level, condition, anchor):
+        return x + self.layer(x)
+"""
+
+
+def with_denoiser(folder: Path, name: str) -> BoundRecipe:
+    plugin, file = folder / "odd.py", folder / "odd.yaml"
+    plugin.write_text(DENOISERS, encoding="utf-8")
+    file.write_text(RECIPE, encoding="utf-8")
+    return bind(read_recipe(file, [f"generator.denoiser={name}"]), registry([plugin]))
+
+
+def test_a_denoiser_of_another_shape_than_its_tokens_is_refused_before_a_zoo_is_made(tmp_path: Path) -> None:
+    wrong = {
+        "flat": r"it is to return shape (\(2, \d+, \d+\)), as its tokens are, and returns \(2, \d+, 1\)",
+        "pair": r"it is to return a tensor of shape (\(2, \d+, \d+\)), as its tokens are, and returns \[0\.5, 0\.5\]",
+        "unfit": r"it fails on tokens of shape (\(2, \d+, \d+\)): RuntimeError: .*mat1 and mat2 shapes cannot be multiplied .*",
+    }
+    for name, says in wrong.items():
+        recipe = with_denoiser(tmp_path, name)
+        bench = bench_of(recipe)
+        mask = recipe.tokenizer.build({"spec": bench.target.spec}).layout.mask
+        with pytest.raises(UserError) as caught:
+            run(recipe, bench, tmp_path, "zoo")
+        said = re.fullmatch(rf"denoiser \({name}\): {says}", str(caught.value))
+        assert said and said[1] == str((2, *mask.shape)), str(caught.value)
+        assert list((tmp_path / "zoo").iterdir()) == []
+    recipe = with_denoiser(tmp_path, "fit")
+    bench = bench_of(recipe)
+    check(recipe, bench.target, bench.dims())
 
 
 # ---------------------------------------------------------------- what a run would leave out

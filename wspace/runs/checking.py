@@ -7,19 +7,29 @@ from dataclasses import replace
 
 import torch
 
-from wspace.interfaces import Conditioner, Target, TokenLayout
+from wspace.interfaces import Condition, Conditioner, Target, TokenLayout
+from wspace.learning.denoising import Denoising
 from wspace.learning.parts import where_of
-from wspace.recipes.schema import SLOTS, BoundRecipe
+from wspace.learning.phases import generator_parameters
+from wspace.learning.system import System
+from wspace.recipes.schema import SLOTS, Bound, BoundRecipe
 from wspace.runs.assemble import build_system, proven
+from wspace.runs.measured import FLOAT
 from wspace.runs.workbench import Workbench
 from wspace.support import fingerprint
-from wspace.support.errors import MissingWeights, UserError
+from wspace.support.devices import gpu_memory
+from wspace.support.errors import MissingWeights, UserError, reason
 from wspace.support.memory import is_want_of_memory, limited_to_what_is_free, memory
 from wspace.support.network import without_downloads
+from wspace.support.processes import launched
 from wspace.support.progress import Progress
 from wspace.support.quantities import in_bytes
-from wspace.support.seeding import seeded
+from wspace.support.seeding import seeded, stream
 from wspace.weights.placed import PlacedTokenizer
+
+TRIED = 2  # networks that a denoiser is tried on
+DRAWN = 8  # bytes of the two numbers by which an image of a step is drawn
+RESAMPLED = 8  # bytes of the number by which a task of a resample is drawn
 
 
 def check_all(recipes: Mapping[str, BoundRecipe], workbench: Callable[[BoundRecipe], Workbench]) -> None:
@@ -90,6 +100,8 @@ def check(recipe: BoundRecipe, target: Target, dims: Mapping[str, int]) -> None:
         _check_parts(recipe, target, dims["text_dim"])
     proven(recipe, target, dims)
     system = build_system(recipe, target, dims["text_dim"])
+    _check_room(recipe, target, system)
+    _check_denoiser(recipe, system)
     if target.places:
         _check_places(recipe, target.places, system.conditioner)
     if system.conditioner.linear:
@@ -97,6 +109,72 @@ def check(recipe: BoundRecipe, target: Target, dims: Mapping[str, int]) -> None:
     for number, opponent in enumerate(recipe.against):
         if opponent.signature.constants.get("linear"):
             _check_linear(f"against[{number}] ({opponent.name})", target, dims)
+
+
+def _check_room(recipe: BoundRecipe, target: Target, system: System) -> None:
+    """Raises UserError, a line for each, for settings that no memory of this machine is enough for.
+
+    Each is taken to need what it surely does, and a run needs more: what might fit is not refused.
+    """
+    problems = []
+    for name, value, least in _at_once(recipe, target, system):
+        if least > memory()[0] and least > (most := max(memory()[0], gpu_memory())):
+            problems.append(
+                f"{name}: {value:,} at once take at least {in_bytes(least)} of memory, and this machine has {in_bytes(most)}: "
+                "set it lower"
+            )
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def _at_once(recipe: BoundRecipe, target: Target, system: System) -> Iterator[tuple[str, int, int]]:
+    """Settings by which much is in memory at a time: the name, the value, and how many bytes that is at the least."""
+    size, zoo, train, task_loss = target.spec.size * FLOAT, recipe.zoo, recipe.train, recipe.task_loss
+    if zoo.source is None:
+        group = min(zoo.together, recipe.tasks.seen * zoo.copies)
+        yield "zoo.together", group, 2 * group * size  # the networks, and their averages
+        yield "zoo.batch", zoo.batch, group * zoo.batch * DRAWN
+    if zoo.start == "base" and zoo.base_steps:
+        yield "zoo.base_batch", zoo.base_batch, zoo.base_batch * DRAWN
+    if train.tokens is None:
+        if train.steps and generator_parameters(system) and not system.tokenizer.lossy:
+            yield "train.batch", train.batch, train.batch // (train.accumulate * launched().count) * size
+        if system.tokenizer.lossy and recipe.reconstruction.steps:
+            yield "reconstruction.batch", recipe.reconstruction.batch, recipe.reconstruction.batch * size
+        if task_loss.steps and system.generator.task_parameters():
+            yield "task_loss.batch", task_loss.batch, task_loss.batch * size
+            yield "task_loss.images", task_loss.images, task_loss.images * DRAWN
+    scored = min(recipe.tasks.evaluate, recipe.tasks.unseen)
+    yield "evaluate.bootstrap", recipe.evaluate.bootstrap, recipe.evaluate.bootstrap * scored * RESAMPLED
+
+
+def _check_denoiser(recipe: BoundRecipe, system: System) -> None:
+    """Raises UserError for one that does not give what it is given tokens for, tried on two networks of noise."""
+    generator = system.generator
+    if not isinstance(generator, Denoising):
+        return
+    bound, wanted = recipe.generator.arguments.get("denoiser"), (TRIED, *generator.mask.shape)
+    who = f"denoiser ({bound.name})" if isinstance(bound, Bound) else f"generator ({recipe.generator.name})"
+    conditioner, rng = system.conditioner, stream(recipe.seed, "denoiser")
+    condition = Condition(
+        torch.randn(TRIED, 2, conditioner.width, generator=rng),
+        torch.ones(TRIED, 2, dtype=torch.bool),
+        torch.randn(TRIED, conditioner.pooled_width, generator=rng),
+    )
+    x = torch.randn(wanted, generator=rng) * generator.mask
+    with seeded(0), torch.no_grad():  # one that drops out draws from the global random state
+        try:
+            given = generator.denoiser(x, torch.full((TRIED,), 0.5), condition, generator.anchor.expand(wanted))
+        except Exception as error:
+            if isinstance(error, UserError) or is_want_of_memory(error):
+                raise
+            raise UserError(f"{who}: it fails on tokens of shape {wanted}: {reason(error)}") from error
+    if not isinstance(given, torch.Tensor):
+        raise UserError(
+            f"{who}: it is to return a tensor of shape {wanted}, as its tokens are, and returns {given!r:.80}"
+        )
+    if given.shape != wanted:
+        raise UserError(f"{who}: it is to return shape {wanted}, as its tokens are, and returns {tuple(given.shape)}")
 
 
 def _check_parts(recipe: BoundRecipe, target: Target, text_dim: int) -> None:

@@ -25,6 +25,15 @@ def finish() -> None:
         torch.cuda.synchronize()
 
 
+def gpu_memory() -> int:
+    """Bytes of memory that the largest GPU of this machine has; 0 without one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return 0
+    return max(torch.cuda.get_device_properties(number).total_memory for number in range(torch.cuda.device_count()))
+
+
 def settled(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor that much is computed with: on the device, or where it lies if it would take most of what a GPU has free."""
     import torch
