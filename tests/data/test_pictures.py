@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import threading
 import zlib
@@ -144,3 +145,17 @@ def test_a_picture_that_cannot_be_drawn_ends_the_drawing(tmp_path: Path) -> None
     with pytest.raises(DataError, match="picture 0"):
         stored_pixels(tmp_path / "pixels.npy", 5, 2, picture, threads=2)
     assert not (tmp_path / "pixels.npy").exists()
+
+
+def test_pictures_that_the_disk_has_no_room_for_are_told_before_the_first_is_made(tmp_path: Path) -> None:
+    def picture(number: int) -> np.ndarray:
+        raise AssertionError("it was made")
+
+    with pytest.raises(DataError) as caught:
+        stored_pixels(tmp_path / "cache" / "pixels.npy", 1000, 10_000_000, picture)
+    assert re.fullmatch(
+        r"dataset\.size: 1,000 pictures of 10,000,000 x 10,000,000 pixels take 272848 TiB, and "
+        rf"{tmp_path} has .* free: set it lower, or WSPACE_CACHE to a folder with more room",
+        str(caught.value),
+    )
+    assert not (tmp_path / "cache").exists()

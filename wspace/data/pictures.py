@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import cache
 from io import BytesIO
 from pathlib import Path
+from shutil import disk_usage
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -17,6 +18,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from wspace.interfaces import Images
 from wspace.support.errors import DataError, DiskError
 from wspace.support.files import replacing, shown
+from wspace.support.quantities import counted, in_bytes
 
 FORMATS = (
     "AVIF", "BLP", "BMP", "CUR", "DCX", "DDS", "DIB", "FITS", "FLI", "FTEX", "GBR", "GIF", "ICNS", "ICO", "IM", "JPEG",
@@ -182,10 +184,12 @@ def stored_pixels(
 
     `picture` is called by so many threads at a time, if it can be.
     It is made anew if it is truncated, of another shape, or if its first, middle or last picture is another.
-    Raises DiskError.
+    Raises DataError for pictures too large for the disk, before the first is made, and DiskError.
     """
     shape = (count, size, size, 3)
     pixels = _mapped(file, shape)
+    if pixels is None:
+        _check_room(file.parent, count, size)
     if pixels is not None and all(np.array_equal(pixels[i], picture(i)) for i in (0, count // 2, count - 1)):
         return pixels
     del pixels
@@ -197,6 +201,16 @@ def stored_pixels(
     if pixels is None:
         raise DiskError(f"{file}: cannot be read back after writing it")
     return pixels
+
+
+def _check_room(folder: Path, count: int, size: int) -> None:
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    takes, free = 3 * count * size**2, disk_usage(there).free
+    if takes > free:
+        raise DataError(
+            f"dataset.size: {counted(count, 'picture', form=',')} of {size:,} x {size:,} pixels take {in_bytes(takes)}, and "
+            f"{there} has {in_bytes(free)} free: set it lower, or WSPACE_CACHE to a folder with more room"
+        )
 
 
 def _mapped(file: Path, shape: tuple[int, ...]) -> np.ndarray | None:
