@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -355,6 +356,35 @@ def test_a_failing_run_ends_with_its_status(
         "evaluate",
         "report",
     ]
+
+
+def test_of_a_run_that_stopped_it_is_said_where_and_how_it_goes_on(
+    call: Call, recipe, tiny, stages, tmp_path: Path
+) -> None:
+    stages.fails["train"] = Diverged("the loss is nan")
+    call("run", recipe, "--runs", tmp_path / "runs", "--plugin", tiny.plugin)
+    (folder,) = (tmp_path / "runs").iterdir()
+    said = "it stopped in stage 'train', and the same `wspace run` goes on from there"
+    for command in (["report", folder], ["generate", folder, "--classes", "a, b"]):
+        assert call(*command) == Done(2, "", f"error: {folder}: this run is not finished: {said}\n")
+    (partial,) = folder.glob("train-*.partial")
+    shutil.rmtree(partial)
+    said = "the same `wspace run` goes on with it"
+    assert call("report", folder) == Done(2, "", f"error: {folder}: this run is not finished: {said}\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "word"), [(KeyboardInterrupt, 130, "interrupted"), (Scheduler, 143, "terminated")]
+)
+def test_a_command_that_would_begin_anew_says_only_that_it_was_interrupted(
+    call: Call, monkeypatch: pytest.MonkeyPatch, error: type, status: int, word: str
+) -> None:
+    def end(*_: object) -> None:
+        raise error
+
+    for command in (["generate", "a-run", "--classes", "a, b"], ["report", "a-run"]):
+        monkeypatch.setattr("wspace.runs.finished.stages_of", end)
+        assert call(*command) == Done(status, "", f"{word}\n")
 
 
 def test_a_fault_of_ours_keeps_its_traceback(call: Call, recipe, tiny, stages, tmp_path: Path) -> None:

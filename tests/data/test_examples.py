@@ -38,6 +38,16 @@ def test_what_is_of_no_class_is_noted(tmp_path: Path) -> None:
     ]
 
 
+def test_classes_that_are_not_asked_for_are_left_alone_and_told(tmp_path: Path) -> None:
+    drawn(*(tmp_path / folder / "1.png" for folder in ("lamp", "otters", "zebra")))
+    pictures, notes = examples_of(tmp_path, CLASSES)
+    assert pictures == {"lamp": [tmp_path / "lamp/1.png"]}
+    assert notes == [f"2 classes of {tmp_path} are not asked for and are left alone, the first: otters"]
+    pictures, notes = examples_of(tmp_path, [*CLASSES, "otters"])
+    assert list(pictures) == ["lamp", "otters"]
+    assert notes == [f"1 class of {tmp_path} is not asked for and is left alone, zebra"]
+
+
 @pytest.mark.parametrize(
     ("folders", "empty", "message"),
     [

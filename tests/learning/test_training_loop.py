@@ -26,6 +26,7 @@ from wspace.learning.phases import GeneratorStep, TrainingPairs, TrainingSet, ge
 from wspace.learning.system import System
 from wspace.runs.artifacts import Zoo
 from wspace.runs.assemble import load_system
+from wspace.runs.store import write_manifest
 from wspace.support.classes import check_classes
 from wspace.support.errors import Diverged, FileError, UserError, WspaceError
 from wspace.support.files import save_tensors
@@ -437,3 +438,17 @@ def test_a_zoo_made_with_other_images_or_encoders_is_refused(tmp_path: Path) -> 
         f"{tmp_path}: made with other images and text than those here now (has a package that carries them been "
         "upgraded?): run the recipe again with --force zoo"
     )
+
+
+def test_a_zoo_made_with_other_pictures_of_a_folder_names_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "world.json").write_text(json.dumps({"fingerprints": {"images": "a", "text": "c"}}))
+    write_manifest(tmp_path, {"slots": {"dataset.use": "folder", "dataset.path": "/my/pictures"}})
+    zoo = Zoo(tmp_path)
+    with pytest.raises(WspaceError) as caught:
+        zoo.check({"images": ("x",), "text": ("c",)})
+    assert str(caught.value) == (
+        f"{tmp_path}: made with other pictures than /my/pictures has now: put back those that were there, or run the recipe "
+        "again, which makes the zoo anew"
+    )
+    with pytest.raises(WspaceError, match=r"made with other images and text than .* \(has a package"):
+        zoo.check({"images": ("x",), "text": ("y",)})

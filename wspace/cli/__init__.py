@@ -176,7 +176,9 @@ class _Signals:
     def end(self) -> NoReturn:
         by = self.heard or signal.SIGINT
         if not _helps_another():
-            _tell(f"{self.WORDS[by]}: the same command goes on from here")
+            _tell(
+                f"{self.WORDS[by]}: the same command goes on from here" if terminal.manner.goes_on else self.WORDS[by]
+            )
         sys.exit(128 + by)
 
 

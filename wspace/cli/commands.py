@@ -22,6 +22,10 @@ PLAIN = {"add_completion": False, "pretty_exceptions_enable": False, "rich_marku
 FILES, COMMANDS = "wspace.plugin_files", "wspace.commands"  # in click's `ctx.meta`
 
 
+GOING_ON = ("run", "push", "pull")
+"""Commands that, given again after an interruption, go on where they were. Others begin anew."""
+
+
 class Offered(TyperCommand):
     """A command that is not imported yet: `wspace --help` shows it, and a call becomes one of the real command."""
 
@@ -79,6 +83,7 @@ class Commands(TyperGroup):
         return list(plugins.commands)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        terminal.manner.goes_on = cmd_name in GOING_ON
         command = (ctx.meta.get(COMMANDS) or built_in().commands).get(cmd_name)
         if command is None:
             every = load_plugins(ctx.meta.get(FILES, ())).commands

@@ -17,7 +17,7 @@ from wspace.data.prompts import prompts_of
 from wspace.data.splits import SEEN
 from wspace.data.tasks import Task, TaskSet
 from wspace.interfaces import Prompts, Shots, Target
-from wspace.runs.store import intact
+from wspace.runs.store import intact, manifest_of
 from wspace.support.checkpoints import fingerprint_of
 from wspace.support.errors import FileError, UserError, WspaceError
 from wspace.support.files import read_json, save_tensors, write_text
@@ -90,6 +90,12 @@ class Zoo:
         made = read_json(intact(self.folder, WORLD))["fingerprints"]
         changed = [name for name, fingerprints in accepted.items() if made[name] not in fingerprints]
         if changed:
+            pictures = ((manifest_of(self.folder) or {}).get("slots") or {}).get("dataset.path")
+            if changed == ["images"] and pictures is not None:
+                raise WspaceError(
+                    f"{self.folder}: made with other pictures than {pictures} has now: put back those that were there, or run "
+                    "the recipe again, which makes the zoo anew"
+                )
             raise WspaceError(
                 f"{self.folder}: made with other {' and '.join(changed)} than those here now (has a package that carries "
                 "them been upgraded?): run the recipe again with --force zoo"

@@ -10,7 +10,7 @@ from wspace.runs.report.section import sections
 from wspace.runs.store import intact
 from wspace.support.errors import FileError, NotARun, Renamed
 from wspace.support.files import disk_errors, read_json, read_text, write_text
-from wspace.support.names import PAGE, RECIPE, REPORT, RUN, STUDY
+from wspace.support.names import MANIFEST, PAGE, RECIPE, REPORT, RUN, STUDY
 
 if TYPE_CHECKING:
     from wspace.recipes.registry import Registry
@@ -23,6 +23,8 @@ def stages_of(folder: Path) -> dict[str, str]:
         member = read_json(folder / STUDY)["members"][0]
         raise NotARun(f"{folder}: the folder of a study, not of a run; name one of its runs, such as {folder / member}")
     if not (folder / RUN).is_file() or not (folder / RECIPE).is_file():
+        if how := _unfinished(folder):
+            raise NotARun(f"{folder}: this run is not finished: {how}")
         under = Path("runs") / folder
         hint = (
             f"did you mean {under}?" if (under / RUN).is_file() else "`wspace run RECIPE` makes one and prints it last"
@@ -33,6 +35,16 @@ def stages_of(folder: Path) -> dict[str, str]:
         if Path(artifact).name != artifact or artifact in ("", ".", ".."):  # somebody else may have made the run
             raise FileError(f"{folder / RUN}: {artifact!r}, of stage {stage!r}, is not the name of a folder here")
     return stages
+
+
+def _unfinished(folder: Path) -> str | None:
+    """Of the folder of a run that began and did not end, where it stopped; None of any other folder."""
+    stopped = sorted(folder.glob("*-*.partial"), key=lambda partial: partial.stat().st_mtime)
+    if stopped:
+        return (
+            f"it stopped in stage {stopped[-1].name.partition('-')[0]!r}, and the same `wspace run` goes on from there"
+        )
+    return "the same `wspace run` goes on with it" if any(folder.glob(f"*-*/{MANIFEST}")) else None
 
 
 def recipe_of(folder: Path, registry: Registry) -> BoundRecipe:

@@ -20,6 +20,7 @@ class Manner:
 
     quiet: bool = False  # no progress and no notes; warnings stay
     verbose: bool = False  # with an error, where in the code it came from
+    goes_on: bool = False  # whether the command, given again after an interruption, goes on where it was
 
 
 manner = Manner()
