@@ -234,6 +234,13 @@ def test_the_server_says_nothing_of_what_it_refuses(client: Client, capfd: Any) 
     assert "".join(capfd.readouterr()) == ""
 
 
+def test_an_answer_without_pictures_is_refused_in_a_sentence_alone(client: Client, capfd: Any) -> None:
+    answer = client.http.post("/call/v2/answer", json={"classes": ["book", "camera"]})
+    sentence = "the call failed: No value provided for required argument: pictures"
+    assert (answer.status_code, answer.json()) == (400, {"detail": sentence})
+    assert "".join(capfd.readouterr()) == ""
+
+
 def test_a_picture_of_fifty_megabytes_is_refused_in_a_sentence(client: Client) -> None:
     answer = client.http.post("/upload", files={"files": ("large.png", b"\0" * 50_000_000)})
     assert answer.status_code == 413 and "exceeded maximum allowed size" in answer.text

@@ -55,13 +55,15 @@ class Gate:
         except Refused as refusal:
             await JSONResponse({"detail": refusal.sentence}, refusal.status)(scope, receive, guarded)
         except Exception as error:  # Gradio's, of a call that names no endpoint or has other arguments
-            print(f"{scope['path']}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            lacking = str(error).startswith("No value provided for required argument")
+            if not lacking:  # which is the caller's fault, and told there
+                print(f"{scope['path']}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
             if started:  # as of an event that ended or never began: what has been answered ends here
                 with suppress(RuntimeError):  # shorter than its header said: the server closes the connection
                     await send({"type": "http.response.body", "body": b"", "more_body": False})
                 return
             sentence = "the call failed: there may be no such endpoint, or it takes other arguments"
-            if str(error).startswith("No value provided for required argument"):
+            if lacking:
                 sentence = f"the call failed: {error}"
             await JSONResponse({"detail": sentence}, 400)(scope, receive, guarded)
 
