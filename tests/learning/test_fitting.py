@@ -253,6 +253,14 @@ def test_an_absurd_rate_diverges_with_a_message(average: float) -> None:
     )
 
 
+def test_a_setting_that_diverges_is_named() -> None:
+    schedule = Schedule(steps=5, batch=4, lr=1e300, setting="zoo.lr")
+    with pytest.raises(Diverged) as caught:
+        fit(TARGET, start(), TASKS, pool_of(), texts(), schedule, seeded(0))
+    said = "training networks at rate 1e+300 (zoo.lr) gave a loss that is not a finite number (at step 1): lower it"
+    assert str(caught.value) == said
+
+
 def test_weights_that_diverge_are_told_with_tensor_and_step() -> None:
     begin = start()
     name, part = list(TARGET.spec.slices.items())[-1]

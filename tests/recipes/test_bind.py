@@ -89,6 +89,8 @@ ONE_PROBLEM = [
     ("depth: 2", "rate: fast", "14: generator.denoiser.rate: expected float, got 'fast'"),
     ("depth: 2", "rate: true", "14: generator.denoiser.rate: expected float, got True"),
     ("depth: 2", "rate: .nan", "14: generator.denoiser.rate: expected a plain finite value, got nan"),
+    ("depth: 2", "rate: nan", "14: generator.denoiser.rate: expected a plain finite value, got 'nan'"),
+    ("depth: 2", "rate: -Infinity", "14: generator.denoiser.rate: expected a plain finite value, got '-Infinity'"),
     ("depth: 2", "rate: -.inf", "14: generator.denoiser.rate: expected a plain finite value, got -inf"),
     (
         "depth: 2",

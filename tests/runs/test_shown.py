@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+import wspace
+from tests.support.synthetic import Said
 from wspace.runs.report.page import Report
 from wspace.runs.run import Run
+from wspace.support.errors import UserError
 from wspace.support.files import read_json
 from wspace.support.names import REPORT, RUN
 from wspace.weights.files.network import Network
@@ -51,6 +54,39 @@ def test_a_run_shows_its_result_and_what_it_is_of(nano: Path) -> None:
     says = shown(run, 2000).says
     assert "nano, seed 42" in says and str(nano) in says and f"{run.target.spec.size:,} weights" in says
     assert run.report.headline in says and run.report.headline.startswith("Generated heads reach ")
+
+
+def test_a_run_and_a_network_are_a_line_each_in_python(nano: Path) -> None:
+    run = Run.open(nano)
+    size = f"{run.target.spec.size:,} weights"
+    assert repr(run) == f"<Run {nano}: recipe nano, seed 42, networks of {size}>"
+    tensors = run.target.spec.unflatten(run.target.init(1, torch.Generator())[0])
+    assert repr(Network(("book", "lamp"), tensors)) == f"<Network: {size}, for book, lamp>"
+    many = Network(tuple(f"class {number}" for number in range(30)), tensors)
+    first = "class 0, class 1, class 2, class 3, class 4, class 5"
+    assert repr(many) == f"<Network: {size}, for {first} and 24 others>"
+
+
+def test_steps_that_a_generator_has_not_are_told(nano: Path) -> None:
+    run, said = Run.open(nano), Said()
+    run.bench.progress = said
+    many, all_of_them = run.generate(["book", "lamp"], steps=2000), run.generate(["book", "lamp"], steps=1000)
+    assert [line for line in said.lines if "steps" in line] == [
+        "note: 1000 steps and not 2,000 are taken: this run's generator 'diffusion' has no more levels of noise to go down"
+    ]
+    assert all(torch.equal(tensor, all_of_them.tensors[name]) for name, tensor in many.tensors.items())
+
+
+def test_plugins_count_for_nothing_where_no_component_is_named(nano: Path, tmp_path: Path) -> None:
+    run = Run.open(nano)
+    tensors = run.target.spec.unflatten(run.target.init(1, torch.Generator())[0])
+    Network(("book", "lamp"), tensors).save(tmp_path / "head.safetensors")
+    for place, called in ((tmp_path / "head.safetensors", "weights"), (run.artifacts["zoo"], "a zoo")):
+        wspace.load(place)
+        with pytest.raises(UserError) as caught:
+            wspace.load(place, plugins=["otters.py"])
+        told = f"{place}: {called}, whose file names no components, so plugins are of no account: leave them out"
+        assert str(caught.value) == told
 
 
 def test_a_report_is_what_the_command_prints_and_shows_its_scores(nano: Path) -> None:

@@ -194,6 +194,10 @@ class Generator(nn.Module, ABC):
             raise UserError(f"generate.sampler: this generator has no sampler {how.sampler!r}.{hint}")
         return how.sampler
 
+    def steps_of(self, how: Generate) -> int:
+        """How many steps `sample` takes: those asked for, unless it has no more to take."""
+        return how.steps
+
     def refine(
         self,
         tokens: Tensor,

@@ -47,6 +47,7 @@ class Schedule:
     lr: float
     average: float = 0.0  # the last part of the steps, whose iterates are averaged
     decay: bool = True  # cosine to a tenth
+    setting: str = ""  # of a recipe, that the rate comes from
 
 
 class TaskBatches:
@@ -145,7 +146,7 @@ class _Slice:
         values = torch.stack(self.unread).tolist() if self.unread else []
         for step, value in enumerate(values, steps - len(values)):
             if not isfinite(value):
-                raise _diverged(self.target, self.weights, self.schedule.lr, step)
+                raise _diverged(self.target, self.weights, self.schedule, step)
         self.unread.clear()
 
     def _descend(self, gradient: Tensor, lr: float) -> None:
@@ -203,7 +204,7 @@ def _trained(
     if not (torch.isfinite(weights).all() and torch.isfinite(averaged).all()):
         for part in slices:
             part.read(schedule.steps)
-        raise _diverged(target, weights, schedule.lr, schedule.steps)
+        raise _diverged(target, weights, schedule, schedule.steps)
 
 
 def _slices(weights: Tensor, features: int) -> int:
@@ -248,13 +249,14 @@ def fit(
     return calibrated(target, result, tasks, pool, class_texts).to(start.device)
 
 
-def _diverged(target: Target, weights: Tensor, lr: float, step: int) -> Diverged:
+def _diverged(target: Target, weights: Tensor, schedule: Schedule, step: int) -> Diverged:
     """Of networks (B, P): which tensor is not finite any more; none, where the loss alone is not."""
     tensors = target.spec.unflatten(weights)
     first = next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), None)
     what = "a loss that is not a finite number" if first is None else "weights that are not finite numbers"
     where = f"at step {step}" if first is None else f"tensor {first}, at step {step}"
-    return Diverged(f"training networks at rate {lr} gave {what} ({where}): lower it")
+    rate = f"rate {schedule.lr}" + (f" ({schedule.setting})" if schedule.setting else "")
+    return Diverged(f"training networks at {rate} gave {what} ({where}): lower it")
 
 
 def calibrated(target: Target, weights: Tensor, tasks: Sequence[Task], pool: Pool, class_texts: Tensor) -> Tensor:

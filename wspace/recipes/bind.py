@@ -350,6 +350,8 @@ def _explain(detail: Any) -> str:
         return f"{_LENGTHS[detail['type']].format(**detail.get('ctx', {}))}, got {got!r}"
     if detail["type"] == "literal_error":
         return f"expected one of {detail['ctx']['expected'].replace(' or ', ', ')}, got {got!r}"
+    if detail["type"].startswith("float") and str(got).lower().lstrip("+-.") in ("nan", "inf", "infinity"):
+        return f"expected a plain finite value, got {got!r}"
     kind = detail["type"].removesuffix("_type").removesuffix("_parsing").removesuffix("_from")
     if kind in _EXPECTED:
         return f"expected {_EXPECTED[kind]}, got {got!r}"

@@ -36,7 +36,7 @@ from wspace.runs.standing import KnownClasses, Standing
 from wspace.runs.store import intact
 from wspace.runs.workbench import Workbench
 from wspace.support.classes import check_classes, class_meant, trimmed
-from wspace.support.errors import FileError, UserError
+from wspace.support.errors import FileError, UserError, WspaceError
 from wspace.support.files import new_folder
 from wspace.support.methods import RIDGE, UNIVERSAL
 from wspace.support.names import GENERATOR, PROMPT_TEXTS
@@ -109,6 +109,13 @@ class Run:
         from wspace.runs.report.page import Report  # its figures are no part of an answer
 
         return Report(report_of(self.folder), methods_of(self.registry.all("opponent")))
+
+    def __repr__(self) -> str:
+        try:
+            size = f", networks of {counted(self.target.spec.size, 'weight', form=',')}"
+        except WspaceError:  # as of a base model that is not here: the run is none the less what it is
+            size = ""
+        return f"<Run {self.folder}: recipe {self.recipe.name}, seed {self.recipe.seed}{size}>"
 
     def _repr_html_(self) -> str:
         from wspace.runs.report.page import PACKAGE
@@ -359,6 +366,11 @@ class Run:
             self.bench.progress.say(
                 f"note: {listed([*given])} {'is' if len(given) == 1 else 'are'} of no account: this run's generator "
                 f"{self.recipe.generator.name!r} draws nothing"
+            )
+        if steps is not None and (taken := self.system.generator.steps_of(settings)) < steps:
+            self.bench.progress.say(
+                f"note: {counted(taken, 'step')} and not {steps:,} are taken: this run's generator "
+                f"{self.recipe.generator.name!r} has no more levels of noise to go down"
             )
         drawn = self.system.sample(prompts, settings, stream(seed, "generate")).cpu()
         if count > 1 and (drawn - drawn[:1]).abs().max() <= ROUNDING * drawn.abs().max():

@@ -20,6 +20,12 @@ def trimmed(classes: Sequence[str]) -> tuple[str, ...]:
     return names if any(names) else ()
 
 
+def listed_shortly(names: Sequence[str], most: int = 6) -> str:
+    """The first names, and how many others there are: 'book, camera and 98 others'."""
+    others = len(names) - most
+    return ", ".join(names) if others <= 1 else f"{', '.join(names[:most])} and {others} others"
+
+
 def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
     """The names, trimmed. Raises UserError unless there are two different ones at least."""
     names = trimmed(classes)

@@ -51,6 +51,9 @@ class Diffusion(Denoising):
         alphas = self._solver(self.samplers[0]).alphas_cumprod.float()
         self.register_buffer("alphas", alphas, persistent=False)  # (levels,)
 
+    def steps_of(self, how: Generate) -> int:
+        return min(how.steps, self.levels)
+
     def draw_levels(self, count: int, rng: torch.Generator) -> Tensor:
         return torch.randint(self.levels, (count,), generator=rng, device=rng.device) / self.levels
 

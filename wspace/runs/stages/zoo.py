@@ -102,7 +102,7 @@ def _base(job: Job, classes: Task) -> Tensor:
     if kept(file):
         return bench.target.spec.flatten(load_file(file))[None]
     start = bench.target.init(1, stream(job.recipe.seed, "init"))
-    schedule = Schedule(settings.base_steps, settings.base_batch, settings.base_lr, decay=False)
+    schedule = Schedule(settings.base_steps, settings.base_batch, settings.base_lr, decay=False, setting="zoo.base_lr")
     rng = stream(job.recipe.seed, "base")
     shared = classes[: bench.target.places or None]
     with job.progress.bar("base", schedule.steps) as bar:
@@ -130,7 +130,7 @@ def shard(job: Job, number: int) -> None:
         start = job.once("base", lambda: _base(job, tasks.classes)).expand(len(group), -1)
     else:
         start = _fresh(job, number * settings.together, len(group))
-    schedule = Schedule(settings.steps, settings.batch, settings.lr, settings.average)
+    schedule = Schedule(settings.steps, settings.batch, settings.lr, settings.average, setting="zoo.lr")
     rng = stream(job.recipe.seed, "specialise", number)
     weights = fit(bench.target, start, group, bench.train, bench.class_texts, schedule, rng)
     keep(job.folder / SHARD.format(number), bench.target.spec.unflatten(weights))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from wspace.runs.run import Run
 from wspace.support.elsewhere import place_of
+from wspace.support.errors import UserError
 from wspace.support.names import HUB_WEIGHTS
 from wspace.support.progress import Progress
 from wspace.uses.hub.packing import kind_of
@@ -20,13 +21,25 @@ def load(what: str | Path, plugins: Sequence[str | Path] = ()) -> Run | StoredZo
     if isinstance(what, str) and what.startswith(SCHEME):
         return _opened(cached(Place.read(what), Progress()), plugins)
     place = place_of(what) if isinstance(what, str) else what
-    return _opened(place, plugins) if isinstance(place, Path) else StoredZoo.open(place)
+    if isinstance(place, Path):
+        return _opened(place, plugins)
+    _check_no_plugins(place, "a zoo", plugins)
+    return StoredZoo.open(place)
 
 
 def _opened(place: Path, plugins: Sequence[str | Path]) -> Run | StoredZoo | Network:
     kind = kind_of(place)
+    if kind in ("zoo", "weights"):
+        _check_no_plugins(place, "a zoo" if kind == "zoo" else "weights", plugins)
     if kind == "zoo":
         return StoredZoo.open(place)
     if kind == "weights":
         return Network.read(place / HUB_WEIGHTS if place.is_dir() else place)
     return Run.open(place, [Path(file) for file in plugins])
+
+
+def _check_no_plugins(place: object, called: str, plugins: Sequence[str | Path]) -> None:
+    if plugins:
+        raise UserError(
+            f"{place}: {called}, whose file names no components, so plugins are of no account: leave them out"
+        )

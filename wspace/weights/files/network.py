@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from wspace.interfaces.weights import WeightSpec
-from wspace.support.classes import check_classes
+from wspace.support.classes import check_classes, listed_shortly
 from wspace.support.errors import FileError
 from wspace.support.files import check_file, check_is_file, disk_errors, parse_json, save_tensors
 from wspace.support.quantities import counted
@@ -45,6 +45,10 @@ class Network:
         """What its file says of it. One entry: safetensors writes several in an order that changes with the process."""
         about = {"classes": self.classes, "origin": self.origin} | ({"zoo": self.zoo} if self.zoo else {})
         return {METADATA: json.dumps(about, ensure_ascii=False)}
+
+    def __repr__(self) -> str:
+        size = sum(tensor.numel() for tensor in self.tensors.values())
+        return f"<Network: {counted(size, 'weight', form=',')}, for {listed_shortly(self.classes)}>"
 
     def _repr_html_(self) -> str:
         tensors = list(self.tensors.items())
