@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tests.support.toys import LAYOUT, MASK, WIDTH, condition_of, correlated, linear, tokens_of
 from wspace.components.predictors.by_place import ByPlace
+from wspace.components.predictors.directions import LOOKED_AT, TRIED, Directions
 from wspace.components.predictors.linear import Linear
 from wspace.interfaces import Condition, TokenLayout
 from wspace.learning.ridge_regression import PENALTIES
@@ -218,3 +219,79 @@ def test_without_weights_of_places_it_is_refused(serves: Tensor | None, message:
     with pytest.raises(UserError) as caught:
         by_place(serves)
     assert str(caught.value) == message
+
+
+# ---------------------------------------------------------------- directions
+
+
+def directions(count: int) -> Directions:
+    return Directions(count, layout=LAYOUT, pooled_width=WIDTH)
+
+
+def test_along_all_directions_it_is_ridge_regression_on_all_weights() -> None:
+    training, held_out = correlated(12, 2, 0.5), correlated(6, 3, 0.5)
+    predictor, whole, (_, asked) = directions(8), linear(), correlated(5, 9, 0.5)
+    predictor.fit(*training, held_out)
+    whole.fit(*training, held_out)
+    torch.testing.assert_close(predictor.of_zoo(asked), whole.of_zoo(asked), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(predictor(asked), whole.of_zoo(asked), rtol=1e-3, atol=1e-3)
+    assert float(predictor.spread) == pytest.approx(float(whole.spread), rel=1e-3)
+
+
+def test_directions_are_the_principal_axes_in_order_and_of_unit_size() -> None:
+    tokens, condition = correlated(12, 2, 0.5)
+    predictor = directions(2)
+    predictor.fit(tokens, condition, correlated(6, 3, 0.5))
+    flat = (tokens - tokens.mean(0)).flatten(1)[:, MASK.flatten()]
+    axes = torch.linalg.svd(flat, full_matrices=False).Vh[:2] * MASK.sum() ** 0.5
+    along = predictor.along.flatten(1)[:, MASK.flatten()]
+    signs = (axes * along).sum(1, keepdim=True).sign()
+    torch.testing.assert_close(along, axes * signs, rtol=1e-3, atol=1e-3)
+
+
+def test_fewer_networks_than_directions_leave_the_others_at_zero() -> None:
+    tokens, condition = correlated(3, 2, 0.5)
+    predictor = directions(8)
+    predictor.fit(tokens, condition, correlated(2, 3, 0.5))
+    sizes = predictor.along.square().mean((1, 2))
+    assert (sizes[:2] > 0).all() and (sizes[2:] == 0).all()
+    alike = tokens[:1].expand(3, -1, -1)
+    predictor.fit(alike, condition, (alike[:2], condition_of(2)))
+    torch.testing.assert_close(predictor.of_zoo(condition_of(2)), alike[:2])
+
+
+@pytest.mark.parametrize("best", [TRIED[0], TRIED[3], TRIED[-1]])
+def test_in_parts_the_penalty_is_that_whose_networks_are_the_most_accurate(best: float) -> None:
+    """Of those held out, and then of others: made of all networks but its own, and of all."""
+    (tokens, condition), (others, asked) = correlated(12, 2, 0.5), correlated(3, 3, 0.5)
+    away = (torch.cat([tokens, others]) - tokens.mean(0)).flatten(1).double()
+    products, seen = away @ away.mT / MASK.sum(), list[tuple[int, torch.Tensor]]()
+
+    def look(shares: Tensor, number: int) -> float:
+        penalty = TRIED[len(seen) % len(TRIED)]
+        seen.append((number, shares))
+        return float(penalty == best)
+
+    predictor = directions(8)
+    sums = predictor.fit_parts(products, condition, asked, look)
+    twice = [number for number in (0, 1, 2, 3, 4) for _ in range(2)]
+    assert [number for number, _ in seen[:: len(TRIED)]] == [12, 13, 14, *twice] and LOOKED_AT == 8
+    assert [bool(shares[number] != 0) for number, shares in seen[:: len(TRIED)]] == 3 * [False] + 5 * [False, True]
+    for _, shares in seen:
+        assert (shares[12:] == 0).all() and float(shares.sum()) == pytest.approx(1, abs=1e-6)
+    weight, bias = naive_ridge(condition.pooled.double().numpy(), tokens.flatten(1).double().numpy(), best)
+    predictor.at(LAYOUT, (sums.double() @ away[:12]).float().unflatten(1, MASK.shape))
+    expected = (asked.pooled.double().numpy() @ weight + bias).reshape(3, *MASK.shape)
+    made = tokens.mean(0) + predictor.of_zoo(asked)
+    np.testing.assert_allclose(made.numpy(), expected, rtol=1e-3, atol=1e-3)
+    assert predictor.along.shape[0] == 8 and torch.equal(predictor.mean, torch.zeros(MASK.shape))
+
+
+def test_of_penalties_as_good_it_takes_the_smallest_which_gives_a_seen_task_its_own_network() -> None:
+    tokens, condition = correlated(3, 2, 0.5)
+    away = (torch.cat([tokens, tokens[:1]]) - tokens.mean(0)).flatten(1).double()
+    predictor = directions(4)
+    held_out = condition_of(1)
+    sums = predictor.fit_parts(away @ away.mT / MASK.sum(), condition, held_out, lambda *_: 0.5)
+    predictor.at(LAYOUT, (sums.double() @ away[:3]).float().unflatten(1, MASK.shape))
+    torch.testing.assert_close(tokens.mean(0) + predictor.of_zoo(condition), tokens, rtol=1e-2, atol=1e-2)

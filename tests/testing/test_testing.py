@@ -534,6 +534,17 @@ BROKEN = {
         'self.register_buffer("mean", torch.zeros(layout.mask.shape))',
         'self.register_buffer("mean", torch.zeros(layout.mask.shape), persistent=False)',
     ),
+    "predictor/networks_in_parts_are_as_whole": broken(
+        "of_zoo for tokens without the others: off by ",
+        "self.offset = nn.Parameter(torch.zeros(layout.mask.shape))",
+        "self.offset, self.directions = nn.Parameter(torch.zeros(layout.mask.shape)), 1",
+        "    def of_zoo(self, condition: Condition) -> Tensor:",
+        "    def fit_parts(self, products, condition, held_out, look=None):\n"
+        "        return torch.ones(1, len(condition.pooled))\n\n"
+        "    def at(self, layout, along):\n"
+        "        self.mean, self.offset = 0.5 + 0 * along[0], nn.Parameter(0 * along[0])\n\n"
+        "    def of_zoo(self, condition: Condition) -> Tensor:",
+    ),
     # ------------------------------------------------------------ denoisers
     "denoiser/output_is_shaped_as_the_tokens": broken(
         "what it returns should be of torch.float32, and is of torch.float64", ".view_as(x)", ".view_as(x).double()"

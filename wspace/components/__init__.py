@@ -103,6 +103,7 @@ def wspace_register(register: Register) -> None:
 
     register("predictor", "linear", "wspace.components.predictors.linear:Linear")
     register("predictor", "by-place", "wspace.components.predictors.by_place:ByPlace")
+    register("predictor", "directions", "wspace.components.predictors.directions:Directions")
     register("predictor", "offset", "wspace.components.predictors.offset:Offset")
 
     register("fusion", "average", "wspace.components.fusions.average:Average")

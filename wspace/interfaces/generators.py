@@ -24,6 +24,8 @@ class Predictor(nn.Module, ABC):
     """
 
     version: ClassVar[int] = 1  # part of every cached artifact's key: raise it when the class computes something else
+    directions: int = 0
+    """Of one that takes networks in parts (`fit_parts`, `at`): along how many of the zoo's directions its networks lie."""
     spread: Tensor  # (), root mean square of what `of_zoo` leaves of the zoo's tokens
 
     @abstractmethod
@@ -37,6 +39,38 @@ class Predictor(nn.Module, ABC):
     @abstractmethod
     def forward(self, condition: Condition) -> Tensor:
         """(B, N, D), differentiable in the parameters."""
+
+    def fit_parts(
+        self,
+        products: Tensor,
+        condition: Condition,
+        held_out: Condition,
+        look: Callable[[Tensor, int], float] | None = None,
+    ) -> Tensor:
+        """As `fit`, of networks too large to be here: of each two of n + m, the mean product over all weights, (n + m, n + m).
+
+        The first n are of tasks with this `condition`, the others held out. Networks are about the mean of the n, and each
+        tensor is in units of its spread about that. `look` says how accurate the sum of all networks by some shares (n + m,) is
+        for the task of one of them, by its number, on validation images; it takes a second or more, and is None where there are
+        no images. Returns the directions that `at` is to be given a part of, each as a sum of the n networks about their mean:
+        (A, n) float32, with A from 1 to `directions`. Raises UserError as `at` does.
+        """
+        raise UserError(TOO_LARGE)
+
+    def at(self, layout: TokenLayout, along: Tensor) -> None:
+        """From now on, tokens are those of this layout, a part of a network's; `along` (A, n, D), that part of its directions.
+
+        `of_zoo` and `forward` are then of these tokens alone, about the zoo's mean, and nothing in it is as large as a network
+        or grows with the zoo. It may be built with the layout of a part, too. Raises UserError in one that takes them whole.
+        """
+        raise UserError(TOO_LARGE)
+
+
+TOO_LARGE = (
+    "train.tokens: this predictor is as large as a network: take 'directions', or set generator.predictor to null; the zoo's "
+    "mean takes its place"
+)
+"""What is said of a predictor where networks are taken in parts."""
 
 
 class Denoiser(nn.Module, ABC):
@@ -109,6 +143,8 @@ class Generator(nn.Module, ABC):
     version: ClassVar[int] = 1  # part of every cached artifact's key: raise it when the class computes something else
     samplers: ClassVar[tuple[str, ...]] = ()  # names that `generate.sampler` may have; the first is the default
     draws: ClassVar[bool] = True  # False: a network depends on nothing that `Generate` says; users are told
+    directions: int = 0
+    """Of one that takes networks in parts, the `Predictor.directions` of what it draws around; 0: the zoo's mean alone."""
     task_loss_last: bool = False
     """Whether a task loss goes on from what `loss` has trained, on the same parameters. If not, it comes first, and `loss`
     leaves its parameters alone."""
@@ -175,14 +211,25 @@ class Generator(nn.Module, ABC):
         now end. Raises UserError for a sampler it has not.
         """
 
-    def at(self, layout: TokenLayout, anchor: Tensor) -> None:
+    def fit_parts(
+        self,
+        products: Tensor,
+        condition: Condition,
+        held_out: Condition,
+        look: Callable[[Tensor, int], float] | None = None,
+    ) -> Tensor:
+        """`Predictor.fit_parts` of the predictor that it draws around: (A, n). Called where `directions` is above 0."""
+        raise UserError(TOO_LARGE)
+
+    def at(self, layout: TokenLayout, anchor: Tensor, along: Tensor | None = None) -> None:
         """From now on, tokens are those of this layout, a part of a network's, and `anchor` (n, D) is that part of the anchor.
 
         `loss` and `sample` are then of these tokens alone, and nothing in it is as large as the network. It may be built with
-        the layout of a part, too. Raises UserError in a generator that has to see whole networks.
+        the layout of a part, too. `along` (A, n, D) is that part of the zoo's directions, and is given where `directions` is
+        above 0. Raises UserError in a generator that has to see whole networks.
         """
         raise UserError(
-            "train.tokens: this generator takes networks whole: take 'diffusion' or 'flow', or leave it out"
+            "train.tokens: this generator takes networks whole: take 'diffusion', 'flow' or 'predicted', or leave it out"
         )
 
     def sampler_of(self, how: Generate) -> str | None:

@@ -13,12 +13,6 @@ from wspace.interfaces import Closed, Condition, Denoiser, Generator, Pairs, Pre
 from wspace.support.errors import UserError, did_you_mean
 from wspace.support.settings import Generate
 
-TOO_LARGE = (
-    "train.tokens: a predictor is as large as a network: set generator.predictor to null; the zoo's mean takes "
-    "its place"
-)
-"""What is said of a predictor where networks are taken in parts."""
-
 
 def sinusoids(level: Tensor, width: int) -> Tensor:
     """Embedding of noise levels in [0, 1], (B,) -> (B, width): Vaswani et al. (2017), section 3.5, on 1000 * level."""
@@ -45,6 +39,7 @@ class Denoising(Generator):
                 "this generator finds numbers in noise, and tokens are codes: take another tokenizer or generator"
             )
         self.denoiser, self.predictor, self.dropout, self.clip = denoiser, predictor, dropout, clip
+        self.directions = 0 if predictor is None else predictor.directions
         self.mask: Tensor
         self.anchor: Tensor
         self.register_buffer("mask", layout.mask, persistent=False)  # (N, D)
@@ -55,9 +50,24 @@ class Denoising(Generator):
         if self.predictor is not None:
             self.predictor.fit(closed.tokens, closed.condition, closed.held_out)
 
-    def at(self, layout: TokenLayout, anchor: Tensor) -> None:
-        """Without a predictor, which is as large as a network: what it would know is taken off before tokens come here."""
-        problems = [] if self.predictor is None else [TOO_LARGE]
+    def fit_parts(
+        self,
+        products: Tensor,
+        condition: Condition,
+        held_out: Condition,
+        look: Callable[[Tensor, int], float] | None = None,
+    ) -> Tensor:
+        assert self.predictor is not None, "directions is 0"
+        return self.predictor.fit_parts(products, condition, held_out, look)
+
+    def at(self, layout: TokenLayout, anchor: Tensor, along: Tensor | None = None) -> None:
+        """What the zoo's mean says is taken off before tokens come here; a predictor says the rest, if it takes parts."""
+        problems = list[str]()
+        try:
+            if self.predictor is not None:
+                self.predictor.at(layout, anchor.new_zeros(0, *anchor.shape) if along is None else along)
+        except UserError as error:
+            problems.append(str(error))
         try:
             self.denoiser.at(layout)
         except UserError as error:

@@ -1,7 +1,8 @@
 """Networks too large to be in memory together: trained on some of their tokens at a time, drawn shard by shard.
 
 A drawn network is mean + spread * x. The zoo's mean lies in a file, of the spread there is one number a tensor, and x is what
-the generator makes of some tokens, told where they stand and what the task is. Nothing here is as large as a zoo, and
+the generator makes of some tokens, told where they stand and what the task is. A predictor that takes parts is told as well
+what some directions of the zoo are there, which lie in a file as the mean does. Nothing here is as large as a zoo, and
 nothing that is trained as large as a network.
 """
 
@@ -32,7 +33,8 @@ SHARD = 1024
 class PartSystem(System):
     """A system whose generator sees some tokens of a network at a time, each told where it stands.
 
-    The order of calls is that of `System`, with `fit_parts` in place of `fit`; from a file, `mean` is to be set as well.
+    The order of calls is that of `System`, with `fit_parts` in place of `fit`; from a file, `mean` is to be set as well, and
+    `along` where the generator has `directions`.
     """
 
     layout: TokenLayout
@@ -45,6 +47,8 @@ class PartSystem(System):
         self.layout = tokenizer.layout
         self.mean: Stretches | None = None
         """The zoo's, one network."""
+        self.along: Stretches | None = None
+        """The zoo's directions, each as a network; of a generator that has `directions`."""
         self.register_buffer("spread", torch.ones(len(spec.entries)))  # of each tensor, about the mean
         self.register_buffer("size", torch.ones(len(spec.entries)))  # of each tensor's mean, root mean square
         starts = torch.tensor([spec.slices[entry.name].start for entry in spec.entries])
@@ -55,7 +59,14 @@ class PartSystem(System):
         """Back to the tokens that it was built for: so large are its buffers in a file."""
         first = first_of(self.layout)
         device = self.spread.device
-        self.generator.at(_moved(first, device), torch.zeros(first.mask.shape, device=device))
+        self._look(_moved(first, device), torch.zeros(first.mask.shape, device=device), None)
+
+    def _look(self, layout: TokenLayout, anchor: Tensor, along: Tensor | None) -> None:
+        """As `Generator.at`; of a generator that has no directions it is asked as those that know of none are."""
+        if along is None:
+            self.generator.at(layout, anchor)
+        else:
+            self.generator.at(layout, anchor, along)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Of a size that does not depend on the networks', but for two numbers a tensor."""
@@ -69,13 +80,29 @@ class PartSystem(System):
     # ------------------------------------------------------------ what is known of all weights
 
     @torch.no_grad()
-    def fit_parts(self, networks: Stretches, prompts: Prompts, mean: Path) -> None:
+    def fit_parts(
+        self,
+        networks: Stretches,
+        prompts: Prompts,
+        mean: Path,
+        held_out: tuple[Stretches, Prompts] | None = None,
+        directions: Path | None = None,
+        accuracy: Callable[[Tensor, int], float] | None = None,
+    ) -> None:
         """Statistics of the networks of these prompts, in one stream; their mean becomes a file, tensor by tensor.
 
+        Of a generator that has `directions`, so do these, in two streams more. `held_out` are other training networks, for
+        choosing strengths; `accuracy` is that of weights (P,) for one of all these tasks, by its number, on validation images.
         Raises RuntimeError before `tell`.
         """
         self._check_told()
         self.conditioner.fit(prompts)
+        self._fit_statistics(networks, mean)
+        if self.generator.directions:
+            assert held_out is not None and directions is not None, "what a predictor is fitted to, and left in"
+            self._fit_predictor(networks, prompts, held_out, directions, accuracy)
+
+    def _fit_statistics(self, networks: Stretches, mean: Path) -> None:
         self.mean, of_mean = Stretches.create_file(mean, self.spec), torch.zeros(len(self.spec.entries)).double()
         squares, where, width = of_mean.clone(), where_of(self.layout), self.layout.width
         for rows in torch.arange(self.layout.count).split(max(1, TOGETHER // (width * len(networks)))):
@@ -90,13 +117,60 @@ class PartSystem(System):
         self.size.copy_(size.clamp_min(1e-12))
         self.spread.copy_(torch.where(spread > rounding, spread, torch.ones_like(spread)))  # of what does not vary
 
+    def _fit_predictor(
+        self,
+        networks: Stretches,
+        prompts: Prompts,
+        held_out: tuple[Stretches, Prompts],
+        directions: Path,
+        accuracy: Callable[[Tensor, int], float] | None,
+    ) -> None:
+        others, of_others = held_out
+        known, count = len(networks), len(networks) + len(others)
+        products = torch.zeros(count, count, dtype=torch.float64)
+        for _, values in self._about_mean(networks, others):
+            flat = values.flatten(1).double()
+            products += flat @ flat.mT
+        products /= self.spec.size
+
+        def look(shares: Tensor, number: int) -> float:
+            assert accuracy is not None
+            made = torch.zeros(self.spec.size)
+            for place, share in enumerate(shares.tolist()):
+                if share:
+                    group, row = (networks, place) if place < known else (others, place - known)
+                    made.add_(group.whole(row), alpha=share)
+            return accuracy(made, number)
+
+        conditions = self.condition(prompts), self.condition(of_others)
+        sums = self.generator.fit_parts(products, *conditions, None if accuracy is None else look)  # (A, n)
+        self.along, where = Stretches.create_rows(directions, len(sums), self.spec.size), where_of(self.layout)
+        for rows, values in self._about_mean(networks):
+            made = (sums @ values[:known].flatten(1)).unflatten(1, values.shape[1:])
+            for number, along in enumerate(made):
+                self.along.write(number, where[rows], along)
+
+    def _about_mean(self, *groups: Stretches) -> Iterator[tuple[Tensor, Tensor]]:
+        """All networks, block by block: tokens' numbers (k,), and these tokens about the mean, in spreads: (n, k, D)."""
+        assert self.mean is not None
+        networks = [(group, number) for group in groups for number in range(len(group))]
+        where, width = where_of(self.layout), self.layout.width
+        for rows in torch.arange(self.layout.count).split(max(1, TOGETHER // (width * len(networks)))):
+            spread = self.spread.cpu()[self.tensor_of[rows], None]
+            values = torch.stack([group.read(number, where[rows], width) for group, number in networks])
+            yield rows, (values - self.mean.read(0, where[rows], width)) / spread
+
     def _at(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Have the generator look at these tokens: their mean (n, D), and what they spread (n, 1)."""
         assert self.mean is not None, "fit_parts comes first, or the mean is set"
         part, device = self.layout.part(rows), self.spread.device
         mean = self.mean.read(0, where_of(part), part.width).to(device)
-        tensors = self.tensor_of[rows].to(device)
-        self.generator.at(_moved(part, device), mean / self.size[tensors, None])
+        tensors, along = self.tensor_of[rows].to(device), None
+        if self.generator.directions:
+            assert self.along is not None, "fit_parts comes first, or the directions are set"
+            its = range(len(self.along))
+            along = torch.stack([self.along.read(number, where_of(part), part.width) for number in its]).to(device)
+        self._look(_moved(part, device), mean / self.size[tensors, None], along)
         return mean, self.spread[tensors, None]
 
     def pairs_at(self, rows: Tensor, networks: Stretches, numbers: Sequence[int], prompts: Prompts) -> Pairs:

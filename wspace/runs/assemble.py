@@ -19,7 +19,7 @@ from wspace.runs.store import intact
 from wspace.runs.telling import retell
 from wspace.support.devices import settled
 from wspace.support.errors import FileError
-from wspace.support.names import ZOO_MEAN
+from wspace.support.names import ZOO_DIRECTIONS, ZOO_MEAN
 from wspace.support.processes import ALONE, Processes
 from wspace.support.seeding import seeded, stream
 from wspace.weights.proof import prove
@@ -109,6 +109,8 @@ def load_system(system: System, file: Path) -> System:
         system.load_state_dict(load_file(intact(file.parent, file.name)))
         if isinstance(system, PartSystem):
             system.mean = Stretches.of_file(intact(file.parent, ZOO_MEAN), system.spec)
+            if system.generator.directions:
+                system.along = Stretches.of_rows(intact(file.parent, ZOO_DIRECTIONS))
         if system.needs_telling:
             retell(system, file.parent)
     except (SafetensorError, OSError, RuntimeError) as error:

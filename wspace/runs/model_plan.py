@@ -11,7 +11,7 @@ from wspace.data.encoders.timm import fresh
 from wspace.data.prompts import prompts_of
 from wspace.interfaces import TokenLayout
 from wspace.interfaces.weights import plain_spec
-from wspace.learning.parts import SHARD, where_of
+from wspace.learning.parts import SHARD, first_of, where_of
 from wspace.learning.system import System
 from wspace.recipes.schema import BoundRecipe
 from wspace.runs.checking import check
@@ -52,7 +52,7 @@ def plan_of_model(recipe: BoundRecipe, model: str, bench: Workbench | None = Non
     if in_parts:
         where_of(layout)
     prompts = prompts_of([(0, 1)], torch.eye(2, bench.text.dim), ["0", "1"])
-    seconds, state = {}, 0
+    seconds, state, directions = {}, 0, 0
     for count in TRIED:
         part = (
             layout.part(torch.arange(count))
@@ -70,6 +70,9 @@ def plan_of_model(recipe: BoundRecipe, model: str, bench: Workbench | None = Non
             seconds[count] = tried(
                 lambda g=system.generator, c=condition, n=null: g.sample(c, n, recipe.generate, stream(0, "plan"))
             ).seconds
+        directions = system.generator.directions if in_parts else 0
+        if directions:  # which no longer look at so many tokens in its file
+            system.generator.at(first_of(layout), torch.zeros(1, layout.width))
         state = sum(t.numel() for t in system.state_dict().values())
     a_token = (seconds[TRIED[1]] - seconds[TRIED[0]]) / (TRIED[1] - TRIED[0])
     # through a tokenizer one tensor goes at a time; in parts, some tokens
@@ -81,7 +84,9 @@ def plan_of_model(recipe: BoundRecipe, model: str, bench: Workbench | None = Non
         "tokens": layout.count,
         "token_width": layout.width,
         "parameters": state,
-        "memory": resident() + layout.count * layout.width * (1 if in_parts else 8) + 4 * at_once * FLOAT,
+        "memory": resident()
+        + layout.count * layout.width * (1 if in_parts else 8)
+        + (4 + directions) * at_once * FLOAT,
         "one_network": CALLED * spec.size * FLOAT if in_parts else None,
         "seconds": a_token * layout.count,
         "tokens_per_second": 1 / a_token,

@@ -126,6 +126,8 @@ def parts(recipe: BoundRecipe, made: Measured) -> Iterator[Part]:
     yield part("train", "the symmetry's proof", "proof", 1)
     yield part("train", "closed forms", "closed forms", 1)
     yield part("train", "closed forms", "closed forms, of each in the zoo", networks)
+    if looks := counts.get("looks_in_parts", 0):
+        yield part("train", "closed forms", "look", looks)
     if "reconstruction step" in rates:
         yield part("train", "the tokenizer's code", "reconstruction step", recipe.reconstruction.steps)
     if "task step" in rates:
@@ -203,10 +205,13 @@ def plan(recipe: BoundRecipe, made: Measured, machine: Machine) -> dict[str, Any
     counts, size = made.counts, made.counts["weights"] * FLOAT
     splits = counts["splits"]
     drawn = 2 * splits + counts["shown"]
+    kept = (
+        0 if recipe.train.tokens is None else 1 + min(counts.get("directions", 0), networks - 1)
+    )  # the mean, and these
     disk = {
         "zoo": networks * size,
         "opponents": splits * recipe.tasks.evaluate * size,
-        "train": counts["state"] * FLOAT,
+        "train": counts["state"] * FLOAT + kept * size,
         "generate": drawn * recipe.tasks.evaluate * size,
         "evaluate": 0,
     }

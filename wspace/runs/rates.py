@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from wspace.components.opponents.oracle import RATE_TASKS
+from wspace.components.predictors.directions import LOOKS
 from wspace.data.features import BLOCK, FeatureScale
 from wspace.data.splits import SEEN
 from wspace.data.tasks import Task, TaskSet, draw_tasks, with_pictures, with_ways
@@ -63,6 +64,7 @@ from wspace.support.memory import (
     memory,
     peak_mib,
 )
+from wspace.support.names import ZOO_DIRECTIONS, ZOO_MEAN
 from wspace.support.progress import Progress
 from wspace.support.quantities import in_bytes
 from wspace.support.seeding import stream
@@ -333,7 +335,9 @@ def counts_of(recipe: BoundRecipe, world: World, system: System) -> dict[str, in
         takes_steps = True
 
     one = world.prompts(tasks.seen[:1]).to(bench.device)
-    if not isinstance(system, PartSystem):  # of which nobody can watch the steps
+    parted = isinstance(system, PartSystem)
+    directions = system.generator.directions if parted else 0
+    if not parted:  # of which nobody can watch the steps
         system.sample(one, replace(recipe.generate, steps=2), stream(0, "plan"), watch)
     return {
         "weights": world.target.spec.size,
@@ -351,6 +355,8 @@ def counts_of(recipe: BoundRecipe, world: World, system: System) -> dict[str, in
         "novel": novel,
         "held_out_per_thousand": round(1000 * tasks.held_out / len(tasks.seen)),
         "takes_steps": int(takes_steps),
+        "directions": directions,
+        "looks_in_parts": LOOKS if directions else 0,
         "tried_with": len(tasks.seen),
         "rate_tasks": RATE_TASKS,
         "checked": VALIDATION_TASKS,
@@ -410,12 +416,22 @@ def _on_disk(world: World) -> Iterator[Stretches]:
 
 
 def of_statistics(world: World, system: System) -> tuple[dict[str, Rate], float]:
-    """Of networks that are taken in parts, as of closed forms: there are none, and no network stays in memory."""
+    """Of networks that are taken in parts, as of closed forms: no network stays in memory."""
     assert isinstance(system, PartSystem)
-    prompts = world.prompts(world.zoo.tasks.seen)
     with _on_disk(world) as networks, tempfile.TemporaryDirectory(prefix="wspace-plan-") as folder:
-        each = once(lambda: system.fit_parts(networks, prompts, Path(folder) / "mean.safetensors"), len(networks))
+        each = once(lambda: _fit_parts(world, system, networks, Path(folder)), len(networks))
     return {"closed forms": Rate(), "closed forms, of each in the zoo": each}, 0.0
+
+
+def _fit_parts(world: World, system: PartSystem, networks: Stretches, folder: Path) -> None:
+    """As stage train does, the last network held out; of the looks that a predictor chooses by, one, for its memory."""
+    tasks, bench, known = world.zoo.tasks.seen, world.bench, len(networks) - 1
+    prompts, mean = world.prompts(tasks), folder / ZOO_MEAN
+    if not system.generator.directions:
+        return system.fit_parts(networks, prompts, mean)
+    held_out = networks[known:], prompts[known:]
+    system.fit_parts(networks[:known], prompts[:known], mean, held_out, folder / ZOO_DIRECTIONS)
+    bench.accuracies(networks.whole(0)[None], tasks[:1], bench.val)
 
 
 def take_closed_forms(world: World, system: System) -> None:
@@ -464,7 +480,7 @@ def _of_training_in_parts(recipe: BoundRecipe, world: World, system: PartSystem)
     """As `of_training`, of some tokens of networks that lie on a disk."""
     tasks, device = world.zoo.tasks.seen, world.bench.device
     with _on_disk(world) as networks, tempfile.TemporaryDirectory(prefix="wspace-plan-") as folder:
-        system.fit_parts(networks, world.prompts(tasks), Path(folder) / "mean.safetensors")  # which stays open
+        _fit_parts(world, system, networks, Path(folder))  # whose files stay open
         system.to(device)
         step = PartStep(system, networks, world.prompts(tasks), recipe.train, device, world.bench.precision)
         stepping = _stepping(system, step, 0, stream(0, "plan")) if recipe.train.steps else Rate()

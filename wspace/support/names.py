@@ -41,6 +41,8 @@ DRAWN_FROM_TOLD = "told.safetensors"
 """Beside those, of a conditioner that takes long over what it was told: what it drew from that."""
 ZOO_MEAN = "mean.safetensors"
 """Beside a generator that takes networks in parts (`train.tokens`): the mean of those it learnt from, tensor by tensor."""
+ZOO_DIRECTIONS = "directions.safetensors"
+"""Beside that, where a predictor takes networks in parts: directions in which those differ, each as a row of weights."""
 LOG = "log.jsonl"
 CHECKPOINT = "{}.checkpoint.safetensors"  # of a phase
 PRECISION = "precision.json"

@@ -97,7 +97,7 @@ class Train:
     """Whether several processes share out what AdamW keeps of each parameter (ZeRO, stage 1): less memory, the same numbers."""
     tokens: Annotated[Annotated[int, Ge(1)] | None, Since("0.2")] = None
     """So many tokens of each network a step, drawn anew; networks are then read, drawn and scored part by part, never all at
-    once, and the zoo's mean takes the place of a predictor. For networks too large for anything else."""
+    once; a predictor is to take parts, or the zoo's mean takes its place. For networks too large for anything else."""
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,31 @@ def check_what_it_fitted_is_kept_in_its_state(subject: Subject) -> None:
         kept_in_file(subject, instance, predictor, answer)
 
 
+@check("predictor")
+def check_networks_in_parts_are_as_whole(subject: Subject) -> None:
+    """Of one that takes parts of networks: from inner products and directions of the zoo it says what it says of whole ones."""
+    for instance in subject.instances:
+        whole, closed, condition = _fitted(subject, instance), closed_of(instance.around), condition_of(BATCH)
+        layout, count, said = instance.around.layout, len(closed.tokens), whole.of_zoo(condition_of(BATCH))
+        mean = closed.tokens.mean(0)
+        away = (torch.cat([closed.tokens, closed.held_out[0]]) - mean).flatten(1).double()
+        predictor: Predictor = subject.build(instance.around)
+        try:
+            sums = predictor.fit_parts(away @ away.mT / layout.mask.sum(), closed.condition, closed.held_out[1])
+        except UserError:
+            return
+        subject.hold(
+            1 <= len(sums) <= predictor.directions,
+            f"it should have from 1 to {predictor.directions} directions, by its word, and has {len(sums)}",
+        )
+        subject.shaped("the sums that its directions are", sums, (len(sums), count))
+        along = (sums.double() @ away[:count]).float().unflatten(1, mean.shape)
+        for rows in (torch.arange(0, layout.count, 2), torch.arange(1, layout.count, 2)):
+            predictor.at(layout.part(rows), along[:, rows])
+            for what, made in (("of_zoo", predictor.of_zoo(condition)), ("forward", predictor(condition))):
+                subject.near(f"{what} for tokens without the others", mean[rows] + made, said[:, rows], 1e-3)
+
+
 def _fitted(subject: Subject, instance: Instance) -> Predictor:
     predictor: Predictor = subject.build(instance.around)
     closed = closed_of(instance.around)

@@ -165,6 +165,10 @@ class Stretches:
     def __len__(self) -> int:
         return len(self._networks)
 
+    def __getitem__(self, numbers: slice) -> Stretches:
+        """Some of these networks."""
+        return Stretches(self.size, self._networks[numbers])
+
     def read(self, number: int, stretches: Tensor, width: int) -> Tensor:
         """Of one network, stretches (n, 2) of at most `width` weights: (n, width) float32, zero where one is shorter."""
         out = torch.zeros(len(stretches), width)

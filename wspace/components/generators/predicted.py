@@ -28,9 +28,22 @@ class Predicted(Generator):
                 "generator 'predicted' makes numbers, and tokens are codes: take another tokenizer or generator"
             )
         self.predictor = built("predictor", predictor, layout=layout, pooled_width=pooled_width)
+        self.directions = self.predictor.directions
 
     def fit(self, closed: Closed) -> None:
         self.predictor.fit(closed.tokens, closed.condition, closed.held_out)
+
+    def fit_parts(
+        self,
+        products: Tensor,
+        condition: Condition,
+        held_out: Condition,
+        look: Callable[[Tensor, int], float] | None = None,
+    ) -> Tensor:
+        return self.predictor.fit_parts(products, condition, held_out, look)
+
+    def at(self, layout: TokenLayout, anchor: Tensor, along: Tensor | None = None) -> None:
+        self.predictor.at(layout, anchor.new_zeros(0, *anchor.shape) if along is None else along)
 
     def task_parameters(self) -> list[nn.Parameter]:
         return list(self.predictor.parameters())

@@ -39,7 +39,7 @@ from wspace.runs.telling import retell, tell
 from wspace.runs.workbench import Workbench
 from wspace.support.errors import UserError, WspaceError
 from wspace.support.files import save_tensors, write_json
-from wspace.support.names import CHECKPOINT, GENERATOR, LOG, PRECISION, PROMPT_TEXTS, SUMMARY, ZOO_MEAN
+from wspace.support.names import CHECKPOINT, GENERATOR, LOG, PRECISION, PROMPT_TEXTS, SUMMARY, ZOO_DIRECTIONS, ZOO_MEAN
 from wspace.support.processes import here
 from wspace.support.quantities import counted
 from wspace.support.seeding import seeded, stream
@@ -125,9 +125,21 @@ def _run_in_parts(job: Job, zoo: Zoo, system: PartSystem) -> None:
         job.progress.say(
             f"note: train.tokens: a network has {counted(there, 'token', form=',')}, and a step takes them all"
         )
-    networks = Stretches.of_zoo(zoo.stored, range(len(zoo.tasks.training)), system.spec)
+    count, seen = len(zoo.tasks.training), zoo.tasks.seen
+    networks = Stretches.of_zoo(zoo.stored, range(count), system.spec)
     prompts = zoo.prompts(zoo.tasks.training, texts)
-    system.fit_parts(networks, prompts, job.folder / ZOO_MEAN)
+    if system.generator.directions:
+        others = Stretches.of_zoo(zoo.stored, range(count, len(seen)), system.spec)
+        system.fit_parts(
+            networks,
+            prompts,
+            job.folder / ZOO_MEAN,
+            (others, zoo.prompts(zoo.tasks.choosing, texts)),
+            job.folder / ZOO_DIRECTIONS,
+            lambda weights, number: score_on_validation(bench, weights[None], [seen[number]]),
+        )
+    else:
+        system.fit_parts(networks, prompts, job.folder / ZOO_MEAN)
     system.to(bench.device).eval()
     health: dict[str, Any] = {"untold": untold} if (untold := _untold(job, zoo, system)) else {}
     whose, tasks = "held-out", zoo.tasks.choosing
@@ -146,7 +158,9 @@ def _run_in_parts(job: Job, zoo: Zoo, system: PartSystem) -> None:
         return sum(each) / len(each)
 
     logs: dict[str, Log] = {}
-    if recipe.train.steps:
+    if recipe.train.steps and not generator_parameters(system):
+        job.progress.say("note: train.steps: all of this generator is in closed form, so it takes none")
+    elif recipe.train.steps:
         loop = TrainingLoop(system, recipe.train, job.folder / CHECKPOINT.format("train"), generator_parameters(system))
         precision = bench.precision_in(job.folder)
         step = PartStep(system, networks, prompts, recipe.train, bench.device, precision)
