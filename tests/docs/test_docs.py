@@ -40,6 +40,17 @@ def test_every_block_of_the_tutorial_runs(nano, inside, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_module_of_a_generated_head_is_as_the_page_has_it(nano, tmp_path):
+    shutil.copytree(nano, tmp_path / "runs/nano")
+    (code,) = (code for language, code in BLOCK.findall((ROOT / "docs/export.md").read_text()) if language == "python")
+    names: dict[str, object] = {}
+    with contextlib.chdir(tmp_path):
+        exec(compile(code, "docs/export.md", "exec"), names)
+    assert names["probabilities"].shape == (2, 3)
+    assert names["probabilities"].sum(1).tolist() == pytest.approx([1, 1])
+
+
+@pytest.mark.slow
 def test_every_block_about_symmetries_runs(inside, tmp_path):
     run_blocks("docs/symmetries.md", 4, inside, tmp_path)
 

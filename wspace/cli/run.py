@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from wspace.recipes.schema import BoundRecipe
 
 
-def bind_any(recipe: str, settings: list[str] | None, plugins: list[Path] | None) -> Any:
-    """What an argument RECIPE names, checked: a recipe, a study or a joint recipe. Raises FileError, RecipeError."""
+def bind_any(recipe: str, settings: list[str] | None, plugins: list[Path] | None, *, look: bool = False) -> Any:
+    """What an argument RECIPE names, checked: a recipe, a study or a joint recipe. Raises FileError, RecipeError.
+
+    look: for the data of a recipe, too, as `bind` does.
+    """
     from wspace.recipes.bind import bind
     from wspace.recipes.source import change, find_recipe, read_recipe
     from wspace.runs.joint.file import bind_joint, is_joint
@@ -30,7 +33,7 @@ def bind_any(recipe: str, settings: list[str] | None, plugins: list[Path] | None
     if is_joint(source):
         return bind_joint(source, registry, settings or ())
     change(source, settings or ())
-    return bind(source, registry)
+    return bind(source, registry, look=look)
 
 
 def bind_recipe(recipe: str, settings: list[str] | None, plugins: list[Path] | None) -> BoundRecipe:
@@ -225,7 +228,7 @@ def check(
     from wspace.support.errors import UserError
     from wspace.support.yaml import dump
 
-    bound = bind_any(recipe, settings, plugin)
+    bound = bind_any(recipe, settings, plugin, look=not fill)
     if fill and not isinstance(bound, BoundRecipe):
         raise UserError(f"{bound.source}: has no one recipe to fill; --fill the recipe that it names")
     if fill:

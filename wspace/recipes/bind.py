@@ -38,10 +38,10 @@ from wspace.support.methods import ORACLE, OURS
 Section = TypeVar("Section")
 
 
-def bind(source: Source, registry: Registry, name: str | None = None) -> BoundRecipe:
+def bind(source: Source, registry: Registry, name: str | None = None, *, look: bool = False) -> BoundRecipe:
     """Check a whole recipe. Raises RecipeError with every problem, each with its line.
 
-    name: of its run; that of the file, if none is given.
+    name: of its run; that of the file, if none is given. look: for the data, too, where the recipe says where they lie.
     """
     binder = _Binder(source, registry)
     arguments, unkeyed = binder.arguments(SCHEMA, source.values, (), "a recipe")
@@ -57,6 +57,10 @@ def bind(source: Source, registry: Registry, name: str | None = None) -> BoundRe
         binder.classes(arguments["tasks"])
         binder.pictures(arguments["tasks"], arguments["conditioner"], arguments["against"])
         binder.auxiliary(arguments["auxiliary"], arguments["conditioner"])
+        if look:
+            binder.data(("dataset",), arguments["dataset"])
+            for number, bound in enumerate(arguments["auxiliary"]):
+                binder.data(("auxiliary", number), bound)
     if binder.problems:
         raise RecipeError(source.file, binder.problems)
     return BoundRecipe(**arguments, name=name or Path(source.file).stem, source=source.file, unkeyed=unkeyed)
@@ -227,6 +231,12 @@ class _Binder:
                 f"says nothing to conditioner {conditioner.name!r}, which looks at no features of classes as class-prototypes "
                 "does; name that one, or leave auxiliary out",
             )
+
+    def data(self, path: tuple[str | int, ...], dataset: Bound) -> None:
+        """Files and folders of a data set are there, unless it may download them."""
+        for name, value in dataset.arguments.items():
+            if isinstance(value, Path) and not value.exists() and not dataset.arguments.get("download"):
+                self.problem((*path, name), f"{value}: no such file or folder")
 
     def component(self, kind: str, value: Any, path: tuple[str | int, ...]) -> Bound | None:
         block = {"use": value} if isinstance(value, str) else value
