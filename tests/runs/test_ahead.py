@@ -109,7 +109,8 @@ CONFLICTS = {
         "train.tokens: this tokenizer's tokens are not the weights as they are, side by side: take 'chunk' with scale none"
     ),
     "generator.predictor=linear": (
-        "train.tokens: a predictor is as large as a network: set generator.predictor to null; the zoo's mean takes its place"
+        "train.tokens: this predictor is as large as a network: take 'directions', or set generator.predictor to null; the "
+        "zoo's mean takes its place"
     ),
     "generator.denoiser=mlp": (
         "train.tokens: this denoiser looks at all tokens of a network at once: take one that takes each by itself, such as "
@@ -120,8 +121,8 @@ CONFLICTS = {
 
 @BY_T2W
 def test_all_that_train_tokens_cannot_go_with_is_told_at_once(inside: Wspace) -> None:
-    smaller = "target.architecture.model=test_resnet"
-    done = inside("check", PARTS, *(part for setting in (smaller, *CONFLICTS) for part in ("--set", setting)))
+    others = "target.architecture.model=test_resnet", "generator={use: diffusion, denoiser: by-token}"
+    done = inside("check", PARTS, *(part for setting in (*others, *CONFLICTS) for part in ("--set", setting)))
     file = packaged_recipes()[PARTS]
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.removeprefix("error: ").splitlines() == [f"{file}: {said}" for said in CONFLICTS.values()]
