@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from wspace.runs.run import Run
 from wspace.support.errors import UserError, WspaceError
 from wspace.support.files import _beside
 from wspace.support.progress import Bar, Progress
+from wspace.weights.files.card import card
 from wspace.weights.files.network import Network
 
 PLUGIN = '''"""Exporters that keep what they write in memory: one right, one wrong, and a folder."""
@@ -225,6 +227,34 @@ def test_what_cannot_come_of_it_is_one_sentence(
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
     assert sorted(path.name for path in weights.parent.iterdir()) == ["head.safetensors", "taken"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "origin", "worth"),
+    [
+        ({}, "nano, seed 42, temperature 0.0, draw 1 of 1", r"\d+ % on pictures like the data set's"),
+        (
+            {"guidance": 3.0, "steps": 2},
+            "nano, seed 42, temperature 0.0, steps 2, guidance 3.0, draw 1 of 1",
+            "unknown: the report scores no weights that were drawn so",
+        ),
+    ],
+    ids=["as scored", "otherwise"],
+)
+def test_a_card_expects_of_weights_what_the_report_scores_and_of_others_nothing(
+    opened: Run, tmp_path: Path, asked: dict[str, float], origin: str, worth: str
+) -> None:
+    """Also of weights that were written to a file and read from it."""
+    opened.generate(opened.zoo.classes[:3], **asked).save(tmp_path / "head.safetensors")
+    network = opened.load_network(tmp_path / "head.safetensors")
+    assert network.as_scored == (not asked) and network.origin == origin
+    about = opened.about(network, "MIT")
+    assert (about["expected_accuracy"] is None) == bool(asked)
+    for pictures in (0, 12):
+        text = card(network.classes, about | {"pictures": pictures}, "head.safetensors")
+        assert re.search(f"expected accuracy . {worth}", text)
+        assert ("from the names of the classes alone" in text) == (not pictures) == ("trained on no picture" in text)
+        assert ("from the names of the classes and 12 pictures" in text) == bool(pictures)
 
 
 def test_weights_of_another_run_are_refused(opened: Run, network: Network, tmp_path: Path) -> None:

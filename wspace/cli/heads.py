@@ -73,8 +73,9 @@ def generate(
         guidance=guidance,
         temperature=temperature,
     )
-    as_scored = not shown and not unlabelled and count == 1 and (steps, guidance, temperature) == (None, None, None)
-    expected = opened.expected_accuracy(names) if as_scored else None  # before a file is written: it may be refused
+    expected = (
+        opened.expected_accuracy(names) if networks[0].as_scored else None
+    )  # before a file is written: it may be refused
     if note:
         opened.bench.progress.say(note)
     for network, file in zip(networks, files, strict=True):

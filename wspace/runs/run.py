@@ -378,9 +378,18 @@ class Run:
                 f"note: all {count} draws are the same: this run's generator {self.recipe.generator.name!r} gave one "
                 "network for the task"
             )
-        origin = f"{self.recipe.name}, seed {seed}, temperature {settings.temperature}"
+        shown = sum(map(len, (pictures or {}).values())) + len(unlabelled)
+        as_drawn = {name: value for name, value in given.items() if name != "temperature"}
+        origin = ", ".join(
+            [f"{self.recipe.name}, seed {seed}, temperature {settings.temperature}"]
+            + [f"{name} {value}" for name, value in as_drawn.items()]
+            + [counted(shown, "picture")] * bool(shown)
+        )
+        as_scored = not shown and not given and count == 1
         return [
-            self.network(names, row, f"{origin}, draw {number + 1} of {count}")
+            replace(
+                self.network(names, row, f"{origin}, draw {number + 1} of {count}"), pictures=shown, as_scored=as_scored
+            )
             for number, row in enumerate(self.calibrated_for(drawn, names))
         ]
 
@@ -498,10 +507,12 @@ class Run:
 
     def about(self, network: Network, licence: str) -> dict[str, Any]:
         """What a network is, from what text, and what it is worth, for a card. `licence` is that of the backbone."""
-        expected = self.expected_accuracy(network.classes)
+        expected = self.expected_accuracy(network.classes) if network.as_scored else None
         return {
             "recipe": self.recipe.name,
             "origin": network.origin,
+            "pictures": network.pictures,
+            "as_scored": network.as_scored,
             "zoo": self.zoo.folder.name,
             "texts": self.bench.templated(network.classes),
             "backbone": self.recipe.backbone.told(),

@@ -28,7 +28,8 @@ class HubFolder(Exporter):
     def write(self, classifier: Classifier, out: Path, precision: Precision) -> None:
         self.onnx.write(classifier, out / HUB_MODEL, precision)
         about = classifier.about
-        network = Network(classifier.classes, dict(classifier.network), about.get("origin", ""), about.get("zoo", ""))
+        known = {key: about[key] for key in ("origin", "zoo", "pictures", "as_scored") if key in about}
+        network = Network(classifier.classes, dict(classifier.network), **known)
         save_tensors(out / HUB_WEIGHTS, network.tensors, network.metadata)
         numbered = list(enumerate(classifier.classes))
         config = {

@@ -208,7 +208,7 @@ def _fill_weights(source: Path, made: Path, place: Place, asked: Asked, progress
     if (source / CARD).is_file():
         _put(source / CARD, made / CARD)
         return source.resolve().name, []
-    about, notes = {"origin": network.origin}, list[str]()
+    about, notes = {"origin": network.origin, "pictures": network.pictures}, list[str]()
     if asked.run is not None:
         run = Run.open(asked.run, asked.plugins, progress)
         about = run.about(run.load_network(file), run.bench.backbone.licence)

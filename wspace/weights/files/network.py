@@ -31,6 +31,10 @@ class Network:
     tensors: dict[str, Tensor]  # by the names of the target's WeightSpec, and what that sets aside
     origin: str = ""  # the run it comes from, and how it was drawn
     zoo: str = ""  # the artifact that its run stands on; none of weights from elsewhere
+    pictures: int = 0  # that it was made from, beside its classes' names
+    as_scored: bool = (
+        False  # drawn as those that the run's report scores: it is worth what the run expects of these classes
+    )
 
     def save(self, file: str | Path) -> None:
         """As safetensors, the classes in its metadata. Raises DiskError, and UserError for what cannot be a file."""
@@ -43,7 +47,9 @@ class Network:
     @property
     def metadata(self) -> dict[str, str]:
         """What its file says of it. One entry: safetensors writes several in an order that changes with the process."""
-        about = {"classes": self.classes, "origin": self.origin} | ({"zoo": self.zoo} if self.zoo else {})
+        about: dict[str, object] = {"classes": self.classes, "origin": self.origin}
+        more = {"zoo": self.zoo, "pictures": self.pictures, "as_scored": self.as_scored}
+        about |= {key: value for key, value in more.items() if value}
         return {METADATA: json.dumps(about, ensure_ascii=False)}
 
     def __repr__(self) -> str:
@@ -81,8 +87,9 @@ class Network:
         try:
             about = parse_json(metadata[METADATA])
             classes, origin, zoo = about["classes"], str(about.get("origin", "")), str(about.get("zoo", ""))
+            pictures, as_scored = int(about.get("pictures", 0)), about.get("as_scored") is True
             if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
                 raise ValueError("not a list of names")
         except (KeyError, ValueError, TypeError) as error:
             raise FileError(f"{file}: does not say its classes; `wspace generate` writes files that do") from error
-        return cls(check_classes(classes), tensors, origin, zoo)
+        return cls(check_classes(classes), tensors, origin, zoo, pictures, as_scored)
