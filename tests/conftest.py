@@ -37,8 +37,9 @@ ROOT = Path(__file__).parent.parent
 Wspace = Callable[..., subprocess.CompletedProcess[str]]
 BY_PICTURES = ("nearest-mean", "shrunk-mean", "logistic", "tip-linear")
 PLACED = (
-    "conditioner=class-prototypes", "generator={use: predicted, predictor: offset}", "tasks.unseen_ways=[2]",
-    "tasks.pictures=[1, 4]", f"against=[oracle, universal, text-prototype, eszsl, {', '.join(BY_PICTURES)}]",
+    "conditioner=class-prototypes", "generator={use: predicted, predictor: offset}",
+    "tasks.evaluate=8", "tasks.unseen_ways=[2]", "tasks.pictures=[1, 4]",
+    f"against=[oracle, universal, text-prototype, eszsl, {', '.join(BY_PICTURES)}]",
     "task_loss.steps=0", "losses.symmetry=0", "losses.adversarial=0",
 )  # fmt: skip
 """Settings of a nano run whose heads start where words and pictures place their classes."""

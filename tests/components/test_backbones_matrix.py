@@ -29,6 +29,8 @@ from wspace.support.files import read_json
 
 pytestmark = pytest.mark.plugins("t2w")
 
+pytestmark = pytest.mark.slow
+
 BACKBONES = {  # the model, and the width of its features
     "resnet18": 512,
     "convnext_atto": 320,
@@ -43,8 +45,6 @@ PAIRS = [
     *((model, "minilm") for model in BACKBONES),
     *((model, "open_clip") for model in ("convnext_atto", "tf_efficientnet_lite0", "mobilevit_xxs")),
 ]
-FEW = [("mobilevit_xxs", "minilm"), ("tf_efficientnet_lite0", "minilm"), ("mobilevit_xxs", "open_clip")]
-"""Random weights, packaged ones, and a second text encoder; the others differ in timm's name alone."""
 COLOURS = ("red", "orange", "yellow", "lime", "green", "teal", "cyan", "blue", "violet", "pink")
 SIDE, RANK, TESTED = 32, 3, 3  # pixels; of the heads; test pictures of a class
 RECIPE = f"""dataset: {{use: folder, path: PICTURES, size: {SIDE}}}
@@ -125,11 +125,11 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def matrix(recipe: Path, runs: Path, inside: Called, own_cache: Path, thorough: bool) -> dict[tuple[str, str], Cell]:
+def matrix(recipe: Path, runs: Path, inside: Called, own_cache: Path) -> dict[tuple[str, str], Cell]:
     """The pairs, one after the other in one run's folder; with each, a head is generated, written and scored."""
     cells, folder = {}, runs / "matrix"
     with undrawn():
-        for model, text in PAIRS if thorough else FEW:
+        for model, text in PAIRS:
             file, before = runs / f"{model}-{text}.safetensors", len(list(own_cache.glob("features/*")))
             done = inside("run", recipe, "--runs", runs, *settings_of(model, text))
             assert done.returncode == 0, done.stderr

@@ -51,6 +51,7 @@ def all_icons(cache: Path) -> Images:
     return Icons(renderings=1).load(cache)
 
 
+@pytest.mark.slow
 def test_icons_have_at_least_200_concepts_of_7_styles(all_icons: Images) -> None:
     assert_consistent(all_icons, 96)
     assert len(all_icons.classes) >= 200
@@ -62,6 +63,7 @@ def test_icons_have_at_least_200_concepts_of_7_styles(all_icons: Images) -> None
     assert len(styles_with(())) == 15
 
 
+@pytest.mark.slow
 def test_icons_of_every_class_can_be_trained_on_and_tested(all_icons: Images) -> None:
     train, val, test = (
         np.bincount(all_icons.labels[all_icons.split == split], minlength=len(all_icons.classes))
@@ -91,6 +93,7 @@ def test_icons_of_a_held_out_style_are_in_its_split_alone(tmp_path: Path, monkey
     assert [len(pairs) * 2 for pairs in by_class] == np.bincount(images.labels)[:2].tolist()
 
 
+@pytest.mark.slow
 def test_icons_are_not_blank_and_differ(all_icons: Images) -> None:
     pixels = everything(all_icons).astype(np.float32)
     assert pixels.std(axis=(1, 2)).max(axis=1).min() > 15
@@ -107,6 +110,7 @@ def test_icons_are_the_same_bytes_when_rendered_again(tmp_path: Path) -> None:
     assert first.fingerprint != other.fingerprint
 
 
+@pytest.mark.slow
 def test_icons_of_fewer_concepts_are_identical_pictures(all_icons: Images, cache: Path) -> None:
     few = Icons(renderings=1, concepts=6).load(cache)
     assert len(few.classes) == 6 and few.classes == tuple(sorted(few.classes))

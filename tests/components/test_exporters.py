@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import timm
@@ -295,3 +296,11 @@ def test_the_way_to_load_that_a_card_shows_works(hub_folder: Path, tmp_path: Pat
     code = (hub_folder / "README.md").read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
     said = elsewhere(f"import os; os.chdir(sys.argv[1])\n{code}", tmp_path, without=("wspace", "torch"))
     assert said.rpartition(" ")[0] in CLASSES
+
+
+def test_an_opset_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    newest = onnx.defs.onnx_opset_version()
+    with pytest.raises(UserError, match=f"^exporter 'onnx': the installed onnx knows opset {newest} at most, not 200$"):
+        Onnx(opset=200)
+    Onnx(opset=20).write(classifier(), tmp_path / "c.onnx", "float32")
+    assert [known.version for known in onnx.load(tmp_path / "c.onnx").opset_import if not known.domain] == [20]

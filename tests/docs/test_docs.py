@@ -40,14 +40,21 @@ def test_every_block_of_the_tutorial_runs(nano, inside, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_module_of_a_generated_head_is_as_the_page_has_it(nano, tmp_path):
+def test_every_block_of_python_about_exports_runs(nano, tmp_path, capsys):
     shutil.copytree(nano, tmp_path / "runs/nano")
-    (code,) = (code for language, code in BLOCK.findall((ROOT / "docs/export.md").read_text()) if language == "python")
+    page = (ROOT / "docs/export.md").read_text(encoding="utf-8")
+    module, of_torch = (code for language, code in BLOCK.findall(page) if language == "python")
     names: dict[str, object] = {}
     with contextlib.chdir(tmp_path):
-        exec(compile(code, "docs/export.md", "exec"), names)
+        exec(compile(module, "docs/export.md", "exec"), names)
+        run, classes = names["run"], names["classifier"].classes
+        run.export(run.generate(classes), "torch", "head.pt2")
+        side = names["classifier"].side
+        assert "96, 96" in of_torch  # the default recipe's
+        exec(compile(of_torch.replace("96, 96", f"{side}, {side}"), "docs/export.md", "exec"), {})
     assert names["probabilities"].shape == (2, 3)
     assert names["probabilities"].sum(1).tolist() == pytest.approx([1, 1])
+    assert capsys.readouterr().out.startswith(f"{[*classes]} tensor([[")
 
 
 @pytest.mark.slow

@@ -243,11 +243,17 @@ def test_python_and_command_line_make_the_same_weights(nano, head, known):
         ({"guidance": "x"}, "generate.guidance: expected float, got 'x'"),
         ({"seed": -1}, "seed: must be at least 0, got -1"),
         ({"count": 0}, "count: must be at least 1, got 0"),
+        (
+            {"guidance": 1e300},
+            "with guidance 1e+300 weights are not finite numbers: stay nearer to the recipe's",
+        ),
+        ({"unlabelled": "a.png"}, "unlabelled pictures are a list of files: give ['a.png']"),
+        ({"classes": "lamp, book"}, "classes are a list of names, not the string 'lamp, book': give ['lamp', 'book']"),
     ],
 )
 def test_python_refuses_what_the_command_line_refuses(nano, known, given, said):
     with pytest.raises(UserError) as caught:
-        package.load(nano).generate_many(known, **{"count": 1, **given})
+        package.load(nano).generate_many(**{"classes": known, "count": 1, **given})
     assert str(caught.value) == said
 
 
@@ -257,6 +263,18 @@ def test_pictures_are_a_list_and_may_be_none(nano, known):
     assert run.predict(network, []) == []
     with pytest.raises(UserError, match=r"^pictures are a list of files: give \['a.png'\]$"):
         run.predict(network, "a.png")
+    with pytest.raises(UserError, match=r"^pictures are a list of files, and ndarray is none$"):
+        run.predict(network, [np.zeros((8, 8, 3))])
+    for pictures in ("folder", ["a.png"]):
+        with pytest.raises(UserError, match=rf"by class: give {{'{known[0]}': \['picture.png', ...\]}}$"):
+            run.generate(known, pictures=pictures)
+
+
+def test_a_name_that_says_another_format_is_told(nano, inside, head, known, tmp_path):
+    made = inside("generate", nano, "--classes", ", ".join(known), "--out", tmp_path / "head.pt")
+    assert f"note: {tmp_path}/head.pt holds safetensors, whatever its name says\n" in made.stderr
+    exported = inside("export", nano, head, "--to", "torch", "--out", tmp_path / "head.bin")
+    assert f"note: {tmp_path}/head.bin is what others call head.pt2\n" in exported.stderr
 
 
 def test_an_export_does_not_write_over_the_weights_it_reads(nano, inside, head, tmp_path):
@@ -271,7 +289,7 @@ def test_an_export_does_not_write_over_the_weights_it_reads(nano, inside, head, 
 
 
 def test_too_little_memory_ends_with_a_sentence(nano, inside, tmp_path):
-    done = inside("run", "nano", "--set", "zoo.batch=100000000", "--runs", tmp_path)
+    done = inside("run", "nano", "--set", "target.rank=100000000", "--runs", tmp_path)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert re.fullmatch(
         r"error: this takes [\d.]+ TiB of memory at once, more than there is; `wspace plan RECIPE` says what each stage takes",

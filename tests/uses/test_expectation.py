@@ -16,6 +16,7 @@ from wspace.runs.run import Run
 from wspace.uses.expectation import MIXED, fresh_tasks, study
 
 
+@pytest.mark.slow
 def test_coverage_of_fresh_tasks_is_told_by_kind_and_number_of_classes(nano: Path, inside: Wspace) -> None:
     done = inside("expectation", nano, "--tasks", 60, "--json")
     assert done.returncode == 0, done.stderr

@@ -112,6 +112,7 @@ def test_a_generator_without_steps_has_no_trajectory() -> None:
     assert found == {}
 
 
+@pytest.mark.slow
 def test_the_report_carries_it_and_shows_it(evaluated: Evaluated) -> None:
     folder, scores = evaluated("generate.steps=2")
     recipe = synthetic.recipe_of(folder, "generate.steps=2")

@@ -78,6 +78,8 @@ def generate(
     )  # before a file is written: it may be refused
     if note:
         opened.bench.progress.say(note)
+    if not peft and out.suffix not in ("", ".safetensors"):
+        opened.bench.progress.say(f"note: {out} holds safetensors, whatever its name says")
     for network, file in zip(networks, files, strict=True):
         if peft:
             opened.save_adapter(network, file)

@@ -36,7 +36,7 @@ from wspace.runs.standing import KnownClasses, Standing
 from wspace.runs.store import intact
 from wspace.runs.workbench import Workbench
 from wspace.support.classes import check_classes, class_meant, trimmed
-from wspace.support.errors import FileError, UserError, WspaceError
+from wspace.support.errors import Diverged, FileError, UserError, WspaceError
 from wspace.support.files import new_folder
 from wspace.support.methods import RIDGE, UNIVERSAL
 from wspace.support.names import GENERATOR, PROMPT_TEXTS
@@ -224,6 +224,10 @@ class Run:
         """
         task, texts = tuple(range(len(names))), self.bench.encode_prompt_texts(names)
         prompts = prompts_of([task] * count, texts, names, ordered=self.zoo.tasks.ordered)
+        if isinstance(pictures, str | Path | list | tuple):
+            raise UserError(f"pictures are lists of files by class: give {{{names[0]!r}: ['picture.png', ...]}}")
+        if isinstance(unlabelled, str | Path):
+            raise UserError(f"unlabelled pictures are a list of files: give [{str(unlabelled)!r}]")
         if pictures:
             prompts = self._with_pictures(prompts, names, pictures)
         if unlabelled:
@@ -372,7 +376,13 @@ class Run:
                 f"note: {counted(taken, 'step')} and not {steps:,} are taken: this run's generator "
                 f"{self.recipe.generator.name!r} has no more levels of noise to go down"
             )
-        drawn = self.system.sample(prompts, settings, stream(seed, "generate")).cpu()
+        try:
+            drawn = self.system.sample(prompts, settings, stream(seed, "generate")).cpu()
+        except Diverged as error:
+            if not given:
+                raise
+            asked_for = " and ".join(f"{name} {value:g}" for name, value in given.items())
+            raise UserError(f"with {asked_for} weights are not finite numbers: stay nearer to the recipe's") from error
         if count > 1 and (drawn - drawn[:1]).abs().max() <= ROUNDING * drawn.abs().max():
             self.bench.progress.say(
                 f"note: all {count} draws are the same: this run's generator {self.recipe.generator.name!r} gave one "
@@ -493,6 +503,8 @@ class Run:
                 "them from that run"
             )
         self.zoo.check(self.bench.accepted)
+        if exporter.suffix and out.suffix != exporter.suffix:
+            self.bench.progress.say(f"note: {out} is what others call {out.with_suffix(exporter.suffix).name}")
         classifier, trial = self.classifier(network), trial_of(network, self.bench.images)
         return write(classifier, exporter, block["use"], out, written, trial, self.bench.progress)
 
@@ -542,6 +554,8 @@ class Run:
         if not pictures:
             return []
         self._say_whose(network)
+        if wrong := [picture for picture in pictures if not isinstance(picture, str | Path)]:
+            raise UserError(f"pictures are a list of files, and {type(wrong[0]).__name__} is none")
         paths = [Path(picture) for picture in pictures]
         features = self._features(paths)
         texts = self.bench.encode_classes(network.classes)

@@ -10,7 +10,8 @@ from wspace.support.errors import UserError
 def trimmed(classes: Sequence[str]) -> tuple[str, ...]:
     """Names without what white space is around and doubled in them. Raises UserError for an empty one, and for a string."""
     if isinstance(classes, str):
-        raise UserError(f"classes are a list of names, not the string {classes!r}: give [{classes!r}]")
+        split = [name.strip() for name in classes.split(",")]
+        raise UserError(f"classes are a list of names, not the string {classes!r}: give {split!r}")
     for name in classes:
         if not isinstance(name, str):
             raise UserError(f"class names are text, and {name!r} is none")

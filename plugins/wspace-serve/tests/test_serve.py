@@ -433,6 +433,7 @@ def test_pictures_are_added_for_a_class(page: Any, answers: Answers, pictures: l
 
 
 @in_browser
+@pytest.mark.slow
 def test_what_is_refused_is_read_on_the_page(page: Any) -> None:
     names(page).fill(", ".join(map(str, range(500))))
     page.locator(".ws-hint", has_text="500 class names are too many for this page: at most 100 are taken").wait_for()

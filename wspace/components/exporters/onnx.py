@@ -14,7 +14,7 @@ from annotated_types import Ge
 
 from wspace.components.exporters.torch import traced
 from wspace.interfaces import Answers, Classifier, Exporter, Precision
-from wspace.support.errors import MissingPackage
+from wspace.support.errors import MissingPackage, UserError
 
 PIXELS, PROBABILITIES = "pixels", "probabilities"
 SMALL = 40_000
@@ -41,6 +41,12 @@ class Onnx(Exporter):
                 raise MissingPackage(
                     f"exporter 'onnx' needs the package {name}: pip install \"wspace[onnx]\""
                 ) from error
+        from onnx.defs import onnx_opset_version
+
+        if opset > onnx_opset_version():
+            raise UserError(
+                f"exporter 'onnx': the installed onnx knows opset {onnx_opset_version()} at most, not {opset}"
+            )
 
     def write(self, classifier: Classifier, out: Path, precision: Precision) -> None:
         import onnx
@@ -57,6 +63,9 @@ class Onnx(Exporter):
             verbose=False,
         )
         model = program.model_proto
+        (written,) = (known.version for known in model.opset_import if not known.domain)
+        if written != self.opset:  # torch goes on with its own where it cannot turn a model into another
+            raise UserError(f"exporter 'onnx': this network cannot be written in opset {self.opset}, only in {written}")
         if precision != "float32":
             _store(model.graph, precision)
         facts = {"classes": list(classifier.classes), "about": classifier.about}
