@@ -312,6 +312,19 @@ def test_an_unknown_recipe_is_told_the_nearest_name() -> None:
     )
 
 
+def test_a_folder_is_no_recipe_and_may_have_one_or_pictures(tmp_path: Path) -> None:
+    with pytest.raises(FileError) as caught:
+        find_recipe(str(tmp_path))
+    assert str(caught.value) == (
+        f"{tmp_path}: is a folder, not a recipe; `wspace new-recipe` writes one for pictures in it"
+    )
+    (tmp_path / "recipe.yaml").touch()
+    with pytest.raises(
+        FileError, match=rf"{tmp_path}: is a folder, not a recipe; its recipe is {tmp_path}/recipe.yaml$"
+    ):
+        find_recipe(str(tmp_path))
+
+
 def test_a_name_too_long_for_a_file_is_merely_unknown() -> None:
     with pytest.raises(FileError, match="no such file, and no packaged recipe of that name"):
         find_recipe("x" * 5000)

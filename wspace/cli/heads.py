@@ -111,7 +111,10 @@ def score(run: RunFolder, head: Path, as_json: Json = False, plugin: PluginFiles
         print(json.dumps(result))
     else:
         images = counted(result["images"], "image")
-        print(f"{result['accuracy']:.1%} of {images} of {len(result['classes'])} classes named right")
+        print(
+            f"{result['accuracy']:.1%} of {images} of {len(result['classes'])} classes named right; by chance "
+            f"{result['chance']:.0%}"
+        )
 
 
 def predict(run: RunFolder, head: Path, images: list[Path], as_json: Json = False, plugin: PluginFiles = None) -> None:

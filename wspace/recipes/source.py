@@ -17,6 +17,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.scalarbool import ScalarBoolean
 
 from wspace.support.errors import FileError, Problem, RecipeError, Renamed, UserError, nearest
+from wspace.support.names import RECIPE
 from wspace.support.yaml import load
 
 PACKAGE = Path(__file__).parent.parent
@@ -66,6 +67,13 @@ def find_recipe(recipe: str) -> Path:
     name = recipe.removesuffix(".yaml").removeprefix("recipes/")
     if name in packaged:
         return packaged[name]
+    is_folder = False
+    with suppress(OSError):
+        is_folder = Path(recipe).is_dir()
+    if is_folder:
+        inside = Path(recipe) / RECIPE
+        way_out = f"its recipe is {inside}" if inside.is_file() else "`wspace new-recipe` writes one for pictures in it"
+        raise FileError(f"{recipe}: is a folder, not a recipe; {way_out}")
     hint = f"{nearest(name, list(packaged)) or ';'} `wspace ls` has all there are"
     raise FileError(f"{recipe}: no such file, and no packaged recipe of that name{hint}")
 
