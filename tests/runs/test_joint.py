@@ -189,6 +189,8 @@ def test_a_second_run_does_nothing_and_the_report_is_of_all_members(ran: tuple[J
     again, steps = running.run(recipe, folder.parent, Progress())
     assert again == folder and {step.action for step in steps} == {"cached"}
     report = json.loads((folder / "report.json").read_text())
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert all(row["label"] in page for row in report["rows"])
     labels = {row["label"] for row in report["rows"]}
     assert {"digits-mlp: generated", "digits-wide (held out): generated", "digits-wide (held out): random"} <= labels
     actions = [step.action for step in running.plan(recipe, folder.parent, ["generate"])["digits-mlp"]]

@@ -314,7 +314,8 @@ def _print_plan(made: dict[str, Any], where: str) -> None:
             f"memory of {in_bytes(made['machine']['ram'])} ends first in stage {made['breaks_first']}: "
             f"it holds the networks of a zoo of {made['largest_zoo']:,}"
         )
-    print("opponents are planned at their longest: they stop when validation images say so; the report is not in it")
+    print("opponents are planned at their longest: they stop when validation images say so")
+    print("not in it: pictures and their features, which are made the first time, and the report")
 
 
 def _plan_of_model(bound: Any, model: str, as_json: bool) -> None:

@@ -15,10 +15,11 @@ from wspace.runs.joint.comparing import compared
 from wspace.runs.joint.file import Joint
 from wspace.runs.keys import keys
 from wspace.runs.pipeline import STAGES, WORKSHOP, Step, Workshop
+from wspace.runs.report.study import study_page
 from wspace.runs.store import Store, write_manifest
 from wspace.support.errors import UserError
-from wspace.support.files import disk_errors, write_json
-from wspace.support.names import REPORT, RUN, STUDY
+from wspace.support.files import disk_errors, write_json, write_text
+from wspace.support.names import PAGE, REPORT, RUN, STUDY
 from wspace.support.progress import Progress
 from wspace.support.quantities import counted
 
@@ -82,6 +83,7 @@ def run(
         report = compared(joint, folder)
         with disk_errors(folder):
             write_json(folder / REPORT, report)
+            write_text(folder / PAGE, study_page(report))
     return folder, steps
 
 
