@@ -510,13 +510,13 @@ def test_check_says_that_there_are_no_problems(call: Call, recipe, tiny) -> None
 
 def test_check_says_where_the_data_are_not(call: Call, tmp_path: Path) -> None:
     file, there = tmp_path / "mine.yaml", tmp_path / "pictures"
-    text = packaged_recipes()["nano"].read_text(encoding="utf-8").splitlines()
+    text = packaged_recipes()["core"].read_text(encoding="utf-8").splitlines()
     line = next(number for number, line in enumerate(text) if line.startswith("dataset:"))
     text[line] = f"dataset: {{use: folder, path: {there}}}"
     file.write_text("\n".join(text), encoding="utf-8")
     said = f"dataset.path: {there}: no such file or folder"
     assert call("check", file) == Done(2, "", f"error: {file}:{line + 1}: {said}\n")
-    assert call("check", "nano", "--set", f"dataset={{use: folder, path: {there}}}").err == f"error: --set {said}\n"
+    assert call("check", "core", "--set", f"dataset={{use: folder, path: {there}}}").err == f"error: --set {said}\n"
     assert call("check", file, "--fill").status == 0
     there.mkdir()
     assert call("check", file) == Done(0, f"{file}: no problems\n", "")
