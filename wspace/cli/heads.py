@@ -73,9 +73,8 @@ def generate(
         guidance=guidance,
         temperature=temperature,
     )
-    expected = (
-        opened.expected_accuracy(names) if networks[0].as_scored else None
-    )  # before a file is written: it may be refused
+    # before a file is written: it may be refused
+    expected = opened.expected_accuracy(names) if networks[0].as_scored else None
     if note:
         opened.bench.progress.say(note)
     if not peft and out.suffix not in ("", ".safetensors"):
