@@ -17,7 +17,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from wspace.interfaces import Images
 from wspace.support.errors import DataError, DiskError
-from wspace.support.files import replacing, shown
+from wspace.support.files import nearest_there, replacing, shown
 from wspace.support.quantities import counted, in_bytes
 
 FORMATS = (
@@ -204,8 +204,8 @@ def stored_pixels(
 
 
 def _check_room(folder: Path, count: int, size: int) -> None:
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    takes, free = 3 * count * size**2, disk_usage(there).free
+    there, takes = nearest_there(folder), 3 * count * size**2
+    free = disk_usage(there).free
     if takes > free:
         raise DataError(
             f"dataset.size: {counted(count, 'picture', form=',')} of {size:,} x {size:,} pixels take {in_bytes(takes)}, and "

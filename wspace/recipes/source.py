@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -67,10 +68,7 @@ def find_recipe(recipe: str) -> Path:
     name = recipe.removesuffix(".yaml").removeprefix("recipes/")
     if name in packaged:
         return packaged[name]
-    is_folder = False
-    with suppress(OSError):
-        is_folder = Path(recipe).is_dir()
-    if is_folder:
+    if os.path.isdir(recipe):  # which a name too long for a file is not
         inside = Path(recipe) / RECIPE
         way_out = f"its recipe is {inside}" if inside.is_file() else "`wspace new-recipe` writes one for pictures in it"
         raise FileError(f"{recipe}: is a folder, not a recipe; {way_out}")

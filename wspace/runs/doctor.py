@@ -16,7 +16,7 @@ from typing import Any
 from wspace.recipes.plugins import PluginFact, load_plugins
 from wspace.runs.pipeline import RECORDED, installed_version
 from wspace.support.errors import NameClash, WspaceError, reason
-from wspace.support.files import cache_folder, check_place
+from wspace.support.files import cache_folder, check_place, nearest_there
 from wspace.support.memory import memory
 from wspace.support.network import offline_by_choice, reachable
 from wspace.support.quantities import in_bytes
@@ -157,7 +157,7 @@ def _places(runs: Path, problems: list[str]) -> dict[str, Path]:
 def _disks(places: dict[str, Path], problems: list[str], notes: list[str]) -> Iterator[Disk]:
     short = dict[int, Disk]()  # by device: two places on one disk are short once
     for what, path in places.items():
-        there = next(folder for folder in (path, *path.parents) if folder.exists())
+        there = nearest_there(path)
         writable = True
         try:
             check_place(path / "x")

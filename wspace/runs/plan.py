@@ -205,9 +205,8 @@ def plan(recipe: BoundRecipe, made: Measured, machine: Machine) -> dict[str, Any
     counts, size = made.counts, made.counts["weights"] * FLOAT
     splits = counts["splits"]
     drawn = 2 * splits + counts["shown"]
-    kept = (
-        0 if recipe.train.tokens is None else 1 + min(counts.get("directions", 0), networks - 1)
-    )  # the mean, and these
+    # of networks in parts, the mean and the directions
+    kept = 0 if recipe.train.tokens is None else 1 + min(counts.get("directions", 0), networks - 1)
     disk = {
         "zoo": networks * size,
         "opponents": splits * recipe.tasks.evaluate * size,

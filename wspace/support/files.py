@@ -47,6 +47,11 @@ def disk_errors(where: Path, made: Path | None = None) -> Iterator[None]:
         raise
 
 
+def nearest_there(path: Path) -> Path:
+    """The path, or the nearest of the folders above it that is there."""
+    return next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+
+
 def check_place(path: Path) -> None:
     """Whether a file or a folder can be made there, tried before the work that makes it. Leaves nothing behind.
 
@@ -55,7 +60,7 @@ def check_place(path: Path) -> None:
     if path.parts[:1] == ("~",) and not Path("~").exists():  # shells expand no `--out=~/x`
         raise UserError(f"{path}: would make a folder named ~ here; write your home folder out")
     try:
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        folder = nearest_there(path.absolute().parent)
         for part in path.parts:
             with suppress(FileNotFoundError):
                 (folder / part).lstat()  # a name too long, or something under what is no folder

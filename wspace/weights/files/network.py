@@ -32,9 +32,8 @@ class Network:
     origin: str = ""  # the run it comes from, and how it was drawn
     zoo: str = ""  # the artifact that its run stands on; none of weights from elsewhere
     pictures: int = 0  # that it was made from, beside its classes' names
-    as_scored: bool = (
-        False  # drawn as those that the run's report scores: it is worth what the run expects of these classes
-    )
+    as_scored: bool = False
+    """Whether it was drawn as those that the run's report scores: then it is worth what the run expects of these classes."""
 
     def save(self, file: str | Path) -> None:
         """As safetensors, the classes in its metadata. Raises DiskError, and UserError for what cannot be a file."""
